@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""Builds ``ioxide._ring._native``: one shared object with a cffi face and a CPython face.
+
+The cffi face (``ffi``, ``lib``) serves set-up, the probe and control.  The per-event objects are
+CPython types compiled into the same object; ``lib.iox_core_module()`` installs them as the module
+``ioxide._ring._core``.  That needs the full C API, hence ``py_limited_api=False``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).parent if "__file__" in globals() else Path("ioxide/_ring")
+
+# Each C file that cffi may call has a .cdef with its declarations, so that a file and what Python
+# sees of it stand next to each other.
+CDEFS = ("core.cdef", "ring.cdef", "probe.cdef")
+SOURCES = ("core.c", "ring.c", "memory.c", "driver.c", "connection.c", "awaitable.c", "probe.c")
+HEADERS = ("core.h", "ring.h", "probe.h")
+
+ffi = FFI()
+for name in CDEFS:
+    ffi.cdef((HERE / name).read_text())
+ffi.set_source(
+    "ioxide._ring._native",
+    "".join(f'#include "{name}"\n' for name in HEADERS),
+    sources=[os.path.relpath(HERE / name) for name in SOURCES],
+    depends=sorted(os.path.relpath(p) for p in HERE.glob("*.h")),
+    include_dirs=[os.path.relpath(HERE)],
+    libraries=["uring"],
+    extra_compile_args=[
+        "-std=gnu11",
+        "-O2",
+        "-fno-strict-aliasing",
+        "-Wall",
+        "-Wextra",
+        "-Werror=implicit-function-declaration",
+        "-Wno-unused-parameter",
+        "-Wno-missing-field-initializers",
+        "-Wno-cast-function-type",
+    ],
+    py_limited_api=False,
+)
+
+if __name__ == "__main__":
+    ffi.compile(verbose="-v" in sys.argv)
