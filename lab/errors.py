@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""What can go wrong in the lab, as sentences a person can act on.
+
+Every error carries the exit code its cause deserves (see `lab.suite`): 2 for a request that
+cannot be meant, 3 for everything that kept the lab from proving anything.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LabError(Exception):
+    """The lab could not prove anything; `hint` names a way out, if there is one."""
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(LabError):
+    """The request itself is wrong: an unknown kernel, an option out of range."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class KernelUnavailable(LabError):
+    """No source could give this kernel; the message says what was tried and what is cached."""
+
+
+class MissingTool(LabError):
+    """A program of the host is not installed; the message names it, the hint its package."""
+
+
+class GuestLost(LabError):
+    """The guest died, fell silent or lied; nothing it said after that counts.
+
+    `reason` is one sentence, `console_tail` the last lines its kernel wrote.
+    """
+
+    def __init__(self, reason: str, *, console_tail: str = "", hint: str = "") -> None:
+        super().__init__(reason, hint=hint)
+        self.reason = reason
+        self.console_tail = console_tail

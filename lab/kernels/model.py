@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""What a kernel is to the lab, and what of it lies on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One released kernel. Identity is (upstream, package, release): Debian's 6.1 calls itself
+    `6.1.0-50-cloud-amd64` and is 6.1.176, and one upstream version exists in several packagings.
+    """
+
+    series: str
+    """First two numbers of the upstream version: "6.12"."""
+    upstream: str
+    """Upstream version: "6.12.107"."""
+    package: str
+    """The distribution's package version: "6.12.107-1"."""
+    release: str
+    """What `uname -r` says in it: "6.12.107+deb13-cloud-amd64"."""
+    source: str
+    """Name of the source module that delivers it: "debian"."""
+    locked: bool
+    """True when kernels.lock names this very package."""
+    verified_by: str
+    """Which key or hash vouches for its files, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFiles:
+    """The unpacked files of one kernel; all were compared with recorded hashes when handed out."""
+
+    kernel: Kernel
+    vmlinuz: Path
+    vmlinux: Path
+    """The uncompressed ELF, which QEMU starts by PVH."""
+    config: Path
+    modules: Path
+    """`.../lib/modules/<release>` with modules.dep in it."""

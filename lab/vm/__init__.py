@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+"""How one guest boots and how to talk to it."""
+
+from __future__ import annotations
+
+from .accel import Accel, AccelKind, choose_accel
+from .events import Completed, Control, Event, Exited, Output, Stream
+from .guest import Guest, Process, boot
+from .rootfs import build_rootfs
+
+__all__ = [
+    "Accel",
+    "AccelKind",
+    "Completed",
+    "Control",
+    "Event",
+    "Exited",
+    "Guest",
+    "Output",
+    "Process",
+    "Stream",
+    "boot",
+    "build_rootfs",
+    "choose_accel",
+]
