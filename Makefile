@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+#
+# Each target sets up what it needs first: tools/setup installs missing system packages and makes
+# the virtual environment, and the extension is built when a file it is made of changed.
+#
+#   KERNEL=6.12           which kernel `make lab` boots
+#   T='tests/smoke/...'   which tests: files, directories or node ids, separated by spaces
+#   ARGS='-x -k echo'     more arguments for pytest, quoted as in a shell
+#   SLOW=1                take the tests marked slow as well
+#   PYTHON=python3.13     another Python than python3; it gets an environment of its own
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+
+# Written by tools/setup: SUFFIX, which only this very Python can tell.
+-include .make/$(VENV).mk
+NATIVE = ioxide/_ring/_native$(SUFFIX)
+SOURCES := setup.py $(filter-out %/_native.c,$(wildcard ioxide/_ring/*.[ch] ioxide/_ring/*.cdef ioxide/_ring/*.py))
+
+# make hands T and SLOW on as environment variables. T is split at spaces and nothing else (set -f),
+# because a node id may hold brackets and whatever else a parameter is called.
+RUN = @set -f; $(BIN)/python -m
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@sed -n 's/^#   \([A-Z]*=\)/\1/p' Makefile
+
+.PHONY: setup
+setup: ## Install missing system packages and make the virtual environment
+	@tools/setup '$(PYTHON)' '$(VENV)'
+
+.PHONY: build
+build: setup ## Build the extension module in place
+	@$(MAKE) native
+
+# A make of its own, because SUFFIX may be known only since set-up has run.
+.PHONY: native
+ifdef SUFFIX
+native: $(NATIVE)
+
+# Forced: make has seen that something changed, and distutils looks at fewer files than make.
+$(NATIVE): $(SOURCES)
+	@flock .make/lock $(BIN)/python setup.py -q build_ext --inplace --force
+endif
+
+.PHONY: test
+test: build ## Check style and types, then run the tests on this machine (with T= only those tests)
+ifndef T
+	@$(MAKE) lint
+endif
+	$(RUN) pytest $${T-} $(ARGS)
+
+.PHONY: lab
+ifeq ($(strip $(KERNEL)),)
+lab:
+	@echo 'make lab needs to know which kernel: make lab KERNEL=6.12' >&2; exit 2
+else
+lab: build ## Boot KERNEL in QEMU, run the tests in it and give each a verdict
+	$(RUN) lab test --kernel '$(KERNEL)' $${T-} $(ARGS)
+endif
+
+.PHONY: probe
+probe: build ## Say what this machine's io_uring can do, with the evidence
+	$(RUN) ioxide probe $(ARGS)
+
+.PHONY: lint
+lint: build ## Check style and types only
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+
+.PHONY: format
+format: setup ## Format the Python files
+	@$(BIN)/ruff format .
+
+.PHONY: clean
+clean: ## Remove what was built and the tools' caches; environments and lab-results stay
+	@rm -rf build *.egg-info ioxide/_ring/_native.c ioxide/_ring/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find ioxide lab tests bench tools -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## Remove the virtual environments as well
+	@rm -rf .venv* .make
