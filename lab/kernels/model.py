@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,35 @@ class Kernel:
     verified_by: str
     """Which key or hash vouches for its files, in words."""
 
+    def __str__(self) -> str:
+        lock = "" if self.locked else ", not the locked release"
+        return f"{self.release} (upstream {self.upstream}, package {self.package}{lock})"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file a source delivers, and what it must be."""
+
+    path: str
+    """Where the source has it, relative to the source's own root."""
+    size: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A kernel together with the files a source delivers for it: one entry of kernels.lock."""
+
+    kernel: Kernel
+    suite: str
+    """Which part of the source offers it, for Debian the suite."""
+    files: tuple[RemoteFile, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class KernelFiles:
@@ -40,3 +70,13 @@ class KernelFiles:
     config: Path
     modules: Path
     """`.../lib/modules/<release>` with modules.dep in it."""
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Sort key for upstream versions: 6.12.9 comes before 6.12.107."""
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def series_of(upstream: str) -> str:
+    """The series an upstream version belongs to: "6.12.107" -> "6.12"."""
+    return ".".join(upstream.split(".")[:2])

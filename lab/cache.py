@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""The lab's cache on disk: whole entries or none, shared by runs side by side.
+
+An entry is built in a scratch directory beside its place and renamed into it, so nobody ever sees
+half of one. A scratch directory is locked as long as its maker lives; what a killed run left is
+unlocked and goes at the next build. The directory is `$LAB_CACHE`, else `ioxide-lab` below
+`$XDG_CACHE_HOME` or `~/.cache`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.errors import LabError
+
+
+def root() -> Path:
+    """The cache directory, made if missing."""
+    if named := os.environ.get("LAB_CACHE"):
+        directory = Path(named)
+    else:
+        xdg = os.environ.get("XDG_CACHE_HOME", "")
+        # The XDG base directory specification tells us to ignore a relative path.
+        base = Path(xdg) if xdg.startswith("/") else Path.home() / ".cache"
+        directory = base / "ioxide-lab"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(
+            f"the cache directory {directory} cannot be made: {error.strerror}",
+            hint="name another one in LAB_CACHE",
+        ) from error
+    return directory.absolute()
+
+
+def digest(path: Path) -> str:
+    """The file's sha256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the lock `name`; others who want it wait. A dead holder's lock is free at once."""
+    directory = root() / "locks"
+    directory.mkdir(exist_ok=True)
+    descriptor = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A private directory on the cache's own file system, gone when the block is left."""
+    directory = root() / "scratch"
+    directory.mkdir(exist_ok=True)
+    with locked("scratch"):
+        _sweep(directory)
+        path = Path(tempfile.mkdtemp(dir=directory))
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield path
+    finally:
+        remove(path)
+        os.close(descriptor)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what dead runs left in `directory`; called with the lock `scratch` held."""
+    for path in directory.iterdir():
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            remove(path)
+        finally:
+            os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or tree that may be gone already."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def publish(made: Path, place: Path) -> None:
+    """Move a finished file or directory to its place, replacing what is there.
+
+    Call it with a lock on `place` held; readers see the old entry or the new one, and for a
+    directory possibly none for a moment.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir() and not place.is_symlink():
+        # rename(2) replaces a directory only when the old one is empty: move it out of the way.
+        old = made.with_name(made.name + ".old")
+        place.rename(old)
+        made.rename(place)
+        remove(old)
+    else:
+        made.rename(place)

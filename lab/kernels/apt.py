@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""apt in a private root: signatures, proxies and mirrors are apt's work, the system is not touched.
+
+The machine's own `Acquire` settings (proxies, certificates, credentials) are taken over; its
+sources, pins, hooks and state are not.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import cache, tools
+from lab.errors import KernelUnavailable
+
+from .source import FileGone, SourceUnreachable
+
+_HELPER = Path("/usr/lib/apt/apt-helper")
+_KEYRINGS = (
+    Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
+    Path("/usr/share/keyrings/debian-archive-keyring.pgp"),  # its name from Debian 13 on
+)
+_TIMEOUT_S = 300.0
+
+
+def mirror() -> str:
+    """The Debian mirror: `$LAB_DEBIAN_MIRROR`, else the one this machine's apt is set up with.
+
+    Raises KernelUnavailable when there is neither.
+    """
+    if named := os.environ.get("LAB_DEBIAN_MIRROR"):
+        return named.rstrip("/")
+    targets = tools.run(
+        ["apt-get", "indextargets", "--format", "$(CREATED_BY)|$(LABEL)|$(REPO_URI)"],
+        what="asking apt for the machine's Debian mirror",
+    )
+    rows = [line.split("|", 2) for line in targets.splitlines() if line.startswith("Packages|")]
+    # The label comes from the Release file, which a container may have thrown away; then the
+    # path tells: every Debian mirror has its archive at .../debian, security is another archive.
+    for _, label, uri in rows:
+        if label == "Debian" or (label in ("", "$(LABEL)") and uri.rstrip("/").endswith("/debian")):
+            return uri.rstrip("/")
+    raise KernelUnavailable(
+        "this machine's apt knows no Debian mirror",
+        hint="set LAB_DEBIAN_MIRROR to the address of one, the part before /dists",
+    )
+
+
+def keyring() -> Path:
+    """The Debian archive keyring. Raises KernelUnavailable naming its package."""
+    for path in _KEYRINGS:
+        if path.exists():
+            return path
+    raise KernelUnavailable(
+        "the Debian archive keyring is not installed, so no signature can be checked",
+        hint="apt-get install debian-archive-keyring",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Apt:
+    """A private apt root for one suite of one mirror."""
+
+    directory: Path
+    mirror: str
+
+    def _environment(self) -> Mapping[str, str]:
+        return {
+            **os.environ,
+            "APT_CONFIG": str(self.directory / "apt.conf"),
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def update(self) -> None:
+        """Fetch the suite's metadata; apt checks the signature. Raises SourceUnreachable."""
+        # Without --error-on=any apt-get update only warns about a mirror that does not answer.
+        self._run([str(tools.find("apt-get")), "-q", "update", "--error-on=any"])
+
+    def packages(self, prefix: str) -> tuple[Mapping[str, str], ...]:
+        """The fields of every package whose name starts with `prefix`, from signed metadata."""
+        apt_cache = str(tools.find("apt-cache"))
+        names = self._run([apt_cache, "pkgnames", prefix]).split()
+        if not names:
+            return ()
+        stanzas = self._run([apt_cache, "show", *sorted(names)]).split("\n\n")
+        return tuple(_fields(stanza) for stanza in stanzas if stanza.strip())
+
+    def download(self, path: str, into: Path, sha256: str) -> None:
+        """Fetch one file of the mirror, hash checked. Raises FileGone, SourceUnreachable."""
+        if not _HELPER.exists():
+            raise SourceUnreachable(f"{_HELPER} is missing; it comes in the package apt")
+        # A literal plus in a URL is a space to some servers; apt itself quotes it the same way.
+        uri = f"{self.mirror}/{path.replace('+', '%2b')}"
+        self._run([str(_HELPER), "download-file", uri, str(into), f"SHA256:{sha256}"])
+
+    def signed_by(self) -> str:
+        """Fingerprints of the keys that signed the suite, if gpgv is there to tell them."""
+        try:
+            gpgv = str(tools.find("gpgv"))
+            (release,) = (self.directory / "lists").glob("*InRelease")
+        except Exception:  # apt has checked the signature already; this is for the record only
+            return ""
+        status = subprocess.run(
+            [gpgv, "--status-fd", "1", "--keyring", str(keyring()), str(release)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+        valid = [line.split() for line in status.splitlines() if " VALIDSIG " in line]
+        return ", ".join(sorted({words[2] for words in valid}))
+
+    def _run(self, command: Sequence[str]) -> str:
+        try:
+            done = subprocess.run(
+                command,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise SourceUnreachable(
+                f"the mirror {self.mirror} did not deliver within {_TIMEOUT_S:g} s"
+            ) from error
+        if done.returncode == 0:
+            return done.stdout
+        complaints = [
+            line.removeprefix("E: ").removeprefix("W: ").strip()
+            for line in (done.stderr or done.stdout).splitlines()
+            if line.startswith(("E: ", "W: ", "Err:"))
+        ]
+        sentence = "; ".join(dict.fromkeys(complaints[:3])) or f"status {done.returncode}"
+        kind = FileGone if "404 " in done.stderr or "404 " in done.stdout else SourceUnreachable
+        raise kind(f"the mirror {self.mirror}: {sentence}")
+
+
+def _fields(stanza: str) -> Mapping[str, str]:
+    fields: dict[str, str] = {}
+    for line in stanza.splitlines():
+        name, colon, value = line.partition(":")
+        if colon and not line.startswith((" ", "\t")):
+            fields[name] = value.strip()
+    return fields
+
+
+@contextmanager
+def private_root(suite: str) -> Iterator[Apt]:
+    """An apt root of its own for `suite`, gone when the block is left."""
+    address = mirror()
+    key = keyring()
+    machine = tools.run(["apt-config", "dump"], what="reading the machine's apt configuration")
+    acquire = [line for line in machine.splitlines() if line.startswith("Acquire::")]
+    with cache.scratch() as directory:
+        for name in ("lists/partial", "cache/archives/partial", "none", "etc"):
+            (directory / name).mkdir(parents=True)
+        (directory / "status").touch()
+        (directory / "sources.list").write_text(
+            # target=Packages: AppStream and translations would be a third of the download.
+            f"deb [signed-by={key} arch=amd64 target=Packages lang=none]"
+            f" {address} {suite} main\n"
+        )
+        settings = [
+            f'Dir "{directory}";',
+            f'Dir::State "{directory}";',
+            f'Dir::State::status "{directory}/status";',
+            f'Dir::State::Lists "{directory}/lists/";',
+            f'Dir::Cache "{directory}/cache/";',
+            f'Dir::Etc "{directory}/etc/";',
+            f'Dir::Etc::Main "{directory}/none/main";',
+            f'Dir::Etc::Parts "{directory}/none/";',
+            f'Dir::Etc::SourceList "{directory}/sources.list";',
+            f'Dir::Etc::SourceParts "{directory}/none/";',
+            f'Dir::Etc::PreferencesParts "{directory}/none/";',
+            'Dir::Etc::netrc "/etc/apt/auth.conf";',
+            'Dir::Etc::netrcparts "/etc/apt/auth.conf.d/";',
+            'Dir::Bin::Methods "/usr/lib/apt/methods/";',
+            *acquire,
+            'APT::Architecture "amd64";',
+            'APT::Architectures { "amd64"; };',
+            # The user _apt cannot write into a directory only its owner may enter.
+            'APT::Sandbox::User "";' if os.geteuid() else 'APT::Sandbox::User "root";',
+            'Acquire::Retries "2";',
+            'Acquire::http::Timeout "20";',
+            'Acquire::https::Timeout "20";',
+            # A machine may have switched these off for itself; here signatures always count.
+            'Acquire::AllowInsecureRepositories "false";',
+            'Acquire::AllowWeakRepositories "false";',
+            'Acquire::AllowDowngradeToInsecureRepositories "false";',
+        ]
+        (directory / "apt.conf").write_text("\n".join(settings) + "\n")
+        yield Apt(directory=directory, mirror=address)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""kernels.lock: the very packages the lab boots, by size and sha256.
+
+The file is TOML, one `[[kernel]]` a release, written so that a diff reads well in a review.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError
+
+from .model import Kernel, Release, RemoteFile, version_key
+
+LOCK = Path(__file__).with_name("kernels.lock")
+
+_HEAD = """\
+# SPDX-License-Identifier: MIT
+# Which packages the lab boots. Written by `python -m lab.kernels update`; review the diff.
+"""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TEXTS = ("series", "upstream", "package", "release", "source", "suite", "verified_by")
+
+
+def read(path: Path | None = None) -> tuple[Release, ...]:
+    """Every locked release, newest first. Raises LabError with the line or entry that is wrong."""
+    path = LOCK if path is None else path
+    if not path.exists():
+        return ()
+    try:
+        table = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise LabError(f"{path.name} is not TOML: {error}") from error
+    releases = [
+        _release(entry, f"{path.name}, kernel {number}")
+        for number, entry in enumerate(table.get("kernel", ()), 1)
+    ]
+    twice = {r.kernel.release for r in releases if _count(releases, r) > 1}
+    if twice:
+        raise LabError(f"{path.name} names {', '.join(sorted(twice))} more than once")
+    return newest_first(releases)
+
+
+def _count(releases: list[Release], one: Release) -> int:
+    return sum(other.kernel.release == one.kernel.release for other in releases)
+
+
+def newest_first(releases: Iterable[Release]) -> tuple[Release, ...]:
+    """Releases sorted by upstream version, then packaging, newest first."""
+    return tuple(
+        sorted(
+            releases,
+            key=lambda r: (version_key(r.kernel.upstream), version_key(r.kernel.package)),
+            reverse=True,
+        )
+    )
+
+
+def _release(entry: Mapping[str, Any], where: str) -> Release:
+    texts = {name: entry.get(name) for name in _TEXTS}
+    for name, value in texts.items():
+        if not isinstance(value, str) or not value:
+            raise LabError(f"{where}: {name} is {value!r}, expected a text")
+    files = tuple(_file(file, where) for file in entry.get("file", ()))
+    if not files:
+        raise LabError(f"{where} ({texts['release']}): no file is named")
+    suite = texts.pop("suite")
+    return Release(kernel=Kernel(locked=True, **texts), suite=str(suite), files=files)  # type: ignore[arg-type]
+
+
+def _file(entry: Mapping[str, Any], where: str) -> RemoteFile:
+    path, size, sha256 = entry.get("path"), entry.get("size"), entry.get("sha256")
+    if not isinstance(path, str) or path.startswith("/") or ".." in path.split("/"):
+        raise LabError(f"{where}: file path {path!r} is not a relative path")
+    if not isinstance(size, int) or size <= 0:
+        raise LabError(f"{where}: {path} has size {size!r}, expected a positive number of bytes")
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise LabError(f"{where}: {path} has sha256 {sha256!r}, expected 64 hexadecimal digits")
+    return RemoteFile(path=path, size=size, sha256=sha256)
+
+
+def render(releases: Iterable[Release]) -> str:
+    """The text of a lock file with these releases; `read` gives the same releases back."""
+    parts = [_HEAD]
+    for release in newest_first(releases):
+        kernel = release.kernel
+        values = {name: getattr(kernel, name) for name in _TEXTS if name != "suite"}
+        values["suite"] = release.suite
+        parts.append("[[kernel]]\n" + "".join(f"{n} = {_quoted(values[n])}\n" for n in _TEXTS))
+        parts.extend(
+            "[[kernel.file]]\n"
+            f"path = {_quoted(file.path)}\nsize = {file.size}\nsha256 = {_quoted(file.sha256)}\n"
+            for file in release.files
+        )
+    return "\n".join(parts)
+
+
+def _quoted(text: str) -> str:
+    if any(ord(c) < 32 or c in '"\\' for c in text):
+        raise LabError(f"{text!r} cannot stand in a lock file")
+    return f'"{text}"'

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""The kernels on this machine: downloaded packages and what was unpacked from them.
+
+`packages/SHA256/NAME` holds a package, `kernels/RELEASE-HASH` what it unpacks to, with the sha256
+of every file in `manifest.json`. Both are compared every time a kernel is handed out; a file that
+differs is thrown away and fetched or unpacked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lab import cache, tools
+from lab.errors import KernelUnavailable, LabError
+
+from .elf import extract_vmlinux
+from .model import Kernel, KernelFiles, Release, RemoteFile
+from .source import Source
+
+MANIFEST = "manifest.json"
+_LAYOUT = 1
+"""Raised when the way an entry is made changes, so that older entries are not taken for new."""
+
+
+def files_of(
+    release: Release, source: Source, *, note: Callable[[str], None] = lambda _: None
+) -> KernelFiles:
+    """The verified, unpacked files of a release; fetched and unpacked where need be.
+
+    `note` hears what is done, one sentence at a time. Raises what the source's `download` raises,
+    and KernelUnavailable when the source delivers other bytes than it promised.
+    """
+    kernel = release.kernel
+    place = _place(release)
+    with cache.locked(f"kernel-{place.name}"):
+        packages = [_package(file, source, note) for file in release.files]
+        fault = _fault(place)
+        if fault:
+            if place.exists():
+                note(f"{kernel.release}: {fault}; unpacking it again")
+            _unpack(release, source, packages, place)
+    return KernelFiles(
+        kernel=kernel,
+        vmlinuz=place / "vmlinuz",
+        vmlinux=place / "vmlinux",
+        config=place / "config",
+        modules=place / "lib/modules" / kernel.release,
+    )
+
+
+def cached() -> tuple[str, ...]:
+    """The releases whose unpacked files are in the cache, by name."""
+    directory = cache.root() / "kernels"
+    found = directory.glob(f"*/{MANIFEST}") if directory.is_dir() else ()
+    return tuple(sorted(path.parent.name.rpartition("-")[0] for path in found))
+
+
+def _place(release: Release) -> Path:
+    identity = [_LAYOUT, release.kernel.release, *(file.sha256 for file in release.files)]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    return cache.root() / "kernels" / f"{release.kernel.release}-{key}"
+
+
+def _package(file: RemoteFile, source: Source, note: Callable[[str], None]) -> Path:
+    place = cache.root() / "packages" / file.sha256 / file.name
+    if place.exists():
+        if _matches(place, file):
+            return place
+        note(f"{file.name} in the cache is not what it was; fetching it again")
+    with cache.scratch() as directory:
+        fetched = directory / file.name
+        note(f"fetching {file.name} ({file.size / 1e6:.0f} MB)")
+        source.download(file, fetched)
+        if not _matches(fetched, file):
+            raise KernelUnavailable(
+                f"{source.name} delivered a {file.name} of {fetched.stat().st_size} bytes with"
+                f" sha256 {cache.digest(fetched)}; expected {file.size} bytes with {file.sha256}",
+                hint="the mirror or something before it alters files; try another mirror",
+            )
+        cache.publish(fetched, place)
+    return place
+
+
+def _matches(path: Path, file: RemoteFile) -> bool:
+    return path.stat().st_size == file.size and cache.digest(path) == file.sha256
+
+
+def _unpack(release: Release, source: Source, packages: list[Path], place: Path) -> None:
+    with cache.scratch() as directory:
+        tree = directory / "tree"
+        tree.mkdir()
+        source.unpack(packages, release.kernel.release, tree)
+        _finish(release.kernel, tree)
+        cache.publish(tree, place)
+
+
+def _finish(kernel: Kernel, tree: Path) -> None:
+    extract_vmlinux(tree / "vmlinuz", tree / "vmlinux")
+    # No Debian package ships modules.dep; kmod reads every packing it was built with.
+    tools.run(["depmod", "-b", tree, kernel.release], what=f"indexing the modules of {kernel}")
+    if not (tree / "lib/modules" / kernel.release / "modules.dep").exists():
+        raise LabError(f"depmod wrote no modules.dep for {kernel.release}")
+    (tree / MANIFEST).write_text(json.dumps({"files": _hashes(tree)}, indent=0, sort_keys=True))
+
+
+def _hashes(tree: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(tree)): cache.digest(path)
+        for path in sorted(tree.rglob("*"))
+        if path.is_file() and not path.is_symlink() and path.name != MANIFEST
+    }
+
+
+def _fault(place: Path) -> str:
+    """What is wrong with an unpacked entry, empty if nothing."""
+    try:
+        expected: Mapping[str, str] = json.loads((place / MANIFEST).read_text())["files"]
+        actual = _hashes(place)
+    except FileNotFoundError:
+        return "it is not unpacked yet"
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        return f"its manifest cannot be read ({error})"
+    if actual == expected:
+        return ""
+    differing = sorted(
+        name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name)
+    )
+    return f"{differing[0]} is not what was unpacked"

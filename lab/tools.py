@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Programs of the host the lab runs, and the package to install when one is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lab.errors import LabError, MissingTool
+
+PACKAGES: Mapping[str, str] = {
+    "apt-get": "apt",
+    "busybox": "busybox-static",
+    "depmod": "kmod",
+    "dpkg-deb": "dpkg",
+    "kmod": "kmod",
+    "ldd": "libc-bin",
+    "lz4": "lz4",
+    "mkfs.erofs": "erofs-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "setpriv": "util-linux",
+    "xz": "xz-utils",
+    "zstd": "zstd",
+}
+"""Program -> Debian and Ubuntu package."""
+
+_SYSTEM_DIRECTORIES = "/usr/sbin:/sbin"
+"""depmod and mkfs live here on Debian; an ordinary user's PATH leaves it out."""
+
+
+def find(name: str) -> Path:
+    """The program's path. Raises MissingTool naming the package it comes in."""
+    search = os.pathsep.join((os.environ.get("PATH", os.defpath), _SYSTEM_DIRECTORIES))
+    # An empty PATH means "no programs at all" to the tests of this very sentence.
+    found = shutil.which(name, path=search if os.environ.get("PATH") else "")
+    if found is None:
+        package = PACKAGES.get(name, name)
+        raise MissingTool(
+            f"the program {name} is not installed; it comes in the package {package}",
+            hint=f"apt-get install {package}",
+        )
+    return Path(found)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    what: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = 600,
+) -> str:
+    """Run a program found by `find` and return its output.
+
+    `what` says in words what it is for. Raises MissingTool when it is not installed and LabError
+    with its last lines when it fails or takes longer than `timeout_s` seconds.
+    """
+    program = find(str(argv[0]))
+    command = [str(program), *map(str, argv[1:])]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=None if env is None else dict(env),
+            cwd=cwd,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"{what}: {argv[0]} was not done after {timeout_s:g} s") from error
+    if done.returncode != 0:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-6:]
+        raise LabError(
+            f"{what}: {argv[0]} ended with status {done.returncode}: {' / '.join(lines)}"
+        )
+    return done.stdout
