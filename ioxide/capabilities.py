@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+"""What this kernel's io_uring can do, found out by doing it.
+
+A version number says little: distributions backport, and releases have bugs.  So each capability is
+told three times: whether the kernel *declares* it (feature bits, opcode table), whether it
+*accepted* the calls that ask for it, and whether its effect was *observed*, with what the kernel
+really returned as the evidence.  Only the last is worth relying on.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ioxide._probe.findings import Capability, Finding, ProbeReport
+from ioxide._probe.rawring import RawRing
+from ioxide._probe.refusal import explain
+from ioxide._probe.table import EXPERIMENTS, Facts
+
+__all__ = ["Capability", "Finding", "ProbeReport", "probe"]
+
+
+def probe() -> ProbeReport:
+    """Try every capability on the running kernel; takes about a second.
+
+    It opens small rings of its own and closes them again; rings of the calling thread are not
+    touched.  For NAPI it starts a child process, which needs permission to make network namespaces
+    (as root, or where user namespaces are allowed); without it that one is reported as not tried.
+    No wait is unbounded.
+
+    It does not raise when io_uring is forbidden or lacks memory: ``error`` of the report then holds
+    one sentence that says so and what to do.
+    """
+    release = os.uname().release
+    try:
+        with RawRing() as ring:
+            opcodes = frozenset(op for op in range(256) if ring.has_opcode(op))
+            facts = Facts(features=ring.features, opcodes=opcodes)
+    except OSError as error:
+        return ProbeReport(release=release, error=explain(error), findings=())
+    findings = tuple(experiment.run(facts) for experiment in EXPERIMENTS)
+    return ProbeReport(release=release, error=None, findings=findings)
