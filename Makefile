@@ -45,6 +45,7 @@ build: setup ## Build the extension module in place
 .PHONY: native
 ifdef SUFFIX
 native: $(NATIVE)
+	@:
 
 # Forced: make has seen that something changed, and distutils looks at fewer files than make.
 $(NATIVE): $(SOURCES)
@@ -84,7 +85,7 @@ format: setup ## Format the Python files
 .PHONY: clean
 clean: ## Remove what was built and the tools' caches; environments and lab-results stay
 	@rm -rf build *.egg-info ioxide/_ring/_native.c ioxide/_ring/_native*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@find ioxide lab tests bench tools -name __pycache__ -prune -exec rm -rf {} +
+	@find . -path './.venv*' -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean ## Remove the virtual environments as well
