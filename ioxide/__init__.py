@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""ioxide: an io_uring reactor for Python.
+
+One thread, one io_uring, one asyncio loop.  A handler is an ordinary ``async def`` that takes a
+`Connection`; a `Server` runs it for each connection.  `probe()` tells what this kernel's io_uring
+can do, by doing it.
+"""
+
+from __future__ import annotations
+
+from ioxide.capabilities import Capability, Finding, ProbeReport, probe
+from ioxide.config import ConfigError, Problem, ServerConfig
+from ioxide.connection import Connection, ReadBlock
+from ioxide.counters import Counters
+from ioxide.driver import Driver, RingError
+from ioxide.loop import Loop
+from ioxide.reactor import Handler, Reactor, ReactorError
+from ioxide.server import Server
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Capability",
+    "ConfigError",
+    "Connection",
+    "Counters",
+    "Driver",
+    "Finding",
+    "Handler",
+    "Loop",
+    "ProbeReport",
+    "Problem",
+    "Reactor",
+    "ReactorError",
+    "ReadBlock",
+    "RingError",
+    "Server",
+    "ServerConfig",
+    "probe",
+]

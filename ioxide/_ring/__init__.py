@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: MIT
+"""The native room: ``ffi`` and ``lib`` for set-up, probe and control, ``_core`` for the hot path."""
+
+from __future__ import annotations
+
+import sys
+
+try:
+    from ioxide._ring._native import ffi, lib
+except ImportError as error:  # the shared object is not there, or is another Python's
+    raise ImportError(
+        f"ioxide's native part is not built for this Python ({sys.version.split()[0]}): {error}. "
+        "Run `make build`, or install the package with pip."
+    ) from error
+
+if lib.iox_core_module() != 0:
+    raise ImportError("ioxide's native types could not be installed; the reason is printed above")
+
+from ioxide._ring import _core  # a module that the call above has put into sys.modules
+
+__all__ = ["_core", "ffi", "lib"]

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/* Installs the CPython types as the module ioxide._ring._core. */
+#include "internal.h"
+
+#include "core.h"
+
+static struct PyModuleDef core_definition = {
+	PyModuleDef_HEAD_INIT,
+	.m_name = "ioxide._ring._core",
+	.m_doc = "The CPython types of the reactor's hot path; see internal.h.",
+	.m_size = -1,
+};
+
+static int install(void)
+{
+	PyObject *modules = PyImport_GetModuleDict(), *module;
+	int ret = -1;
+
+	if (PyDict_GetItemString(modules, core_definition.m_name))
+		return 0;
+	module = PyModule_Create(&core_definition);
+	if (!module)
+		return -1;
+	if (iox_awaitable_init(module) == 0 && iox_connection_init(module) == 0 &&
+	    iox_driver_init(module) == 0)
+		ret = PyDict_SetItemString(modules, core_definition.m_name, module);
+	Py_DECREF(module);
+	return ret;
+}
+
+/* Called through cffi, which has released the GIL. */
+int iox_core_module(void)
+{
+	PyGILState_STATE state = PyGILState_Ensure();
+	int ret = install();
+
+	if (ret < 0)
+		PyErr_Print();
+	PyGILState_Release(state);
+	return ret;
+}

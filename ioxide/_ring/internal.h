@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The CPython types of the hot path and how they hang together.
+ *
+ *   Driver      the ring's owner: table, queues, clocks, counters; wait() and dispatch()
+ *   Connection  one accepted socket: receive queue, write slabs, its life
+ *   Await       what recv(), read() and flush() return
+ *   Waiter      the future-like that an Await yields to asyncio's Task, privately
+ *   Slice       one received buffer lent out without copying
+ *
+ * Everything here belongs to the reactor thread.  The GIL is held throughout but for the blocking
+ * io_uring_enter(2) in Driver.wait(); the few calls that other threads may make say so.
+ */
+#ifndef IOX_INTERNAL_H
+#define IOX_INTERNAL_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "memory.h"
+#include "ring.h"
+
+/* user_data of every submission: kind (8 bits) | generation (24) | slot (32) */
+enum iox_kind {
+	IOX_KIND_ACCEPT = 1,
+	IOX_KIND_RECV,
+	IOX_KIND_SEND,
+	IOX_KIND_WAKE,
+	IOX_KIND_POLL,
+	IOX_KIND_CANCEL,
+};
+
+#define IOX_GENERATION_MASK 0xffffffU
+
+static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, uint32_t slot)
+{
+	return (uint64_t)kind << 56 | (uint64_t)generation << 32 | slot;
+}
+
+/*
+ * Counted on the reactor thread, read from any (a torn read is impossible: aligned 64-bit words
+ * under the GIL).  The order here is the order of ioxide.Counters.
+ */
+#define IOX_COUNTERS(X)                                                                        \
+	X(accepts)            /* connections taken */                                          \
+	X(accepts_shed)       /* closed at once: the cap was reached, or no memory */          \
+	X(accept_pauses)      /* listeners parked by EMFILE, ENFILE, ENOBUFS or ENOMEM */      \
+	X(accept_rearms)      /* multishot accepts ended by the kernel and armed again */      \
+	X(closes)             /* connections whose descriptor was closed */                    \
+	X(aborts)             /* of these, cut off: timeout, abort(), stop */                  \
+	X(read_timeouts)      /* read clocks that ran out */                                   \
+	X(send_timeouts)      /* send clocks that ran out */                                   \
+	X(bytes_received)                                                                      \
+	X(bytes_sent)                                                                          \
+	X(recv_rearms)        /* multishot receives armed again */                             \
+	X(recv_enobufs)       /* receives parked because no buffer was left */                 \
+	X(recv_pauses)        /* receives cancelled because the connection's queue was full */ \
+	X(sends)              /* SEND submissions */                                           \
+	X(partial_sends)      /* of these, continued after a short result */                   \
+	X(wakeups)            /* tasks resumed inline */                                       \
+	X(wakeup_faults)      /* resumptions that raised */                                    \
+	X(enters)             /* io_uring_enter(2) calls */                                    \
+	X(enter_eintr)                                                                         \
+	X(enter_eagain)                                                                        \
+	X(enter_ebusy)                                                                         \
+	X(cqes)               /* completions reaped */                                         \
+	X(cq_overflow_events) /* batches that found IORING_SQ_CQ_OVERFLOW set */               \
+	X(stale_cqes)         /* completions of a connection that is gone */                   \
+	X(unknown_cqes)       /* completions of no known kind, slot or buffer */               \
+	X(sq_full_flushes)    /* submissions forced early by a full submission queue */        \
+	X(wake_writes)        /* eventfd writes */                                             \
+	X(wake_cqes)          /* eventfd reads completed */                                    \
+	X(wakes_coalesced)    /* wakes that found one already pending */                       \
+	X(slab_hits)                                                                           \
+	X(slab_misses)
+
+struct iox_counters {
+#define X(name) uint64_t name;
+	IOX_COUNTERS(X)
+#undef X
+};
+
+/* Doubly linked list node; a node that points at itself is in no list. */
+struct iox_node {
+	struct iox_node *prev, *next;
+};
+
+static inline void iox_list_init(struct iox_node *node)
+{
+	node->prev = node->next = node;
+}
+
+static inline bool iox_list_linked(const struct iox_node *node)
+{
+	return node->next != node;
+}
+
+static inline void iox_list_remove(struct iox_node *node)
+{
+	node->prev->next = node->next;
+	node->next->prev = node->prev;
+	iox_list_init(node);
+}
+
+static inline void iox_list_append(struct iox_node *head, struct iox_node *node)
+{
+	node->prev = head->prev;
+	node->next = head;
+	head->prev->next = node;
+	head->prev = node;
+}
+
+#define IOX_ENTRY(node, type, member) ((type *)((char *)(node) - offsetof(type, member)))
+
+struct Connection;
+struct Driver;
+
+enum iox_waiter_state {
+	IOX_WAITER_IDLE,
+	IOX_WAITER_PENDING,   /* a task is parked on it */
+	IOX_WAITER_WOKEN,     /* completed; its task is resumed at the end of the batch */
+	IOX_WAITER_CANCELLED, /* cancelled; likewise */
+	IOX_WAITER_DONE,
+};
+
+typedef struct Waiter {
+	PyObject_HEAD
+	struct Driver *driver;   /* strong */
+	PyObject *callback;      /* the Task's wake-up, while parked */
+	PyObject *context;
+	PyObject *cancel_message;
+	struct iox_node ready;   /* in driver->ready, which then holds a reference */
+	struct iox_node flushes; /* in conn->flushes */
+	uint64_t target;         /* flush: bytes that must have been sent */
+	enum iox_waiter_state state;
+	bool cancelled, blocking;
+} Waiter;
+
+enum iox_await_kind { IOX_AWAIT_RECV, IOX_AWAIT_READ, IOX_AWAIT_FLUSH };
+enum iox_await_state { IOX_AWAIT_FRESH, IOX_AWAIT_PARKED, IOX_AWAIT_FINISHED };
+
+typedef struct Await {
+	PyObject_HEAD
+	struct Connection *conn; /* strong */
+	Waiter *waiter;          /* strong, while parked */
+	Py_ssize_t limit;        /* recv: at most so many bytes; -1 = all there is */
+	uint64_t target;
+	enum iox_await_kind kind;
+	enum iox_await_state state;
+} Await;
+
+/* A run of received bytes in a provided buffer. */
+struct iox_chunk {
+	uint32_t offset, length;
+	uint16_t bid;
+};
+
+#define IOX_INLINE_CHUNKS 4
+
+/* What a connection still has to submit; a set bit keeps it in driver->staged. */
+#define IOX_WANT_RECV   0x1
+#define IOX_WANT_CANCEL 0x2 /* of the armed receive */
+#define IOX_WANT_SEND   0x4
+#define IOX_WANT_CANCEL_SEND 0x8
+
+typedef struct Connection {
+	PyObject_HEAD
+	struct Driver *driver; /* strong; NULL once the connection has ended */
+	uint32_t slot, generation;
+	int fd;
+
+	/* Receive */
+	struct iox_chunk *chunks, inline_chunks[IOX_INLINE_CHUNKS];
+	uint32_t chunk_head, chunk_count, chunk_capacity;
+	bool recv_armed, recv_cancelling, recv_paused;
+	bool at_eof;
+	int recv_errno;
+	const char *abort_reason; /* a literal; with recv_errno ECONNABORTED */
+	Waiter *reader;           /* strong, from parking until its task is resumed */
+
+	/* Send: `staging` takes writes while `sending` belongs to the kernel */
+	struct iox_slab staging, sending;
+	size_t sent;              /* bytes of `sending` the kernel has taken */
+	uint64_t bytes_written, bytes_acked;
+	struct iox_node flushes;
+	bool send_armed;
+	int send_errno;
+
+	/* Life */
+	unsigned kernel_refs;     /* operations whose terminal completion is still to come */
+	uint8_t want;
+	bool started;             /* handed to on_connection */
+	bool reads_ended, closing, fin_sent, aborted;
+	struct iox_node starting, staged, starved, read_clock, send_clock;
+	uint64_t read_deadline, send_deadline; /* ms */
+
+	/* One of each kept for the next await, so that a parked read allocates nothing */
+	Await *spare_await;
+	Waiter *spare_waiter;
+	PyObject *weakrefs;
+} Connection;
+
+typedef struct Slice {
+	PyObject_HEAD
+	struct Driver *driver; /* strong, until given back */
+	struct iox_chunk chunk;
+	int exports;
+	bool ended;            /* no new views */
+} Slice;
+
+struct iox_listener {
+	int fd;
+	uint32_t generation;
+	bool used, armed, stopping;
+	uint64_t retry_at; /* ms; 0 = not parked */
+};
+
+#define IOX_MAX_LISTENERS 64
+
+typedef struct Driver {
+	PyObject_HEAD
+	iox_ring *ring;
+	unsigned long thread;
+	PyObject *loop, *on_connection, *on_fault;
+	PyTypeObject *connection_type;
+
+	/* Limits; see ServerConfig */
+	uint32_t recv_queue_entries, max_connections;
+	size_t write_limit;
+	uint64_t read_timeout, send_timeout; /* ms; 0 = off */
+
+	Connection **slots;
+	uint32_t *free_slots;
+	uint32_t slot_count, free_count, connection_count, generation;
+
+	struct iox_node ready;    /* Waiters whose task is to be resumed */
+	struct iox_node starting; /* Connections to hand to on_connection */
+	struct iox_node staged;   /* Connections with something to submit */
+	struct iox_node starved;  /* Connections parked without a buffer, oldest first */
+	struct iox_node read_clocks, send_clocks; /* soonest deadline first */
+	uint64_t now;             /* ms, read once a batch */
+
+	struct iox_listener listeners[IOX_MAX_LISTENERS];
+	unsigned listeners_armed;
+	bool accepting;
+
+	uint16_t *returns;        /* buffers to give back before the next enter */
+	uint32_t return_count;
+	uint32_t buffers_held;    /* taken by chunks and slices, not yet in returns */
+	uint32_t slices_out;
+
+	int wake_fd;
+	uint64_t wake_value;
+	int wake_pending;         /* atomic: a wake is written and not yet read */
+	bool wake_armed;
+	bool nudged;              /* wake() on the reactor's own thread */
+
+	int poll_fd;              /* the loop's epoll instance, or -1 */
+	bool poll_armed, poll_ready, poll_enabled;
+
+	struct iox_slab_pool slabs;
+	struct iox_counters counters;
+	bool dispatching, closed;
+} Driver;
+
+extern PyTypeObject iox_DriverType, iox_ConnectionType, iox_AwaitType, iox_WaiterType, iox_SliceType;
+extern PyObject *iox_CancelledError;
+
+/* awaitable.c */
+PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit);
+void iox_waiter_wake(Waiter *waiter);
+/* Resumes the waiter's task; -1 with an exception set when that raised. */
+int iox_waiter_resume(Waiter *waiter);
+int iox_awaitable_init(PyObject *module);
+
+/* connection.c */
+int iox_connection_init(PyObject *module);
+int iox_conn_recv_ready(Connection *conn); /* 1 something to return, 0 wait, -1 exception */
+PyObject *iox_conn_take(Connection *conn, Py_ssize_t limit);
+PyObject *iox_conn_take_slices(Connection *conn);
+int iox_conn_park_reader(Connection *conn, Waiter *waiter);
+int iox_conn_flush_state(Connection *conn, uint64_t target);
+int iox_conn_check_thread(const Connection *conn);
+void iox_conn_on_recv(Connection *conn, int res, unsigned flags);
+void iox_conn_on_send(Connection *conn, int res);
+bool iox_conn_submit(Connection *conn); /* false: the submission queue is full */
+void iox_conn_abort(Connection *conn, const char *reason);
+void iox_conn_progress(Connection *conn);
+void iox_conn_end_reads(Connection *conn);
+void iox_conn_close(Connection *conn);
+
+/* driver.c */
+int iox_driver_init(PyObject *module);
+struct io_uring_sqe *iox_driver_sqe(Driver *driver);
+void iox_driver_recycle(Driver *driver, uint16_t bid);
+void iox_driver_wake(Driver *driver);
+void iox_driver_forget(Driver *driver, Connection *conn); /* frees the slot, drops the table's reference */
+
+static inline void iox_want(Connection *conn, uint8_t what)
+{
+	conn->want |= what;
+	if (!iox_list_linked(&conn->staged))
+		iox_list_append(&conn->driver->staged, &conn->staged);
+}
+
+#endif

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""What can be configured, checked as a whole before any descriptor or thread exists."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+# Kernel limits: IORING_MAX_ENTRIES and IORING_MAX_CQ_ENTRIES (io_uring_setup(2)); a provided-buffer
+# ring takes at most 2^15 entries, because buffer ids are 16 bits wide (io_uring_register(2), 5.19).
+_MAX_SQ_ENTRIES = 32768
+_MAX_CQ_ENTRIES = 65536
+_MAX_SLOTS = 32768
+# One SEND carries a 32-bit length, of which the kernel moves less than 2 GiB at a time.
+_MAX_WRITE_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One value that cannot be used: the field's name, the value, and what it should be."""
+
+    field: str
+    value: object
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.field}={self.value!r}: {self.rule}"
+
+
+class ConfigError(ValueError):
+    """Some configuration values cannot be used; `problems` has one entry for each of them."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(str(problem) for problem in problems))
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _power_of_two(value: int) -> bool:
+    return value & (value - 1) == 0
+
+
+def _round_up(value: int) -> int:
+    """The power of two that the kernel makes of a submission queue's size."""
+    return 1 << (value - 1).bit_length()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """How a `Server` listens and how much its reactors may use.
+
+    Sizes are bytes, times are milliseconds.  The constructor checks every value and raises one
+    `ConfigError` that names all the bad ones.
+    """
+
+    host: str = "127.0.0.1"
+    """Address to listen on; with `dual_stack` an IPv6 one such as ``::``."""
+    port: int = 8080
+    """0 lets the kernel choose; `Server.port` tells which. All reactors share it."""
+    extra_ports: tuple[int, ...] = ()
+    """More ports for the same handler."""
+    dual_stack: bool = False
+    """Listen on IPv6 and take IPv4 too (IPV6_V6ONLY off)."""
+    listen_backlog: int = 1024
+    """listen(2)'s backlog; the kernel caps it at net.core.somaxconn."""
+
+    reactors: int = 1
+    """Reactor threads, each with a ring of its own."""
+    ring_entries: int = 1024
+    """Submission queue entries; the kernel rounds up to a power of two."""
+    cq_entries: int | None = 8192
+    """Completion queue entries (IORING_SETUP_CQSIZE, 5.5); None is twice `ring_entries`."""
+    register_ring_fd: bool = True
+    """Enter through a registered ring descriptor (5.18); falls back silently where there is none."""
+
+    recv_buffer_size: int = 32768
+    """Size of one receive buffer."""
+    recv_slots: int = 4096
+    """Receive buffers of a reactor, shared by its connections; a power of two."""
+    recv_queue_entries: int = 64
+    """Received buffers a connection may hold unread before its receive pauses; a power of two."""
+    write_slab_size: int = 16384
+    """First size of the memory that `write()` copies into."""
+    write_limit: int = 16 << 20
+    """Unsent bytes of one connection beyond which `write()` raises `BufferError`."""
+    pool_max: int = 1024
+    """Idle write slabs a reactor keeps."""
+
+    max_connections: int | None = None
+    """Connections of one reactor; the next one is closed as soon as it is accepted."""
+    read_timeout_ms: int = 60_000
+    """Longest wait of one parked read, and of a peer's FIN after ours; 0 is no limit for reads."""
+    send_timeout_ms: int = 60_000
+    """Longest time for one batch of written bytes to be taken by the peer; 0 is no limit."""
+    stop_timeout_ms: int = 5_000
+    """How long `Server.stop()` lets handlers finish before it cancels them."""
+
+    def __post_init__(self) -> None:
+        problems = tuple(self._problems())
+        if problems:
+            raise ConfigError(problems)
+
+    def _problems(self) -> list[Problem]:
+        found: list[Problem] = []
+
+        def check(ok: bool, field: str, rule: str) -> bool:
+            if not ok:
+                found.append(Problem(field, getattr(self, field), rule))
+            return ok
+
+        def integer(field: str, low: int, high: int | None = None, *, power: bool = False) -> bool:
+            value = getattr(self, field)
+            rule = f"must be an integer of at least {low}"
+            if high is not None:
+                rule = f"must be an integer from {low} to {high}"
+            if power:
+                rule = rule.replace("an integer", "a power of two")
+            ok = (
+                _is_int(value)
+                and value >= low
+                and (high is None or value <= high)
+                and (not power or _power_of_two(value))
+            )
+            return check(ok, field, rule)
+
+        check(
+            isinstance(self.host, str) and bool(self.host),
+            "host",
+            "must be an address such as '127.0.0.1', '0.0.0.0' or '::'",
+        )
+        integer("port", 0, 65535)
+        ports = self.extra_ports
+        check(
+            isinstance(ports, tuple)
+            and all(_is_int(port) and 1 <= port <= 65535 for port in ports)
+            and len({*ports, self.port}) == len(ports) + 1,
+            "extra_ports",
+            "must be a tuple of different ports from 1 to 65535 without the main port",
+        )
+        integer("listen_backlog", 1, 2**31 - 1)
+        integer("reactors", 1, 1024)
+        ring_ok = integer("ring_entries", 1, _MAX_SQ_ENTRIES)
+        if (
+            self.cq_entries is not None
+            and integer("cq_entries", 1, _MAX_CQ_ENTRIES, power=True)
+            and ring_ok
+        ):
+            low = _round_up(self.ring_entries)
+            check(
+                self.cq_entries >= low,
+                "cq_entries",
+                f"must be at least ring_entries as the kernel rounds it, {low}",
+            )
+        integer("recv_buffer_size", 1, 2**31 - 1)
+        integer("recv_slots", 1, _MAX_SLOTS, power=True)
+        integer("recv_queue_entries", 1, 1 << 20, power=True)
+        slab_ok = integer("write_slab_size", 1, _MAX_WRITE_LIMIT)
+        if integer("write_limit", 1, _MAX_WRITE_LIMIT) and slab_ok:
+            check(
+                self.write_limit >= self.write_slab_size,
+                "write_limit",
+                f"must be at least write_slab_size, {self.write_slab_size} bytes",
+            )
+        integer("pool_max", 0, 1 << 20)
+        if self.max_connections is not None:
+            integer("max_connections", 1, 2**31 - 1)
+        for field in ("read_timeout_ms", "send_timeout_ms", "stop_timeout_ms"):
+            integer(field, 0, 2**31 - 1)
+        for field in ("dual_stack", "register_ring_fd"):
+            check(isinstance(getattr(self, field), bool), field, "must be True or False")
+        return found
+
+    def replace(self, **changes: object) -> ServerConfig:
+        """A copy with some values changed, checked anew."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]

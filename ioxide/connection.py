@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""The face of a connection that a handler sees."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from ioxide._ring import _core
+
+
+class ReadBlock:
+    """What `Connection.read()` returns: ``async with`` it to look at received bytes in place."""
+
+    __slots__ = ("_connection", "_slices", "_views")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._slices: list[_core.Slice] = []
+        self._views: list[memoryview] = []
+
+    async def __aenter__(self) -> Sequence[memoryview]:
+        if self._slices:
+            raise RuntimeError("this read() block is already open: call read() again")
+        self._slices = await self._connection._recv_slices()
+        self._views = [memoryview(part) for part in self._slices]
+        return tuple(self._views)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Ended before they are released: then the last view, ours or one that the handler made of
+        # it and still holds, gives the buffer back, and no new view can be made.
+        for part in self._slices:
+            part.end()
+        for view in self._views:
+            view.release()
+        self._slices = []
+        self._views = []
+
+
+class Connection(_core.Connection):
+    """One accepted TCP connection; belongs to the reactor thread that accepted it.
+
+    Made by the reactor and handed to the handler.  When the handler ends, what it wrote is still
+    sent, then the connection is closed: a handler need not call `close()`.  All methods raise
+    `RuntimeError` when called from another thread.
+
+    ``await conn.recv()`` returns what has arrived, at least one byte, in order; ``b""`` when the
+    peer has ended its side (which leaves ours open for writing) or when this side was closed.
+    ``recv(limit)`` returns at most `limit` bytes and keeps the rest.  A cancelled ``recv()`` loses
+    nothing: the next one returns the same bytes.  One task may read at a time; a second one gets
+    `RuntimeError`.  Raises `ConnectionResetError` when the peer reset the connection, and
+    `ConnectionAbortedError` when a clock (`ServerConfig.read_timeout_ms`) or `abort()` ended it.
+
+    ``write(data)`` copies `data` and returns; the bytes leave at the end of the batch, those of
+    one batch in one SEND.  Raises `BufferError` when more than `ServerConfig.write_limit` bytes
+    would wait, and `BrokenPipeError` or the peer's error when nothing can be sent any more.
+
+    ``await conn.flush()`` waits until the kernel has taken everything written before the call:
+    that is the backpressure.  Any number of tasks may flush.
+
+    ``close()`` sends what was written, then FIN, and throws away what still arrives until the peer
+    closes too.  ``abort()`` drops everything and resets.  Both may be called more than once.
+    """
+
+    __slots__ = ()
+
+    def read(self) -> ReadBlock:
+        """Look at received bytes without copying them.
+
+        ``async with conn.read() as slices:`` gives a tuple of read-only memoryviews, empty at the
+        end of the stream.  They are valid inside the block; used afterwards they raise
+        `ValueError`.  While the block is open the buffers are not available to other connections
+        of this reactor, so it is no place to wait for more of the same message.
+        """
+        return ReadBlock(self)
+
+    @property
+    def peername(self) -> Any:
+        """The peer's address, as `socket.getpeername()` gives it; None once it is gone."""
+        return self._ask(socket.socket.getpeername)
+
+    @property
+    def sockname(self) -> Any:
+        """Our own address; None once the connection has ended."""
+        return self._ask(socket.socket.getsockname)
+
+    def _ask(self, question: Any) -> Any:
+        if self.fileno() < 0:
+            return None
+        # A duplicate, so that no Python socket object ever owns the connection's own descriptor.
+        with socket.socket(fileno=os.dup(self.fileno())) as sock:
+            try:
+                return question(sock)
+            except OSError:
+                return None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<ioxide.Connection fd={self.fileno()} {state} unsent={self.unsent}>"

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""What a reactor has counted so far, as one snapshot."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Counts since the reactor started; those named ``*_now`` are what there is at this moment.
+
+    Each is a plain integer bumped on the reactor's thread; a snapshot may be taken from any thread.
+    """
+
+    # Connections
+    accepts: int = 0
+    """Connections taken."""
+    accepts_shed: int = 0
+    """Connections closed at once: the cap was reached, or there was no memory."""
+    accept_pauses: int = 0
+    """Times a listener was parked because of EMFILE, ENFILE, ENOBUFS or ENOMEM."""
+    accept_rearms: int = 0
+    """Multishot accepts that the kernel ended."""
+    closes: int = 0
+    """Connections whose descriptor was closed."""
+    aborts: int = 0
+    """Of these, cut off with RST: timeout, `abort()`, stop."""
+    read_timeouts: int = 0
+    send_timeouts: int = 0
+
+    # Bytes
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+    # Receive
+    recv_rearms: int = 0
+    """Receives armed again after a wait for a buffer."""
+    recv_enobufs: int = 0
+    """Receives parked because no buffer was left."""
+    recv_pauses: int = 0
+    """Receives paused because the connection's queue was full."""
+
+    # Send
+    sends: int = 0
+    """SEND submissions."""
+    partial_sends: int = 0
+    """Of these, followed by another for what was left."""
+
+    # Tasks
+    wakeups: int = 0
+    """Tasks resumed inline, inside the tick."""
+    wakeup_faults: int = 0
+    """Resumptions that raised."""
+
+    # Ring
+    enters: int = 0
+    """io_uring_enter(2) calls."""
+    enter_eintr: int = 0
+    enter_eagain: int = 0
+    enter_ebusy: int = 0
+    cqes: int = 0
+    """Completions reaped."""
+    cq_overflow_events: int = 0
+    """Batches that found the completion queue overflowed."""
+    stale_cqes: int = 0
+    """Completions of a connection that is gone."""
+    unknown_cqes: int = 0
+    sq_full_flushes: int = 0
+    """Submissions forced early by a full submission queue."""
+
+    # Wakes from other threads
+    wake_writes: int = 0
+    """eventfd writes."""
+    wake_cqes: int = 0
+    wakes_coalesced: int = 0
+    """Wakes that found one already pending."""
+
+    # Write slabs
+    slab_hits: int = 0
+    slab_misses: int = 0
+
+    # Python side
+    posts: int = 0
+    """Callbacks handed over with `post()`."""
+    callback_faults: int = 0
+    """Posted callbacks that raised."""
+    handler_faults: int = 0
+    """Handlers that ended by an exception of their own."""
+
+    # Gauges
+    connections_now: int = 0
+    buffers_held_now: int = 0
+    """Receive buffers that hold unread or lent bytes."""
+    slices_lent_now: int = 0
+    listeners_armed_now: int = 0
+
+    @classmethod
+    def sum(cls, parts: Iterable[Counters]) -> Counters:
+        """The counters of several reactors added up."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        snapshots = list(parts)
+        return cls(*(sum(getattr(part, name) for part in snapshots) for name in names))

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""One ring and its tick; knows no thread and no policy.
+
+A tick is `wait()`, which submits and blocks, then `dispatch()`, which takes the batch in and resumes
+every task it has woken.  Both live in C; what is here opens the ring, says in a sentence why that
+failed, keeps the queue of posted callbacks and gathers the counters.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ioxide._ring import _core, ffi, lib
+from ioxide.config import ServerConfig
+from ioxide.connection import Connection
+from ioxide.counters import Counters
+
+_REASONS = {
+    errno.ENOSYS: "this kernel has no io_uring, or a seccomp filter hides it; ioxide needs Linux 6.1",
+    errno.EPERM: (
+        "io_uring is forbidden here, by the sysctl kernel.io_uring_disabled (6.6) or by a seccomp "
+        "filter such as a container runtime's; allow it for this process"
+    ),
+    errno.EINVAL: (
+        "this kernel does not know a flag that ioxide needs (SINGLE_ISSUER and DEFER_TASKRUN, "
+        "Linux 6.1)"
+    ),
+    errno.EMFILE: "no descriptor is free; raise RLIMIT_NOFILE",
+}
+
+
+class RingError(OSError):
+    """A ring could not be made; the message says why and what to do."""
+
+
+def _ring_error(code: int, config: ServerConfig, what: str) -> RingError:
+    reason = _REASONS.get(code, os.strerror(code))
+    if code == errno.ENOMEM:
+        reason = (
+            f"not enough lockable memory for {config.ring_entries} submission and "
+            f"{config.cq_entries or 2 * config.ring_entries} completion entries; raise "
+            "RLIMIT_MEMLOCK (ulimit -l) or lower ring_entries and cq_entries"
+        )
+    return RingError(code, f"{what}: {reason}")
+
+
+class Driver:
+    """Owner of one io_uring; made, used and closed on one thread.
+
+    Raises `RingError` when the kernel refuses the ring.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        code = ffi.new("int *")
+        ring = lib.iox_ring_open(
+            config.ring_entries,
+            config.cq_entries or 2 * config.ring_entries,
+            config.register_ring_fd,
+            code,
+        )
+        if ring == ffi.NULL:
+            raise _ring_error(-code[0], config, "io_uring_setup failed")
+        result = lib.iox_ring_provide(ring, config.recv_slots, config.recv_buffer_size)
+        if result < 0:
+            lib.iox_ring_free(ring)
+            raise _ring_error(
+                -result,
+                config,
+                f"{config.recv_slots} receive buffers of {config.recv_buffer_size} bytes could not "
+                "be registered",
+            )
+        info = ffi.new("struct iox_ring_info *")
+        lib.iox_ring_info(ring, info)
+        self.ring_fd: int = info.fd
+        self.features: int = info.features
+        self.sq_entries: int = info.sq_entries
+        self.cq_entries: int = info.cq_entries
+        self.ring_fd_registered: bool = info.fd_registered
+        try:
+            self._core = _core.Driver(
+                int(ffi.cast("uintptr_t", ring)),
+                Connection,
+                config.recv_queue_entries,
+                2**32 - 1 if config.max_connections is None else config.max_connections,
+                config.write_slab_size,
+                config.write_limit,
+                config.pool_max,
+                config.read_timeout_ms,
+                config.send_timeout_ms,
+            )
+        except BaseException:
+            lib.iox_ring_free(ring)  # only a Driver that was made owns the ring
+            raise
+        self._posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._on_fault: Callable[[str, BaseException], object] | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._final: dict[str, int] | None = None
+        self.posts_run = 0
+        self.callback_faults = 0
+        self.handler_faults = 0
+        # The tick's calls go straight to C.
+        self.wait = self._core.wait
+        self.wake = self._core.wake
+        self.listen = self._core.listen
+        self.unlisten = self._core.unlisten
+        self.connections = self._core.connections
+        self.dispatch = self._core.dispatch
+
+    def attach(
+        self,
+        *,
+        loop: Any,
+        poll_fd: int,
+        on_connection: Callable[[Connection], object],
+        on_fault: Callable[[str, BaseException], object],
+    ) -> None:
+        """Name the loop whose tasks are resumed, and who hears of connections and of faults."""
+        self._on_fault = on_fault
+        self._core.attach(
+            loop=loop, poll_fd=poll_fd, on_connection=on_connection, on_fault=on_fault
+        )
+
+    @property
+    def listeners_armed(self) -> int:
+        return self._core.listeners_armed
+
+    @property
+    def wake_fd(self) -> int:
+        """The eventfd that other threads' wakes are written to."""
+        return self._core.wake_fd
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def post(self, callback: Callable[..., object], *args: Any) -> None:
+        """Queue ``callback(*args)`` for the reactor's thread; from any thread, never run inline.
+
+        Raises `RuntimeError` once the driver is closed.
+        """
+        with self._lock:  # so that nothing is queued behind close()'s back and then forgotten
+            if self._closed:
+                raise RuntimeError(
+                    f"the reactor is stopped: {callback!r} was not queued and will not run"
+                )
+            self._posts.append((callback, args))
+        self.wake()
+
+    def run_posts(self) -> None:
+        """Run what was queued before this call; what these callbacks post waits for the next tick."""
+        for _ in range(len(self._posts)):
+            callback, args = self._posts.popleft()
+            self.posts_run += 1
+            try:
+                callback(*args)
+            except Exception as error:
+                self.callback_faults += 1
+                if self._on_fault is not None:
+                    self._on_fault(f"posted callback {callback!r} raised", error)
+            except BaseException:
+                if self._posts:
+                    self.wake()  # kept for the next tick, which must not block
+                raise
+        if self._posts:
+            self.wake()
+
+    def counters(self) -> Counters:
+        """A snapshot; from any thread, also after close."""
+        return Counters(
+            **(self._final or self._core.counters()),
+            posts=self.posts_run,
+            callback_faults=self.callback_faults,
+            handler_faults=self.handler_faults,
+        )
+
+    def close(self) -> bool:
+        """End every operation and free the ring.
+
+        Posted callbacks that have not run are dropped.  False when the kernel did not let go of an
+        operation within 5 s: its memory is then left mapped, for ever.
+        """
+        with self._lock:
+            self._closed = True
+            self._posts.clear()
+        drained = self._core.close()
+        self._final = self._core.counters()
+        return drained

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""A thread that runs a ring's loop and serves connections with a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from ioxide.config import ServerConfig
+from ioxide.connection import Connection
+from ioxide.counters import Counters
+from ioxide.driver import Driver
+from ioxide.loop import Loop
+
+logger = logging.getLogger("ioxide")
+
+Handler = Callable[[Connection], Awaitable[object]]
+
+
+class ReactorError(RuntimeError):
+    """A reactor ended by itself; ``__cause__`` is what ended it."""
+
+
+class Reactor:
+    """One thread, one ring, one asyncio loop, and the connections they serve.
+
+    `start()` returns when the listeners accept, or raises what kept them from it.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        config: ServerConfig,
+        listeners: Sequence[socket.socket],
+        *,
+        name: str = "ioxide-reactor",
+        on_end: Callable[[Reactor], object] | None = None,
+    ) -> None:
+        self._handler = handler
+        self._config = config
+        self._listeners = listeners
+        self._on_end = on_end
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._ready = threading.Event()
+        self._lock = threading.Lock()
+        self._driver: Driver | None = None
+        self._loop: Loop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._stop_requested = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.fault: BaseException | None = None
+
+    # From any thread
+
+    @property
+    def name(self) -> str:
+        return self._thread.name
+
+    @property
+    def thread_ident(self) -> int | None:
+        """`threading.get_ident()` of the reactor's thread; None before `start()`."""
+        return self._thread.ident
+
+    @property
+    def native_id(self) -> int | None:
+        """The kernel's thread id, as in /proc/self/task."""
+        return self._thread.native_id
+
+    @property
+    def on_reactor_thread(self) -> bool:
+        """Whether the caller runs on this reactor's thread."""
+        return threading.get_ident() == self._thread.ident
+
+    @property
+    def loop(self) -> Loop:
+        """The reactor's asyncio loop."""
+        if self._loop is None:
+            raise RuntimeError(f"{self.name} has not been started")
+        return self._loop
+
+    @property
+    def driver(self) -> Driver:
+        """The reactor's driver; but for `Driver.post()` and counters, its thread's alone."""
+        if self._driver is None:
+            raise RuntimeError(f"{self.name} has not been started")
+        return self._driver
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread and wait until it accepts; raises what its set-up raised."""
+        self._thread.start()
+        self._ready.wait()
+        if self.fault is not None:
+            self._thread.join()
+            raise self.fault
+
+    def post(self, callback: Callable[..., object], *args: Any) -> None:
+        """Queue ``callback(*args)`` for the reactor's thread; never runs it inline.
+
+        A callback that raises is logged and counted (`Counters.callback_faults`).  Raises
+        `RuntimeError` when the reactor is stopped.
+        """
+        self.driver.post(callback, *args)
+
+    def stats(self) -> Counters:
+        """What this reactor has counted so far."""
+        return self.driver.counters()
+
+    def stop(self) -> None:
+        """Begin a graceful stop and return; `join()` waits for its end.
+
+        Listeners close first.  Then reading ends on every connection, as if the peer had closed, so
+        that a handler parked in ``recv()`` goes on at once; handlers that have not ended after
+        `ServerConfig.stop_timeout_ms` are cancelled, and what is left is reset.
+        """
+        with self._lock:
+            self._stop_requested = True
+            loop, stopping = self._loop, self._stopping
+        if loop is not None and stopping is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just been closed: stopped
+                loop.call_soon_threadsafe(stopping.set)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the thread to end; False when it has not after `timeout` seconds."""
+        if self.on_reactor_thread:
+            raise RuntimeError(f"{self.name} cannot wait for its own end")
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    # On the reactor's thread
+
+    def _main(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:
+            self.fault = error
+            if self._ready.is_set():
+                logger.critical("%s ended by %r", self.name, error, exc_info=error)
+        finally:
+            self._ready.set()
+            if self._on_end is not None:
+                self._on_end(self)
+
+    def _run(self) -> None:
+        driver = Driver(self._config)
+        try:
+            loop = Loop(driver, on_connection=self._start_handler)
+        except BaseException:
+            driver.close()
+            raise
+        self._driver = driver
+        try:
+            for listener in self._listeners:
+                driver.listen(listener.fileno())
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(self._serve())
+        finally:
+            # The runner has cancelled what was left and closed the loop, and with it the driver.
+            loop.close()
+            with self._lock:
+                self._stopping = None
+            for listener in self._listeners:
+                listener.close()
+
+    async def _serve(self) -> None:
+        stopping = asyncio.Event()
+        with self._lock:
+            self._loop = asyncio.get_running_loop()  # type: ignore[assignment]
+            self._stopping = stopping
+            if self._stop_requested:
+                stopping.set()
+        # Set from the first callback of a tick, when the accepts have been submitted.
+        self.loop.call_soon(self.loop.call_soon, self._ready.set)
+        await stopping.wait()
+        await self._stop_serving()
+
+    async def _stop_serving(self) -> None:
+        driver = self.driver
+        driver.unlisten()
+        while driver.listeners_armed:
+            await asyncio.sleep(0.001)
+        for listener in self._listeners:
+            listener.close()
+        # Connections that were taken in the very last batch have their tasks by now.
+        for connection in driver.connections():
+            connection._end_reads()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._config.stop_timeout_ms / 1000)
+        if self._tasks:
+            logger.warning(
+                "%s: %d handlers did not end within stop_timeout_ms=%d and are cancelled",
+                self.name,
+                len(self._tasks),
+                self._config.stop_timeout_ms,
+            )
+            for task in self._tasks:
+                task.cancel()
+
+    def _start_handler(self, connection: Connection) -> None:
+        if self._stop_requested:
+            connection.close()
+            return
+        task = self.loop.create_task(self._handle(connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handle(self, connection: Connection) -> None:
+        """Run the handler and release the connection, exactly once, however the handler ends."""
+        try:
+            await self._handler(connection)
+        except ConnectionError as error:
+            if not connection._broken:
+                self._fault(connection, error)
+            # Otherwise the peer went away in the middle: its business, not the handler's.
+        except Exception as error:
+            self._fault(connection, error)
+        finally:
+            connection.close()
+
+    def _fault(self, connection: Connection, error: Exception) -> None:
+        self.driver.handler_faults += 1
+        logger.error("%s: handler of %r raised %r", self.name, connection, error, exc_info=error)

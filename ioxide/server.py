@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""Reactors, their listeners, and a graceful end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+from ioxide.config import ServerConfig
+from ioxide.counters import Counters
+from ioxide.reactor import Handler, Reactor, ReactorError
+
+logger = logging.getLogger("ioxide")
+
+
+def _listen(config: ServerConfig, port: int) -> socket.socket:
+    """A listening socket; each reactor has its own, the kernel spreads connections over them."""
+    infos = socket.getaddrinfo(
+        config.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+    )
+    family, kind, protocol, _, address = infos[0]
+    sock = socket.socket(family, kind, protocol)  # not inheritable: PEP 446
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if config.reactors > 1:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not config.dual_stack)
+        # Accepted sockets inherit it from the listener: no setsockopt(2) for each of them.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(address)
+        sock.listen(config.listen_backlog)
+    except OSError as error:
+        sock.close()
+        raise OSError(
+            error.errno, f"cannot listen on {config.host} port {port}: {error.strerror}"
+        ) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Server:
+    """Serves every connection with `handler`, an ``async def`` that takes a `Connection`.
+
+    A context manager: entering starts the reactors and returns when they accept; leaving stops
+    them.  ``Server(handler, ServerConfig(port=0))`` listens on a free port, see `port`.
+
+    Entering raises `OSError` when a port cannot be had and `RingError` when the kernel refuses a
+    ring; nothing is left running then.
+    """
+
+    def __init__(self, handler: Handler, config: ServerConfig | None = None) -> None:
+        if not callable(handler):
+            raise TypeError(
+                f"handler must be an async function that takes a Connection, not {handler!r}"
+            )
+        self._handler = handler
+        self.config = config or ServerConfig()
+        self.reactors: tuple[Reactor, ...] = ()
+        self.ports: tuple[int, ...] = ()
+        self._ended = threading.Event()
+        self._stopping = False
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; the one the kernel chose for ``port=0``."""
+        if not self.ports:
+            raise RuntimeError("the server has not been started: enter it first")
+        return self.ports[0]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc is None:
+            self.stop()
+        else:
+            with contextlib.suppress(ReactorError):  # the body's own exception says more
+                self.stop()
+
+    def start(self) -> None:
+        """Start the reactors; what entering the context does."""
+        if self.reactors:
+            raise RuntimeError("the server was started before: make a new one")
+        config = self.config
+        rows: list[list[socket.socket]] = []
+        started: list[Reactor] = []
+        try:
+            wanted = (config.port, *config.extra_ports)
+            for _ in range(config.reactors):
+                row: list[socket.socket] = []
+                rows.append(row)
+                for port in wanted:
+                    row.append(_listen(config, port))
+                # Port 0 is resolved once, then shared by all.
+                wanted = tuple(sock.getsockname()[1] for sock in row)
+            for index, row in enumerate(rows):
+                reactor = Reactor(
+                    self._handler,
+                    config,
+                    row,
+                    name=f"ioxide-reactor-{index}",
+                    on_end=self._reactor_ended,
+                )
+                reactor.start()
+                started.append(reactor)
+        except BaseException:
+            for reactor in started:
+                reactor.stop()
+            for reactor in started:
+                reactor.join()
+            for row in rows:
+                for sock in row:
+                    sock.close()
+            raise
+        self.ports = wanted
+        self.reactors = tuple(started)
+
+    def _reactor_ended(self, reactor: Reactor) -> None:
+        if reactor.fault is not None or self._stopping:
+            self._ended.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server ends, at most `timeout` seconds; True when it has.
+
+        Raises `ReactorError` when a reactor ended by itself.
+        """
+        ended = self._ended.wait(timeout)
+        self._raise_fault()
+        return ended
+
+    def stop(self) -> None:
+        """Stop gracefully and wait for the end; from any thread but a reactor's own.
+
+        See `Reactor.stop()`.  Raises `ReactorError` when a reactor had ended by itself.
+        """
+        self._stopping = True
+        for reactor in self.reactors:
+            reactor.stop()
+        for reactor in self.reactors:
+            reactor.join()
+        self._ended.set()
+        self._raise_fault()
+
+    def _raise_fault(self) -> None:
+        for reactor in self.reactors:
+            if reactor.fault is not None:
+                raise ReactorError(
+                    f"{reactor.name} ended by {reactor.fault!r}; its connections are closed"
+                ) from reactor.fault
+
+    def stats(self) -> Counters:
+        """The counters of all reactors added up; from any thread."""
+        return Counters.sum(reactor.stats() for reactor in self.reactors)
