@@ -164,8 +164,7 @@ def private_root(suite: str) -> Iterator[Apt]:
         (directory / "status").touch()
         (directory / "sources.list").write_text(
             # target=Packages: AppStream and translations would be a third of the download.
-            f"deb [signed-by={key} arch=amd64 target=Packages lang=none]"
-            f" {address} {suite} main\n"
+            f"deb [signed-by={key} arch=amd64 target=Packages lang=none] {address} {suite} main\n"
         )
         settings = [
             f'Dir "{directory}";',

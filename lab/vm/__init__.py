@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from .accel import Accel, AccelKind, choose_accel
+from .accel import choose_accel
 from .events import Completed, Control, Event, Exited, Output, Stream
 from .guest import Guest, Process, boot
+from .processor import Accel, AccelKind
 from .rootfs import build_rootfs
 
 __all__ = [

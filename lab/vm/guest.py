@@ -3,50 +3,118 @@
 
 from __future__ import annotations
 
+import json
+import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from lab.errors import GuestLost, LabError
 from lab.kernels import Kernel, KernelFiles
 
-from .accel import Accel
-from .events import Completed, Event
+from .channel import Channel
+from .console import Console
+from .events import Completed, Event, Exited, Output, Stream
+from .inguest.agent import CHUNK, SPIN, spin, to_text
+from .initramfs import build_initramfs, build_modules_image
+from .link import ANSWER_S, Inbox, Link
+from .machine import Machine, started
+from .processor import Accel, AccelKind
 
 NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
+
+_BOOT_S = {AccelKind.KVM: 30.0, AccelKind.TCG: 120.0}
+"""How long a guest may take to its first word, in seconds. An idle machine needs 4 under TCG; a
+hung guest is rare and a busy machine is not."""
+_SIGKILL = 9
+_LONGEST_MARK = 900
+"""The kernel refuses a longer write to /dev/kmsg (LOG_LINE_MAX, 976 bytes in 6.12)."""
 
 
 class Process:
     """A process in the guest. Not for use from several threads at once."""
 
+    def __init__(self, link: Link, inbox: Inbox) -> None:
+        self._link = link
+        self._inbox = inbox
+
     def send(self, obj: Mapping[str, Any]) -> None:
-        """Send one JSON object as a line to the process's control socket."""
-        raise NotImplementedError
+        """Send one JSON object as a line to the process's control socket. Raises GuestLost."""
+        line = json.dumps(obj).encode() + b"\n"
+        for start in range(0, len(line), CHUNK):
+            piece = to_text(line[start : start + CHUNK])
+            self._link.call("control", process=self._inbox.number, data=piece)
 
     def receive(self, timeout_s: float) -> Event:
-        """The process's next event. Raises TimeoutError, GuestLost."""
-        raise NotImplementedError
+        """The process's next event; `Exited` is its last.
 
-    def kill(self, signal: int = 9) -> None:
-        """Send `signal` to the process (9: to everything it started, too)."""
-        raise NotImplementedError
+        Raises TimeoutError after `timeout_s` seconds, GuestLost, and LabError when there can be no
+        event any more.
+        """
+        return self._link.event(self._inbox, timeout_s)
+
+    def kill(self, signal: int = _SIGKILL) -> None:
+        """Send `signal` to the process (SIGKILL: to everything it started, too). Its end is told
+        by `receive`; nothing happens when it has ended already. Raises GuestLost."""
+        self._link.call("kill", process=self._inbox.number, signal=signal)
+
+    def _feed(self, data: bytes) -> None:
+        for start in range(0, max(len(data), 1), CHUNK):
+            last = start + CHUNK >= len(data)
+            piece = to_text(data[start : start + CHUNK])
+            self._link.call("stdin", process=self._inbox.number, data=piece, last=last)
 
 
 class Guest:
-    """A guest whose agent has proved its identity. Not for use from several threads at once."""
+    """A guest whose agent has proved its identity. Not for use from several threads at once.
 
-    kernel: Kernel
-    accel: Accel
-    nonce: str
-    uname: str
-    boot_seconds: float
-    slowdown: float
-    console: Path
+    After a GuestLost every call raises it again.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel: Kernel,
+        accel: Accel,
+        nonce: str,
+        uname: str,
+        boot_seconds: float,
+        slowdown: float,
+        console: Console,
+        link: Link,
+    ) -> None:
+        self.kernel = kernel
+        self.accel = accel
+        self.nonce = nonce
+        self.uname = uname
+        """What the guest's own uname says."""
+        self.boot_seconds = boot_seconds
+        """From the start of QEMU to the agent's first word."""
+        self.slowdown = slowdown
+        """How many times longer than this host the guest needs for the same Python."""
+        self.console = console.path
+        self._console = console
+        self._link = link
+        self._processes = 0
+        self._marks = 0
 
     def push_tree(self, tar: bytes, directory: str) -> None:
-        """Unpack a tar (compressed or not) below `directory`, which is made if missing."""
-        raise NotImplementedError
+        """Unpack a tar (compressed or not) below `directory`, which is made if missing.
+
+        Raises GuestLost, and LabError when it is no tar.
+        """
+        for start in range(0, max(len(tar), 1), CHUNK):
+            self._link.call(
+                "tar",
+                first=start == 0,
+                last=start + CHUNK >= len(tar),
+                data=to_text(tar[start : start + CHUNK]),
+                directory=directory,
+            )
 
     def run(
         self,
@@ -57,8 +125,40 @@ class Guest:
         timeout_s: float,
         input: bytes = b"",
     ) -> Completed:
-        """Run a command to its end. Raises TimeoutError (after killing it), GuestLost."""
-        raise NotImplementedError
+        """Run a command to its end; `env` adds to the guest's environment.
+
+        Raises TimeoutError after `timeout_s` seconds, when the command and all it started have
+        been killed; GuestLost; and LabError when the command cannot be started.
+        """
+        deadline = time.monotonic() + timeout_s
+        process = self._start(argv, env=env, cwd=cwd, stdin=True)
+        process._feed(input)
+        output = {Stream.STDOUT: bytearray(), Stream.STDERR: bytearray()}
+        while True:
+            try:
+                event = process.receive(deadline - time.monotonic())
+            except TimeoutError:
+                self._kill_for_good(process)
+                words = bytes(output[Stream.STDERR] or output[Stream.STDOUT])[-300:]
+                raise TimeoutError(
+                    f"{argv[0]} was not done after {timeout_s:g} s; its last words: {words!r}"
+                ) from None
+            match event:
+                case Output(stream, data):
+                    output[stream] += data
+                case Exited(status):
+                    return Completed(
+                        status, bytes(output[Stream.STDOUT]), bytes(output[Stream.STDERR])
+                    )
+
+    def _kill_for_good(self, process: Process) -> None:
+        process.kill()
+        deadline = time.monotonic() + ANSWER_S
+        try:
+            while not isinstance(process.receive(deadline - time.monotonic()), Exited):
+                pass
+        except TimeoutError:
+            self._link.lose(f"a killed process did not end within {ANSWER_S:g} s")
 
     def spawn(
         self,
@@ -67,16 +167,53 @@ class Guest:
         env: Mapping[str, str] = NO_ENVIRONMENT,
         cwd: str = "/",
     ) -> Process:
-        """Start a command; it inherits a control socket, whose number is in LAB_CONTROL_FD."""
-        raise NotImplementedError
+        """Start a command; it inherits a control socket, whose number is in LAB_CONTROL_FD, and
+        has nothing on its standard input.
+
+        Raises GuestLost, and LabError when the command cannot be started.
+        """
+        return self._start(argv, env=env, cwd=cwd, stdin=False)
+
+    def _start(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str, stdin: bool
+    ) -> Process:
+        self._processes += 1
+        number = self._processes
+        inbox = self._link.open(number)
+        try:
+            self._link.call(
+                "spawn", process=number, argv=list(argv), env=dict(env), cwd=cwd, stdin=stdin
+            )
+        except LabError:
+            self._link.drop(number)
+            raise
+        return Process(self._link, inbox)
 
     def kernel_log(self) -> bytes:
-        """What the kernel wrote on its console so far, complete lines only."""
-        raise NotImplementedError
+        """What the kernel wrote on its console so far, complete lines only. From the agent's first
+        word on that is everything but debug messages; before, warnings and worse."""
+        return self._console.read()
 
     def mark_kernel_log(self, text: str) -> None:
-        """Write a line into the kernel log; on return it and all before it are in kernel_log()."""
-        raise NotImplementedError
+        """Write a line into the kernel log; on return it and all before it are in kernel_log().
+
+        Line breaks in `text` become spaces, and more than 900 bytes are cut. Raises GuestLost.
+        """
+        self._marks += 1
+        line = " ".join(text.split()).encode()[:_LONGEST_MARK].decode(errors="ignore")
+        before = self._console.read().count(line.encode())
+        self._link.call("mark", text=line)
+        deadline = time.monotonic() + ANSWER_S
+        while self._console.read().count(line.encode()) <= before:
+            # The kernel's console writes behind its log; asking the agent costs it a moment each.
+            if time.monotonic() > deadline:
+                self._link.lose(f"the line {line!r} did not reach the console")
+            self.ping()
+
+    def ping(self, timeout_s: float = ANSWER_S) -> None:
+        """Return once the agent has answered. Raises GuestLost if it does not within
+        `timeout_s` seconds."""
+        self._link.call("ping", timeout_s=timeout_s)
 
 
 @contextmanager
@@ -91,6 +228,72 @@ def boot(
     extra_cmdline: Sequence[str] = (),
     timeout_s: float | None = None,
 ) -> Iterator[Guest]:
-    """Boot a guest; it is gone when the block is left, however it is left. Raises GuestLost."""
-    raise NotImplementedError
-    yield
+    """Boot a guest; it is gone when the block is left, however it is left.
+
+    Its console, stray output and QEMU's words stay in `results` (console.log, stray.log, qemu.log;
+    console-2.log and so on for the next guest of one run). `timeout_s` is the time to the agent's
+    first word, by default 30 s with KVM and 120 s without. Call it from a thread that lives as
+    long as the guest: QEMU dies with the thread that started it (PR_SET_PDEATHSIG).
+
+    Raises GuestLost when the guest does not come up or is not the one that was started,
+    MissingTool, and LabError.
+    """
+    nonce = secrets.token_hex(16)
+    release = files.kernel.release
+    patience = _BOOT_S[accel.kind] if timeout_s is None else timeout_s
+    initramfs, modules = build_initramfs(files), build_modules_image(files)
+    with ExitStack() as stack:
+        begun = time.monotonic()
+        machine = stack.enter_context(
+            started(
+                accel=accel,
+                kernel=files.vmlinux,
+                initramfs=initramfs,
+                rootfs=rootfs,
+                modules=modules,
+                cmdline=(f"lab.nonce={nonce}", f"lab.release={release}", *extra_cmdline),
+                results=results,
+                cpus=cpus,
+                memory_mib=memory_mib,
+            )
+        )
+        link = Link(
+            Channel(machine.agent, watch=machine.qemu.pidfd),
+            lambda cause: _lost(machine, cause),
+        )
+        hello = link.hello(deadline=begun + patience, within_s=patience)
+        boot_seconds = time.monotonic() - begun
+        if hello.get("nonce") != nonce:
+            link.lose(f"the agent names the nonce {hello.get('nonce')!r}, this run's is {nonce}")
+        if hello.get("release") != release:
+            link.lose(f"the guest runs {hello.get('release')!r}, booted was {release}")
+        answer = link.call("start", own_machine=True, time=time.time())
+        its_spin = answer.get("spin")
+        if not isinstance(its_spin, float) or its_spin <= 0:
+            link.lose(f"the agent measured its speed as {its_spin!r} s")
+        yield Guest(
+            kernel=files.kernel,
+            accel=accel,
+            nonce=nonce,
+            uname=release,
+            boot_seconds=boot_seconds,
+            slowdown=its_spin / _own_spin(),
+            console=machine.console,
+            link=link,
+        )
+
+
+@cache
+def _own_spin() -> float:
+    return spin(SPIN)
+
+
+def _lost(machine: Machine, cause: str) -> GuestLost:
+    """The guest's end as its console tells it, else as seen from here."""
+    # A panic's last lines and QEMU's end may be a moment behind the port's.
+    ended = machine.qemu.ended(timeout_s=1.0)
+    reason = machine.console.reason()
+    if not reason and ended:
+        reason = machine.qemu.how_it_ended()
+    sentence = f"{cause}; {reason}" if reason else cause
+    return GuestLost(sentence, console_tail=machine.console.tail())

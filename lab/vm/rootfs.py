@@ -1,11 +1,152 @@
 # SPDX-License-Identifier: MIT
-"""The guest's root image: this very Python and its virtual environment, as erofs."""
+"""The guest's root image: this very Python and its virtual environment, as erofs.
+
+Paths are those of the host, so that the interpreter, the environment's scripts and every .pyc in
+it work unchanged. The code under test is not in it; it is pushed into the booted guest.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
+
+from lab import tools
+
+from .erofs import cached_image, pack
+from .tree import Tree, shared_libraries
+
+_FORMAT = 1
+"""Raised when the way an image is made changes."""
+
+_SKIPPED_DIRECTORIES = frozenset(
+    # Parts of the standard library no test in a guest imports, and by far its largest.
+    ("test", "tests", "idlelib", "turtledemo", "ensurepip", "lib2to3", "tkinter", "__pycache__")
+)
+_SKIPPED_STDLIB = frozenset(("site-packages", "dist-packages"))
+_SKIPPED_PACKAGES = ("mypy", "mypyc", "pip", "ruff", "setuptools", "virtme", "virtme_ng")
+"""Tools that judge or install code on the host. With them the image would be twice as large."""
+
+_LIBRARIES = ("liburing.so.2",)
+"""Libraries of pushed code: nothing in the environment itself needs them."""
+
+_FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/hosts": "127.0.0.1 localhost guest\n::1 localhost guest\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nprotocols: files\n"
+    "services: files\n",
+    "etc/protocols": "ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n",
+    "etc/services": "http 80/tcp\nhttps 443/tcp\n",
+    "etc/hostname": "guest\n",
+}
+_EMPTY = ("dev", "proc", "sys", "run", "tmp", "root", "lab", "etc", "var/tmp", "lib/modules")
+_APPLETS = (
+    "sh ash cat chmod cp cut date dd dmesg echo env false find grep head hostname id ifconfig ip"
+    " kill ln ls mkdir mount mv nc ps pwd reboot rm sed seq sleep sort stat stty sync tail tar tee"
+    " test timeout touch true umount uname usleep vi wc xargs"
+).split()
 
 
 def build_rootfs() -> Path:
-    """The image's path in the cache; built if nothing in the cache has the same content key."""
-    raise NotImplementedError
+    """The image's path in the cache; built when nothing there has the same content key.
+
+    The key covers the interpreter, the standard library, the environment, busybox and kmod, each
+    file by size and time. Raises MissingTool.
+    """
+    key = hashlib.sha256(json.dumps([_FORMAT, *_identity()]).encode()).hexdigest()[:16]
+    return cached_image(f"rootfs-{key}.erofs", _build)
+
+
+def _interpreter() -> Path:
+    """The interpreter behind the environment's links."""
+    return Path(sys.executable).resolve()
+
+
+def _standard_library() -> tuple[Path, ...]:
+    paths = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+    base = [Path(path.replace(sys.prefix, sys.base_prefix, 1)) for path in paths]
+    return tuple(dict.fromkeys(path.resolve() for path in base))
+
+
+def _environment() -> tuple[Path, ...]:
+    """Where packages are: all of a virtual environment, or just the packages of a bare Python."""
+    if sys.prefix != sys.base_prefix:
+        return (Path(sys.prefix),)
+    paths = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    return tuple(dict.fromkeys(Path(path) for path in paths))
+
+
+def _identity() -> Iterator[object]:
+    """Everything an image depends on, in a fixed order."""
+    yield from (str(_interpreter()), sys.version, sys.executable)
+    for path in (_interpreter(), tools.find("busybox"), tools.find("kmod")):
+        yield _stamp(path)
+    for root in (*_standard_library(), *_environment()):
+        for path in _walk(root):
+            yield _stamp(path)
+
+
+def _stamp(path: Path) -> list[object]:
+    status = path.lstat()
+    return [str(path), status.st_size, status.st_mtime_ns, status.st_mode]
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Every file below `root` that goes into an image, sorted; links are not followed."""
+    in_library = root in _standard_library()
+    for directory, names, files in os.walk(root):
+        here = Path(directory)
+        skipped = set(_SKIPPED_DIRECTORIES)
+        if in_library and here == root:
+            skipped |= _SKIPPED_STDLIB
+        if here.name in ("site-packages", "dist-packages"):
+            # `tests` of a package may be imported by it; only the library's own are known.
+            skipped = {"__pycache__"} | {n for n in names if _is_skipped_package(n)}
+        elif not in_library:
+            skipped = {"__pycache__"}
+        links = [name for name in names if (here / name).is_symlink()]
+        names[:] = sorted(name for name in names if name not in skipped and name not in links)
+        for name in sorted([*files, *links]):
+            if not name.endswith((".a", ".pyc")) and not _is_skipped_file(here, name):
+                yield here / name
+
+
+def _is_skipped_package(name: str) -> bool:
+    return any(name == p or name.startswith(f"{p}-") for p in _SKIPPED_PACKAGES)
+
+
+def _is_skipped_file(directory: Path, name: str) -> bool:
+    if directory.name == "bin" and name.startswith(("ruff", "mypy", "dmypy", "pip", "vng")):
+        return True
+    return directory.name == "site-packages" and "__mypyc." in name
+
+
+def _build(image: Path, work: Path) -> None:
+    tree = Tree(work)
+    for name in _EMPTY:
+        tree.directory(f"/{name}")
+    for name, text in _FILES.items():
+        tree.write(f"/{name}", text)
+    sources = [path for root in (*_standard_library(), *_environment()) for path in _walk(root)]
+    interpreter, kmod = _interpreter(), tools.find("kmod")
+    for path in (*sources, Path(sys.executable), interpreter, kmod):
+        tree.add(path)
+    tree.link("/lab/python", str(interpreter))
+    tree.add(tools.find("busybox"), at="/bin/busybox")
+    for name in _APPLETS:
+        tree.link(f"/bin/{name}", "busybox")
+    # The kernel starts /sbin/modprobe by itself when somebody asks for a veth pair. kmod and not
+    # busybox: Debian's modules are packed, busybox hands them to the kernel as they are, and the
+    # kernel logs an error before the second try that unpacks them.
+    for name in ("modprobe", "lsmod", "rmmod", "insmod"):
+        tree.link(f"/sbin/{name}", str(kmod.resolve()))
+    binaries = [interpreter, kmod, *(path for path in sources if ".so" in path.suffixes)]
+    for library in shared_libraries(binaries, by_name=_LIBRARIES):
+        tree.add(library)
+    tree.compile_python([*_standard_library(), *_environment()])
+    pack(tree.root, image)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""Frames between the host and one agent, over a socket; every broken rule ends the conversation.
+
+The framing itself is in `inguest/agent.py`, which must stand alone in the guest.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections import deque
+from typing import Any
+
+from .inguest.agent import Decoder, FrameError, encode
+
+_READ = 1 << 16
+
+
+class ChannelClosed(Exception):
+    """The other side is gone; the message says how far it came."""
+
+
+class Channel:
+    """One conversation. `watch` is a descriptor that becomes readable when the peer has died,
+    for a QEMU its pidfd: a machine that ended may leave bytes worth reading, but none to wait
+    for."""
+
+    def __init__(self, sock: socket.socket, *, watch: int | None = None) -> None:
+        self._socket = sock
+        self._socket.setblocking(False)
+        self._watch = watch
+        self._decoder = Decoder()
+        self._sent = 0
+        self._ready: deque[dict[str, Any]] = deque()
+
+    def send(self, message: dict[str, Any], *, deadline: float) -> None:
+        """Send one message, taking in what arrives meanwhile.
+
+        The peer may be stuck writing to us while we write to it, so we never only write.
+        `deadline` is in time.monotonic() seconds. Raises TimeoutError, ChannelClosed, FrameError.
+        """
+        self._sent += 1
+        view = memoryview(encode({"seq": self._sent, **message}))
+        while view:
+            self._wait(deadline, writing=True)
+            try:
+                view = view[self._socket.send(view) :]
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise ChannelClosed(f"the port does not take a message: {error}") from error
+            self._read()
+
+    def receive(self, *, deadline: float) -> dict[str, Any]:
+        """The next message. Raises TimeoutError, ChannelClosed, FrameError."""
+        while not self._ready:
+            self._wait(deadline, writing=False)
+            self._read()
+        return self._ready.popleft()
+
+    def _wait(self, deadline: float, *, writing: bool) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        reading = [self._socket] if self._watch is None else [self._socket, self._watch]
+        readable, writable, _ = select.select(reading, [self._socket] if writing else [], [], left)
+        if not readable and not writable:
+            raise TimeoutError
+        if self._watch in readable and self._socket not in readable:
+            raise ChannelClosed("the machine has ended")
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise ChannelClosed(f"the port does not read: {error}") from error
+        if not data:
+            cut = self._decoder.pending
+            raise ChannelClosed(
+                f"it ended inside a frame, after {cut} bytes" if cut else "it ended"
+            )
+        self._ready.extend(self._decoder.feed(data))
+
+
+__all__ = ["Channel", "ChannelClosed", "FrameError"]

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""The parts of a guest's machine, each contributing its own QEMU arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+class Device(Protocol):
+    """One part of a machine."""
+
+    def arguments(self) -> Sequence[str]:
+        """Its part of QEMU's command line."""
+        ...
+
+
+def escaped(path: Path) -> str:
+    """A path inside a QEMU option, where a comma separates and is written twice."""
+    return str(path).replace(",", ",,")
+
+
+@dataclass(frozen=True, slots=True)
+class SerialConsole:
+    """The first serial port, written to a file: the kernel's console."""
+
+    log: Path
+
+    def arguments(self) -> Sequence[str]:
+        return (
+            *("-chardev", f"file,id=console,path={escaped(self.log)}"),
+            *("-serial", "chardev:console"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PortBus:
+    """The virtio-serial controller the ports below hang on."""
+
+    def arguments(self) -> Sequence[str]:
+        return ("-device", "virtio-serial-pci,id=ports")
+
+
+@dataclass(frozen=True, slots=True)
+class SocketPort:
+    """A virtio-serial port tied to an inherited socket: no name in any file system, and gone
+    with the processes that hold it."""
+
+    name: str
+    descriptor: int
+
+    def arguments(self) -> Sequence[str]:
+        label = self.name.replace(".", "-")
+        return (
+            *("-chardev", f"socket,id={label},fd={self.descriptor}"),
+            *("-device", f"virtserialport,bus=ports.0,chardev={label},name={self.name}"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FilePort:
+    """A virtio-serial port written to a file. Output that nobody asked for goes here: on one
+    port with the agent's frames it would break them, and a full console can block its writer."""
+
+    name: str
+    log: Path
+
+    def arguments(self) -> Sequence[str]:
+        label = self.name.replace(".", "-")
+        return (
+            *("-chardev", f"file,id={label},path={escaped(self.log)}"),
+            *("-device", f"virtserialport,bus=ports.0,chardev={label},name={self.name}"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """QMP on an inherited socket."""
+
+    descriptor: int
+
+    def arguments(self) -> Sequence[str]:
+        return (
+            *("-chardev", f"socket,id=qmp,fd={self.descriptor}"),
+            *("-mon", "chardev=qmp,mode=control"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A read-only image on virtio-blk; the first one is /dev/vda, the next /dev/vdb."""
+
+    name: str
+    image: Path
+
+    def arguments(self) -> Sequence[str]:
+        # file.locking=off: the images are shared by every guest at once and never written; with
+        # locking a guest would fail to start while a newer image is renamed into place.
+        return (
+            "-drive",
+            f"if=none,id={self.name},file={escaped(self.image)},format=raw,readonly=on,"
+            "file.locking=off",
+            "-device",
+            f"virtio-blk-pci,drive={self.name}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """The kernel, started by PVH when it is an ELF, with its initramfs and command line."""
+
+    kernel: Path
+    initramfs: Path
+    cmdline: Sequence[str]
+
+    def arguments(self) -> Sequence[str]:
+        return (
+            *("-kernel", str(self.kernel)),
+            *("-initrd", str(self.initramfs)),
+            *("-append", " ".join(self.cmdline)),
+        )

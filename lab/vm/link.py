@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""The host's side of the conversation with an agent: requests, answers, and events of processes.
+
+It trusts nothing: an answer nobody asked for, an event of a process that never was or has ended,
+a second exit, all end the guest.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from lab.errors import GuestLost, LabError
+
+from .channel import Channel, ChannelClosed, FrameError
+from .events import Control, Event, Exited, Output, Stream
+from .inguest.agent import to_bytes
+
+_LONGEST_LINE = 64 << 20
+ANSWER_S = 60.0
+"""How long an agent may take to answer when the machine is as fast as this one, in seconds."""
+
+
+class Inbox:
+    """What has arrived from one process and was not fetched yet."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.events: deque[Event] = deque()
+        self.ended = False
+        self._line = bytearray()
+
+    def control(self, data: bytes) -> str:
+        """Take bytes of its control socket; returns what is wrong with them, empty if nothing."""
+        self._line += data
+        *lines, rest = self._line.split(b"\n")
+        self._line = bytearray(rest)
+        if len(self._line) > _LONGEST_LINE:
+            return f"wrote a control line of more than {_LONGEST_LINE} bytes"
+        for line in lines:
+            try:
+                obj = json.loads(line)
+            except ValueError:
+                obj = None
+            if not isinstance(obj, dict):
+                return f"wrote a control line that is no JSON object: {bytes(line[:80])!r}"
+            self.events.append(Control(obj))
+        return ""
+
+    def rest(self) -> str:
+        """What is wrong with its control bytes once it has ended."""
+        return f"ended inside a control line: {bytes(self._line[:80])!r}" if self._line else ""
+
+
+class Link:
+    """A conversation with one agent. `explain` turns a cause into the GuestLost to raise."""
+
+    def __init__(self, channel: Channel, explain: Callable[[str], GuestLost]) -> None:
+        self._channel = channel
+        self._explain = explain
+        self._asked = 0
+        self._inboxes: dict[int, Inbox] = {}
+        self._lost: GuestLost | None = None
+
+    def hello(self, *, deadline: float, within_s: float) -> Mapping[str, Any]:
+        """The agent's first word. Raises GuestLost when there is none by `deadline`."""
+        message = self._next(deadline, f"the agent did not speak within {within_s:g} s")
+        if message.get("event") != "hello":
+            self.lose(f"the agent's first word was {_short(message)}, not hello")
+        return message
+
+    def call(self, op: str, *, timeout_s: float = ANSWER_S, **arguments: Any) -> Mapping[str, Any]:
+        """Ask the agent for something and return its answer.
+
+        Raises LabError when the agent says it cannot, GuestLost when it says nothing in time.
+        """
+        self.check()
+        deadline = time.monotonic() + timeout_s
+        self._asked += 1
+        asked = self._asked
+        silent = f"the agent did not answer {op} within {timeout_s:g} s"
+        try:
+            self._channel.send({"id": asked, "op": op, **arguments}, deadline=deadline)
+        except TimeoutError:
+            self.lose(silent)
+        except (ChannelClosed, FrameError) as error:
+            self._fail(error)
+        while True:
+            message = self._next(deadline, silent)
+            if "re" not in message:
+                self._event(message)
+                continue
+            if message["re"] != asked:
+                self.lose(f"the agent answered request {message['re']!r}, asked was {asked}")
+            if "error" in message:
+                raise LabError(f"the guest's agent: {message['error']}")
+            return message
+
+    def open(self, number: int) -> Inbox:
+        """The inbox of a process about to be started."""
+        return self._inboxes.setdefault(number, Inbox(number))
+
+    def drop(self, number: int) -> None:
+        """Forget a process that could not be started."""
+        del self._inboxes[number]
+
+    def event(self, inbox: Inbox, timeout_s: float) -> Event:
+        """The next event of a process. Raises TimeoutError, GuestLost."""
+        deadline = time.monotonic() + timeout_s
+        while not inbox.events:
+            self.check()
+            if inbox.ended:
+                raise LabError(f"process {inbox.number} has ended; there is nothing to wait for")
+            self._event(self._next(deadline, ""))
+        return inbox.events.popleft()
+
+    def check(self) -> None:
+        """Raise again what this guest was lost to, if it was."""
+        if self._lost is not None:
+            raise self._lost
+
+    def _next(self, deadline: float, silent: str) -> dict[str, Any]:
+        try:
+            return self._channel.receive(deadline=deadline)
+        except TimeoutError:
+            if silent:
+                self.lose(silent)
+            raise TimeoutError("nothing came from the process in time") from None
+        except (ChannelClosed, FrameError) as error:
+            self._fail(error)
+
+    def _event(self, message: Mapping[str, Any]) -> None:
+        kind, number = message.get("event"), message.get("process")
+        inbox = self._inboxes.get(number) if isinstance(number, int) else None
+        if inbox is None:
+            self.lose(f"the agent told of a process nobody started: {_short(message)}")
+        if inbox.ended:
+            self.lose(f"the agent told of process {number} after its end: {_short(message)}")
+        try:
+            if kind == "exited":
+                status = message["status"]
+                if type(status) is not int:
+                    raise ValueError(f"exit status {status!r}")
+                inbox.ended = True
+                inbox.events.append(Exited(status))
+            elif kind == "control":
+                if wrong := inbox.control(to_bytes(message["data"])):
+                    self.lose(f"process {number} {wrong}")
+            else:
+                inbox.events.append(Output(Stream(str(kind)), to_bytes(message["data"])))
+        except (KeyError, ValueError, TypeError) as error:
+            self.lose(f"the agent sent an event that is none: {_short(message)} ({error})")
+
+    def _fail(self, error: Exception) -> NoReturn:
+        if isinstance(error, FrameError):
+            self.lose(f"the agent sent {error}")
+        self.lose(f"the agent is gone: {error}")
+
+    def lose(self, cause: str) -> NoReturn:
+        """Give this guest up; from now on every call raises the same GuestLost."""
+        self._lost = self._explain(cause)
+        raise self._lost
+
+
+def _short(message: Mapping[str, Any]) -> str:
+    text = json.dumps(message)
+    return text if len(text) <= 120 else text[:117] + "..."

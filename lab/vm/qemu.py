@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""One QEMU process: started so that it cannot outlive the run, watched, and ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shlex
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+
+from lab import tools
+from lab.errors import LabError
+
+PROGRAM = "qemu-system-x86_64"
+
+# The runner's death must be QEMU's. setpriv sets PR_SET_PDEATHSIG; a runner that died before that
+# call is told by the shell's parent being another. preexec_fn could do the same, but Python 3.12
+# warns about it in a process with threads.
+_UNDERTAKER = 'test "$PPID" = "$1" || exit 3; shift; exec "$@"'
+
+
+@cache
+def version() -> tuple[int, int, int]:
+    """QEMU's version. Raises MissingTool, or LabError when it does not tell."""
+    text = tools.run([PROGRAM, "--version"], what="asking QEMU for its version")
+    match = re.search(r"version (\d+)\.(\d+)\.(\d+)", text)
+    if match is None:
+        raise LabError(f"{PROGRAM} --version says {text.splitlines()[:1]}, which names no version")
+    return int(match[1]), int(match[2]), int(match[3])
+
+
+class Qemu:
+    """A running QEMU; made by `running`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process = process
+        self._log = log
+        self.pidfd = os.pidfd_open(process.pid)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def ended(self, timeout_s: float = 0) -> bool:
+        """Whether it has ended, waiting up to `timeout_s` seconds for that."""
+        return bool(select.select([self.pidfd], [], [], timeout_s)[0])
+
+    def how_it_ended(self) -> str:
+        """A sentence about its end; only once it has ended."""
+        status = self._process.wait()
+        if status == 0:
+            return "QEMU ended: the guest switched off or restarted"
+        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+        words = [
+            line
+            for line in self._log.read_text(errors="replace").splitlines()
+            if line.strip() and not line.startswith("#")
+        ]
+        return f"QEMU ended {how}" + (f": {' / '.join(words[-3:])}" if words else "")
+
+    def _end(self) -> None:
+        # Nothing in the guest outlives the run and its disks are read-only: no need to be gentle.
+        self._process.kill()
+        self._process.wait()
+        os.close(self.pidfd)
+
+
+@contextmanager
+def running(
+    arguments: Sequence[str], *, log: Path, inherit: Sequence[socket.socket] = ()
+) -> Iterator[Qemu]:
+    """A QEMU that is gone when the block is left, or when the calling thread or process dies.
+
+    `log` takes its own words and, first, the whole command line. `inherit` are sockets named in
+    the arguments by number; they are closed here once QEMU has them. Raises MissingTool.
+    """
+    command = [str(tools.find(PROGRAM)), *arguments]
+    setpriv = str(tools.find("setpriv"))
+    with ExitStack() as stack:
+        words = stack.enter_context(log.open("wb"))
+        words.write(f"# {shlex.join(command)}\n".encode())
+        words.flush()
+        process = subprocess.Popen(
+            [setpriv, "--pdeathsig", "KILL", "sh", "-c", _UNDERTAKER, "sh", str(os.getpid())]
+            + command,
+            stdin=subprocess.DEVNULL,
+            stdout=words,
+            stderr=words,
+            pass_fds=[one.fileno() for one in inherit],
+            # A Ctrl-C at the terminal is for the runner; it ends QEMU in its own order.
+            start_new_session=True,
+        )
+        try:
+            qemu = Qemu(process, log)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        stack.callback(qemu._end)
+        for one in inherit:
+            one.close()
+        yield qemu
