@@ -63,11 +63,15 @@ class Channel:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        reading = [self._socket] if self._watch is None else [self._socket, self._watch]
-        readable, writable, _ = select.select(reading, [self._socket] if writing else [], [], left)
-        if not readable and not writable:
+        # poll, not select: a runner with more than 1024 open files must not be a broken guest.
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | (select.POLLOUT if writing else 0))
+        if self._watch is not None:
+            poll.register(self._watch, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(left * 1000)}
+        if not ready:
             raise TimeoutError
-        if self._watch in readable and self._socket not in readable:
+        if ready == {self._watch}:
             raise ChannelClosed("the machine has ended")
 
     def _read(self) -> None:
@@ -79,9 +83,8 @@ class Channel:
             raise ChannelClosed(f"the port does not read: {error}") from error
         if not data:
             cut = self._decoder.pending
-            raise ChannelClosed(
-                f"it ended inside a frame, after {cut} bytes" if cut else "it ended"
-            )
+            where = f"inside a frame, after {cut} bytes" if cut else "between frames"
+            raise ChannelClosed(f"its port was closed {where}")
         self._ready.extend(self._decoder.feed(data))
 
 

@@ -6,18 +6,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_STAMP = re.compile(rb"^\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? ?")
-
-_REASONS = (
-    re.compile(r"Kernel panic - not syncing: .*"),
-    re.compile(r"lab: init: .*"),
-    re.compile(r"lab: agent: .*"),
+_CAUSES = (
+    # Most telling first; the first that is there is told, and the panic it led to with it.
+    re.compile(r"lab: (?:init|agent): .*"),
+    re.compile(r"(?:BUG|Oops|double fault|general protection fault)\b.*"),
+    re.compile(r"Out of memory: .*|VFS: Unable to mount root.*"),
     re.compile(r"lab: the agent ended .*"),
-    re.compile(r"Oops: .*|BUG: .*|double fault: .*|general protection fault.*"),
-    re.compile(r"Internal error: .*|VFS: Unable to mount root.*|Out of memory: .*"),
 )
-"""Most telling first."""
-
+_PANIC = re.compile(r"Kernel panic - not syncing: .*")
 _INT3 = re.compile(r"Oops: int3")
 
 
@@ -27,10 +23,16 @@ class Console:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self) -> bytes:
+    def size(self) -> int:
+        """Bytes written so far, a place for `read` to begin at."""
+        return self.path.stat().st_size
+
+    def read(self, begin: int = 0) -> bytes:
         """All complete lines so far, without the carriage returns of a serial line."""
         try:
-            data = self.path.read_bytes()
+            with self.path.open("rb") as file:
+                file.seek(begin)
+                data = file.read()
         except FileNotFoundError:
             return b""
         return data[: data.rfind(b"\n") + 1].replace(b"\r", b"")
@@ -42,21 +44,17 @@ class Console:
         except FileNotFoundError:
             return ""
         text = data.replace(b"\r", b"").decode(errors="replace")
-        return "\n".join(
-            "".join(c for c in l if c.isprintable()) for l in text.splitlines()[-lines:]
-        )
+        last = text.splitlines()[-lines:]
+        return "\n".join("".join(c for c in line if c.isprintable()) for line in last)
 
     def reason(self) -> str:
         """The line that says why the guest died, empty if none does."""
-        text = _printable(self.read())
-        for pattern in _REASONS:
-            if match := pattern.search(text):
-                return match[0].strip() + _known_cause(text)
-        return ""
-
-
-def _printable(data: bytes) -> str:
-    return data.decode(errors="replace")
+        text = self.read().decode(errors="replace")
+        matches = [pattern.search(text) for pattern in _CAUSES]
+        cause = next((match[0].strip() for match in matches if match), "")
+        panic = _PANIC.search(text)
+        words = [cause, panic[0].strip() if panic else ""]
+        return "; ".join(word for word in words if word) + _known_cause(text)
 
 
 def _known_cause(text: str) -> str:
@@ -65,8 +63,3 @@ def _known_cause(text: str) -> str:
     if _INT3.search(text):
         return " (QEMU before 10 can cause this under emulation with two CPUs)"
     return ""
-
-
-def without_stamp(line: bytes) -> bytes:
-    """A console line without the kernel's time stamp."""
-    return _STAMP.sub(b"", line)

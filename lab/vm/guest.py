@@ -100,7 +100,6 @@ class Guest:
         self._console = console
         self._link = link
         self._processes = 0
-        self._marks = 0
 
     def push_tree(self, tar: bytes, directory: str) -> None:
         """Unpack a tar (compressed or not) below `directory`, which is made if missing.
@@ -199,12 +198,11 @@ class Guest:
 
         Line breaks in `text` become spaces, and more than 900 bytes are cut. Raises GuestLost.
         """
-        self._marks += 1
         line = " ".join(text.split()).encode()[:_LONGEST_MARK].decode(errors="ignore")
-        before = self._console.read().count(line.encode())
+        before = self._console.size()
         self._link.call("mark", text=line)
         deadline = time.monotonic() + ANSWER_S
-        while self._console.read().count(line.encode()) <= before:
+        while line.encode() not in self._console.read(before):
             # The kernel's console writes behind its log; asking the agent costs it a moment each.
             if time.monotonic() > deadline:
                 self._link.lose(f"the line {line!r} did not reach the console")
@@ -292,8 +290,7 @@ def _lost(machine: Machine, cause: str) -> GuestLost:
     """The guest's end as its console tells it, else as seen from here."""
     # A panic's last lines and QEMU's end may be a moment behind the port's.
     ended = machine.qemu.ended(timeout_s=1.0)
-    reason = machine.console.reason()
-    if not reason and ended:
-        reason = machine.qemu.how_it_ended()
-    sentence = f"{cause}; {reason}" if reason else cause
+    # A complaint on the console of a guest that still runs is not what it was lost to.
+    reason = (machine.console.reason() or machine.qemu.how_it_ended()) if ended else ""
+    sentence = f"the guest died: {reason} ({cause})" if reason else cause
     return GuestLost(sentence, console_tail=machine.console.tail())

@@ -51,7 +51,9 @@ class Qemu:
 
     def ended(self, timeout_s: float = 0) -> bool:
         """Whether it has ended, waiting up to `timeout_s` seconds for that."""
-        return bool(select.select([self.pidfd], [], [], timeout_s)[0])
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
 
     def how_it_ended(self) -> str:
         """A sentence about its end; only once it has ended."""
@@ -89,8 +91,11 @@ def running(
         words.write(f"# {shlex.join(command)}\n".encode())
         words.flush()
         process = subprocess.Popen(
-            [setpriv, "--pdeathsig", "KILL", "sh", "-c", _UNDERTAKER, "sh", str(os.getpid())]
-            + command,
+            [
+                *(setpriv, "--pdeathsig", "KILL"),
+                *("sh", "-c", _UNDERTAKER, "sh", str(os.getpid())),
+                *command,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=words,
             stderr=words,

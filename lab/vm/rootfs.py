@@ -45,11 +45,15 @@ _FILES = {
     "etc/hostname": "guest\n",
 }
 _EMPTY = ("dev", "proc", "sys", "run", "tmp", "root", "lab", "etc", "var/tmp", "lib/modules")
+# fmt: off
 _APPLETS = (
-    "sh ash cat chmod cp cut date dd dmesg echo env false find grep head hostname id ifconfig ip"
-    " kill ln ls mkdir mount mv nc ps pwd reboot rm sed seq sleep sort stat stty sync tail tar tee"
-    " test timeout touch true umount uname usleep vi wc xargs"
-).split()
+    "sh", "ash", "cat", "chmod", "cp", "cut", "date", "dd", "dmesg", "echo", "env", "false",
+    "find", "grep", "head", "hostname", "id", "ifconfig", "ip", "kill", "ln", "ls", "mkdir",
+    "mount", "mv", "nc", "ps", "pwd", "reboot", "rm", "sed", "seq", "sleep", "sort", "stat",
+    "stty", "sync", "tail", "tar", "tee", "test", "timeout", "touch", "true", "umount", "uname",
+    "usleep", "vi", "wc", "xargs",
+)
+# fmt: on
 
 
 def build_rootfs() -> Path:
