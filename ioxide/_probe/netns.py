@@ -92,7 +92,7 @@ _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
 _NLMSG_ERROR = 2
 _RTM_NEWLINK = 16
 _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 3, 18, 28
-_IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
+_IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES, _IFLA_GSO_MAX_SEGS = 31, 32, 40
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
 _IFINFOMSG = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)
@@ -109,16 +109,17 @@ def _new_veth(name: str, peer_name: str, peer_namespace: int) -> None:
 
     One queue, because veth makes one per processor: then a connection's bytes could come through
     another NAPI instance than the one its socket was last seen on, and the ring would poll the
-    wrong one.
+    wrong one.  One segment at a time, because a paced connection would save up ten for one burst.
     """
-    one_queue = _attribute(_IFLA_NUM_TX_QUEUES, struct.pack("=I", 1)) + _attribute(
-        _IFLA_NUM_RX_QUEUES, struct.pack("=I", 1)
+    limits = b"".join(
+        _attribute(kind, struct.pack("=I", 1))
+        for kind in (_IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES, _IFLA_GSO_MAX_SEGS)
     )
     peer = (
         _IFINFOMSG
         + _attribute(_IFLA_IFNAME, peer_name.encode() + b"\0")
         + _attribute(_IFLA_NET_NS_FD, struct.pack("=i", peer_namespace))
-        + one_queue
+        + limits
     )
     link = _attribute(_IFLA_INFO_KIND, b"veth") + _attribute(
         _IFLA_INFO_DATA, _attribute(_VETH_INFO_PEER, peer)
@@ -127,7 +128,7 @@ def _new_veth(name: str, peer_name: str, peer_namespace: int) -> None:
         _IFINFOMSG
         + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
         + _attribute(_IFLA_LINKINFO, link)
-        + one_queue
+        + limits
     )
     flags = _NLM_F_REQUEST | _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_EXCL
     header = struct.pack("=IHHII", 16 + len(body), _RTM_NEWLINK, flags, 1, 0)
