@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""The lab's command line.
+
+`python -m lab test --kernel 6.12 [pytest arguments]` is pytest with the lab's plugin; everything
+but `--kernel` goes to pytest as it stands. The last line printed names the exit code and why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from lab.errors import LabError
+from lab.suite.verdicts import Conclusion, ExitCode, Tally, conclude
+
+EPILOG = """\
+exit codes: 0 everything proved; 1 disproved (failed, splat, surprise); 2 usage; 3 not proved (no
+kernel, lost, never ran, nothing ran, nothing passed); 130 interrupted. 1 wins over 3."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the lab; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lab", description="Boots real kernels and runs the suite in them."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    test = commands.add_parser(
+        "test",
+        help="run the suite in a guest",
+        usage="python -m lab test --kernel NAME [pytest arguments]",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    test.add_argument(
+        "--kernel", required=True, metavar="NAME", help="a series (6.12) or release (6.12.107)"
+    )
+    arguments, rest = parser.parse_known_args(argv)
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    return int(_test(arguments.kernel, rest).code)
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Whoever ends us politely gets the same clean-up as Ctrl-C: no guest may outlive the run.
+    raise KeyboardInterrupt
+
+
+def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
+    """Run pytest with the plugin; what it concluded, or what kept it from a conclusion."""
+    import pytest
+
+    from lab.suite.host_side import CONCLUSION
+
+    class Witness:
+        """Takes the conclusion out of the session before pytest forgets it."""
+
+        conclusion: Conclusion | None = None
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_unconfigure(self, config: pytest.Config) -> None:
+            self.conclusion = config.stash.get(CONCLUSION, None)
+
+    witness = Witness()
+    # The nearest thing to `-p` in addopts that also works in a directory without our settings.
+    plugins = ["-p", "lab.suite.plugin"]
+    try:
+        status = pytest.main([*plugins, f"--lab-kernel={kernel}", *rest], plugins=[witness])
+    except KeyboardInterrupt:
+        return _say(conclude(Tally({}, interrupted=True)))
+    except LabError as error:
+        usage = error.exit_code == ExitCode.USAGE
+        sentence = str(error)
+        return _say(
+            conclude(Tally({}, usage=sentence) if usage else Tally({}, problems=[sentence]))
+        )
+    if witness.conclusion is not None:
+        return witness.conclusion
+    if status == pytest.ExitCode.USAGE_ERROR:
+        return _say(conclude(Tally({}, usage="pytest refused its arguments, see above")))
+    return _say(
+        conclude(Tally({}, problems=[f"pytest ended with {int(status)} before any verdict"]))
+    )
+
+
+def _say(conclusion: Conclusion) -> Conclusion:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    print(conclusion, flush=True)
+    return conclusion

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+"""A run's report: the text below the tests, and results.json beside the console's log."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.suite.verdicts import HARMLESS, Conclusion, Verdict, counted
+
+if TYPE_CHECKING:
+    from lab.kernels import Kernel
+    from lab.suite.identity import Expected
+    from lab.suite.issues import IssueRow
+    from lab.suite.probed import Finding, Probed
+    from lab.suite.reconcile import Record
+    from lab.vm import Guest
+
+EVIDENCE_WIDTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """Everything there is to say about one run on one kernel."""
+
+    kernel: Kernel
+    guest: Guest | None
+    """The last guest of the run, for what it said of itself; None if none came up."""
+    boots: int
+    expected: Expected | None
+    probe: Probed | None
+    records: Mapping[str, Record]
+    collected: int
+    left_out: Mapping[str, int]
+    """How many tests were left out, by marker."""
+    slow: frozenset[str]
+    issues: Sequence[IssueRow]
+    problems: Sequence[str]
+    faults: Sequence[str]
+    notes: Sequence[str]
+    tail: str
+    hint: str
+    results: Path
+    seconds: float
+    conclusion: Conclusion
+
+    @property
+    def proved(self) -> int:
+        """How many tests passed."""
+        return sum(1 for r in self.records.values() if r.verdict is Verdict.PASSED)
+
+    def reproduce(self, name: str) -> str:
+        """The line that runs one test again on the same kernel."""
+        slow = " SLOW=1" if name in self.slow else ""
+        return f"make lab KERNEL={self.kernel.upstream}{slow} T={shlex.quote(name)}"
+
+
+def render(report: RunReport) -> list[str]:
+    """The report as lines of plain text."""
+    lines = [_rule(f"kernel {report.kernel.upstream}")]
+    lines += _guest_lines(report)
+    if report.probe is not None:
+        lines += ["", *_probe_table(report.probe)]
+    if report.issues:
+        lines += ["", *_issue_table(report)]
+    if red := [n for n, r in report.records.items() if r.verdict not in HARMLESS]:
+        lines += ["", "not good, and how to see it again:"]
+        for name in red:
+            record = report.records[name]
+            lines.append(f"  {record.verdict}: {name}" + (f": {record.why}" if record.why else ""))
+            lines.append(f"    {report.reproduce(name)}")
+    for head, texts in (
+        ("disproved", report.faults),
+        ("not proved", report.problems),
+        ("note", report.notes),
+    ):
+        lines += [f"{head}: {text}" for text in texts]
+    if report.hint:
+        lines.append(f"hint: {report.hint}")
+    if report.tail.strip():
+        lines += ["last lines of the guest:", *(f"  {t}" for t in report.tail.splitlines()[-40:])]
+    lines.append("")
+    left_out = ", ".join(f"{n} {marker}" for marker, n in report.left_out.items() if n)
+    lines.append(
+        f"collected {report.collected} / selected {len(report.records)} / proved {report.proved}"
+        + (f" (left out: {left_out})" if left_out else "")
+        + f" in {report.seconds:.0f} s: {counted(r.verdict for r in report.records.values())}"
+    )
+    lines.append(f"results: {report.results}")
+    return lines
+
+
+def _rule(text: str) -> str:
+    return f" {text} ".center(80, "-")
+
+
+def _guest_lines(report: RunReport) -> list[str]:
+    guest = report.guest
+    if guest is None:
+        return ["no guest came up"]
+    again = f", {report.boots} guests were needed" if report.boots > 1 else ""
+    return [
+        f"release {guest.uname}, package {report.kernel.package} from {report.kernel.source}",
+        f"accel {guest.accel.kind}: {guest.accel.reason}",
+        f"agent after {guest.boot_seconds:.1f} s, {guest.slowdown:.1f}x slower than here{again}",
+    ]
+
+
+def _probe_table(probe: Probed) -> list[str]:
+    if probe.error is not None:
+        return [f"probe: {probe.error}"]
+    width = max((len(name) for name in probe.findings), default=0)
+    head = f"{'capability':<{width}}  declared  accepted  observed  evidence"
+    rows = [
+        f"{name:<{width}}  {_word(f.declared):<8}  {_word(f.accepted):<8}  "
+        f"{_word(f.observed):<8}  {_evidence(f)}".rstrip()
+        for name, f in probe.findings.items()
+    ]
+    return [head, *rows]
+
+
+def _word(value: bool | None) -> str:
+    return "-" if value is None else "yes" if value else "no"
+
+
+def _evidence(finding: Finding) -> str:
+    text = ", ".join(f"{key}={value}" for key, value in finding.evidence.items())
+    text = text if len(text) <= EVIDENCE_WIDTH else text[: EVIDENCE_WIDTH - 3] + "..."
+    return text if finding.observed or not finding.note else finding.note
+
+
+def _issue_table(report: RunReport) -> list[str]:
+    head = f"{'issue':<6}  {report.kernel.upstream:<12}  tests  proved  absent"
+    return [
+        head,
+        *(
+            f"#{row.issue:<5}  {row.word:<12}  {row.tests:>5}  {row.proved:>6}  {row.absent:>6}"
+            for row in report.issues
+        ),
+    ]
+
+
+def write_json(report: RunReport) -> None:
+    """Write results.json into the run's directory."""
+    guest = report.guest
+    content: dict[str, Any] = {
+        "kernel": asdict(report.kernel),
+        "guest": None
+        if guest is None
+        else {
+            "release": guest.uname,
+            "nonce": guest.nonce,
+            "accel": str(guest.accel.kind),
+            "accel_reason": guest.accel.reason,
+            "boot_seconds": guest.boot_seconds,
+            "slowdown": guest.slowdown,
+            "boots": report.boots,
+        },
+        "expected": report.expected.to_json() if report.expected else None,
+        "probe": report.probe.to_object() if report.probe else None,
+        "collected": report.collected,
+        "selected": len(report.records),
+        "proved": report.proved,
+        "left_out": dict(report.left_out),
+        "verdicts": {
+            name: {"verdict": r.verdict.value, "seconds": round(r.seconds, 3), "why": r.why}
+            for name, r in report.records.items()
+        },
+        "issues": [asdict(row) | {"word": row.word} for row in report.issues],
+        "problems": list(report.problems),
+        "faults": list(report.faults),
+        "notes": list(report.notes),
+        "seconds": round(report.seconds, 3),
+        "exit": {"code": int(report.conclusion.code), "why": report.conclusion.why},
+    }
+    (report.results / "results.json").write_text(json.dumps(content, indent=2) + "\n")

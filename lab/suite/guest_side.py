@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""pytest inside a guest: collects, says what it has, and runs an item when it is told to.
+
+The host keeps the time and the book; this side only tells, in order, what happened.  It imports
+nothing but pytest, the standard library and the small modules beside it: under emulation each
+import costs eleven times what it costs on the host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from .identity import Expected, Identity, identify
+from .probed import Probed
+from .wire import TO_GUEST, Checker, Numberer, Said, Told
+
+CONTROL_VARIABLE = "LAB_CONTROL_FD"
+FORKED_STATUS = 97
+
+
+class Control:
+    """The line to the host: JSON objects, one a line, on an inherited socket."""
+
+    def __init__(self, descriptor: int) -> None:
+        # What a test starts must not be able to speak for us.
+        os.set_inheritable(descriptor, False)
+        self._socket = socket.socket(fileno=descriptor)
+        self._lines = self._socket.makefile("rb")
+        self._owner = os.getpid()
+        self._out = Numberer()
+        self._in = Checker(TO_GUEST)
+
+    def say(self, kind: Said, **fields: Any) -> None:
+        """Send one message."""
+        self._only_owner()
+        message = self._out.message(kind, **fields)
+        # A report may carry user properties that JSON does not know: their repr is better than
+        # none, and a message that cannot be sent would lose the verdict.
+        self._socket.sendall(json.dumps(message, default=repr).encode() + b"\n")
+
+    def listen(self) -> tuple[str, dict[str, Any]]:
+        """The host's next message and its kind. Raises EOFError when the host is gone."""
+        self._only_owner()
+        line = self._lines.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError("the host closed the control socket")
+        message: dict[str, Any] = json.loads(line)
+        return self._in.check(message), message
+
+    def _only_owner(self) -> None:
+        # A child that a test forked and forgot returns into pytest here.
+        if os.getpid() != self._owner:
+            os._exit(FORKED_STATUS)
+
+
+class GuestSide:
+    """The guest's mode of the plugin."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        descriptor = os.environ.get(CONTROL_VARIABLE, "")
+        if not descriptor.isdigit():
+            raise pytest.UsageError(f"--lab-guest needs {CONTROL_VARIABLE}, got {descriptor!r}")
+        self.config = config
+        self._control = Control(int(descriptor))
+        self._finished = 0
+        self._reports = 0
+        self._collect_errors: list[str] = []
+        own = identify(config.rootpath, None)
+        self._control.say(
+            Said.HELLO,
+            nonce=own.nonce or "",
+            release=own.release,
+            tree_sha256=own.tree_sha256,
+            extension_sha256=own.extension_sha256,
+        )
+        kind, welcome = self._control.listen()
+        if kind != Told.WELCOME:
+            raise pytest.UsageError(f"the host said {kind!r} where a welcome was due")
+        self.probe = Probed.from_object(welcome["probe"])
+        self.identity = Identity(
+            own.release,
+            own.nonce,
+            own.tree_sha256,
+            own.extension_sha256,
+            Expected.from_json(welcome["expected"]),
+        )
+        os.environ["LAB_NONCE"] = own.nonce or ""
+        os.environ["LAB_TREE_SHA256"] = own.tree_sha256
+        os.environ["LAB_KERNEL_RELEASE"] = own.release
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Keep what could not be collected: it is said together with what could."""
+        if report.failed:
+            self._collect_errors.append(f"{report.nodeid}: {report.longreprtext}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run what the host names, in its order, until it says stop."""
+        items = {item.nodeid: item for item in session.items}
+        self._control.say(
+            Said.COLLECTED,
+            ids=[item.nodeid for item in session.items],
+            errors=self._collect_errors,
+        )
+        while True:
+            kind, message = self._control.listen()
+            if kind == Told.STOP:
+                return True
+            item, following = items[message["id"]], items.get(message["next"])
+            self._run(item, following)
+            if session.shouldstop:
+                raise session.Interrupted(str(session.shouldstop))
+
+    def _run(self, item: pytest.Item, following: pytest.Item | None) -> None:
+        self._reports = 0
+        self._control.say(Said.START, id=item.nodeid)
+        self.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        self._finished += 1
+        self._control.say(Said.FINISH, id=item.nodeid, reports=self._reports)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Each report goes home at once, so that a crash later loses nothing said before."""
+        data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
+        self._reports += 1
+        self._control.say(Said.REPORT, id=report.nodeid, data=data)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        """The last word; a fixture that fails only now must not go unheard."""
+        try:
+            result = yield
+        except BaseException as error:
+            self._control.say(Said.TROUBLE, text=f"at the end of the session: {error!r}")
+            raise
+        self._control.say(Said.DONE, finished=self._finished)
+        return result
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """pytest itself broke: the host names the cause."""
+        self._control.say(Said.TROUBLE, text=str(excrepr))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_timeout_set_timer(self) -> bool:
+        """The host keeps the time, scaled to this guest's speed, which only it knows."""
+        return True

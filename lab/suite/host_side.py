@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: MIT
+"""pytest on the host when the tests run in a guest: `lab test`, or `pytest --lab-kernel NAME`.
+
+The items are the host's own, collected from the same tree, so that -k, -m, -x, --lf, node ids and
+JUnit apply unchanged; only what is done to run one is different.  Nothing here ever runs a test on
+the host: see `pytest_runtest_setup`.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.errors import LabError, UsageError
+from lab.report.progress import Progress, make_progress
+from lab.report.summary import RunReport, render, write_json
+
+from . import issues, selection, tree
+from .reconcile import Book, DoubleVerdict, Record
+from .results import new_directory
+from .session import Outcome, Plan, RunOver, Session
+from .skips import judge_report, skip_reason
+from .verdicts import Conclusion, Tally, Verdict, conclude
+
+CONCLUSION = pytest.StashKey[Conclusion]()
+
+BASE_SECONDS = 10.0
+SLOW_FACTOR = 6.0
+LEAST_SECONDS = 60.0
+
+
+class HostSide:
+    """The host's mode of the plugin."""
+
+    def __init__(self, config: pytest.Config, name: str) -> None:
+        if getattr(config.option, "numprocesses", None):
+            raise pytest.UsageError("-n: tests in a guest cannot be spread over host processes")
+        try:
+            self.kernel = config.hook.pytest_lab_resolve(config=config, name=name)
+            self.lab = config.hook.pytest_lab_guests(config=config, kernel=self.kernel)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from error
+        except LabError as error:
+            pytest.exit(str(error), returncode=error.exit_code)
+        self.config = config
+        base = Path(config.getoption("lab_results") or config.rootpath / "lab-results")
+        self.results = new_directory(base, self.kernel.upstream)
+        if getattr(config.option, "xmlpath", None) is None:
+            config.option.xmlpath = str(self.results / "junit.xml")
+        self.book = Book()
+        self.progress: Progress = make_progress(self._write_line)
+        self.session: Session | None = None
+        self.collected = 0
+        self.left_out: dict[str, int] = {}
+        self.faults: list[str] = []
+        self.problems: list[str] = []
+        self.over: RunOver | None = None
+        self.interrupted = False
+        self.limits: dict[str, float] = {}
+        self.issues: dict[str, Sequence[int]] = {}
+        self.slow: set[str] = set()
+        self.started = time.monotonic()
+
+    def _write_line(self, text: str) -> None:
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None:
+            print(text, flush=True)
+        else:
+            reporter.ensure_newline()
+            reporter.write_line(text)
+
+    def pytest_report_header(self) -> list[str]:
+        """What is about to be asked of which kernel."""
+        kernel = self.kernel
+        lock = "locked" if kernel.locked else "NOT the locked release"
+        return [
+            f"lab: kernel {kernel.upstream} ({kernel.package} from {kernel.source}, {lock}, "
+            f"verified by {kernel.verified_by})",
+            f"lab: results in {self.results}",
+        ]
+
+    # -- collection --------------------------------------------------------------------------
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """The lab's own tests are not for a guest."""
+        return True if selection.is_lab_tests(self.config, collection_path) else None
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that cannot be collected hides its tests, so it disproves."""
+        if report.failed:
+            self.faults.append(f"{report.nodeid or 'the session'} could not be collected")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Count what there is before anything is deselected, and leave out the lab's own tests."""
+        self.collected = len(items)
+        self.left_out["lab"] = selection.leave_out(self.config, items, "lab")
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """The book is opened: from here on every selected id is owed a verdict."""
+        try:
+            self.book.select([item.nodeid for item in session.items])
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
+        self.progress.expect(len(session.items))
+        for item in session.items:
+            self.limits[item.nodeid] = _base_seconds(item)
+            if item.get_closest_marker("slow"):
+                self.slow.add(item.nodeid)
+            if found := issues.issues_of(item):
+                self.issues[item.nodeid] = found
+
+    # -- running -----------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+        """Run the item in the guest and report here what it said there."""
+        # pytest's faulthandler plugin has just set its timer: the host only waits here.
+        faulthandler.cancel_dump_traceback_later()
+        if self.over is None:
+            self._run(item, nextitem)
+        if not self.book.has(item.nodeid):
+            self._report_never_ran(item)
+        return True
+
+    def _run(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        name = item.nodeid
+        began = time.monotonic()
+        self.progress.begin(name)
+        try:
+            outcome = self._session().run(name, nextitem.nodeid if nextitem else None)
+            record, reports = self._judge(item, outcome, time.monotonic() - began)
+        except RunOver as over:
+            self._give_up(over)
+            return
+        except DoubleVerdict as error:
+            self._give_up(RunOver(str(error)))
+            return
+        except LabError as error:
+            self._give_up(RunOver(error.message, hint=error.hint))
+            return
+        self.book.enter(name, record)
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        self.progress.verdict(name, record)
+        if why := self._session().given_up:
+            self.over = RunOver(why)
+
+    def _give_up(self, over: RunOver) -> None:
+        self.over = over
+        self.problems.append(over.message)
+        if self.session is not None:
+            self.session.close()
+
+    def _session(self) -> Session:
+        if self.session is None:
+            contents = tree.contents(self.config.rootpath)
+            tree_sha256, extension_sha256 = tree.hashes(contents)
+            plan = Plan(
+                selected=self.book.selected,
+                subset=selection.looks_in_cache(self.config),
+                arguments=selection.guest_arguments(self.config),
+                tar=tree.pack(self.config.rootpath, contents),
+                tree_sha256=tree_sha256,
+                extension_sha256=extension_sha256,
+                results=self.results,
+                test_seconds=self._seconds,
+            )
+            self.session = Session(self.lab, plan, self.progress)
+        return self.session
+
+    def _seconds(self, name: str, slowdown: float) -> float:
+        asked = self.config.getoption("lab_timeout")
+        if asked is not None:
+            return float(asked)
+        return max(LEAST_SECONDS, self.limits[name] * max(1.0, slowdown))
+
+    def _judge(
+        self, item: pytest.Item, outcome: Outcome, seconds: float
+    ) -> tuple[Record, list[pytest.TestReport]]:
+        """The verdict of one test and the reports that show it. Raises RunOver for a lie."""
+        reports = [self._report(item, data) for data in outcome.reports]
+        if outcome.lost:
+            # What it said before it was lost stays in the report, but cannot pass for a verdict.
+            sections = [*outcome.sections, *(s for r in reports for s in r.sections)]
+            why = outcome.lost
+            return Record(Verdict.LOST, seconds, why), [
+                _made_up(item, "call", f"lost: {why}", sections, seconds, Verdict.LOST)
+            ]
+        _complete(item.nodeid, reports)
+        for report in reports:
+            judge_report(report, lambda: self.session.probe if self.session else None)
+        verdict, why = _verdict(reports)
+        if (splat := outcome.splat) is not None:
+            last = reports[-1]
+            last.sections.append(("kernel log", splat.excerpt))
+            if verdict is not Verdict.FAILED:
+                verdict, why = Verdict.SPLAT, splat.line
+                last.outcome = "failed"
+                last.longrepr = f"the kernel complained during this test: {splat.line}"
+        return Record(verdict, seconds, why), reports
+
+    def _report(self, item: pytest.Item, data: Any) -> pytest.TestReport:
+        if data.get("$report_type") != "TestReport" or data.get("nodeid") != item.nodeid:
+            raise RunOver(
+                f"the guest's pytest cannot be believed: a report of {data.get('nodeid')!r} "
+                f"while {item.nodeid!r} ran"
+            )
+        report: Any = self.config.hook.pytest_report_from_serializable(
+            config=self.config, data=data
+        )
+        assert isinstance(report, pytest.TestReport)
+        # JSON knows no tuples; pytest's terminal insists on one for a skip's reason.
+        if isinstance(report.longrepr, list):
+            report.longrepr = tuple(report.longrepr)
+        report.location = item.location
+        report.sections = [(str(head), str(text)) for head, text in report.sections]
+        report.user_properties = [(str(key), value) for key, value in report.user_properties]
+        return report
+
+    def _report_never_ran(self, item: pytest.Item) -> None:
+        why = self.over.message if self.over else "the run ended before it"
+        self.book.enter(item.nodeid, Record(Verdict.NEVER_RAN, why=why))
+        report = _made_up(item, "setup", f"never ran: {why}", [], 0.0, Verdict.NEVER_RAN)
+        item.ihook.pytest_runtest_logreport(report=report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """The trip-wire: whoever gets past our protocol must not run a guest's test on the host."""
+        pytest.fail(f"{item.nodeid} was about to run on the host instead of in a guest")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_timeout_set_timer(self) -> bool:
+        """The lab keeps the time of tests in guests; an alarm here would hit the lab itself."""
+        return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """pytest counts as ever, but the progress lines are ours."""
+        verdict = getattr(report, "lab_verdict", None)
+        if verdict is Verdict.NEVER_RAN:
+            category = verdict.value
+        elif report.failed:
+            category = "failed" if report.when == "call" else "error"
+        elif report.skipped:
+            category = "skipped"
+        else:
+            category = "passed" if report.when == "call" else ""
+        # pytest prints neither letter nor word when both are empty; its closing summary, when the
+        # run is over, wants the word.
+        over = CONCLUSION in self.config.stash
+        word = (verdict.value if verdict else category).upper() if over else ""
+        return category, "", word
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Ctrl-C is 130; what pytest raises in its likeness (collection errors) is not."""
+        if isinstance(excinfo.value, pytest.exit.Exception):
+            self.problems.append(f"pytest was told to exit: {excinfo.value}")
+        elif not isinstance(excinfo.value, pytest.Session.Interrupted):
+            self.interrupted = True
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """pytest itself broke, so nothing is proved."""
+        last = str(excrepr).strip().splitlines()[-1:]
+        self.problems.append(f"pytest broke: {' '.join(last)}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Shut the guest down and judge the run."""
+        if self.session is not None:
+            if self.interrupted or self.over is not None:
+                self.session.close()
+            else:
+                self.progress.phase("shutting the guest down")
+                self.session.finish()
+            self.problems += self.session.problems
+            self.faults += self.session.faults
+        self.progress.stop()
+        records = self.book.records("the run ended before it")
+        rows = issues.table(self.issues, records, wanted=self._wanted())
+        self.faults += issues.holes(rows, self._wanted())
+        conclusion = conclude(
+            Tally(
+                verdicts=self.book.verdicts(),
+                problems=self.problems,
+                faults=self.faults,
+                interrupted=self.interrupted,
+            )
+        )
+        self.config.stash[CONCLUSION] = conclusion
+        session.exitstatus = int(conclusion.code)
+        self.report = RunReport(
+            kernel=self.kernel,
+            guest=self.session.last_guest if self.session else None,
+            boots=self.session.boots if self.session else 0,
+            expected=self.session.expected if self.session else None,
+            probe=self.session.probe if self.session else None,
+            records=records,
+            collected=self.collected,
+            left_out=dict(self.left_out),
+            slow=frozenset(self.slow),
+            issues=rows,
+            problems=self.problems,
+            faults=self.faults,
+            notes=self.session.notes if self.session else (),
+            tail=self.over.tail if self.over else "",
+            hint=self.over.hint if self.over else "",
+            results=self.results,
+            seconds=time.monotonic() - self.started,
+            conclusion=conclusion,
+        )
+        write_json(self.report)
+
+    def _wanted(self) -> tuple[int, ...]:
+        """The issues that must be proved: only a whole run can be blamed for a hole."""
+        option = self.config.option
+        narrowed = option.keyword or option.markexpr or selection.looks_in_cache(self.config)
+        whole = self.config.args_source is not pytest.Config.ArgsSource.ARGS
+        return issues.work_is_in() if whole and not narrowed else ()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The run's report, below pytest's own."""
+        if hasattr(self, "report"):
+            for line in render(self.report):
+                terminalreporter.write_line(line)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        """The very last line names the exit code and why."""
+        self.progress.stop()
+        if (conclusion := self.config.stash.get(CONCLUSION, None)) is not None:
+            print(conclusion, flush=True)
+
+
+def _base_seconds(item: pytest.Item) -> float:
+    """How long a test may take on this very host."""
+    mark = item.get_closest_marker("timeout")
+    if mark is not None and (given := [*mark.args, *mark.kwargs.values()]):
+        return float(given[0])
+    return BASE_SECONDS * (SLOW_FACTOR if item.get_closest_marker("slow") else 1.0)
+
+
+def _complete(name: str, reports: Sequence[pytest.TestReport]) -> None:
+    """A test that ran has a setup, a teardown and, if it was set up, a call. Raises RunOver."""
+    phases = [report.when for report in reports]
+    called = ["call"] if reports and reports[0].passed else []
+    if phases != ["setup", *called, "teardown"]:
+        raise RunOver(f"the guest's pytest cannot be believed: {name} has the phases {phases}")
+
+
+def _verdict(reports: Sequence[pytest.TestReport]) -> tuple[Verdict, str]:
+    for report in reports:
+        if report.failed:
+            return Verdict.FAILED, _last_line(report)
+    for report in reports:
+        if report.skipped:
+            return Verdict.SKIPPED, skip_reason(report)
+    return Verdict.PASSED, ""
+
+
+def _last_line(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else report.longreprtext
+    lines = str(text).strip().splitlines()
+    return (f"{report.when}: " if report.when != "call" else "") + (lines[0] if lines else "")
+
+
+def _made_up(
+    item: pytest.Item,
+    when: Any,
+    text: str,
+    sections: Sequence[tuple[str, str]],
+    seconds: float,
+    verdict: Verdict,
+) -> pytest.TestReport:
+    """A report of the host's own about a test whose guest could not give one."""
+    report = pytest.TestReport(
+        nodeid=item.nodeid,
+        location=item.location,
+        keywords=dict.fromkeys(item.keywords, 1),
+        outcome="failed",
+        longrepr=text,
+        when=when,
+        sections=sections,
+        duration=seconds,
+    )
+    report.lab_verdict = verdict  # type: ignore[attr-defined]
+    return report

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""The pytest plugin, in every mode: plain `pytest`, the host of a guest, and inside a guest.
+
+Hook wiring only.  What all modes share is here: the markers, the `needs` gate, and the refusal of
+everything that looks like success and is none.  What a mode adds is in `host_side` or `guest_side`,
+imported when that mode is on; a guest imports no more than it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from . import selection, skips
+from .identity import Identity, identify
+from .probed import Probed
+
+MARKERS = (
+    "needs(capability, ...): runs only where ioxide.probe() observed each of these capabilities",
+    "kernel_gated: about the kernel's behaviour; runs here and in every guest of the lab",
+    "slow: takes long under emulation; left out unless SLOW=1, --slow or -m slow asks for it",
+    "issue(number): proves a promise of this issue",
+    "lab: tests the lab itself; never sent to a guest",
+)
+SHOWS_ONLY = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan")
+NOT_PROVED = 3
+
+MODE = pytest.StashKey["Mode"]()
+
+
+class Mode:
+    """What the shared hooks need of the mode they run in."""
+
+    def __init__(
+        self, probe: Callable[[], Probed | None], identity: Callable[[], Identity]
+    ) -> None:
+        self._make_probe, self._make_identity = probe, identity
+        self._probe: Probed | None = None
+        self._identity: Identity | None = None
+
+    def probe(self) -> Probed | None:
+        """The probe of the kernel the tests run on; made once, when first asked for."""
+        if self._probe is None:
+            self._probe = self._make_probe()
+        return self._probe
+
+    def identity(self) -> Identity:
+        """Who runs the tests; computed once."""
+        if self._identity is None:
+            self._identity = self._make_identity()
+        return self._identity
+
+
+class LocalSide:
+    """Plain `pytest`: nothing to add but the law that a run that proved nothing is not green."""
+
+    def __init__(self) -> None:
+        self._passed = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count what passed."""
+        self._passed += report.when == "call" and report.passed
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """A session in which nothing passed is not 0."""
+        shows_only = any(session.config.getoption(name, False) for name in SHOWS_ONLY)
+        if session.exitstatus == pytest.ExitCode.OK and not self._passed and not shows_only:
+            session.exitstatus = NOT_PROVED
+            reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+            if reporter is not None:
+                reporter.ensure_newline()
+                reporter.write_line(f"nothing passed, so nothing is proved: exit {NOT_PROVED}")
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """The two hooks by which another plugin can bring its own guests."""
+    from . import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The suite's options."""
+    group = parser.getgroup("lab", "kernel lab")
+    group.addoption(
+        "--lab-kernel",
+        metavar="NAME",
+        help="run the tests in a guest with this kernel (what `python -m lab test` does)",
+    )
+    group.addoption("--slow", dest="lab_slow", action="store_true", help="take slow tests too")
+    group.addoption("--lab-results", metavar="DIR", help="instead of lab-results/")
+    group.addoption(
+        "--lab-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="time limit of each test in a guest, on the host's clock, instead of one scaled "
+        "to the guest's speed",
+    )
+    group.addoption("--lab-guest", action="store_true", help="(used by the lab, inside guests)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers and the mode."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    # Every collection run of `--fixtures` and its like is also a session; none of them boots.
+    if config.getoption("lab_guest"):
+        from .guest_side import GuestSide
+
+        guest = GuestSide(config)
+        config.stash[MODE] = Mode(lambda: guest.probe, lambda: guest.identity)
+        config.pluginmanager.register(guest, "lab-guest-side")
+        return
+    config.stash[MODE] = Mode(_probe_here, lambda: identify(config.rootpath, None))
+    if name := config.getoption("lab_kernel"):
+        from .host_side import HostSide
+
+        config.pluginmanager.register(HostSide(config, str(name)), "lab-host-side")
+    else:
+        config.pluginmanager.register(LocalSide(), "lab-local-side")
+
+
+def pytest_lab_resolve(name: str) -> Any:
+    """The kernels of the lab's catalogue, unless another plugin knows better."""
+    import lab.kernels
+
+    return lab.kernels.resolve(name)
+
+
+def pytest_lab_guests(kernel: Any) -> Any:
+    """QEMU guests, unless another plugin offers its own."""
+    from .guests import guests_of
+
+    return guests_of(kernel)
+
+
+def _probe_here() -> Probed:
+    import ioxide
+
+    return Probed.from_json(ioxide.probe().to_json())
+
+
+@pytest.fixture(scope="session")
+def lab_identity(request: pytest.FixtureRequest) -> Identity:
+    """Who runs this test: release, nonce and hashes, read and computed on the spot.
+
+    `.expected` is what the host of the run says they must be; on the host itself, where there is no
+    such run, it raises.
+    """
+    return request.config.stash[MODE].identity()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow tests out unless asked for, and say how many."""
+    if not selection.takes_slow(config):
+        config.stash[SLOW_LEFT_OUT] = selection.leave_out(config, items, "slow")
+
+
+SLOW_LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str:
+    """The count of slow tests left out."""
+    if number := config.stash.get(SLOW_LEFT_OUT, 0):
+        return f"{number} slow {'test' if number == 1 else 'tests'} left out; SLOW=1 takes them"
+    return ""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A skip at collection time is an error."""
+    report = yield
+    skips.judge_collection(report)
+    return report
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The gate of `needs`: skip what the probe of this kernel says cannot work here."""
+    names = skips.needed(item)
+    if not names:
+        return
+    report = item.config.stash[MODE].probe()
+    if report is None:
+        pytest.fail("needs: there is no probe of this kernel", pytrace=False)
+    try:
+        reason = skips.missing(names, report)
+    except ValueError as error:
+        pytest.fail(str(error), pytrace=False)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Outermost, so that it sees what the skipping plugin made of the outcome."""
+    report = yield
+    skips.judge_report(report, item.config.stash[MODE].probe)
+    return report

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""Which tests a run takes, and how the guest is told to collect the same ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from .tree import LAB_TESTS
+
+SLOW_VARIABLE = "SLOW"
+
+
+def takes_slow(config: pytest.Config) -> bool:
+    """Whether slow tests were asked for: --slow, SLOW=1, or a -m expression that names them."""
+    return (
+        bool(config.getoption("lab_slow"))
+        or os.environ.get(SLOW_VARIABLE, "") not in ("", "0")
+        or "slow" in str(config.getoption("markexpr", ""))
+    )
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item], marker: str) -> int:
+    """Deselect the items with this marker; how many they were."""
+    out = [item for item in items if item.get_closest_marker(marker) is not None]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        gone = set(out)
+        items[:] = [item for item in items if item not in gone]
+    return len(out)
+
+
+def is_lab_tests(config: pytest.Config, path: Path) -> bool:
+    """Whether `path` is in the lab's own tests, which no guest ever sees."""
+    return path.is_relative_to(config.rootpath / LAB_TESTS)
+
+
+def looks_in_cache(config: pytest.Config) -> bool:
+    """Whether the selection depends on what the host's cache remembers of the last run."""
+    return any(bool(config.getoption(name, False)) for name in ("lf", "stepwise"))
+
+
+def guest_arguments(config: pytest.Config) -> list[str]:
+    """pytest's arguments in the guest: the same selection, the same look of tracebacks.
+
+    Raises pytest.UsageError for a path outside the repository, which no guest has.
+    """
+    option = config.option
+    arguments = ["-c", "pyproject.toml", "--rootdir", ".", "-q"]
+    # Named here, not left to the project's addopts: those may ask for what a guest has not.
+    arguments += ["-o", "addopts=", "--strict-markers", "--strict-config"]
+    arguments += ["-p", "lab.suite.plugin", "--lab-guest", "-p", "no:cacheprovider"]
+    if config.pluginmanager.hasplugin("timeout"):
+        arguments += ["-p", "pytest_timeout", "-o", "timeout=0"]
+    if takes_slow(config):
+        arguments.append("--slow")
+    arguments += [f"--tb={option.tbstyle}"] if option.tbstyle != "auto" else []
+    arguments += ["--showlocals"] if option.showlocals else []
+    arguments += ["-v"] * max(0, option.verbose + 1) if option.verbose > 0 else []
+    for name, value in (("-k", option.keyword), ("-m", option.markexpr)):
+        arguments += [name, value] if value else []
+    for path in option.ignore or ():
+        arguments.append(f"--ignore={_inside(config, path)}")
+    for pattern in option.ignore_glob or ():
+        arguments.append(f"--ignore-glob={pattern}")
+    for prefix in option.deselect or ():
+        arguments.append(f"--deselect={prefix}")
+    for override in option.override_ini or ():
+        arguments += ["-o", override]
+    return [*arguments, *(_inside(config, argument) for argument in config.args)]
+
+
+def _inside(config: pytest.Config, argument: str) -> str:
+    """A path or node id given on the host, relative to the root of the tree."""
+    bracket = argument.find("[")
+    base = argument if bracket < 0 else argument[:bracket]
+    path, colons, _ = base.partition("::")
+    absolute = Path(os.path.normpath(config.invocation_params.dir / path))
+    if not absolute.is_relative_to(config.rootpath):
+        raise pytest.UsageError(
+            f"{argument}: is outside {config.rootpath}, and no guest would have it"
+        )
+    relative = absolute.relative_to(config.rootpath).as_posix()
+    return relative + (argument[len(path) :] if colons else "")

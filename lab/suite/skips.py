@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""The only good skip: the probe of the kernel the test runs on says that what it needs is absent.
+
+Everything else that pytest lets a test say instead of passing or failing (a skip of its own, an
+`xfail`, a module that skips itself while it is collected) becomes a failure, because in a report it
+looks like success.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from .probed import Probed
+
+Source = Callable[[], Probed | None]
+"""Gives the probe of the kernel the test ran on; called only when a skip must be judged."""
+
+REASON = re.compile(r"needs (?P<names>[A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*)(?:: |$)")
+
+
+def needed(item: pytest.Item) -> tuple[str, ...]:
+    """The capabilities that the item's `needs` marks name, each once, in order."""
+    names = (str(arg) for mark in item.iter_markers("needs") for arg in mark.args)
+    return tuple(dict.fromkeys(names))
+
+
+def missing(names: Iterable[str], report: Probed) -> str:
+    """The machine-readable reason to skip a test that needs `names`; empty if it can run.
+
+    Raises ValueError, with the sentence, if io_uring cannot be used at all or a name is unknown:
+    both are failures, since neither says anything about what the kernel can do.
+    """
+    absent: list[str] = []
+    notes: list[str] = []
+    for name in names:
+        if report.error is not None:
+            raise ValueError(report.error)
+        finding = report.finding(name)
+        if finding is None:
+            raise ValueError(f"needs {name!r}: ioxide.probe() knows no such capability")
+        if finding.observed is not True:
+            absent.append(name)
+            if finding.note:
+                notes.append(finding.note)
+    if not absent:
+        return ""
+    note = f" ({'; '.join(notes)})" if notes else ""
+    return f"needs {', '.join(absent)}: not observed on {report.release}{note}"
+
+
+def refusal(reason: str, probe: Source) -> str:
+    """Why a skip with this reason is not accepted; empty if the probe confirms it."""
+    match = REASON.match(reason.removeprefix("Skipped: "))
+    if match is None:
+        return (
+            f"skip refused: {reason!r} is not of the form 'needs CAPABILITY: ...', "
+            "so no probe can confirm it"
+        )
+    report = probe()
+    if report is None:
+        return f"skip refused: {reason!r} cannot be confirmed, there is no probe of this kernel"
+    if report.error is not None:
+        return f"skip refused: {report.error}"
+    for name in match["names"].split(", "):
+        finding = report.finding(name)
+        if finding is None:
+            return f"skip refused: ioxide.probe() knows no capability {name!r}"
+        if finding.observed is True:
+            return f"skip refused: {name} is observed on {report.release}"
+    return ""
+
+
+def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """The reason in a skipped report, without pytest's prefix."""
+    longrepr = report.longrepr
+    if isinstance(longrepr, (tuple, list)) and len(longrepr) == 3:
+        return str(longrepr[2]).removeprefix("Skipped: ")
+    return str(longrepr or "no reason given").removeprefix("Skipped: ")
+
+
+def judge_report(rep: pytest.TestReport, probe: Source) -> None:
+    """Turn a report that pytest would count as harmless, but that proves nothing, into a failure.
+
+    Idempotent, so that the guest can apply it where the test ran and the host again to what
+    arrived, with the probe it holds itself.
+    """
+    if hasattr(rep, "wasxfail"):
+        reason = rep.wasxfail
+        del rep.wasxfail
+        rep.outcome = "failed"
+        rep.longrepr = (
+            f"plain xfail refused (reason: {reason or 'none'}): a test that may fail proves nothing"
+        )
+    elif rep.skipped and (why := refusal(skip_reason(rep), probe)):
+        rep.outcome = "failed"
+        rep.longrepr = why
+
+
+def judge_collection(rep: pytest.CollectReport) -> None:
+    """A file or class that skips itself while it is collected hides its tests: an error."""
+    if rep.outcome == "skipped":
+        rep.outcome = "failed"
+        rep.longrepr = (
+            f"skip at collection time refused: {skip_reason(rep)}; the tests in "
+            f"{rep.nodeid} would vanish from every report. Mark them needs(...) or skip inside them"
+        )
+        rep.result = []

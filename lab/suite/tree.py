@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""The tree a guest runs: which files, their hash, and the tar that carries them.
+
+The same walk and hash run on the host over the repository and in the guest over what was unpacked
+there, so equal hashes mean equal sources and an equal extension module.  Standard library only:
+the guest imports it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+CODE = ("ioxide", "lab", "tests", "conftest.py", "pyproject.toml")
+"""What of the repository goes to a guest."""
+
+LAB_TESTS = "tests/lab"
+"""Tests of the lab itself: they boot guests, and are never sent to one."""
+
+GUEST_PARTS_OF_LAB = ("lab/__init__.py", "lab/suite")
+"""Of the lab only the pytest plugin is needed inside, and importing little is quick."""
+
+LEFT_OUT_DIRECTORIES = frozenset({"__pycache__", "build", ".pytest_cache", ".hypothesis"})
+LEFT_OUT_SUFFIXES = frozenset({".c", ".h", ".o", ".cdef", ".pyc", ".tmp", ".swp"})
+
+
+def _wanted(relative: PurePosixPath) -> bool:
+    if relative.is_relative_to(LAB_TESTS):
+        return False
+    if relative.parts[0] == "lab":
+        return any(relative.is_relative_to(part) for part in GUEST_PARTS_OF_LAB)
+    return True
+
+
+def files(root: Path) -> Iterator[PurePosixPath]:
+    """The tree's regular files below `root`, relative and sorted."""
+    found: list[PurePosixPath] = []
+    for name in CODE:
+        top = root / name
+        if top.is_file():
+            found.append(PurePosixPath(name))
+        for directory, directories, names in os.walk(top):
+            directories[:] = [d for d in directories if d not in LEFT_OUT_DIRECTORIES]
+            below = PurePosixPath(Path(directory).relative_to(root).as_posix())
+            found += [below / n for n in names if PurePosixPath(n).suffix not in LEFT_OUT_SUFFIXES]
+    return iter(sorted(path for path in found if _wanted(path) and (root / path).is_file()))
+
+
+def is_extension(path: PurePosixPath) -> bool:
+    """Whether this is ioxide's built extension module."""
+    return path.parent == PurePosixPath("ioxide/_ring") and path.suffix == ".so"
+
+
+def contents(root: Path) -> dict[PurePosixPath, bytes]:
+    """The whole tree in memory, read once, so that its tar and its hash are of the same bytes."""
+    return {path: (root / path).read_bytes() for path in files(root)}
+
+
+def hashes(tree: Mapping[PurePosixPath, bytes]) -> tuple[str, str]:
+    """sha256 of the tree (names and contents) and of the built extension in it.
+
+    The second is the empty string when nothing is built.
+    """
+    whole = hashlib.sha256()
+    extension = hashlib.sha256()
+    built = False
+    for path, data in tree.items():
+        digest = hashlib.sha256(data).hexdigest()
+        whole.update(f"{path}\0{digest}\n".encode())
+        if is_extension(path):
+            built = True
+            extension.update(f"{path.name}\0{digest}\n".encode())
+    return whole.hexdigest(), extension.hexdigest() if built else ""
+
+
+def pack(root: Path, tree: Mapping[PurePosixPath, bytes]) -> bytes:
+    """The tree as an uncompressed tar; owners are root, times and modes are those on disk."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path, data in tree.items():
+            status = (root / path).stat()
+            member = tarfile.TarInfo(str(path))
+            member.size, member.mode = len(data), status.st_mode & 0o777
+            member.mtime = int(status.st_mtime)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""Gives `lab test` fake guests: `-p tests.lab.hostile.plugin`, misdeeds as JSON in LAB_FAKE."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from lab.errors import KernelUnavailable, UsageError
+from lab.kernels import Kernel
+
+from .fake import FakeLab, Misdeeds
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_lab_resolve(name: str) -> Kernel:
+    """One kernel is known: 6.12. It calls itself what the host calls itself."""
+    if name == "6.10":
+        raise KernelUnavailable("no source has 6.10: tried fake; cached: nothing")
+    if name not in ("6.12", "6.12.107"):
+        raise UsageError(f"unknown kernel {name!r}", hint="known: 6.12.107")
+    return Kernel(
+        series="6.12",
+        upstream="6.12.107",
+        package="6.12.107-1",
+        release=os.uname().release,
+        source="fake",
+        locked=True,
+        verified_by="nobody",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_lab_guests(kernel: Kernel) -> Any:
+    """Fake guests."""
+    return FakeLab(kernel, Misdeeds(**json.loads(os.environ.get("LAB_FAKE", "{}"))))
