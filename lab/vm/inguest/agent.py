@@ -176,6 +176,11 @@ class Agent:
                     self._from_child(fd, events)
             self._end_children()
 
+    def end(self) -> None:
+        """Kill what still runs: nobody will ever hear of it."""
+        for child in self.children.values():
+            self._kill_group(child)
+
     def _patience_ms(self) -> int | None:
         waiting = [c.grace_ends for c in self.children.values() if c.status is not None]
         return max(0, int((min(waiting) - time.monotonic()) * 1000) + 1) if waiting else None
@@ -492,7 +497,9 @@ def main() -> None:
     release = os.uname().release
     agent.send({"event": "hello", "nonce": nonce, "release": release, "python": sys.version})
     try:
-        agent.run()
+        with contextlib.suppress(ConnectionError):  # a host that died does not say goodbye
+            agent.run()
+        agent.end()
     except BaseException as error:
         # The port may be what is broken: the console is the other way out.
         if cgroups is not None:

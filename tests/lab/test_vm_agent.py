@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: MIT
+"""The agent that runs in guests, here as a process of the host: no QEMU is needed to test it."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab.errors import GuestLost, LabError
+from lab.kernels import Kernel
+from lab.vm import Control, Exited, Guest, Output, Process, Stream
+from lab.vm.channel import Channel
+from lab.vm.console import Console
+from lab.vm.inguest import agent
+from lab.vm.link import Link
+from lab.vm.processor import Accel, AccelKind
+
+pytestmark = pytest.mark.lab
+
+SOON = 20.0
+KERNEL = Kernel("0.0", "0.0.0", "0", "test", "none", locked=False, verified_by="nobody")
+
+
+@dataclass
+class Local:
+    """A Guest whose agent is a child of this process."""
+
+    guest: Guest
+    agent: subprocess.Popen[bytes]
+
+
+@contextmanager
+def local_guest(tmp_path: Path) -> Iterator[Local]:
+    """Start the real agent on one end of a socket pair."""
+    console = tmp_path / "console.log"
+    console.touch()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-I", agent.__file__, "--fd", str(theirs.fileno()), "n0nce"],
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+        try:
+            link = Link(Channel(ours), GuestLost)
+            hello = link.hello(deadline=time.monotonic() + SOON, within_s=SOON)
+            assert ("n0nce", os.uname().release) == (hello["nonce"], hello["release"])
+            yield Local(
+                Guest(
+                    kernel=KERNEL,
+                    accel=Accel(AccelKind.TCG, "", "", ""),
+                    nonce="n0nce",
+                    uname=hello["release"],
+                    boot_seconds=0.0,
+                    slowdown=1.0,
+                    console=Console(console),
+                    link=link,
+                ),
+                process,
+            )
+        finally:
+            ours.close()
+            assert process.wait(SOON) == 0 or process.returncode < 0
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Local]:
+    """One such guest for a test."""
+    with local_guest(tmp_path) as made:
+        yield made
+
+
+def all_of(process: Process) -> tuple[list[object], bytes, int]:
+    """Every control object, the standard output and the status of a process, to its end."""
+    controls: list[object] = []
+    output = b""
+    while True:
+        match process.receive(SOON):
+            case Control(obj):
+                controls.append(obj)
+            case Output(Stream.STDOUT, data):
+                output += data
+            case Exited(status):
+                return controls, output, status
+            case _:
+                pass
+
+
+def test_status_and_streams_come_back_apart(local: Local) -> None:
+    """A command's status, output and errors arrive whole and unmixed."""
+    done = local.guest.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=SOON)
+    assert (done.status, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
+
+
+def test_a_signal_is_told_from_a_status(local: Local) -> None:
+    """A command killed by a signal has minus that signal as its status."""
+    done = local.guest.run(["sh", "-c", "kill -SEGV $$"], timeout_s=SOON)
+    assert done.status == -signal.SIGSEGV
+
+
+def test_input_environment_and_directory_reach_the_command(local: Local, tmp_path: Path) -> None:
+    """What the caller gives is what the command gets; megabytes of input do not lock up."""
+    text = b"0123456789abcdef" * 200_000
+    done = local.guest.run(["cat"], timeout_s=SOON, input=text)
+    assert text == done.stdout
+    done = local.guest.run(
+        ["sh", "-c", 'echo "$A $PWD"'], env={"A": "b"}, cwd=str(tmp_path), timeout_s=SOON
+    )
+    assert f"b {tmp_path}\n".encode() == done.stdout
+
+
+def test_a_command_that_does_not_read_its_input_still_ends(local: Local) -> None:
+    """Input nobody reads is dropped when its reader ends."""
+    done = local.guest.run(["true"], timeout_s=SOON, input=b"x" * 1_000_000)
+    assert done.status == 0
+
+
+def test_a_command_that_does_not_exist_is_an_error_with_its_name(local: Local) -> None:
+    """What cannot be started is an error of the lab, not a status; the guest lives on."""
+    with pytest.raises(LabError, match="no-such-command"):
+        local.guest.run(["no-such-command"], timeout_s=SOON)
+    assert local.guest.run(["true"], timeout_s=SOON).status == 0
+
+
+def test_a_command_that_takes_too_long_is_killed(local: Local, tmp_path: Path) -> None:
+    """After a TimeoutError the command and what it started are dead, and its words are told."""
+    pids = tmp_path / "pids"
+    script = f"echo so far; sleep 600 & echo $! $$ > {pids}; sleep 600"
+    with pytest.raises(TimeoutError, match="so far"):
+        local.guest.run(["sh", "-c", script], timeout_s=1.0)
+    for pid in pids.read_text().split():
+        assert not _alive(int(pid))
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that waits to be fetched by init does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_control_lines_go_both_ways(local: Local) -> None:
+    """A process and the host talk in JSON lines, whatever else the process prints."""
+    code = (
+        "import json, os, socket\n"
+        "control = socket.socket(fileno=int(os.environ['LAB_CONTROL_FD']))\n"
+        "for line in control.makefile('rb'):\n"
+        "    asked = json.loads(line)\n"
+        "    print('noise', flush=True)\n"
+        "    control.sendall(json.dumps({'twice': 2 * asked['n']}).encode() + b'\\n')\n"
+        "    if asked['n'] == 3: os._exit(5)\n"
+    )
+    process = local.guest.spawn([sys.executable, "-c", code])
+    for number in (1, 2, 3):
+        process.send({"n": number})
+    assert all_of(process) == ([{"twice": 2}, {"twice": 4}, {"twice": 6}], b"noise\n" * 3, 5)
+
+
+def test_long_control_lines_arrive_whole(local: Local) -> None:
+    """A report of several megabytes is one object again on the other side."""
+    code = (
+        "import json, os, socket\n"
+        "control = socket.socket(fileno=int(os.environ['LAB_CONTROL_FD']))\n"
+        "line = control.makefile('rb').readline()\n"
+        "control.sendall(line)\n"
+    )
+    process = local.guest.spawn([sys.executable, "-c", code])
+    big = {"text": "é" * 1_500_000}
+    process.send(big)
+    assert ([big], b"", 0) == all_of(process)
+
+
+def test_two_processes_are_kept_apart(local: Local) -> None:
+    """Events of one process wait while another is listened to."""
+    first = local.guest.spawn(["sh", "-c", "echo one; exit 1"])
+    second = local.guest.spawn(["sh", "-c", "echo two; exit 2"])
+    assert all_of(second) == ([], b"two\n", 2)
+    assert all_of(first) == ([], b"one\n", 1)
+
+
+def test_a_signal_reaches_the_process(local: Local) -> None:
+    """kill(SIGTERM) ends a process that does not mind, and says how it ended."""
+    process = local.guest.spawn(["sleep", "600"])
+    process.kill(signal.SIGTERM)
+    assert all_of(process)[2] == -signal.SIGTERM
+    process.kill()  # it has ended: nothing happens
+
+
+def test_waiting_for_a_quiet_process_ends(local: Local) -> None:
+    """receive gives up when its time is over and can be asked again."""
+    process = local.guest.spawn(["sleep", "600"])
+    with pytest.raises(TimeoutError):
+        process.receive(0.05)
+    process.kill()
+    assert all_of(process)[2] == -signal.SIGKILL
+    with pytest.raises(LabError, match="has ended"):
+        process.receive(0.05)
+
+
+def test_a_control_line_that_is_no_object_loses_the_guest(local: Local) -> None:
+    """Nonsense on the control socket is never read as a verdict."""
+    process = local.guest.spawn(["sh", "-c", 'eval "echo passed >&$LAB_CONTROL_FD"; sleep 60'])
+    with pytest.raises(GuestLost, match="no JSON object: b'passed'"):
+        process.receive(SOON)
+    with pytest.raises(GuestLost, match="no JSON object"):
+        local.guest.ping()
+
+
+def test_a_tree_arrives_with_modes_links_and_long_names(local: Local, tmp_path: Path) -> None:
+    """A pushed tar is on the other side what it was on this one."""
+    name = "directory/" + "n" * 150
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        file = tarfile.TarInfo(name)
+        file.mode, file.size = 0o755, 700_000
+        archive.addfile(file, io.BytesIO(os.urandom(700_000)))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, name
+        archive.addfile(link)
+    target = tmp_path / "new" / "place"
+    local.guest.push_tree(packed.getvalue(), str(target))
+    assert (target / "link").stat().st_size == 700_000
+    assert (target / name).stat().st_mode & 0o777 == 0o755
+
+
+def test_what_is_no_tar_is_refused(local: Local, tmp_path: Path) -> None:
+    """Broken bytes are an error that says so; the next tar is taken."""
+    with pytest.raises(LabError, match="no tar"):
+        local.guest.push_tree(b"not a tar" * 1000, str(tmp_path))
+    empty = io.BytesIO()
+    tarfile.open(fileobj=empty, mode="w").close()
+    local.guest.push_tree(empty.getvalue(), str(tmp_path / "fine"))
+    assert (tmp_path / "fine").is_dir()
+
+
+def test_a_killed_agent_is_a_lost_guest(local: Local) -> None:
+    """When the agent dies, so does every conversation through it, at once and with a reason."""
+    process = local.guest.spawn(["sleep", "600"])
+    local.agent.kill()
+    with pytest.raises(GuestLost, match="the agent is gone"):
+        process.receive(SOON)
+    with pytest.raises(GuestLost, match="the agent is gone"):
+        process.kill()
+
+
+def test_an_agent_without_a_host_ends_and_takes_its_children(tmp_path: Path) -> None:
+    """A runner that is gone leaves no agent behind."""
+    with local_guest(tmp_path) as made:
+        process = made.guest.spawn(["sh", "-c", "sleep 600 & echo $! $$; wait"])
+        event = process.receive(SOON)
+        assert isinstance(event, Output)
+    assert made.agent.returncode == 0
+    for pid in event.data.split():
+        assert not _alive(int(pid))
+
+
+def test_a_stopped_agent_is_silence_with_a_time(local: Local) -> None:
+    """An agent that does not answer loses the guest after the time given, not later."""
+    local.agent.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(GuestLost, match=r"did not answer ping within 0\.2 s"):
+            local.guest.ping(timeout_s=0.2)
+    finally:
+        local.agent.send_signal(signal.SIGCONT)
