@@ -248,7 +248,8 @@ def test_what_is_no_tar_is_refused(local: Local, tmp_path: Path) -> None:
 
 def test_a_killed_agent_is_a_lost_guest(local: Local) -> None:
     """When the agent dies, so does every conversation through it, at once and with a reason."""
-    process = local.guest.spawn(["sleep", "600"])
+    # It ends with its control socket: nobody else is left to end it.
+    process = local.guest.spawn(["sh", "-c", 'eval "read line <&$LAB_CONTROL_FD"'])
     local.agent.kill()
     with pytest.raises(GuestLost, match="the agent is gone"):
         process.receive(SOON)

@@ -483,6 +483,7 @@ def main() -> None:
     """Serve the host on the guest's port, or for tests on the descriptor named by --fd."""
     if sys.argv[1:2] == ["--fd"]:
         port, cgroups, nonce = int(sys.argv[2]), None, sys.argv[3]
+        os.set_inheritable(port, False)
     else:
         stray = open_port(STRAY)
         os.dup2(stray, 1)
