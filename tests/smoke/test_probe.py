@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: MIT
+"""ioxide.probe() on any kernel: it tells the truth, in a form that travels, and leaves no trace."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import ioxide
+from ioxide import Capability, Finding, ProbeReport
+from ioxide._probe import netns, refusal
+from ioxide._probe.rawring import RawRing
+from ioxide._probe.table import EXPERIMENTS, Experiment, Facts
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def report() -> ProbeReport:
+    return ioxide.probe()
+
+
+def _open_files() -> dict[str, str]:
+    links = {}
+    for path in Path("/proc/self/fd").iterdir():
+        try:
+            links[path.name] = str(path.readlink())
+        except FileNotFoundError:
+            continue  # the listing's own
+    return links
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd="/",
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_probe_finds_out_about_every_capability(report: ProbeReport) -> None:
+    """Each capability has exactly one finding, and io_uring works where this suite runs."""
+    assert report.error is None
+    assert [e.capability for e in EXPERIMENTS] == [f.capability for f in report.findings]
+    assert sorted(Capability) == sorted(f.capability for f in report.findings)
+
+
+def test_probe_names_the_running_kernel(report: ProbeReport) -> None:
+    """The release is that of uname."""
+    assert os.uname().release == report.release
+
+
+@pytest.mark.parametrize("capability", list(Capability))
+def test_finding_is_consistent(report: ProbeReport, capability: Capability) -> None:
+    """Observed needs acceptance and evidence; what was not observed says why in a note."""
+    finding = report[capability]
+    if finding.observed:
+        assert finding.accepted is True
+        assert finding.evidence
+        assert finding.note == ""
+    else:
+        assert finding.note
+    if finding.accepted is not True:
+        assert finding.observed is not True
+    assert report.observed(capability) is (finding.observed is True)
+
+
+def test_every_supported_kernel_shows_the_floor(report: ProbeReport) -> None:
+    """What the reactor cannot do without is observed: all of it is older than 6.1."""
+    floor = [
+        Capability.PBUF_RING,
+        Capability.MULTISHOT_RECV,
+        Capability.MULTISHOT_ACCEPT,
+        Capability.SINGLE_ISSUER,
+        Capability.DEFER_TASKRUN,
+        Capability.REGISTERED_RING_FD,
+    ]
+    assert [] == [report[c] for c in floor if not report.observed(c)]
+
+
+def test_report_survives_json(report: ProbeReport) -> None:
+    """from_json reads what to_json wrote, without loss."""
+    assert report == ProbeReport.from_json(report.to_json())
+
+
+def test_report_with_error_survives_json() -> None:
+    """A report that holds only a sentence travels too."""
+    refused = ProbeReport(release="6.1.0", error="io_uring is forbidden.", findings=())
+    assert refused == ProbeReport.from_json(refused.to_json())
+    assert not refused.observed("INC")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "must be JSON"),
+        ("[]", "must be a JSON object, not list"),
+        ('{"error": null, "capabilities": {}}', "no member 'release'"),
+        ('{"release": 6, "error": null, "capabilities": {}}', "'release' of the report must be"),
+        ('{"release": "6", "error": null, "capabilities": {"FLY": {}}}', "'FLY' is no capability"),
+        ('{"release": "6", "error": null, "capabilities": {"INC": {}}}', "no member 'declared'"),
+        (
+            '{"release": "6", "error": null, "capabilities": {"INC": {"declared": null, '
+            '"accepted": 1, "observed": true, "evidence": {}, "note": ""}}}',
+            "'accepted' of the finding on INC must be bool or null, not int",
+        ),
+    ],
+)
+def test_from_json_refuses_what_is_no_report(text: str, complaint: str) -> None:
+    """A broken report is refused with a sentence that names the place."""
+    with pytest.raises(ValueError, match=complaint):
+        ProbeReport.from_json(text)
+
+
+def test_unknown_names_are_errors(report: ProbeReport) -> None:
+    """A misspelt capability is never just "not observed"."""
+    with pytest.raises(ValueError, match="FLY"):
+        report.observed("FLY")
+    with pytest.raises(KeyError, match="no finding on FLY"):
+        report["FLY"]
+
+
+def test_table_has_a_line_for_each(report: ProbeReport) -> None:
+    """The table for people names the kernel, and each capability with yes or no."""
+    lines = report.table().splitlines()
+    assert report.release in lines[0]
+    words = {True: "yes", False: "no", None: "-"}
+    rows = {line.split()[0]: line.split()[1:4] for line in lines if line.split()[:1]}
+    for finding in report.findings:
+        states = (finding.declared, finding.accepted, finding.observed)
+        assert rows[finding.capability] == [words[state] for state in states]
+
+
+def test_probe_leaves_nothing_behind() -> None:
+    """No descriptor, thread or child process outlives a probe, or changes our namespace."""
+    ioxide.probe()  # whatever is opened once and for all is open now
+    files, threads = _open_files(), set(threading.enumerate())
+    network = Path("/proc/thread-self/ns/net").readlink()
+
+    ioxide.probe()
+
+    assert files == _open_files()
+    assert threads == set(threading.enumerate())
+    assert network == Path("/proc/thread-self/ns/net").readlink()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_probe_leaves_the_callers_registered_ring_alone() -> None:
+    """A ring that the calling thread has registered is still entered by its index afterwards."""
+    from ioxide._ring._native import lib
+
+    with RawRing() as ring:
+        index = int(lib.iox_probe_ring_fd_register(ring.raw))
+        assert index >= 0
+        ioxide.probe()
+        ring.push(lib.IOX_PROBE_OP_NOP, user_data=5)
+        assert ring.enter(wait=1, fd=index, flags=lib.IOX_ENTER_REGISTERED_RING) == 1
+        assert [5] == [c.user_data for c in ring.reap()]
+        assert int(lib.iox_probe_ring_fd_unregister(ring.raw, index)) == 1
+
+
+def test_cli_prints_json_that_can_be_read() -> None:
+    """``python -m ioxide probe --json`` exits 0 and prints the report."""
+    done = _run("-m", "ioxide", "probe", "--json")
+    assert (0, "") == (done.returncode, done.stderr)
+    report = ProbeReport.from_json(done.stdout)
+    assert os.uname().release == report.release
+    assert set(Capability) == {f.capability for f in report.findings}
+
+
+def test_cli_prints_a_table() -> None:
+    """``python -m ioxide probe`` exits 0 and prints the table."""
+    done = _run("-m", "ioxide", "probe")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "MULTISHOT_RECV" in done.stdout
+
+
+def test_cli_without_command_is_wrong_usage() -> None:
+    """A missing command is usage error 2, with the commands listed."""
+    done = _run("-m", "ioxide")
+    assert done.returncode == 2
+    assert "COMMAND" in done.stderr
+
+
+# ---- refusals, for real ----
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("EPERM", ["forbidden by a seccomp filter", "seccomp profile|its profile"]),
+        ("ENOSYS", ["hidden from this process by a seccomp filter", "seccomp profile"]),
+        ("ENOMEM", ["RLIMIT_MEMLOCK", "ulimit -l"]),
+        ("EMFILE", ["no file descriptor left", "ulimit -n"]),
+        ("EBADF", ["failed with EBADF", "report"]),
+    ],
+)
+def test_refusal_is_one_sentence_and_status_1(code: str, words: list[str]) -> None:
+    """Where a filter refuses io_uring the CLI says so and what to do, without a traceback."""
+    done = _run(str(ROOT / "tests/smoke/refused_probe.py"), f"seccomp:{code}")
+    text, _, said = done.stdout.rstrip().rpartition("\n")
+    assert said == code, "the filter did not work, so the rest would prove nothing"
+    report = ProbeReport.from_json(text)
+    assert report.error is not None
+    assert report.findings == ()
+    assert done.returncode == 1
+    assert [f"ioxide: {report.error}"] == done.stderr.splitlines()
+    for alternatives in words:
+        assert any(word in report.error for word in alternatives.split("|")), report.error
+
+
+def test_memlock_too_small_is_a_sentence() -> None:
+    """Without locked memory the probe says so, on every kernel that wants it for rings."""
+    done = _run(str(ROOT / "tests/smoke/refused_probe.py"), "memlock")
+    text, _, said = done.stdout.rstrip().rpartition("\n")
+    report = ProbeReport.from_json(text)
+    # Kernels between 5.12 and 6.13 or so charge rings to the memory cgroup instead, and let it be.
+    if said == "ENOMEM":
+        assert done.returncode == 1
+        assert [f"ioxide: {report.error}"] == done.stderr.splitlines()
+        assert "RLIMIT_MEMLOCK) is 0 KiB" in (report.error or "")
+    else:
+        assert (0, None, "ok") == (done.returncode, report.error, said)
+
+
+@pytest.mark.parametrize(
+    ("setting", "privileged", "filtered", "words"),
+    [
+        ("2", True, False, "kernel.io_uring_disabled=2"),
+        ("1", False, False, "kernel.io_uring_disabled=1"),
+        ("1", True, True, "seccomp"),
+        ("0", True, False, "security module"),
+        (None, False, True, "seccomp"),
+    ],
+)
+def test_forbidden_names_the_obstacle(
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str | None,
+    privileged: bool,
+    filtered: bool,
+    words: str,
+) -> None:
+    """EPERM is put down to the sysctl, the filter or a security module, as the machine is set."""
+    values = {"io_uring_disabled": setting, "io_uring_group": "-1"}
+    monkeypatch.setattr(refusal, "_sysctl", values.get)
+    monkeypatch.setattr(refusal, "_privileged", lambda: privileged)
+    monkeypatch.setattr(refusal, "_seccomp_filtered", lambda: filtered)
+    sentence = refusal.explain(OSError(errno.EPERM, "not permitted"))
+    assert words in sentence
+    assert sentence.endswith(".")
+
+
+# ---- experiments that cannot be made ----
+
+
+def test_experiment_that_cannot_be_made_is_not_tried() -> None:
+    """Lack of memory or descriptors is no answer about the kernel: observed is None, with why."""
+
+    def fail() -> ioxide._probe.outcome.Outcome:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    finding = Experiment(Capability.INC, fail).run(Facts(features=0, opcodes=frozenset()))
+    assert finding == Finding(
+        capability=Capability.INC,
+        declared=None,
+        accepted=None,
+        observed=None,
+        evidence={"error": "EMFILE"},
+        note="could not be tried: Too many open files (EMFILE)",
+    )
+
+
+def test_unknown_setup_flag_is_not_accepted() -> None:
+    """A set-up flag that no kernel knows is refused with EINVAL, and so would a new one be."""
+    from ioxide._probe.outcome import open_ring
+
+    assert (None, -errno.EINVAL) == open_ring(1 << 31)
+
+
+def test_unknown_opcode_is_not_supported() -> None:
+    """An opcode that no kernel knows is neither listed nor run."""
+    with RawRing() as ring:
+        assert not ring.has_opcode(250)
+        ring.push(250)
+        assert [-errno.EINVAL] == [c.res for c in ring.collect(1)]
+
+
+def test_netstat_counts_in_the_threads_own_namespace() -> None:
+    """The NAPI counter exists on this kernel, so that "did not grow" means something."""
+    assert netns.netstat("BusyPollRxPackets") >= 0
+    with pytest.raises(KeyError):
+        netns.netstat("NoSuchCounter")
