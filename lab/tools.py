@@ -12,14 +12,18 @@ from pathlib import Path
 from lab.errors import LabError, MissingTool
 
 PACKAGES: Mapping[str, str] = {
+    "apt-cache": "apt",
+    "apt-config": "apt",
     "apt-get": "apt",
     "busybox": "busybox-static",
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
     "kmod": "kmod",
+    "ldconfig": "libc-bin",
     "ldd": "libc-bin",
     "lz4": "lz4",
     "mkfs.erofs": "erofs-utils",
+    "modprobe": "kmod",
     "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
     "xz": "xz-utils",

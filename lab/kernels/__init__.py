@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
+from .choice import known, obtain, resolve
 from .model import Kernel, KernelFiles
-from .resolve import known, obtain, resolve
 
 __all__ = ["Kernel", "KernelFiles", "known", "obtain", "resolve"]

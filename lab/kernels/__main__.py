@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from lab.errors import LabError
 
 from . import known, lock, obtain, resolve
-from .resolve import locked_now
+from .choice import locked_now
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

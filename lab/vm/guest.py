@@ -23,6 +23,7 @@ from .inguest.agent import CHUNK, SPIN, spin, to_text
 from .initramfs import build_initramfs, build_modules_image
 from .link import ANSWER_S, Inbox, Link
 from .machine import Machine, started
+from .monitor import describe
 from .processor import Accel, AccelKind
 
 NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
@@ -229,7 +230,8 @@ def boot(
     """Boot a guest; it is gone when the block is left, however it is left.
 
     Its console, stray output and QEMU's words stay in `results` (console.log, stray.log, qemu.log;
-    console-2.log and so on for the next guest of one run). `timeout_s` is the time to the agent's
+    console-2.log and so on for the next guest of one run; console-state.txt tells where the
+    processors of a silent one stood). `timeout_s` is the time to the agent's
     first word, by default 30 s with KVM and 120 s without. Call it from a thread that lives as
     long as the guest: QEMU dies with the thread that started it (PR_SET_PDEATHSIG).
 
@@ -292,5 +294,9 @@ def _lost(machine: Machine, cause: str) -> GuestLost:
     ended = machine.qemu.ended(timeout_s=1.0)
     # A complaint on the console of a guest that still runs is not what it was lost to.
     reason = (machine.console.reason() or machine.qemu.how_it_ended()) if ended else ""
+    if not ended:
+        # It hangs or lies: keep where its processors stand, nobody can ask them later.
+        state = machine.console.path.with_name(machine.console.path.stem + "-state.txt")
+        state.write_text(describe(machine.monitor))
     sentence = f"the guest died: {reason} ({cause})" if reason else cause
     return GuestLost(sentence, console_tail=machine.console.tail())

@@ -131,6 +131,7 @@ def _is_skipped_file(directory: Path, name: str) -> bool:
 
 
 def _build(image: Path, work: Path) -> None:
+    tools.find("mkfs.erofs")  # before seconds of work, not after
     tree = Tree(work)
     for name in _EMPTY:
         tree.directory(f"/{name}")

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""The Debian source when nothing answers, and when a tool is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab import tools
+from lab.errors import KernelUnavailable, MissingTool, UsageError
+from lab.kernels import choice, obtain, resolve
+from lab.kernels.catalogue import Series, catalogue
+from lab.kernels.debian import _files, _upstream
+from lab.kernels.model import KernelFiles, Release, RemoteFile
+from lab.kernels.source import FileGone
+from lab.vm import build_rootfs, choose_accel, qemu
+
+pytestmark = pytest.mark.lab
+
+NOBODY = "http://127.0.0.1:9/debian"
+"""The discard port: nothing listens there."""
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
+
+
+def test_an_unreachable_mirror_is_told_with_what_is_cached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No mirror and an empty cache: code 3, what was tried, what is cached, a way out."""
+    monkeypatch.setenv("LAB_DEBIAN_MIRROR", NOBODY)
+    with pytest.raises(KernelUnavailable) as caught:
+        obtain(resolve("6.12"))
+    sentence = str(caught.value)
+    assert caught.value.exit_code == 3
+    assert NOBODY in sentence
+    assert "in the cache: nothing" in sentence
+    assert "LAB_DEBIAN_MIRROR" in sentence
+
+
+def test_the_command_line_gives_the_error_its_code() -> None:
+    """python -m lab.kernels: 2 for an unknown name, a sentence and no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lab.kernels", "fetch", "9.99"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("lab: unknown kernel '9.99' (known are 6.1, 6.12")
+
+
+def test_a_file_that_has_left_the_pool_is_replaced_and_said_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """The newest of the series comes instead, unlocked, with a warning."""
+    locked = resolve("6.12")
+    newer = replace(locked, upstream="6.12.999", release="6.12.999+deb13-cloud-amd64", locked=False)
+
+    class Moved:
+        """A source that only has a newer release."""
+
+        name = "debian"
+
+        def offers(self, series: Series) -> tuple[Release, ...]:
+            assert series.name == "6.12"
+            return (Release(newer, "trixie", (RemoteFile("new", 1, "0" * 64),)),)
+
+        def download(self, file: RemoteFile, into: Path) -> None:
+            raise FileGone(f"404 {file.name} {into}")
+
+        def unpack(self, packages: Sequence[Path], release: str, tree: Path) -> None:
+            raise AssertionError((packages, release, tree))
+
+    def files_of(release: Release, source: Moved, **_: object) -> KernelFiles:
+        if release.kernel.locked:
+            source.download(release.files[0], tmp_path)
+        return KernelFiles(release.kernel, tmp_path, tmp_path, tmp_path, tmp_path)
+
+    monkeypatch.setitem(choice.SOURCES, "debian", Moved())
+    monkeypatch.setattr("lab.kernels.store.files_of", files_of)
+    files = obtain(locked)
+    assert files.kernel == newer
+    assert "not the locked release" in caplog.text
+    assert "not the locked release" in str(files.kernel)
+
+
+def test_updating_an_unknown_series_is_a_usage_error() -> None:
+    """`update 5.4` names the series there are, and writes nothing."""
+    with pytest.raises(UsageError, match=r"unknown series 5\.4"):
+        choice.locked_now(["5.4"])
+
+
+@pytest.mark.parametrize(
+    ("version", "upstream"),
+    [
+        ("6.12.107-1", "6.12.107"),
+        ("6.12.94-1~bpo12+1", "6.12.94"),
+        ("6.1.176-1", "6.1.176"),
+        ("7.3~rc4-1~exp1", "7.3"),
+    ],
+)
+def test_the_upstream_version_is_read_from_the_package_version(version: str, upstream: str) -> None:
+    """Debian's revision and backport suffix are no part of the kernel's version."""
+    assert _upstream(version) == upstream
+
+
+def test_a_metapackage_is_replaced_by_the_three_that_hold_the_files() -> None:
+    """From 6.19 on linux-image-RELEASE is empty: base, binary and modules are fetched."""
+
+    def fields(name: str) -> dict[str, str]:
+        return {"Package": name, "Filename": f"pool/{name}.deb", "Size": "5", "SHA256": "0" * 64}
+
+    names = [f"linux-{part}-7.3.4" for part in ("image", "base", "binary", "modules")]
+    packages = {name: fields(name) for name in names}
+    image = packages["linux-image-7.3.4"]
+    assert [file.name for file in _files(packages, image, "7.3.4")] == [
+        "linux-base-7.3.4.deb",
+        "linux-binary-7.3.4.deb",
+        "linux-modules-7.3.4.deb",
+    ]
+    assert [file.name for file in _files({image["Package"]: image}, image, "7.3.4")] == [
+        "linux-image-7.3.4.deb"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("program", "package"), sorted(tools.PACKAGES.items()), ids=sorted(tools.PACKAGES)
+)
+def test_a_missing_program_is_one_sentence_with_its_package(
+    monkeypatch: pytest.MonkeyPatch, program: str, package: str
+) -> None:
+    """What is not installed is told with the package to install."""
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MissingTool) as caught:
+        tools.find(program)
+    assert str(caught.value) == (
+        f"the program {program} is not installed; it comes in the package {package}"
+        f" (apt-get install {package})"
+    )
+
+
+def test_no_guest_boots_without_the_programs_it_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A PATH without QEMU and mkfs.erofs ends in those sentences, before anything is started."""
+    monkeypatch.setenv("LAB_ACCEL", "tcg")
+    monkeypatch.setattr(tools, "_SYSTEM_DIRECTORIES", "/nonexistent")
+    few = tmp_path / "bin"
+    few.mkdir()
+    for program in ("busybox", "kmod"):
+        (few / program).symlink_to(tools.find(program))
+    monkeypatch.setenv("PATH", str(few))
+    files = KernelFiles(resolve("6.12"), few, few, few, few)
+    qemu.version.cache_clear()
+    with pytest.raises(MissingTool, match="qemu-system-x86"):
+        choose_accel(files)
+    with pytest.raises(MissingTool, match="the package erofs-utils"):
+        build_rootfs()
+
+
+def test_the_catalogue_names_only_sources_there_are() -> None:
+    """Every series can be asked for."""
+    assert {row.source for row in catalogue()} <= set(choice.SOURCES)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""kernels.lock and the catalogue: what they say is booted, and nonsense in them is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.errors import LabError, UsageError
+from lab.kernels import Kernel, known, lock, resolve
+from lab.kernels.catalogue import catalogue
+from lab.kernels.model import Release, RemoteFile, version_key
+
+pytestmark = pytest.mark.lab
+
+word = st.text("abcdefghijklmnopqrstuvwxyz0123456789.+~-", min_size=1, max_size=20)
+releases = st.builds(
+    Release,
+    kernel=st.builds(
+        Kernel,
+        series=word,
+        upstream=st.from_regex(r"\A[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\Z"),
+        package=word,
+        release=word,
+        source=st.just("debian"),
+        locked=st.just(True),
+        verified_by=word,
+    ),
+    suite=word,
+    files=st.lists(
+        st.builds(
+            RemoteFile,
+            path=word.filter(lambda path: path != ".."),
+            size=st.integers(1, 2**40),
+            sha256=st.from_regex(r"\A[0-9a-f]{64}\Z"),
+        ),
+        min_size=1,
+        max_size=3,
+    ).map(tuple),
+)
+
+ENTRY = """\
+[[kernel]]
+series = "6.12"
+upstream = "6.12.107"
+package = "6.12.107-1"
+release = "6.12.107-cloud"
+source = "debian"
+suite = "trixie"
+verified_by = "a key"
+[[kernel.file]]
+path = "pool/linux.deb"
+size = 10
+sha256 = "{digits}"
+""".format(digits="0" * 64)
+
+
+@given(several=st.lists(releases, max_size=4, unique_by=lambda release: release.kernel.release))
+def test_a_lock_file_reads_back_as_it_was_written(
+    several: list[Release], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever `update` writes, `read` understands, newest first."""
+    path = tmp_path_factory.mktemp("lock") / "kernels.lock"
+    path.write_text(lock.render(several))
+    read = lock.read(path)
+    assert sorted(read, key=repr) == sorted(several, key=repr)
+    upstreams = [version_key(release.kernel.upstream) for release in read]
+    assert upstreams == sorted(upstreams, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "complaint"),
+    [
+        ("size = 10", "size = 0", "pool/linux.deb has size 0, expected a positive number"),
+        ("size = 10", "size = '10'", "has size '10'"),
+        ("size = 10", "siz = 10", "has size None"),
+        ("0" * 64, "0" * 63, "expected 64 hexadecimal digits"),
+        ("0" * 64, "G" * 64, "expected 64 hexadecimal digits"),
+        ('"pool/linux.deb"', '"/pool/linux.deb"', "is not a relative path"),
+        ('"pool/linux.deb"', '"pool/../../linux.deb"', "is not a relative path"),
+        ('upstream = "6.12.107"', "upstream = 6", "upstream is 6, expected a text"),
+        ('series = "6.12"\n', "", "series is None, expected a text"),
+        (ENTRY, ENTRY + ENTRY, "names 6.12.107-cloud more than once"),
+        (ENTRY, ENTRY.partition("[[kernel.file]]")[0], "no file is named"),
+        ("[[kernel]]", "[[kernel]", "is not TOML"),
+    ],
+)
+def test_a_wrong_lock_is_refused_by_name(
+    tmp_path: Path, right: str, wrong: str, complaint: str
+) -> None:
+    """A lock that cannot be meant is an error with entry and value, never a guess."""
+    path = tmp_path / "kernels.lock"
+    path.write_text(ENTRY)
+    assert [r.kernel.release for r in lock.read(path)] == ["6.12.107-cloud"]
+    path.write_text(ENTRY.replace(right, wrong))
+    with pytest.raises(LabError, match=r"kernels\.lock") as caught:
+        lock.read(path)
+    assert complaint in str(caught.value)
+
+
+def test_every_locked_kernel_belongs_to_a_series_of_the_catalogue() -> None:
+    """The two data files agree: each locked release fits its series' own package pattern."""
+    rows = {row.name: row for row in catalogue()}
+    locked = lock.read()
+    assert "6.12" in {release.kernel.series for release in locked}
+    for release in locked:
+        row = rows[release.kernel.series]
+        match = row.package.match(f"linux-image-{release.kernel.release}")
+        assert match is not None
+        assert match["release"] == release.kernel.release
+
+
+def test_a_kernel_is_found_by_each_of_its_names() -> None:
+    """Series, upstream version, package version and uname -r all lead to the same kernel."""
+    newest = next(kernel for kernel in known() if kernel.series == "6.12")
+    names = ("6.12", "v6.12", newest.upstream, newest.package, newest.release)
+    assert {resolve(name) for name in names} == {newest}
+    assert resolve("newest") == known()[0]
+
+
+def test_an_unknown_kernel_is_a_usage_error_that_lists_the_known() -> None:
+    """KERNEL=9.99 ends with code 2 and names what there is."""
+    with pytest.raises(UsageError, match=r"unknown kernel '9\.99'") as caught:
+        resolve("9.99")
+    assert caught.value.exit_code == 2
+    assert all(row.name in str(caught.value) for row in catalogue())
+    assert all(kernel.release in str(caught.value) for kernel in known())
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[series.'1.0']\nwhy = ''\nsource = ''\nsuite = ''\npackage = '('", "not a kernel"),
+        ("[series.'1.0']\nwhy = ''\nsource = ''\nsuite = ''\npackage = 'x'", "no group 'release'"),
+        ("[series.'1.0']\nwhy = ''", "not a kernel catalogue"),
+        ("series = 1", "not a kernel catalogue"),
+        ("=", "not a kernel catalogue"),
+    ],
+)
+def test_a_wrong_catalogue_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    """A catalogue that cannot be meant is an error that names the file."""
+    path = tmp_path / "kernels.toml"
+    path.write_text(text)
+    with pytest.raises(LabError, match=complaint):
+        catalogue(path)
+
+
+def test_versions_sort_as_numbers() -> None:
+    """6.12.9 is older than 6.12.107."""
+    versions = ["6.12.107", "6.12.9", "7.0.1", "6.2"]
+    assert sorted(versions, key=version_key) == ["6.2", "6.12.9", "6.12.107", "7.0.1"]
