@@ -25,6 +25,7 @@ __all__ = ["napi"]
 _CHILD_TIMEOUT_S = 60.0
 
 _COUNTER = "BusyPollRxPackets"
+_CHILD = "ioxide._probe.napi_child"
 
 
 def napi() -> Outcome:
@@ -61,7 +62,7 @@ def _ask_child() -> tuple[bool | None, dict[str, object], str]:
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "ioxide._probe.napi_child"],
+            [sys.executable, "-P", "-m", _CHILD],  # -P: never from the current directory
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_CHILD_TIMEOUT_S,
@@ -71,11 +72,12 @@ def _ask_child() -> tuple[bool | None, dict[str, object], str]:
     except subprocess.TimeoutExpired:
         return None, {}, f"the child with the veth pair took more than {_CHILD_TIMEOUT_S:.0f} s"
     try:
-        answer = json.loads(done.stdout)
+        # The last line: a sitecustomize of this installation may print, too.
+        answer = json.loads(done.stdout.splitlines()[-1])
         if "refused" in answer:
             return None, {"child": answer["refused"]}, f"needs a veth pair: {answer['refused']}"
         evidence = dict(answer["evidence"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError):
         words = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
         why = f"the child with the veth pair ended with {done.returncode}, saying {words[-1]!r}"
         return None, {"child_status": done.returncode}, why

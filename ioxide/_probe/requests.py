@@ -120,22 +120,26 @@ def min_wait() -> Outcome:
     if ring is None:
         ring = RawRing()  # before 6.1; the question is about the wait, not about the ring
     with ring:
-        ring.push(lib.IOX_PROBE_OP_NOP)
-        result = ring.enter(wait=8, timeout_ms=_FULL_WAIT_MS, min_wait_us=_MIN_WAIT_US)
-        elapsed_us = ring.last_us
+        for _ in range(3):  # a signal ends a wait early, a busy machine late
+            ring.push(lib.IOX_PROBE_OP_NOP)
+            result = ring.enter(wait=8, timeout_ms=_FULL_WAIT_MS, min_wait_us=_MIN_WAIT_US)
+            elapsed_us = ring.last_us
+            ready = len(ring.reap())
+            early = _MIN_WAIT_US <= elapsed_us < _FULL_WAIT_MS * 1000 // 2
+            if early or result != 1:
+                break
         evidence: dict[str, object] = {
             "elapsed_us": elapsed_us,
             "min_wait_us": _MIN_WAIT_US,
             "timeout_us": _FULL_WAIT_MS * 1000,
             "result": result,
             "waited_for": 8,
-            "ready": ring.ready,
+            "ready": ready,
             "defer_taskrun": refusal == 0,
         }
         if -result in REFUSALS:
             return refused(result, "a minimum wait", **evidence)
-        early = _MIN_WAIT_US <= elapsed_us < _FULL_WAIT_MS * 1000 // 2
-        seen = result == 1 and ring.ready == 1 and early
+        seen = result == 1 and ready == 1 and early
         # A kernel before 6.12 refuses (EINVAL): the field was padding that had to be zero.
         return verdict(seen, evidence, f"the wait took {elapsed_us} us, not the minimum")
 
