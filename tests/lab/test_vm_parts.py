@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: MIT
+"""The small parts of a guest: archive, console, devices, accelerator, root image."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.errors import UsageError
+from lab.kernels import Kernel, KernelFiles
+from lab.vm import AccelKind, choose_accel, qemu
+from lab.vm.accel import FIRST_LINE_S
+from lab.vm.console import Console
+from lab.vm.cpio import Cpio
+from lab.vm.devices import Disk, FilePort, SerialConsole
+from lab.vm.processor import Accel, processor_arguments
+from lab.vm.tree import Tree, shared_libraries
+
+pytestmark = pytest.mark.lab
+
+KERNEL = Kernel("9.9", "9.9.1", "9.9.1-1", "9.9.1-test", "fake", locked=True, verified_by="us")
+
+
+@given(
+    files=st.dictionaries(
+        st.from_regex(r"\A[a-z]{1,12}\Z"), st.binary(max_size=300), min_size=1, max_size=5
+    )
+)
+def test_busybox_unpacks_what_we_pack(
+    files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The archive of an initramfs holds the files byte for byte."""
+    archive = Cpio()
+    archive.directory("d")
+    for name, data in files.items():
+        archive.file(f"d/{name}", data, 0o640)
+    archive.symlink("link", "d")
+    packed = archive.finish()
+    directory = tmp_path_factory.mktemp("cpio")
+    subprocess.run(
+        ["busybox", "cpio", "-i"], input=packed, cwd=directory, check=True, capture_output=True
+    )
+    assert {path.name: path.read_bytes() for path in (directory / "d").iterdir()} == files
+    assert (directory / "link").readlink() == Path("d")
+    assert all(path.stat().st_mode & 0o777 == 0o640 for path in (directory / "d").iterdir())
+
+
+def test_the_same_archive_twice_is_the_same_bytes() -> None:
+    """No clock and no inode number is in it, so the cache finds it again."""
+
+    def made() -> bytes:
+        archive = Cpio()
+        archive.character_device("console", 5, 1)
+        archive.file("a", b"b")
+        return archive.finish()
+
+    assert made() == made()
+
+
+PANIC = """\
+[    0.1] start\r
+lab: init reached\r
+[    5.1] BUG: kernel NULL pointer dereference, address: 0000000000000008\r
+[    5.2] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\r
+[    5.3] Kernel panic - not syncing: Fatal exception\r
+[    5.4] Kernel Off"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            PANIC,
+            "BUG: kernel NULL pointer dereference, address: 0000000000000008;"
+            " Kernel panic - not syncing: Fatal exception",
+        ),
+        (
+            "x\n[ 1.0] Kernel panic - not syncing: sysrq triggered crash\n",
+            "Kernel panic - not syncing: sysrq triggered crash",
+        ),
+        (
+            "lab: init: the disk /dev/vda did not appear within 10 s\nreboot\n",
+            "lab: init: the disk /dev/vda did not appear within 10 s",
+        ),
+        ("[1.0] Oops: int3: 0000\n", "Oops: int3: 0000 (QEMU before 10 can cause this under"),
+        ("lab: the agent ended with status 1\n", "lab: the agent ended with status 1"),
+        ("all is well\nlab: init reached\n", ""),
+    ],
+)
+def test_the_reason_of_a_death_is_read_from_the_console(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    """The line that tells most is the one that is told."""
+    console = Console(tmp_path / "console.log")
+    console.path.write_text(text)
+    assert console.reason().startswith(reason)
+    assert bool(console.reason()) == bool(reason)
+
+
+def test_the_log_is_complete_lines_and_the_tail_is_everything(tmp_path: Path) -> None:
+    """A line still being written is no evidence yet, but is shown to a person."""
+    console = Console(tmp_path / "console.log")
+    assert (console.read(), console.tail(), console.reason()) == (b"", "", "")
+    console.path.write_bytes(PANIC.encode().replace(b"start", b"st\x1b[2Jart\xff"))
+    assert console.read().endswith(b"Fatal exception\n")
+    assert b"\r" not in console.read()
+    assert console.read(console.size()) == b""
+    assert console.tail(2).splitlines()[1] == "[    5.4] Kernel Off"
+    assert "\x1b" not in console.tail()
+
+
+def test_a_comma_in_a_path_is_no_option() -> None:
+    """QEMU's options are cut at commas; ours in paths are doubled."""
+    path = Path("/tmp/a,b")
+    for device in (Disk("root", path), FilePort("x.y", path), SerialConsole(path)):
+        assert "/tmp/a,,b" in " ".join(device.arguments())
+
+
+@pytest.mark.parametrize(
+    ("version", "cpus", "expected"),
+    [((7, 2, 22), 1, "tcg"), ((7, 2, 22), 2, "tcg,thread=single"), ((10, 0, 2), 2, "tcg")],
+)
+def test_an_old_qemu_emulates_two_processors_in_one_thread(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], cpus: int, expected: str
+) -> None:
+    """Multi-threaded TCG of QEMU 7.2 kills kernels that patch themselves."""
+    monkeypatch.setattr("lab.vm.processor.version", lambda: version)
+    accel = Accel(AccelKind.TCG, "max", "q35", "")
+    assert dict(zip(*[iter(processor_arguments(accel, cpus=cpus))] * 2, strict=True)) == {
+        "-machine": "q35",
+        "-accel": expected,
+        "-cpu": "max",
+        "-smp": str(cpus),
+    }
+
+
+@pytest.mark.parametrize(("version", "cpu"), [((7, 2, 0), "max,-cx16"), ((10, 0, 0), "max")])
+def test_an_old_qemu_emulates_no_cmpxchg16b(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: tuple[int, int, int], cpu: str
+) -> None:
+    """QEMU 7.2 corrupts flags on it; QEMU 10 does not. LAB_ACCEL is named as the reason."""
+    monkeypatch.setattr(qemu, "version", lambda: version)
+    monkeypatch.setenv("LAB_ACCEL", "tcg")
+    files = KernelFiles(KERNEL, *[tmp_path] * 4)
+    assert choose_accel(files) == Accel(AccelKind.TCG, cpu, "q35", "LAB_ACCEL=tcg")
+
+
+def test_an_accelerator_there_is_not_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """LAB_ACCEL=hvf is refused with the choices."""
+    monkeypatch.setenv("LAB_ACCEL", "hvf")
+    with pytest.raises(UsageError, match="LAB_ACCEL is 'hvf'") as caught:
+        choose_accel(KernelFiles(KERNEL, *[tmp_path] * 4))
+    assert "auto, kvm, tcg" in str(caught.value)
+
+
+@pytest.fixture
+def fake_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program that plays QEMU: it notes each start and does what the file `script` says."""
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LAB_ACCEL", raising=False)
+    bin_directory = tmp_path / "bin"
+    bin_directory.mkdir()
+    program = bin_directory / qemu.PROGRAM
+    program.write_text(
+        f"""#!/bin/sh
+[ "$1" = --version ] && {{ echo "QEMU emulator version 10.0.2"; exit; }}
+echo "$@" >>{tmp_path}/starts
+for word; do case $word in file,id=console,path=*) console=${{word#*path=}} ;; esac; done
+. {tmp_path}/script
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_directory}:{os.environ['PATH']}")
+    monkeypatch.setattr("lab.vm.accel._kvm_is_out_of_reach", lambda: "")
+    monkeypatch.setattr("lab.vm.accel.build_initramfs", lambda files: files.config)
+    monkeypatch.setattr("lab.vm.accel.FIRST_LINE_S", 0.5)
+    qemu.version.cache_clear()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "reason"),
+    [
+        ('echo "lab: init reached" >"$console"; exec sleep 60', "kvm", "reached its init"),
+        ('echo "lab: init reached" >"$console"', "kvm", "reached its init"),
+        ("echo boom >&2; kill -ABRT $$", "tcg", "QEMU ended by SIGABRT: boom"),
+        ("exit 1", "tcg", "QEMU ended with status 1"),
+        ("exit 0", "tcg", "QEMU ended"),
+        ("exec sleep 60", "tcg", "shows no life within 0.5 s"),
+    ],
+)
+def test_kvm_counts_only_when_this_kernel_reached_its_init(
+    fake_qemu: Path, script: str, kind: str, reason: str
+) -> None:
+    """A KVM that opens but does not boot the kernel is not used; the verdict is asked for once."""
+    (fake_qemu / "script").write_text(script)
+    files = KernelFiles(KERNEL, *[fake_qemu / "kernel" / name for name in "abcd"])
+    accel = choose_accel(files, results=fake_qemu / "results")
+    assert accel.kind == kind
+    assert reason in accel.reason
+    assert choose_accel(files) == accel
+    assert len((fake_qemu / "starts").read_text().splitlines()) == 1
+    (verdict,) = (fake_qemu / "cache/accel").iterdir()
+    assert json.loads(verdict.read_text())["kernel"] == "kernel"
+    qemu.version.cache_clear()
+
+
+def test_the_first_line_has_the_five_seconds_of_the_contract() -> None:
+    """KVM is slow enough to be useless when the first line takes longer."""
+    assert FIRST_LINE_S == 5.0
+
+
+def test_a_missing_kvm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No /dev/kvm, and one that may not be opened, are told apart."""
+    from lab.vm.accel import _kvm_is_out_of_reach
+
+    def refuse(error: OSError) -> None:
+        def opening(*_: object) -> int:
+            raise error
+
+        monkeypatch.setattr("lab.vm.accel.os.open", opening)
+
+    refuse(FileNotFoundError(2, "No such file or directory"))
+    assert _kvm_is_out_of_reach() == "no /dev/kvm"
+    refuse(PermissionError(13, "Permission denied"))
+    assert _kvm_is_out_of_reach() == "/dev/kvm does not open: Permission denied"
+
+
+def test_a_tree_has_the_links_of_the_host(tmp_path: Path) -> None:
+    """What is reached through links on the host is reached through the same links there."""
+    host = tmp_path / "host"
+    (host / "usr/lib").mkdir(parents=True)
+    (host / "lib").symlink_to("usr/lib")
+    (host / "usr/lib/real-1.0").write_text("x")
+    (host / "usr/lib/name").symlink_to("real-1.0")
+    work = tmp_path / "work"
+    work.mkdir()
+    tree = Tree(work)
+    tree.add(host / "lib/name")
+    inside = work / host.relative_to("/")
+    assert (inside / "lib").readlink() == Path("usr/lib")
+    assert (inside / "usr/lib/name").readlink() == Path("real-1.0")
+    assert (inside / "usr/lib/real-1.0").read_text() == "x"
+
+
+def test_the_libraries_of_python_are_found() -> None:
+    """The interpreter's closure holds the C library and the loader; what is not there is left
+    out."""
+    found = shared_libraries([Path(sys.executable)], by_name=("libnonsense.so.9",))
+    names = {path.name for path in found}
+    assert "libc.so.6" in names
+    assert any(name.startswith("ld-linux") for name in names)
+    assert all(path.exists() for path in found)
