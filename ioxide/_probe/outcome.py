@@ -72,12 +72,13 @@ def open_ring(flags: int, **more: int) -> tuple[RawRing | None, int]:
         raise
 
 
-def refused(result: int, what: str, **evidence: object) -> Outcome:
+def refused(result: int, what: str, /, **evidence: object) -> Outcome:
+    """Not accepted, hence not observed; ``result`` is the kernel's negative errno."""
     name = errno.errorcode.get(-result, str(result))
     return Outcome(
         accepted=False,
         observed=False,
-        evidence={"result": result, **evidence},
+        evidence={**evidence, "result": result},
         note=f"the kernel refused {what} with {name}",
     )
 

@@ -9,6 +9,7 @@ experiment shows by never writing one.
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from ioxide._ring._native import lib
 class _Lib:
     """The native library with some constants changed."""
 
-    def __init__(self, **changed: int) -> None:
+    def __init__(self, **changed: object) -> None:
         self._changed = changed
 
     def __getattr__(self, name: str) -> object:
@@ -69,6 +70,66 @@ def test_request_without_effect_is_not_observed(
     outcome = experiment()
     assert outcome.observed is False
     assert outcome.note
+
+
+@pytest.mark.parametrize(
+    ("experiment", "changed"),
+    [
+        (receiving.bundle, {"IOX_RECVSEND_BUNDLE": 1 << 15}),
+        (receiving.inc, {"IOX_PBUF_RING_INC": 1 << 15}),
+        (receiving.multishot_recv, {"IOX_RECV_MULTISHOT": 1 << 15}),
+        (requests.multishot_accept, {"IOX_ACCEPT_MULTISHOT": 1 << 15}),
+        (requests.multishot_timeout, {"IOX_TIMEOUT_MULTISHOT": 1 << 31}),
+        (requests.send_zc, {"IOX_PROBE_OP_SEND_ZC": 250}),
+        (requests.msg_ring, {"IOX_PROBE_OP_MSG_RING": 250}),
+        (requests.msg_ring_cqe_flags, {"IOX_PROBE_MSG_RING_FLAGS_PASS": 1 << 31}),
+        (rings.single_issuer, {"IOX_SETUP_SINGLE_ISSUER": 1 << 31}),
+        (rings.defer_taskrun, {"IOX_SETUP_DEFER_TASKRUN": 1 << 31}),
+        (rings.no_sqarray, {"IOX_SETUP_NO_SQARRAY": 1 << 31}),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_request_that_the_kernel_does_not_know_is_not_accepted(
+    monkeypatch: pytest.MonkeyPatch, experiment: Callable[[], Outcome], changed: dict[str, int]
+) -> None:
+    """Flags and opcodes from no kernel stand for new ones on an old kernel: refused with EINVAL."""
+    monkeypatch.setattr(sys.modules[experiment.__module__], "lib", _Lib(**changed))
+    outcome = experiment()
+    assert (False, False) == (outcome.accepted, outcome.observed)
+    assert -errno.EINVAL == outcome.evidence["result"]
+    assert outcome.note.startswith("the kernel refused ")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "function"),
+    [
+        (napi.napi, "iox_probe_napi"),
+        (rings.registered_ring_fd, "iox_probe_ring_fd_register"),
+    ],
+    ids=["napi", "registered_ring_fd"],
+)
+def test_register_opcode_that_is_refused_is_not_accepted(
+    monkeypatch: pytest.MonkeyPatch, experiment: Callable[[], Outcome], function: str
+) -> None:
+    """io_uring_register(2) with an opcode that the kernel does not know is EINVAL, too."""
+    module = sys.modules[experiment.__module__]
+    monkeypatch.setattr(module, "lib", _Lib(**{function: lambda *_: -errno.EINVAL}))
+    outcome = experiment()
+    assert (False, False) == (outcome.accepted, outcome.observed)
+    assert -errno.EINVAL == outcome.evidence["result"]
+
+
+def test_minimum_wait_that_is_refused_is_not_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 6.12 the field had to be zero: the wait is refused, the request before it is not."""
+    enter = RawRing.enter
+
+    def old_enter(ring: RawRing, *, min_wait_us: int = 0, **how: int) -> int:
+        return -errno.EINVAL if min_wait_us else enter(ring, **how)
+
+    monkeypatch.setattr(RawRing, "enter", old_enter)
+    outcome = requests.min_wait()
+    assert (False, False) == (outcome.accepted, outcome.observed)
+    assert -errno.EINVAL == outcome.evidence["result"]
 
 
 @pytest.mark.needs("MIN_WAIT")
