@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
@@ -77,6 +78,14 @@ def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
         return _say(
             conclude(Tally({}, usage=sentence) if usage else Tally({}, problems=[sentence]))
         )
+    except Exception as error:
+        # pytest raises here what it could not put into a report while it shut down. Whatever was
+        # concluded before, a run whose end went wrong is not green.
+        traceback.print_exc()
+        before = witness.conclusion
+        if before is None or before.code in (ExitCode.PROVED, ExitCode.NOT_PROVED):
+            before = conclude(Tally({}, problems=[f"pytest did not end in good order: {error}"]))
+        return _say(before)
     if witness.conclusion is not None:
         return witness.conclusion
     if status == pytest.ExitCode.USAGE_ERROR:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Did the kernel complain while this test ran?
 
-The two lists are data files next to this module, and `dmesg_cases/` holds, for each pattern, a log
-that must be found and, for the near misses, logs that must not.
+The two lists are data files next to this module, and `tests/lab/dmesg_cases/` holds, for each
+pattern, a log that must be found and, for the near misses, logs that must not.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import pytest
 
 from .identity import Expected, Identity, identify
 from .probed import Probed
+from .selection import leave_out
 from .wire import TO_GUEST, Checker, Numberer, Said, Told
 
 CONTROL_VARIABLE = "LAB_CONTROL_FD"
@@ -93,6 +94,11 @@ class GuestSide:
         os.environ["LAB_NONCE"] = own.nonce or ""
         os.environ["LAB_TREE_SHA256"] = own.tree_sha256
         os.environ["LAB_KERNEL_RELEASE"] = own.release
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out the lab's own tests, as the host does."""
+        leave_out(self.config, items, "lab")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep what could not be collected: it is said together with what could."""

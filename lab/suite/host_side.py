@@ -11,6 +11,7 @@ from __future__ import annotations
 import faulthandler
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from lab.report.summary import RunReport, render, write_json
 
 from . import issues, selection, tree
 from .reconcile import Book, DoubleVerdict, Record
-from .results import new_directory
+from .results import new_directory, point_latest
 from .session import Outcome, Plan, RunOver, Session
 from .skips import judge_report, skip_reason
 from .verdicts import Conclusion, Tally, Verdict, conclude
@@ -48,6 +49,10 @@ class HostSide:
         except LabError as error:
             pytest.exit(str(error), returncode=error.exit_code)
         self.config = config
+        if not (config.rootpath / "lab/suite/plugin.py").is_file():
+            raise pytest.UsageError(
+                f"{config.rootpath} is not the lab's repository, and a guest gets nothing else"
+            )
         base = Path(config.getoption("lab_results") or config.rootpath / "lab-results")
         self.results = new_directory(base, self.kernel.upstream)
         if getattr(config.option, "xmlpath", None) is None:
@@ -108,6 +113,7 @@ class HostSide:
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
         self.progress.expect(len(session.items))
+        point_latest(self.results)
         for item in session.items:
             self.limits[item.nodeid] = _base_seconds(item)
             if item.get_closest_marker("slow"):
@@ -131,10 +137,15 @@ class HostSide:
     def _run(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         name = item.nodeid
         began = time.monotonic()
-        self.progress.begin(name)
         try:
+            self._session().prepare()
+            began = time.monotonic()
+            self.progress.begin(name)
             outcome = self._session().run(name, nextitem.nodeid if nextitem else None)
             record, reports = self._judge(item, outcome, time.monotonic() - began)
+        except KeyboardInterrupt:
+            self.book.enter(name, Record(Verdict.LOST, time.monotonic() - began, "interrupted"))
+            raise
         except RunOver as over:
             self._give_up(over)
             return
@@ -216,8 +227,10 @@ class HostSide:
         )
         assert isinstance(report, pytest.TestReport)
         # JSON knows no tuples; pytest's terminal insists on one for a skip's reason.
-        if isinstance(report.longrepr, list):
-            report.longrepr = tuple(report.longrepr)
+        longrepr: Any = report.longrepr
+        if isinstance(longrepr, list):
+            path, line, reason = longrepr
+            report.longrepr = (str(path), int(line), str(reason))
         report.location = item.location
         report.sections = [(str(head), str(text)) for head, text in report.sections]
         report.user_properties = [(str(key), value) for key, value in report.user_properties]
@@ -274,6 +287,11 @@ class HostSide:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Shut the guest down and judge the run."""
+        if session.exitstatus == pytest.ExitCode.USAGE_ERROR:
+            # pytest says what was wrong only after this; nothing ran, so there is nothing to judge.
+            with suppress(OSError):
+                self.results.rmdir()
+            return
         if self.session is not None:
             if self.interrupted or self.over is not None:
                 self.session.close()

@@ -19,13 +19,13 @@ def new_directory(base: Path, kernel: str) -> Path:
             path.mkdir()
         except FileExistsError:
             continue
-        _point(base / "latest", path.name)
         return path
     raise AssertionError("count() ended")
 
 
-def _point(link: Path, target: str) -> None:
-    """Let `link` name `target`, without a moment in which it names nothing."""
+def point_latest(directory: Path) -> None:
+    """Let `latest` beside it name this directory, without a moment in which it names nothing."""
+    link = directory.with_name("latest")
     fresh = link.with_name(f".{link.name}.{os.getpid()}")
-    fresh.symlink_to(target)
+    fresh.symlink_to(directory.name)
     fresh.replace(link)

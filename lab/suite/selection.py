@@ -52,7 +52,8 @@ def guest_arguments(config: pytest.Config) -> list[str]:
     # Named here, not left to the project's addopts: those may ask for what a guest has not.
     arguments += ["-o", "addopts=", "--strict-markers", "--strict-config"]
     arguments += ["-p", "lab.suite.plugin", "--lab-guest", "-p", "no:cacheprovider"]
-    if config.pluginmanager.hasplugin("timeout"):
+    # By its entry point or by `-p`: the project's settings name it, and strict-config insists.
+    if any(map(config.pluginmanager.hasplugin, ("timeout", "pytest_timeout"))):
         arguments += ["-p", "pytest_timeout", "-o", "timeout=0"]
     if takes_slow(config):
         arguments.append("--slow")

@@ -128,7 +128,7 @@ class Session:
     def run(self, name: str, following: str | None) -> Outcome:
         """Run one test in the guest. Raises RunOver when nothing more can be run at all."""
         for second_try in (False, True):
-            self._ready()
+            self.prepare()
             outcome = Outcome()
             started: list[bool] = []
             try:
@@ -298,7 +298,8 @@ class Session:
 
     # -- coming up and going down ------------------------------------------------------------
 
-    def _ready(self) -> None:
+    def prepare(self) -> None:
+        """See to it that a guest is up and pytest waits in it. Raises RunOver."""
         try:
             if self.guest is None:
                 self._boot()
@@ -309,6 +310,9 @@ class Session:
             raise RunOver(f"pytest did not start in the guest: {gone}", tail=tail) from gone
         except GuestLost as lost:
             raise RunOver(lost.reason, tail=lost.console_tail, hint=lost.hint) from lost
+        except RunOver as over:
+            over.tail = over.tail or f"{self._console_tail()}\n{self._output_tail()}".strip()
+            raise
 
     def _boot(self) -> None:
         self.boots += 1
@@ -417,6 +421,10 @@ class Session:
         kind, message = self._check(event)
         if kind == Said.TROUBLE:
             raise _Gone(f"{message['text']}")
+        if kind == Said.DONE:
+            # It gave up in good order (a usage error, say); its last output names the cause.
+            self._receive(time.monotonic() + seconds)
+            raise _Gone(f"it ended before it said {wanted}", tail=self._console_tail())
         if kind != wanted:
             self._lied(f"it said {kind} where {wanted} was due")
         return message

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,10 +93,9 @@ class FakeProcess:
     def send(self, obj: Mapping[str, Any]) -> None:
         """As lab.vm.Process.send."""
         self._guest.alive()
-        try:
+        # The process may be gone; its Exited is on the way then, as with a real agent.
+        with suppress(OSError):
             self._control.sendall(json.dumps(obj).encode() + b"\n")
-        except OSError:
-            pass  # The process is gone; its Exited is on the way, as with a real agent.
 
     def receive(self, timeout_s: float) -> Event:
         """As lab.vm.Process.receive."""
@@ -111,13 +110,11 @@ class FakeProcess:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """As lab.vm.Process.kill."""
-        try:
+        with suppress(ProcessLookupError):
             if number == signal.SIGKILL:
                 os.killpg(self._process.pid, number)
             else:
                 self._process.send_signal(number)
-        except ProcessLookupError:
-            pass
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -137,7 +134,8 @@ class FakeProcess:
         return read
 
     def _read_control(self) -> None:
-        with self._control.makefile("rb") as lines:
+        # A process that is killed with words of ours unread resets the line instead of closing it.
+        with suppress(ConnectionResetError), self._control.makefile("rb") as lines:
             for line in lines:
                 for message in self._corrupt(json.loads(line)):
                     message["n"] = self._renumber
@@ -163,10 +161,8 @@ class FakeProcess:
     def _wait(self) -> None:
         status = self._process.wait()
         # As the real agent: what the process started goes with it.
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
         for thread in self._threads:
             thread.join(10)
         self._events.put(Exited(status))

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures for the tests of the lab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.suite_support import Little
+
+
+@pytest.fixture
+def little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Little]:
+    """A little repository; fails if a run in it leaves a fake guest's directory behind."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    repository = tmp_path / "little"
+    repository.mkdir()
+
+    yield Little(repository)
+
+    assert [] == [path.name for path in scratch.glob("lab-fake-*")]

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: MIT
+"""The suite's parts, each for itself."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.suite import identity, issues, results, skips, tree
+from lab.suite.probed import Probed
+from lab.suite.reconcile import Book, DoubleVerdict, Record, differences
+from lab.suite.verdicts import (
+    DISPROVING,
+    UNPROVING,
+    ExitCode,
+    Tally,
+    Verdict,
+    conclude,
+    counted,
+)
+from lab.suite.wire import FROM_GUEST, BrokenWire, Checker, Numberer, Said
+
+pytestmark = pytest.mark.lab
+
+VERDICTS = st.dictionaries(st.text(min_size=1), st.sampled_from(Verdict))
+SENTENCES = st.lists(st.text(min_size=1), max_size=2)
+TALLIES = st.builds(
+    Tally,
+    verdicts=VERDICTS,
+    problems=SENTENCES,
+    faults=SENTENCES,
+    usage=st.sampled_from(["", "what?"]),
+    interrupted=st.booleans(),
+)
+
+
+@given(TALLIES)
+def test_green_means_proved(tally: Tally) -> None:
+    """0 only if something passed, everything else is harmless, and nothing is held against it."""
+    code = conclude(tally).code
+    kinds = set(tally.verdicts.values())
+
+    good = Verdict.PASSED in kinds and not kinds & (DISPROVING | UNPROVING)
+    clean = not (tally.problems or tally.faults or tally.usage or tally.interrupted)
+    assert (code is ExitCode.PROVED) == (good and clean)
+
+
+@given(TALLIES)
+def test_disproved_wins_over_not_proved(tally: Tally) -> None:
+    """Whatever kept the rest from being proved, a failure makes the code 1."""
+    code = conclude(tally).code
+    disproved = bool(set(tally.verdicts.values()) & DISPROVING) or bool(tally.faults)
+
+    if tally.interrupted:
+        assert code is ExitCode.INTERRUPTED
+    elif tally.usage:
+        assert code is ExitCode.USAGE
+    elif disproved:
+        assert code is ExitCode.DISPROVED
+    else:
+        assert code in (ExitCode.PROVED, ExitCode.NOT_PROVED)
+
+
+@given(TALLIES)
+def test_conclusion_says_why(tally: Tally) -> None:
+    """The last line is one that names the code, the word and a reason."""
+    text = str(conclude(tally))
+
+    assert text.startswith(f"lab: exit {int(conclude(tally).code)} (")
+    assert not text.endswith(": ")
+
+
+def test_counts_name_only_what_occurs() -> None:
+    """Verdicts are counted in a fixed order."""
+    assert counted([Verdict.LOST, Verdict.PASSED, Verdict.LOST]) == "1 passed, 2 lost"
+    assert counted([]) == "no verdicts"
+
+
+def test_book_owes_each_id_one_verdict() -> None:
+    """A second verdict, and one for an id that was not selected, are refused."""
+    book = Book()
+    book.select(["a", "b"])
+    book.enter("a", Record(Verdict.PASSED))
+
+    with pytest.raises(DoubleVerdict, match="a second verdict for 'a'"):
+        book.enter("a", Record(Verdict.FAILED))
+    with pytest.raises(DoubleVerdict, match="'c', which was not selected"):
+        book.enter("c", Record(Verdict.PASSED))
+    assert book.verdicts() == {"a": Verdict.PASSED, "b": Verdict.NEVER_RAN}
+
+
+def test_book_refuses_ids_that_occur_twice() -> None:
+    """Two tests of one id could not be told apart."""
+    with pytest.raises(ValueError, match="selected more than once: a"):
+        Book().select(["a", "b", "a"])
+
+
+def test_differences_are_named() -> None:
+    """Ids that only one side has are named, unless the guest is allowed to have more."""
+    assert differences(["a", "b"], ["b", "a"], subset=False) == ""
+    assert differences(["a"], ["a", "b"], subset=True) == ""
+    assert (
+        differences(["a", "c"], ["a", "b"], subset=False)
+        == "collected only on the host: c; collected only in the guest: b"
+    )
+    assert differences(["a"], ["a", "a"], subset=False) == "collected only in the guest: a"
+
+
+def test_wire_accepts_what_the_numberer_makes() -> None:
+    """Messages in their order pass, with their kinds."""
+    out, check = Numberer(), Checker(FROM_GUEST)
+
+    assert check.check(out.message(Said.START, id="a")) == Said.START
+    assert check.check(out.message(Said.FINISH, id="a", reports=3)) == Said.FINISH
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"n": 1, "type": "start", "id": "a"},
+        {"n": 0, "type": "begin", "id": "a"},
+        {"n": 0, "type": "start"},
+        {"n": 0, "type": "start", "id": 3},
+        {"n": 0, "type": ["start"], "id": "a"},
+        {"n": 0, "type": "report", "id": "a", "data": "passed"},
+    ],
+)
+def test_wire_refuses_what_cannot_be_true(message: dict[str, Any]) -> None:
+    """A wrong number, an unknown kind, a missing or misshapen field: each is refused."""
+    with pytest.raises(BrokenWire):
+        Checker(FROM_GUEST).check(message)
+
+
+PROBED = Probed.from_object(
+    {
+        "release": "6.12.0",
+        "error": None,
+        "capabilities": {
+            name: {
+                "declared": None,
+                "accepted": seen,
+                "observed": seen,
+                "evidence": {},
+                "note": note,
+            }
+            for name, seen, note in (
+                ("INC", True, ""),
+                ("NAPI", False, "counter stayed 0"),
+                ("ZCRX", None, "no device"),
+            )
+        },
+    }
+)
+
+
+def test_missing_capability_is_named_with_its_note() -> None:
+    """The reason names what is absent, where, and what the probe noted; nothing that is there."""
+    assert skips.missing(["INC"], PROBED) == ""
+    assert (
+        skips.missing(["INC", "NAPI", "ZCRX"], PROBED)
+        == "needs NAPI, ZCRX: not observed on 6.12.0 (counter stayed 0; no device)"
+    )
+
+
+def test_reason_of_the_gate_is_confirmed() -> None:
+    """What the gate itself says is what the judge accepts."""
+    reason = skips.missing(["NAPI", "ZCRX"], PROBED)
+
+    assert skips.refusal(reason, lambda: PROBED) == ""
+    assert skips.refusal(f"Skipped: {reason}", lambda: PROBED) == ""
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "",
+        "because",
+        "needs INC: not observed on 6.12.0",
+        "needs NAPI, INC: not observed on 6.12.0",
+        "needs FLYING: not observed",
+        "needs napi: not observed",
+        "needs NAPIX",
+    ],
+)
+def test_other_reasons_are_refused(reason: str) -> None:
+    """A reason of another form, or about a capability that is there or unknown, is refused."""
+    assert skips.refusal(reason, lambda: PROBED).startswith("skip refused")
+
+
+def test_without_a_probe_no_reason_is_good() -> None:
+    """What cannot be confirmed is refused."""
+    assert "cannot be confirmed" in skips.refusal("needs NAPI: not observed", lambda: None)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"release": "6", "error": null}'])
+def test_what_is_no_probe_is_refused(text: str) -> None:
+    """A probe's report that is none raises ValueError, whatever is wrong with it."""
+    with pytest.raises(ValueError):
+        Probed.from_json(text)
+
+
+def test_probe_survives_its_object() -> None:
+    """to_object is the inverse of from_object."""
+    assert Probed.from_object(PROBED.to_object()) == PROBED
+
+
+def small_tree(root: Path) -> None:
+    """A tree with files that go to a guest and files that do not."""
+    for path in (
+        "ioxide/__init__.py",
+        "ioxide/_ring/_native.cpython-311.so",
+        "ioxide/_ring/ring.c",
+        "ioxide/__pycache__/x.pyc",
+        "lab/__init__.py",
+        "lab/suite/plugin.py",
+        "lab/vm/machine.py",
+        "tests/smoke/test_a.py",
+        "tests/lab/test_b.py",
+        "pyproject.toml",
+        "README.md",
+    ):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(path)
+
+
+def test_guest_gets_what_it_runs_and_no_more(tmp_path: Path) -> None:
+    """The code under test, its tests and the plugin go; sources of the extension and the rest of
+    the lab stay."""
+    small_tree(tmp_path)
+
+    assert [str(path) for path in tree.files(tmp_path)] == [
+        "ioxide/__init__.py",
+        "ioxide/_ring/_native.cpython-311.so",
+        "lab/__init__.py",
+        "lab/suite/plugin.py",
+        "pyproject.toml",
+        "tests/smoke/test_a.py",
+    ]
+
+
+def test_unpacked_tree_has_the_same_hashes(tmp_path: Path) -> None:
+    """What the guest computes over the unpacked tar is what the host computed."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    small_tree(here)
+    contents = tree.contents(here)
+
+    with tarfile.open(fileobj=io.BytesIO(tree.pack(here, contents))) as archive:
+        archive.extractall(there, filter="data")
+
+    assert tree.hashes(contents) == tree.hashes(tree.contents(there))
+
+
+@pytest.mark.parametrize(
+    ("path", "extension_too"),
+    [("tests/smoke/test_a.py", False), ("ioxide/_ring/_native.cpython-311.so", True)],
+)
+def test_one_changed_byte_changes_the_hash(tmp_path: Path, path: str, extension_too: bool) -> None:
+    """Every file counts for the tree's hash, and the extension has its own."""
+    small_tree(tmp_path)
+    before = tree.hashes(tree.contents(tmp_path))
+
+    (tmp_path / path).write_text("changed")
+    after = tree.hashes(tree.contents(tmp_path))
+
+    assert before[0] != after[0]
+    assert (before[1] != after[1]) == extension_too
+
+
+def test_tree_without_extension_says_so() -> None:
+    """Nothing built is an empty hash, not the hash of nothing."""
+    assert tree.hashes({PurePosixPath("ioxide/__init__.py"): b""})[1] == ""
+
+
+def test_nonce_is_read_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nonce is the kernel's word, and its absence is None."""
+    cmdline = tmp_path / "cmdline"
+    monkeypatch.setattr(identity, "CMDLINE", cmdline)
+
+    cmdline.write_text("quiet lab.nonce=abc panic=-1\n")
+    assert identity.read_nonce() == "abc"
+
+    cmdline.write_text("quiet\n")
+    assert identity.read_nonce() is None
+
+
+def test_this_host_is_no_guest(lab_identity: identity.Identity) -> None:
+    """Outside a guest there is no nonce, and asking for the host's expectations says so."""
+    assert lab_identity.release == os.uname().release
+    assert lab_identity.nonce is None
+    with pytest.raises(identity.NoHost, match="not in a guest of the lab"):
+        _ = lab_identity.expected
+
+
+def test_issue_table_shows_holes() -> None:
+    """An issue is proved, disproved, absent, proved in part, or a hole; only holes of issues whose
+    work is in are held against the run."""
+    marks = {"a": (1,), "b": (1, 2), "c": (3,), "d": (4,), "e": (4,)}
+    verdicts = {
+        "a": Verdict.PASSED,
+        "b": Verdict.SKIPPED,
+        "c": Verdict.FAILED,
+        "d": Verdict.PASSED,
+        "e": Verdict.LOST,
+    }
+    records = {name: Record(verdict) for name, verdict in verdicts.items()}
+
+    rows = issues.table(marks, records, wanted=[4, 5])
+
+    assert {row.issue: row.word for row in rows} == {
+        1: "proved",
+        2: "absent here",
+        3: "disproved",
+        4: "in part",
+        5: "hole",
+    }
+    assert issues.holes(rows, [4, 5]) == ["issue 5 is in, but no test of it passed here"]
+    assert issues.holes(rows, []) == []
+
+
+def test_issues_file_is_read(tmp_path: Path) -> None:
+    """Comments and blank lines say nothing; the file in the tree can be read."""
+    listed = tmp_path / "issues.txt"
+    listed.write_text("# comment\n92  # bundles\n\n103\n")
+
+    assert issues.work_is_in(listed) == (92, 103)
+    assert all(number > 0 for number in issues.work_is_in())
+
+
+def test_runs_within_one_second_have_their_own_directories(tmp_path: Path) -> None:
+    """No two runs share a directory, and `latest` names the one that was pointed to."""
+    first = results.new_directory(tmp_path / "results", "6.12.107")
+    second = results.new_directory(tmp_path / "results", "6.12.107")
+    results.point_latest(first)
+    results.point_latest(second)
+
+    assert first != second
+    assert (tmp_path / "results/latest").resolve() == second.resolve()
+    assert {first.name, second.name, "latest"} == {p.name for p in first.parent.iterdir()}

@@ -1,0 +1,499 @@
+# SPDX-License-Identifier: MIT
+"""`lab test` with an honest guest and tests of every kind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from tests.lab.suite_support import Little
+
+pytestmark = pytest.mark.lab
+
+TWO = """
+def test_one(): pass
+def test_two(): pass
+"""
+
+
+def test_everything_proved_is_0(little: Little) -> None:
+    """Tests that pass, and one whose capability the probe denies, are a green run."""
+    little.tests("""
+def test_one(): pass
+@pytest.mark.needs("INC")
+def test_inc(): pass
+@pytest.mark.needs("NAPI")
+def test_napi(): assert False
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 0, ran.output
+    assert ran.verdicts == {"test_one": "passed", "test_inc": "passed", "test_napi": "skipped"}
+    assert ran.why("test_napi").startswith("needs NAPI: not observed on ")
+    assert ran.last_line == "lab: exit 0 (proved): 2 passed, 1 skipped"
+
+
+def test_failure_is_1_and_named(little: Little) -> None:
+    """A failing test is named with the line that runs it again, and its traceback comes home."""
+    little.tests("""
+@pytest.mark.parametrize("x", ["a b"])
+def test_bad(x):
+    print("printed in the guest")
+    assert x == "c"
+def test_good(): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {"test_bad[a b]": "failed", "test_good": "passed"}
+    assert "make lab KERNEL=6.12.107 T='tests/test_it.py::test_bad[a b]'" in ran.output
+    assert "AssertionError" in ran.output
+    assert "printed in the guest" in ran.output
+    assert "tests/test_it.py::test_bad[a b] failed" in ran.last_line
+
+
+@pytest.mark.parametrize(
+    ("deed", "words"),
+    [
+        ("os._exit(0)", "ended with status 0"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
+        ("os.closerange(3, 4096)", "ended with status"),
+    ],
+)
+def test_dead_process_loses_its_test_only(little: Little, deed: str, words: str) -> None:
+    """What ends Python inside a test loses that test; the others have their verdicts."""
+    little.tests(f"""
+def test_before(): pass
+def test_deed(): {deed}
+def test_after(): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts == {"test_before": "passed", "test_deed": "lost", "test_after": "passed"}
+    assert words in ran.why("test_deed")
+    assert "test_deed lost" in ran.last_line
+
+
+def test_lost_test_is_not_tried_again(little: Little) -> None:
+    """A test that ends its process runs once: a second try could hide what it did."""
+    little.tests("""
+def test_deed():
+    with open(os.environ["LAB_FAKE_KMSG"], "a") as log:
+        log.write("deed done\\n")
+    os._exit(3)
+def test_after(): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.verdicts == {"test_deed": "lost", "test_after": "passed"}
+    assert 1 == (ran.files / "console.log").read_text().count("deed done")
+
+
+def test_hang_is_killed_and_shows_its_stack(little: Little) -> None:
+    """A test without end is lost at its limit, with every thread's stack in the report."""
+    little.tests("""
+def test_hang():
+    while True: time.sleep(3600)
+def test_after(): pass
+""")
+
+    ran = little.lab("--lab-timeout", "2")
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts == {"test_hang": "lost", "test_after": "passed"}
+    assert "no verdict within 2 s" in ran.why("test_hang")
+    assert "Fatal Python error: Aborted" in ran.output
+    assert "in test_hang" in ran.output
+
+
+def test_hang_that_ignores_the_request_is_killed(little: Little) -> None:
+    """A test that even ignores SIGABRT is lost all the same."""
+    little.tests("""
+def test_hang():
+    signal.signal(signal.SIGABRT, signal.SIG_IGN)
+    while True: time.sleep(3600)
+def test_after(): pass
+""")
+
+    ran = little.lab("--lab-timeout", "1")
+
+    assert ran.verdicts == {"test_hang": "lost", "test_after": "passed"}
+
+
+def test_panic_loses_its_test_and_brings_a_fresh_guest(little: Little) -> None:
+    """A panic in a test loses that test; the rest runs in a second guest with its own files."""
+    little.tests("""
+def test_before(): pass
+def test_panic():
+    with open(os.environ["LAB_FAKE_KMSG"], "a") as log:
+        log.write("Kernel panic - not syncing: fake\\n")
+    time.sleep(60)
+def test_after(): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts == {"test_before": "passed", "test_panic": "lost", "test_after": "passed"}
+    assert "panicked" in ran.why("test_panic")
+    assert "2 guests were needed" in ran.output
+    assert (ran.files / "guest-2/console.log").exists()
+
+
+def test_run_of_losses_is_given_up(little: Little) -> None:
+    """When test after test is lost, the run ends and names what never ran."""
+    little.tests("""
+@pytest.mark.parametrize("n", range(8))
+def test_deed(n): os._exit(1)
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 3, ran.output
+    assert 5 == list(ran.verdicts.values()).count("lost")
+    assert 3 == list(ran.verdicts.values()).count("never ran")
+    assert "never ran: tests/test_it.py::test_deed[7]" in ran.output
+
+
+def test_process_that_dies_between_tests_blames_neither(little: Little) -> None:
+    """What an earlier test left to kill the process later costs the next test nothing but time,
+    and the run is not green."""
+    little.tests("""
+import threading
+def test_bomb():
+    def bomb():
+        time.sleep(0.3)
+        os._exit(5)
+    threading.Thread(target=bomb, daemon=True).start()
+@pytest.fixture(scope="module")
+def late():
+    yield
+    time.sleep(5)
+def test_last(late): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts["test_bomb"] == "passed"
+
+
+def test_forked_child_that_returns_cannot_speak(little: Little) -> None:
+    """A child that a test forked and that comes back into pytest says nothing to the host."""
+    little.tests("""
+def test_fork():
+    if os.fork():
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 97
+def test_after(): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 0, ran.output
+    assert ran.verdicts == {"test_fork": "passed", "test_after": "passed"}
+
+
+def test_kernel_complaint_fails_its_test(little: Little) -> None:
+    """A complaint in the kernel's log while a test ran makes that test a splat, with the log."""
+    little.tests("""
+def test_before(): pass
+def test_splat():
+    with open(os.environ["LAB_FAKE_KMSG"], "a") as log:
+        log.write("[  9.1] UBSAN: array-index-out-of-bounds in io_uring/kbuf.c:1:1\\n")
+def test_after(): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {"test_before": "passed", "test_splat": "splat", "test_after": "passed"}
+    assert "UBSAN: array-index-out-of-bounds" in ran.why("test_splat")
+    assert "kernel log" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("deed", "words"),
+    [
+        ("pytest.skip('not today')", "skip refused: 'not today'"),
+        ("pytest.skip('needs INC: not observed')", "skip refused: INC is observed"),
+        ("pytest.skip('needs FLYING: no wings')", "knows no capability 'FLYING'"),
+        ("pytest.importorskip('no_such_module')", "skip refused"),
+        ("pytest.xfail('known')", "plain xfail refused"),
+    ],
+)
+def test_unconfirmed_excuse_is_a_failure(little: Little, deed: str, words: str) -> None:
+    """A skip that the probe does not confirm, and any plain xfail, is a failure."""
+    little.tests(f"def test_excuse(): {deed}\ndef test_good(): pass\n")
+
+    ran = little.lab()
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {"test_excuse": "failed", "test_good": "passed"}
+    assert words in ran.why("test_excuse")
+
+
+@pytest.mark.parametrize("mark", ["xfail", "xfail(strict=False)", "xfail(run=False)"])
+def test_xfail_mark_is_refused(little: Little, mark: str) -> None:
+    """A test marked xfail fails, whether it fails, passes or is not even run."""
+    little.tests(f"""
+@pytest.mark.{mark}
+def test_a(): assert False
+@pytest.mark.{mark}
+def test_b(): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {"test_a": "failed", "test_b": "failed"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pytest.skip('whole file', allow_module_level=True)",
+        "pytest.importorskip('no_such_module')",
+        "@pytest.mark.parametrize('x', [])\ndef test_x(x): pass",
+        "import no_such_module",
+    ],
+)
+def test_file_that_hides_its_tests_is_an_error(little: Little, text: str) -> None:
+    """A module that skips itself, an empty parameter set and an import error end the run."""
+    little.tests(text, "tests/test_hiding.py")
+    little.tests(TWO)
+
+    ran = little.lab()
+
+    assert ran.code == 1, ran.output
+    assert "tests/test_hiding.py" in ran.last_line
+    assert ran.verdicts == {"test_one": "never ran", "test_two": "never ran"}
+
+
+def test_nothing_passed_is_3(little: Little) -> None:
+    """A run in which every test is skipped, for good reasons, proves nothing."""
+    little.tests("@pytest.mark.needs('NAPI')\ndef test_napi(): pass\n")
+
+    ran = little.lab()
+
+    assert ran.code == 3, ran.output
+    assert ran.last_line == "lab: exit 3 (not proved): nothing passed (1 skipped)"
+
+
+@pytest.mark.parametrize("arguments", [("-k", "nothing_is_called_this"), ("--collect-only",)])
+def test_nothing_ran_is_3(little: Little, arguments: tuple[str, ...]) -> None:
+    """A run that selects nothing, or only looks, proves nothing."""
+    little.tests(TWO)
+
+    ran = little.lab(*arguments)
+
+    assert ran.code == 3, ran.output
+
+
+def test_io_uring_forbidden_is_a_failure_with_the_sentence(little: Little) -> None:
+    """Where io_uring cannot be used, a test that needs it fails with the probe's sentence."""
+    sentence = "kernel.io_uring_disabled is 2: set it to 0"
+    text = (little.root / "ioxide/__init__.py").read_text()
+    little.write(
+        "ioxide/__init__.py", text.replace("CANNED_ERROR = None", f"CANNED_ERROR = {sentence!r}")
+    )
+    little.tests("@pytest.mark.needs('NAPI')\ndef test_napi(): pass\ndef test_good(): pass\n")
+
+    ran = little.lab()
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {"test_napi": "failed", "test_good": "passed"}
+    assert sentence in ran.why("test_napi")
+
+
+def test_guest_proves_who_it_is(little: Little) -> None:
+    """A test can hold release, nonce and tree against the host's; on the host it fails."""
+    little.tests("""
+import hashlib
+def test_identity(lab_identity):
+    expected = lab_identity.expected
+    assert expected.kernel.startswith("6.12")
+    assert lab_identity.release == expected.release == os.environ["LAB_KERNEL_RELEASE"]
+    assert lab_identity.nonce == expected.nonce == os.environ["LAB_NONCE"]
+    assert lab_identity.tree_sha256 == expected.tree_sha256 == os.environ["LAB_TREE_SHA256"]
+""")
+
+    guest, host = little.lab(), little.pytest()
+
+    assert guest.code == 0, guest.output
+    assert guest.results is not None
+    assert guest.results["expected"]["nonce"] == guest.results["guest"]["nonce"]
+    assert host.code == 1, host.output
+    assert "not in a guest of the lab" in host.output
+
+
+def test_selection_is_pytests(little: Little) -> None:
+    """-k, -m, a path and a node id select as in pytest, in the guest as on the host."""
+    little.tests("""
+def test_one(): pass
+def test_two(): assert False
+@pytest.mark.kernel_gated
+def test_three(): pass
+""")
+    little.tests(TWO, "tests/sub/test_other.py")
+    node = "tests/test_it.py::test_three"
+
+    assert little.lab("-k", "one").verdicts == {"test_one": "passed"}
+    assert little.lab("-m", "kernel_gated").verdicts == {"test_three": "passed"}
+    assert little.lab("tests/sub").verdicts == {"test_one": "passed", "test_two": "passed"}
+    assert little.lab(str(little.root / node)).verdicts == {"test_three": "passed"}
+    assert little.lab("--deselect", "tests/test_it.py::test_two").code == 0
+
+
+def test_exitfirst_names_what_never_ran(little: Little) -> None:
+    """-x stops at the first failure; what it kept from running is named, and 1 wins over 3."""
+    little.tests("def test_a(): assert False\ndef test_b(): pass\n")
+
+    ran = little.lab("-x")
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {"test_a": "failed", "test_b": "never ran"}
+
+
+def test_last_failed_runs_those_only(little: Little) -> None:
+    """--lf takes what failed in the last run, which only the host remembers."""
+    little.tests("def test_a(): pass\ndef test_b(): assert False\ndef test_c(): pass\n")
+    little.tests(TWO, "tests/test_other.py")
+
+    assert little.lab().code == 1
+    assert little.lab("--lf").verdicts == {"test_b": "failed"}
+
+
+def test_junit_names_every_test(little: Little) -> None:
+    """JUnit goes where it is asked to go, and beside the console if nobody asks."""
+    little.tests("def test_a(): pass\ndef test_b(): os._exit(0)\n")
+
+    ran = little.lab("--junitxml=mine.xml")
+    suite = ElementTree.parse(little.root / "mine.xml").getroot()
+
+    assert {"test_a", "test_b"} == {case.get("name") for case in suite.iter("testcase")}
+    assert 1 == sum(1 for _ in suite.iter("failure"))
+    assert not (ran.files / "junit.xml").exists()
+    assert (little.lab().files / "junit.xml").exists()
+
+
+def test_slow_and_lab_tests_are_left_out_and_counted(little: Little) -> None:
+    """Slow tests need asking for, and no test of the lab itself ever goes to a guest."""
+    little.tests("""
+def test_quick(): pass
+@pytest.mark.slow
+def test_slow(): pass
+@pytest.mark.lab
+def test_lab(): assert False
+""")
+    little.tests("def test_inside(): assert False\n", "tests/lab/test_inside.py")
+
+    without, taken = little.lab(), little.lab("--slow")
+
+    assert without.verdicts == {"test_quick": "passed"}
+    assert "1 slow test left out; SLOW=1 takes them" in without.output
+    assert taken.verdicts == {"test_quick": "passed", "test_slow": "passed"}
+
+
+def test_module_fixture_lives_as_long_as_its_module(little: Little) -> None:
+    """The guest is told which test comes next, so a module's fixture is set up once."""
+    little.tests("""
+made = []
+@pytest.fixture(scope="module")
+def thing():
+    made.append(1)
+    yield len(made)
+def test_a(thing): assert thing == 1
+def test_b(thing): assert thing == 1
+""")
+
+    assert little.lab().code == 0
+
+
+def test_teardown_that_fails_is_a_failure(little: Little) -> None:
+    """A test whose fixture fails after it has not passed."""
+    little.tests("""
+@pytest.fixture
+def thing():
+    yield
+    raise RuntimeError("late")
+def test_a(thing): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {"test_a": "failed"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_is_130_and_leaves_nothing(little: Little, number: signal.Signals) -> None:
+    """Ctrl-C ends the run at once; the fixture's teardown sees that no guest is left."""
+    little.tests("def test_a(): pass\ndef test_hang(): time.sleep(3600)\ndef test_b(): pass\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab", "test", "--kernel=6.12", "-p", "tests.lab.hostile.plugin"],
+        cwd=little.root,
+        env=little.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    console = little.root / "lab-results/latest/console.log"
+    deadline = time.monotonic() + 60
+    while not (console.exists() and "test_hang" in console.read_text()):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+
+    ran = little.ran(process.returncode, output)
+
+    assert ran.code == 130, output
+    assert ran.verdicts == {"test_a": "passed", "test_hang": "lost", "test_b": "never ran"}
+    assert ran.last_line.startswith("lab: exit 130 (interrupted)")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--no-such-option",), ("tests/no_such_file.py",), ("-k", "a and"), ("-n", "2"), ("/etc",)],
+)
+def test_bad_arguments_are_2(little: Little, arguments: tuple[str, ...]) -> None:
+    """Arguments that pytest or the lab cannot mean are a usage error."""
+    little.tests(TWO)
+
+    ran = little.lab(*arguments)
+
+    assert ran.code == 2, ran.output
+    assert ran.last_line.startswith("lab: exit 2 (usage)")
+
+
+def test_unknown_kernel_is_2_and_lists_the_known(little: Little) -> None:
+    """A kernel nobody has heard of is a usage error that names the known ones."""
+    little.tests(TWO)
+
+    ran = little.lab(kernel="9.99")
+
+    assert ran.code == 2, ran.output
+    assert "6.12.107" in ran.output
+
+
+def test_unavailable_kernel_is_3_with_the_cause(little: Little) -> None:
+    """A kernel that cannot be had is not the caller's fault."""
+    little.tests(TWO)
+
+    ran = little.lab(kernel="6.10")
+
+    assert ran.code == 3, ran.output
+    assert "no source has 6.10" in ran.output
