@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from lab import cache, tools
+
+_KEPT_S = 30 * 86400.0
+"""How long an image that nobody uses stays. Each change of the environment makes a new one."""
 
 
 def make_image(tree: Path, name: str) -> Path:
@@ -20,7 +25,9 @@ def cached_image(name: str, build: Callable[[Path, Path], None]) -> Path:
     place = cache.root() / "images" / name
     note = place.with_name(name + ".sha256")
     with cache.locked(name):
-        if not _intact(place, note):
+        if _intact(place, note):
+            os.utime(note)  # used today: not to be pruned
+        else:
             with cache.scratch() as directory:
                 work = directory / "work"
                 work.mkdir()
@@ -31,7 +38,18 @@ def cached_image(name: str, build: Callable[[Path, Path], None]) -> Path:
                 note.unlink(missing_ok=True)
                 cache.publish(image, place)
                 cache.publish(its_note, note)
+            _prune(place)
     return place
+
+
+def _prune(made: Path) -> None:
+    """Remove what was last used long ago of the kind that was just made. A guest that runs on
+    such an image has it open and does not notice."""
+    kind = made.name.partition("-")[0]
+    for note in made.parent.glob(f"{kind}-*.sha256"):
+        if time.time() - note.stat().st_mtime > _KEPT_S:
+            note.unlink(missing_ok=True)
+            note.with_suffix("").unlink(missing_ok=True)
 
 
 def _intact(place: Path, note: Path) -> bool:

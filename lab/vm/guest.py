@@ -23,7 +23,6 @@ from .inguest.agent import CHUNK, SPIN, spin, to_text
 from .initramfs import build_initramfs, build_modules_image
 from .link import ANSWER_S, Inbox, Link
 from .machine import Machine, started
-from .monitor import describe
 from .processor import Accel, AccelKind
 
 NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
@@ -295,6 +294,8 @@ def _lost(machine: Machine, cause: str) -> GuestLost:
     # A complaint on the console of a guest that still runs is not what it was lost to.
     reason = (machine.console.reason() or machine.qemu.how_it_ended()) if ended else ""
     if not ended:
+        from .monitor import describe  # asyncio and QMP, for the one guest in many that hangs
+
         # It hangs or lies: keep where its processors stand, nobody can ask them later.
         state = machine.console.path.with_name(machine.console.path.stem + "-state.txt")
         state.write_text(describe(machine.monitor))

@@ -20,6 +20,8 @@ from .events import Control, Event, Exited, Output, Stream
 from .inguest.agent import to_bytes
 
 _LONGEST_LINE = 64 << 20
+_MOST_WAITING = 256 << 20
+"""Bytes of one process nobody fetched; a process that never stops talking ends its guest."""
 ANSWER_S = 60.0
 """How long an agent may take to answer when the machine is as fast as this one, in seconds."""
 
@@ -29,9 +31,24 @@ class Inbox:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.events: deque[Event] = deque()
         self.ended = False
+        self.waiting = 0
+        """Bytes in line."""
+        self._events: deque[tuple[Event, int]] = deque()
         self._line = bytearray()
+
+    def add(self, event: Event, size: int) -> None:
+        """Put an event in line."""
+        self._events.append((event, size))
+        self.waiting += size
+
+    def take(self) -> Event | None:
+        """The next event in line, if there is one."""
+        if not self._events:
+            return None
+        event, size = self._events.popleft()
+        self.waiting -= size
+        return event
 
     def control(self, data: bytes) -> str:
         """Take bytes of its control socket; returns what is wrong with them, empty if nothing."""
@@ -47,12 +64,8 @@ class Inbox:
                 obj = None
             if not isinstance(obj, dict):
                 return f"wrote a control line that is no JSON object: {bytes(line[:80])!r}"
-            self.events.append(Control(obj))
+            self.add(Control(obj), len(line))
         return ""
-
-    def rest(self) -> str:
-        """What is wrong with its control bytes once it has ended."""
-        return f"ended inside a control line: {bytes(self._line[:80])!r}" if self._line else ""
 
 
 class Link:
@@ -110,12 +123,12 @@ class Link:
     def event(self, inbox: Inbox, timeout_s: float) -> Event:
         """The next event of a process. Raises TimeoutError, GuestLost."""
         deadline = time.monotonic() + timeout_s
-        while not inbox.events:
+        while (event := inbox.take()) is None:
             self.check()
             if inbox.ended:
                 raise LabError(f"process {inbox.number} has ended; there is nothing to wait for")
             self._event(self._next(deadline, ""))
-        return inbox.events.popleft()
+        return event
 
     def check(self) -> None:
         """Raise again what this guest was lost to, if it was."""
@@ -145,14 +158,17 @@ class Link:
                 if type(status) is not int:
                     raise ValueError(f"exit status {status!r}")
                 inbox.ended = True
-                inbox.events.append(Exited(status))
+                inbox.add(Exited(status), 0)
             elif kind == "control":
                 if wrong := inbox.control(to_bytes(message["data"])):
                     self.lose(f"process {number} {wrong}")
             else:
-                inbox.events.append(Output(Stream(str(kind)), to_bytes(message["data"])))
+                data = to_bytes(message["data"])
+                inbox.add(Output(Stream(str(kind)), data), len(data))
         except (KeyError, ValueError, TypeError) as error:
             self.lose(f"the agent sent an event that is none: {_short(message)} ({error})")
+        if inbox.waiting > _MOST_WAITING:
+            self.lose(f"process {number} wrote {inbox.waiting} bytes that nobody fetched")
 
     def _fail(self, error: Exception) -> NoReturn:
         if isinstance(error, FrameError):

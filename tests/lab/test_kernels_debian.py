@@ -39,7 +39,7 @@ def test_an_unreachable_mirror_is_told_with_what_is_cached(
     with pytest.raises(KernelUnavailable) as caught:
         obtain(resolve("6.12"))
     sentence = str(caught.value)
-    assert caught.value.exit_code == 3
+    assert 3 == caught.value.exit_code
     assert NOBODY in sentence
     assert "in the cache: nothing" in sentence
     assert "LAB_DEBIAN_MIRROR" in sentence
@@ -53,7 +53,7 @@ def test_the_command_line_gives_the_error_its_code() -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 2
+    assert 2 == done.returncode
     assert done.stderr.startswith("lab: unknown kernel '9.99' (known are 6.1, 6.12")
 
 
@@ -70,7 +70,7 @@ def test_a_file_that_has_left_the_pool_is_replaced_and_said_so(
         name = "debian"
 
         def offers(self, series: Series) -> tuple[Release, ...]:
-            assert series.name == "6.12"
+            assert "6.12" == series.name
             return (Release(newer, "trixie", (RemoteFile("new", 1, "0" * 64),)),)
 
         def download(self, file: RemoteFile, into: Path) -> None:
@@ -121,13 +121,13 @@ def test_a_metapackage_is_replaced_by_the_three_that_hold_the_files() -> None:
     names = [f"linux-{part}-7.3.4" for part in ("image", "base", "binary", "modules")]
     packages = {name: fields(name) for name in names}
     image = packages["linux-image-7.3.4"]
-    assert [file.name for file in _files(packages, image, "7.3.4")] == [
+    assert [
         "linux-base-7.3.4.deb",
         "linux-binary-7.3.4.deb",
         "linux-modules-7.3.4.deb",
-    ]
-    assert [file.name for file in _files({image["Package"]: image}, image, "7.3.4")] == [
-        "linux-image-7.3.4.deb"
+    ] == [file.name for file in _files(packages, image, "7.3.4")]
+    assert ["linux-image-7.3.4.deb"] == [
+        file.name for file in _files({image["Package"]: image}, image, "7.3.4")
     ]
 
 
@@ -141,10 +141,8 @@ def test_a_missing_program_is_one_sentence_with_its_package(
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MissingTool) as caught:
         tools.find(program)
-    assert str(caught.value) == (
-        f"the program {program} is not installed; it comes in the package {package}"
-        f" (apt-get install {package})"
-    )
+    sentence = f"the program {program} is not installed; it comes in the package {package}"
+    assert f"{sentence} (apt-get install {package})" == str(caught.value)
 
 
 def test_no_guest_boots_without_the_programs_it_needs(

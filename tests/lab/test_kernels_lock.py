@@ -94,7 +94,7 @@ def test_a_wrong_lock_is_refused_by_name(
     """A lock that cannot be meant is an error with entry and value, never a guess."""
     path = tmp_path / "kernels.lock"
     path.write_text(ENTRY)
-    assert [r.kernel.release for r in lock.read(path)] == ["6.12.107-cloud"]
+    assert ["6.12.107-cloud"] == [r.kernel.release for r in lock.read(path)]
     path.write_text(ENTRY.replace(right, wrong))
     with pytest.raises(LabError, match=r"kernels\.lock") as caught:
         lock.read(path)
@@ -125,7 +125,7 @@ def test_an_unknown_kernel_is_a_usage_error_that_lists_the_known() -> None:
     """KERNEL=9.99 ends with code 2 and names what there is."""
     with pytest.raises(UsageError, match=r"unknown kernel '9\.99'") as caught:
         resolve("9.99")
-    assert caught.value.exit_code == 2
+    assert 2 == caught.value.exit_code
     assert all(row.name in str(caught.value) for row in catalogue())
     assert all(kernel.release in str(caught.value) for kernel in known())
 
@@ -151,4 +151,4 @@ def test_a_wrong_catalogue_is_refused(tmp_path: Path, text: str, complaint: str)
 def test_versions_sort_as_numbers() -> None:
     """6.12.9 is older than 6.12.107."""
     versions = ["6.12.107", "6.12.9", "7.0.1", "6.2"]
-    assert sorted(versions, key=version_key) == ["6.2", "6.12.9", "6.12.107", "7.0.1"]
+    assert ["6.2", "6.12.9", "6.12.107", "7.0.1"] == sorted(versions, key=version_key)

@@ -108,11 +108,11 @@ def test_a_kernel_is_fetched_once(source: Fake) -> None:
     first = store.files_of(RELEASE, source)
     second = store.files_of(RELEASE, source)
     assert first == second
-    assert (source.downloads, source.unpacked) == (1, 1)
-    assert second.vmlinux.read_bytes() == ELF
+    assert (1, 1) == (source.downloads, source.unpacked)
+    assert ELF == second.vmlinux.read_bytes()
     assert (second.modules / "modules.dep").exists()
-    assert store.cached() == ("9.9.1-test",)
-    assert leftovers() == []
+    assert ("9.9.1-test",) == store.cached()
+    assert [] == leftovers()
 
 
 @pytest.mark.parametrize("name", ["vmlinux", "vmlinuz", "config", "lib", "manifest.json"])
@@ -125,9 +125,9 @@ def test_one_changed_byte_in_the_cache_is_never_booted(source: Fake, name: str) 
     path.write_bytes(bytes([before[0] ^ 1]) + before[1:])
     notes: list[str] = []
     again = store.files_of(RELEASE, source, note=notes.append)
-    assert again.vmlinux.read_bytes() == ELF
+    assert ELF == again.vmlinux.read_bytes()
     assert path.read_bytes() == before
-    assert (source.downloads, source.unpacked) == (1, 2)
+    assert (1, 2) == (source.downloads, source.unpacked)
     assert any("unpacking it again" in note for note in notes)
 
 
@@ -143,10 +143,10 @@ def test_a_changed_tree_is_made_anew(source: Fake, change: str) -> None:
         case _:
             files.vmlinux.write_bytes(ELF[:-1])
     again = store.files_of(RELEASE, source)
-    assert source.unpacked == 2
+    assert 2 == source.unpacked
     assert again.config.exists()
     assert not (files.modules / "evil.ko").exists()
-    assert again.vmlinux.read_bytes() == ELF
+    assert ELF == again.vmlinux.read_bytes()
 
 
 def test_one_changed_byte_in_a_cached_package_is_fetched_again(source: Fake) -> None:
@@ -156,8 +156,8 @@ def test_one_changed_byte_in_a_cached_package_is_fetched_again(source: Fake) -> 
     package.write_bytes(PACKAGE[:-1] + b"!")
     notes: list[str] = []
     store.files_of(RELEASE, source, note=notes.append)
-    assert source.downloads == 2
-    assert package.read_bytes() == PACKAGE
+    assert 2 == source.downloads
+    assert PACKAGE == package.read_bytes()
     assert any("not what it was" in note for note in notes)
 
 
@@ -168,10 +168,10 @@ def test_a_wrong_download_is_refused(source: Fake, delivered: bytes) -> None:
     with pytest.raises(KernelUnavailable, match=hashlib.sha256(PACKAGE).hexdigest()) as caught:
         store.files_of(RELEASE, source)
     assert hashlib.sha256(delivered).hexdigest() in str(caught.value)
-    assert list((cache.root() / "packages").glob("*/*")) == []
-    assert leftovers() == []
+    assert [] == list((cache.root() / "packages").glob("*/*"))
+    assert [] == leftovers()
     source.delivers = PACKAGE
-    assert store.files_of(RELEASE, source).vmlinux.read_bytes() == ELF
+    assert ELF == store.files_of(RELEASE, source).vmlinux.read_bytes()
 
 
 def test_a_broken_download_leaves_nothing(source: Fake) -> None:
@@ -179,8 +179,8 @@ def test_a_broken_download_leaves_nothing(source: Fake) -> None:
     source.failure = SourceUnreachable("gone")
     with pytest.raises(SourceUnreachable, match="gone"):
         store.files_of(RELEASE, source)
-    assert leftovers() == []
-    assert store.cached() == ()
+    assert [] == leftovers()
+    assert () == store.cached()
 
 
 def test_what_a_killed_run_left_is_swept(source: Fake) -> None:
@@ -230,7 +230,7 @@ def test_two_runs_share_one_download() -> None:
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as first:
         assert first.stdout is not None
-        assert first.stdout.readline() == "begun\n"
+        assert "begun\n" == first.stdout.readline()
         lock = next((cache.root() / "locks").glob("kernel-*.lock"))
         second = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -240,8 +240,8 @@ def test_two_runs_share_one_download() -> None:
         )
         with second:
             _until_waiting(second.pid, lock)
-            assert first.communicate("go\n")[0] == "1\n"
-            assert second.communicate()[0] == "0\n"
+            assert "1\n" == first.communicate("go\n")[0]
+            assert "0\n" == second.communicate()[0]
 
 
 def _until_waiting(pid: int, lock: Path) -> None:
@@ -277,7 +277,7 @@ def test_every_packing_of_an_image_is_understood(
     image, elf = tmp_path / "vmlinuz", tmp_path / "vmlinux"
     image.write_bytes(bz_image(pack(ELF)))
     extract_vmlinux(image, elf)
-    assert elf.read_bytes() == ELF
+    assert ELF == elf.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -101,13 +101,13 @@ def all_of(process: Process) -> tuple[list[object], bytes, int]:
 def test_status_and_streams_come_back_apart(local: Local) -> None:
     """A command's status, output and errors arrive whole and unmixed."""
     done = local.guest.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=SOON)
-    assert (done.status, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
+    assert (7, b"out\n", b"err\n") == (done.status, done.stdout, done.stderr)
 
 
 def test_a_signal_is_told_from_a_status(local: Local) -> None:
     """A command killed by a signal has minus that signal as its status."""
     done = local.guest.run(["sh", "-c", "kill -SEGV $$"], timeout_s=SOON)
-    assert done.status == -signal.SIGSEGV
+    assert -signal.SIGSEGV == done.status
 
 
 def test_input_environment_and_directory_reach_the_command(local: Local, tmp_path: Path) -> None:
@@ -124,14 +124,14 @@ def test_input_environment_and_directory_reach_the_command(local: Local, tmp_pat
 def test_a_command_that_does_not_read_its_input_still_ends(local: Local) -> None:
     """Input nobody reads is dropped when its reader ends."""
     done = local.guest.run(["true"], timeout_s=SOON, input=b"x" * 1_000_000)
-    assert done.status == 0
+    assert 0 == done.status
 
 
 def test_a_command_that_does_not_exist_is_an_error_with_its_name(local: Local) -> None:
     """What cannot be started is an error of the lab, not a status; the guest lives on."""
     with pytest.raises(LabError, match="no-such-command"):
         local.guest.run(["no-such-command"], timeout_s=SOON)
-    assert local.guest.run(["true"], timeout_s=SOON).status == 0
+    assert 0 == local.guest.run(["true"], timeout_s=SOON).status
 
 
 def test_a_command_that_takes_too_long_is_killed(local: Local, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_control_lines_go_both_ways(local: Local) -> None:
     process = local.guest.spawn([sys.executable, "-c", code])
     for number in (1, 2, 3):
         process.send({"n": number})
-    assert all_of(process) == ([{"twice": 2}, {"twice": 4}, {"twice": 6}], b"noise\n" * 3, 5)
+    assert ([{"twice": 2}, {"twice": 4}, {"twice": 6}], b"noise\n" * 3, 5) == all_of(process)
 
 
 def test_long_control_lines_arrive_whole(local: Local) -> None:
@@ -187,15 +187,15 @@ def test_two_processes_are_kept_apart(local: Local) -> None:
     """Events of one process wait while another is listened to."""
     first = local.guest.spawn(["sh", "-c", "echo one; exit 1"])
     second = local.guest.spawn(["sh", "-c", "echo two; exit 2"])
-    assert all_of(second) == ([], b"two\n", 2)
-    assert all_of(first) == ([], b"one\n", 1)
+    assert ([], b"two\n", 2) == all_of(second)
+    assert ([], b"one\n", 1) == all_of(first)
 
 
 def test_a_signal_reaches_the_process(local: Local) -> None:
     """kill(SIGTERM) ends a process that does not mind, and says how it ended."""
     process = local.guest.spawn(["sleep", "600"])
     process.kill(signal.SIGTERM)
-    assert all_of(process)[2] == -signal.SIGTERM
+    assert -signal.SIGTERM == all_of(process)[2]
     process.kill()  # it has ended: nothing happens
 
 
@@ -205,7 +205,7 @@ def test_waiting_for_a_quiet_process_ends(local: Local) -> None:
     with pytest.raises(TimeoutError):
         process.receive(0.05)
     process.kill()
-    assert all_of(process)[2] == -signal.SIGKILL
+    assert -signal.SIGKILL == all_of(process)[2]
     with pytest.raises(LabError, match="has ended"):
         process.receive(0.05)
 
@@ -232,8 +232,8 @@ def test_a_tree_arrives_with_modes_links_and_long_names(local: Local, tmp_path: 
         archive.addfile(link)
     target = tmp_path / "new" / "place"
     local.guest.push_tree(packed.getvalue(), str(target))
-    assert (target / "link").stat().st_size == 700_000
-    assert (target / name).stat().st_mode & 0o777 == 0o755
+    assert 700_000 == (target / "link").stat().st_size
+    assert 0o755 == (target / name).stat().st_mode & 0o777
 
 
 def test_what_is_no_tar_is_refused(local: Local, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_an_agent_without_a_host_ends_and_takes_its_children(tmp_path: Path) -> 
         process = made.guest.spawn(["sh", "-c", "sleep 600 & echo $! $$; wait"])
         event = process.receive(SOON)
         assert isinstance(event, Output)
-    assert made.agent.returncode == 0
+    assert 0 == made.agent.returncode
     for pid in event.data.split():
         assert not _alive(int(pid))
 

@@ -49,7 +49,7 @@ def test_frames_arrive_however_the_stream_is_cut(
         arrived += decoder.feed(stream[:cut])
         stream = stream[cut:]
     assert contents == arrived
-    assert decoder.pending == 0
+    assert 0 == decoder.pending
 
 
 @given(content=messages, position=st.integers(0), flip=st.integers(1, 255))
@@ -62,7 +62,7 @@ def test_one_changed_byte_never_passes(content: dict[str, Any], position: int, f
         arrived = decoder.feed(bytes(stream))
     except FrameError:
         return
-    assert arrived == []
+    assert [] == arrived
     assert decoder.pending > 0
 
 
@@ -73,7 +73,7 @@ def test_noise_is_no_message(noise: bytes) -> None:
         arrived = Decoder().feed(noise)
     except FrameError:
         return
-    assert arrived == []
+    assert [] == arrived
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_closed_port_tells_whether_a_frame_was_cut(pair: tuple[Channel, socket
     channel, peer = pair
     peer.sendall(frames({"a": 1}) + b"\0\0\0")
     peer.close()
-    assert channel.receive(deadline=time.monotonic() + SOON) == {"a": 1}
+    assert {"a": 1} == channel.receive(deadline=time.monotonic() + SOON)
     with pytest.raises(ChannelClosed, match="inside a frame, after 3 bytes"):
         channel.receive(deadline=time.monotonic() + SOON)
 
@@ -174,6 +174,6 @@ def test_a_dead_machine_is_not_waited_for() -> None:
         channel = Channel(ours, watch=watch.fileno())
         theirs.sendall(frames({"last": "word"}))
         ended.close()
-        assert channel.receive(deadline=time.monotonic() + SOON) == {"last": "word"}
+        assert {"last": "word"} == channel.receive(deadline=time.monotonic() + SOON)
         with pytest.raises(ChannelClosed, match="machine has ended"):
             channel.receive(deadline=time.monotonic() + 60)

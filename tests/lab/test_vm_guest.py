@@ -75,7 +75,7 @@ def test_it_is_the_kernel_and_the_run_that_were_meant(guest: Guest, files: Kerne
     release, cmdline = done.stdout.decode().splitlines()
     assert release == guest.uname == files.kernel.release == guest.kernel.release
     assert f"lab.nonce={guest.nonce}" in cmdline.split()
-    assert len(guest.nonce) == 32
+    assert 32 == len(guest.nonce)
     assert guest.boot_seconds > 0
     assert guest.slowdown > 0
 
@@ -84,14 +84,14 @@ def test_its_python_is_this_python_with_these_packages(guest: Guest) -> None:
     """The same interpreter path, version and environment answer as on the host."""
     code = "import sys, pytest, cffi; print(sys.version, sys.prefix, pytest.__file__)"
     done = guest.run([sys.executable, "-c", code], timeout_s=SOON)
-    assert done.stderr == b""
-    assert done.stdout.decode().strip() == f"{sys.version} {sys.prefix} {pytest.__file__}"
+    assert b"" == done.stderr
+    assert f"{sys.version} {sys.prefix} {pytest.__file__}" == done.stdout.decode().strip()
 
 
 def test_its_liburing_loads(guest: Guest) -> None:
     """The library a pushed extension needs is in the image."""
     code = "import ctypes; ctypes.CDLL('liburing.so.2').io_uring_get_probe; print('there')"
-    assert guest.run([sys.executable, "-c", code], timeout_s=SOON).stdout == b"there\n"
+    assert b"there\n" == guest.run([sys.executable, "-c", code], timeout_s=SOON).stdout
 
 
 def test_its_world_is_complete(guest: Guest) -> None:
@@ -108,21 +108,21 @@ def test_its_world_is_complete(guest: Guest) -> None:
         f"assert 0 <= time.time() - {time.time()} < {SOON}\n"
     )
     done = guest.run([sys.executable, "-c", code], timeout_s=SOON)
-    assert (done.status, done.stderr) == (0, b"")
+    assert (0, b"") == (done.status, done.stderr)
 
 
 def test_a_veth_pair_can_be_made_without_loading_anything(guest: Guest) -> None:
     """The kernel finds the module by itself, and says nothing about it."""
     done = guest.run([sys.executable, "-c", NETLINK_VETH], timeout_s=SOON)
-    assert done.stdout.decode() == "0 ['left', 'lo', 'right']\n"
-    assert guest.run(["/sbin/modprobe", "virtio_net"], timeout_s=SOON).status == 0
+    assert "0 ['left', 'lo', 'right']\n" == done.stdout.decode()
+    assert 0 == guest.run(["/sbin/modprobe", "virtio_net"], timeout_s=SOON).status
     assert b"Invalid ELF header" not in guest.kernel_log()
 
 
 def test_every_mark_and_all_before_it_is_in_the_log(guest: Guest) -> None:
     """Forty quick lines all arrive, in order, and a mark is there when the call returns."""
     script = "for n in $(seq 40); do echo '<4>line'$n'.' >/dev/kmsg; done"
-    assert guest.run(["sh", "-c", script], timeout_s=SOON).status == 0
+    assert 0 == guest.run(["sh", "-c", script], timeout_s=SOON).status
     guest.mark_kernel_log("behind\nthe lines")
     log = guest.kernel_log().decode()
     places = [log.index(f"line{number}.") for number in range(1, 41)]
@@ -134,7 +134,7 @@ def test_what_the_kernel_says_about_a_crash_is_in_the_log(guest: Guest) -> None:
     """A segmentation fault in the guest is a line on the console."""
     code = "import ctypes; ctypes.string_at(0)"
     done = guest.run([sys.executable, "-S", "-c", code], timeout_s=SOON)
-    assert done.status == -11
+    assert -11 == done.status
     guest.mark_kernel_log("after the crash")
     assert b"segfault at 0" in guest.kernel_log()
 
@@ -157,7 +157,7 @@ def test_a_test_cannot_write_into_the_image(guest: Guest, rootfs: Path) -> None:
     """What a guest writes stays in its memory."""
     before = rootfs.stat().st_mtime_ns
     marker = Path(sys.prefix) / "written-in-a-guest"
-    assert guest.run(["touch", str(marker)], timeout_s=SOON).status == 0
+    assert 0 == guest.run(["touch", str(marker)], timeout_s=SOON).status
     assert not marker.exists()
     assert rootfs.stat().st_mtime_ns == before
 
@@ -174,8 +174,8 @@ def test_two_guests_do_not_disturb_each_other(
         assert guest.nonce != second.nonce
         assert guest.nonce.encode() not in second.kernel_log()
         count = ["sh", "-c", "grep -c ^processor /proc/cpuinfo"]
-        assert second.run(count, timeout_s=SOON).stdout == b"2\n"
-    assert guest.run(["true"], timeout_s=SOON).status == 0
+        assert b"2\n" == second.run(count, timeout_s=SOON).stdout
+    assert 0 == guest.run(["true"], timeout_s=SOON).status
 
 
 def test_a_panic_is_told_from_its_console(
@@ -194,9 +194,9 @@ def test_a_panic_is_told_from_its_console(
         with pytest.raises(GuestLost, match="sysrq triggered crash"):
             doomed.run(["true"], timeout_s=SOON)
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
-    assert list(temporary.iterdir()) == []
+    assert [] == list(temporary.iterdir())
     assert b"sysrq triggered crash" in (results / "console.log").read_bytes()
-    assert {path.name for path in results.iterdir()} == {"console.log", "qemu.log", "stray.log"}
+    assert {"console.log", "qemu.log", "stray.log"} == {path.name for path in results.iterdir()}
 
 
 def test_a_guest_that_switches_off_is_lost(
@@ -244,6 +244,6 @@ def test_the_other_series_boot_the_same_way(series: str, rootfs: Path, tmp_path:
     files = obtain(resolve(series))
     with another(files, choose_accel(files), rootfs, tmp_path) as guest:
         assert guest.kernel.series == series
-        assert guest.run(["uname", "-r"], timeout_s=SOON).stdout.decode() == f"{guest.uname}\n"
+        assert f"{guest.uname}\n" == guest.run(["uname", "-r"], timeout_s=SOON).stdout.decode()
         done = guest.run([sys.executable, "-c", NETLINK_VETH], timeout_s=SOON)
-        assert done.stdout.decode() == "0 ['left', 'lo', 'right']\n"
+        assert "0 ['left', 'lo', 'right']\n" == done.stdout.decode()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lab.errors import GuestLost
+from lab.vm import Output, Stream
 from lab.vm.channel import Channel
 from lab.vm.inguest.agent import encode, to_text
 from lab.vm.link import Link
@@ -111,3 +112,21 @@ def test_an_answer_that_never_comes_ends_the_guest(ends: tuple[Link, Liar]) -> N
     hello(link)
     with pytest.raises(GuestLost, match=r"did not answer mark within 0\.1 s"):
         link.call("mark", timeout_s=0.1, text="x")
+
+
+def test_a_process_that_never_stops_talking_ends_the_guest(
+    ends: tuple[Link, Liar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Output nobody fetches is kept only so far; fetched output does not count."""
+    monkeypatch.setattr("lab.vm.link._MOST_WAITING", 1000)
+    link, liar = ends
+    liar.say(event="hello")
+    hello(link)
+    inbox = link.open(1)
+    for _ in range(20):
+        liar.say(event="stdout", process=1, data=to_text(bytes(400)))
+        assert Output(Stream.STDOUT, bytes(400)) == link.event(inbox, SOON)
+    for _ in range(3):
+        liar.say(event="stdout", process=1, data=to_text(bytes(400)))
+    with pytest.raises(GuestLost, match="wrote 1200 bytes that nobody fetched"):
+        link.call("ping", timeout_s=SOON)

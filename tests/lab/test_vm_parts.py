@@ -48,7 +48,7 @@ def test_busybox_unpacks_what_we_pack(
         ["busybox", "cpio", "-i"], input=packed, cwd=directory, check=True, capture_output=True
     )
     assert {path.name: path.read_bytes() for path in (directory / "d").iterdir()} == files
-    assert (directory / "link").readlink() == Path("d")
+    assert Path("d") == (directory / "link").readlink()
     assert all(path.stat().st_mode & 0o777 == 0o640 for path in (directory / "d").iterdir())
 
 
@@ -107,12 +107,12 @@ def test_the_reason_of_a_death_is_read_from_the_console(
 def test_the_log_is_complete_lines_and_the_tail_is_everything(tmp_path: Path) -> None:
     """A line still being written is no evidence yet, but is shown to a person."""
     console = Console(tmp_path / "console.log")
-    assert (console.read(), console.tail(), console.reason()) == (b"", "", "")
+    assert (b"", "", "") == (console.read(), console.tail(), console.reason())
     console.path.write_bytes(PANIC.encode().replace(b"start", b"st\x1b[2Jart\xff"))
     assert console.read().endswith(b"Fatal exception\n")
     assert b"\r" not in console.read()
-    assert console.read(console.size()) == b""
-    assert console.tail(2).splitlines()[1] == "[    5.4] Kernel Off"
+    assert b"" == console.read(console.size())
+    assert "[    5.4] Kernel Off" == console.tail(2).splitlines()[1]
     assert "\x1b" not in console.tail()
 
 
@@ -149,7 +149,7 @@ def test_an_old_qemu_emulates_no_cmpxchg16b(
     monkeypatch.setattr(qemu, "version", lambda: version)
     monkeypatch.setenv("LAB_ACCEL", "tcg")
     files = KernelFiles(KERNEL, *[tmp_path] * 4)
-    assert choose_accel(files) == Accel(AccelKind.TCG, cpu, "q35", "LAB_ACCEL=tcg")
+    assert Accel(AccelKind.TCG, cpu, "q35", "LAB_ACCEL=tcg") == choose_accel(files)
 
 
 def test_an_accelerator_there_is_not_is_a_usage_error(
@@ -208,9 +208,9 @@ def test_kvm_counts_only_when_this_kernel_reached_its_init(
     assert accel.kind == kind
     assert reason in accel.reason
     assert choose_accel(files) == accel
-    assert len((fake_qemu / "starts").read_text().splitlines()) == 1
+    assert 1 == len((fake_qemu / "starts").read_text().splitlines())
     (verdict,) = (fake_qemu / "cache/accel").iterdir()
-    assert json.loads(verdict.read_text())["kernel"] == "kernel"
+    assert "kernel" == json.loads(verdict.read_text())["kernel"]
     qemu.version.cache_clear()
 
 
@@ -230,9 +230,9 @@ def test_a_missing_kvm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("lab.vm.accel.os.open", opening)
 
     refuse(FileNotFoundError(2, "No such file or directory"))
-    assert _kvm_is_out_of_reach() == "no /dev/kvm"
+    assert "no /dev/kvm" == _kvm_is_out_of_reach()
     refuse(PermissionError(13, "Permission denied"))
-    assert _kvm_is_out_of_reach() == "/dev/kvm does not open: Permission denied"
+    assert "/dev/kvm does not open: Permission denied" == _kvm_is_out_of_reach()
 
 
 def test_a_tree_has_the_links_of_the_host(tmp_path: Path) -> None:
@@ -247,9 +247,9 @@ def test_a_tree_has_the_links_of_the_host(tmp_path: Path) -> None:
     tree = Tree(work)
     tree.add(host / "lib/name")
     inside = work / host.relative_to("/")
-    assert (inside / "lib").readlink() == Path("usr/lib")
-    assert (inside / "usr/lib/name").readlink() == Path("real-1.0")
-    assert (inside / "usr/lib/real-1.0").read_text() == "x"
+    assert Path("usr/lib") == (inside / "lib").readlink()
+    assert Path("real-1.0") == (inside / "usr/lib/name").readlink()
+    assert "x" == (inside / "usr/lib/real-1.0").read_text()
 
 
 def test_the_libraries_of_python_are_found() -> None:

@@ -124,7 +124,7 @@ def test_a_runner_that_died_too_early_starts_no_qemu(tmp_path: Path) -> None:
         ["sh", "-c", qemu._UNDERTAKER, "sh", "1", "touch", str(tmp_path / "started")],
         check=False,
     )
-    assert done.returncode == 3
+    assert 3 == done.returncode
     assert not (tmp_path / "started").exists()
 
 
