@@ -11,9 +11,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ioxide import _serve
 from ioxide._probe import cli as _probe_cli
 
-_COMMANDS = (_probe_cli,)
+_COMMANDS = (_probe_cli, _serve)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

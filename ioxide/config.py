@@ -72,9 +72,9 @@ class ServerConfig:
     ring_entries: int = 1024
     """Submission queue entries; the kernel rounds up to a power of two."""
     cq_entries: int | None = 8192
-    """Completion queue entries (IORING_SETUP_CQSIZE, 5.5); None is twice `ring_entries`."""
+    """Completion queue entries (IORING_SETUP_CQSIZE, 5.5); None: twice `ring_entries`."""
     register_ring_fd: bool = True
-    """Enter through a registered ring descriptor (5.18); falls back silently where there is none."""
+    """Enter through a registered ring descriptor (5.18); silently the plain one where not."""
 
     recv_buffer_size: int = 32768
     """Size of one receive buffer."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """One ring and its tick; knows no thread and no policy.
 
-A tick is `wait()`, which submits and blocks, then `dispatch()`, which takes the batch in and resumes
-every task it has woken.  Both live in C; what is here opens the ring, says in a sentence why that
-failed, keeps the queue of posted callbacks and gathers the counters.
+A tick is `wait()`, which submits and blocks, then `dispatch()`, which takes the batch in and
+resumes every task it has woken.  Both live in C; what is here opens the ring, says in a sentence
+why that failed, keeps the queue of posted callbacks and gathers the counters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ioxide.connection import Connection
 from ioxide.counters import Counters
 
 _REASONS = {
-    errno.ENOSYS: "this kernel has no io_uring, or a seccomp filter hides it; ioxide needs Linux 6.1",
+    errno.ENOSYS: "this kernel has no io_uring, or a seccomp filter hides it; Linux 6.1 is needed",
     errno.EPERM: (
         "io_uring is forbidden here, by the sysctl kernel.io_uring_disabled (6.6) or by a seccomp "
         "filter such as a container runtime's; allow it for this process"
@@ -153,7 +153,7 @@ class Driver:
         self.wake()
 
     def run_posts(self) -> None:
-        """Run what was queued before this call; what these callbacks post waits for the next tick."""
+        """Run what was queued before this call; what that posts waits for the next tick."""
         for _ in range(len(self._posts)):
             callback, args = self._posts.popleft()
             self.posts_run += 1

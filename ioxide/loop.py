@@ -63,7 +63,7 @@ class Loop(asyncio.SelectorEventLoop):
     def _report(self, message: str, error: BaseException) -> None:
         self.call_exception_handler({"message": message, "exception": error})
 
-    def _process_events(self, event_list: Any) -> None:
+    def _process_events(self, event_list: Any) -> None:  # noqa: ARG002 - the selector's is empty
         """Called by `BaseEventLoop._run_once()` between waiting and running callbacks."""
         if self.driver.dispatch():
             super()._process_events(self._ring_selector.epoll.select(0))  # type: ignore[misc]

@@ -74,7 +74,8 @@ class Reactor:
     @property
     def on_reactor_thread(self) -> bool:
         """Whether the caller runs on this reactor's thread."""
-        return threading.get_ident() == self._thread.ident
+        # Not by ident: the ident of a thread that has ended is given to the next one.
+        return threading.current_thread() is self._thread
 
     @property
     def loop(self) -> Loop:

@@ -2,8 +2,8 @@
 """The NAPI experiment: does a waiting ring really poll the network device?
 
 The loopback has no NAPI, so a device is needed whose packets do: a veth pair between two network
-namespaces.  They are made by a child process (napi_child.py), so the caller's
-namespaces never change, and nothing is left behind whatever becomes of the child.
+namespaces.  They are made by a child process (napi_child.py), so the caller's namespaces never
+change, and nothing is left behind whatever becomes of the child.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _ask_child() -> tuple[bool | None, dict[str, object], str]:
         # The last line: a sitecustomize of this installation may print, too.
         answer = json.loads(done.stdout.splitlines()[-1])
         if "refused" in answer:
-            return None, {"child": answer["refused"]}, f"needs a veth pair: {answer['refused']}"
+            return None, {"child": answer["refused"]}, f"the veth pair failed: {answer['refused']}"
         evidence = dict(answer["evidence"])
     except (ValueError, LookupError, TypeError):
         words = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]

@@ -54,6 +54,8 @@ def _transfer(ring: RawRing, pair: VethPair) -> tuple[int, int]:
             if len(found) != 1 or found[0].res <= 0:
                 break
             came += found[0].res
+        if came < _BYTES:
+            raise OSError(errno.EPROTO, f"only {came} of {_BYTES} bytes came over the veth pair")
         return came, netstat(_COUNTER) - before
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from ioxide._probe.rawring import WAIT_MS, Completion, RawRing
+from ioxide._probe.rawring import WAIT_MS, Completion, RawRing, os_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Outcome:
 
 
 def payload(length: int) -> bytes:
-    """Bytes that are wrong at every other place, and the same in every run."""
+    """Bytes that are noticed when they are out of place; the same in every run."""
     return random.Random(length).randbytes(length)
 
 
@@ -89,7 +89,20 @@ def verdict(seen: bool, evidence: dict[str, object], note: str) -> Outcome:
 
 
 def refusal_of(completions: Sequence[Completion], what: str) -> Outcome | None:
-    """The outcome when the first completion is the kernel's refusal of the request."""
-    if completions and -completions[0].res in REFUSALS:
-        return refused(completions[0].res, what, completions=described(completions))
+    """The outcome when the kernel refused the request, or did not answer it at all.
+
+    :raises OSError: the first completion is an error that says nothing about the capability.
+    """
+    if not completions:
+        return Outcome(
+            accepted=None,
+            observed=False,
+            evidence={"completions": []},
+            note=f"nothing came of {what} within {WAIT_MS} ms",
+        )
+    first = completions[0].res
+    if -first in REFUSALS:
+        return refused(first, what, completions=described(completions))
+    if first < 0 and first != -errno.ETIME:  # ETIME is how a timeout fires
+        raise os_error(first, what)
     return None

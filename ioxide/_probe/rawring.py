@@ -62,8 +62,10 @@ class Completion(NamedTuple):
         return int(self.flags) >> int(lib.IOX_CQE_BUFFER_SHIFT)
 
     def describe(self) -> str:
-        """``res=1000 bid=0 MORE BUF_MORE``, for evidence."""
+        """``res=1000 bid=0 MORE BUF_MORE`` or ``res=-62 ETIME``, for evidence."""
         words = [f"res={self.res}"]
+        if -self.res in errno.errorcode:
+            words.append(errno.errorcode[-self.res])
         if self.buffer_id is not None:
             words.append(f"bid={self.buffer_id}")
         names = {"MORE": self.more, "NOTIF": self.notif, "BUF_MORE": self.buf_more}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The native room: ``ffi`` and ``lib`` for set-up, probe and control, ``_core`` for the hot path."""
+"""The native part: ``ffi`` and ``lib`` for set-up and control, ``_core`` for the hot path."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@
  *
  *   close()   no more writes; what is staged is sent, then FIN; the peer's remaining bytes are
  *             thrown away until it closes too, or the read clock runs out
- *   abort()   nothing more is sent; both directions are shut, then RST unless FIN went first
+ *   abort()   nothing more is sent; what the kernel still has is cancelled, then RST
  */
 #include "internal.h"
 
@@ -601,10 +601,10 @@ void iox_conn_abort(Connection *conn, const char *reason)
 	iox_list_remove(&conn->read_clock);
 	iox_list_remove(&conn->send_clock);
 	/*
-	 * shutdown() ends a parked SEND and the receive; close() alone would not, the ring holds the
-	 * file.  The cancels are for a socket that shutdown() refuses (ENOTCONN after a reset).
+	 * The ring holds the file, so close() alone would end nothing; shutdown() would, but its FIN
+	 * would reach the peer before the RST.  So both operations are cancelled, and the descriptor
+	 * goes with their last completion.
 	 */
-	shutdown(conn->fd, SHUT_RDWR);
 	conn->want &= ~(IOX_WANT_RECV | IOX_WANT_SEND);
 	if (conn->recv_armed)
 		iox_want(conn, IOX_WANT_CANCEL);

@@ -19,7 +19,7 @@ import pytest
 
 from ioxide._probe import napi, receiving, requests, rings
 from ioxide._probe.outcome import Outcome
-from ioxide._probe.rawring import RawRing
+from ioxide._probe.rawring import Completion, RawRing
 from ioxide._ring._native import lib
 
 
@@ -158,6 +158,24 @@ def test_wait_for_what_never_comes_is_bounded() -> None:
         assert [] == ring.collect(1, timeout_ms=20)
 
 
+def test_request_without_any_answer_is_not_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request whose completion never comes is neither accepted nor observed."""
+    monkeypatch.setattr(RawRing, "collect", lambda *_, **__: [])
+    outcome = requests.multishot_timeout()
+    assert (None, False) == (outcome.accepted, outcome.observed)
+    assert "nothing came of" in outcome.note
+
+
+def test_error_that_says_nothing_about_the_capability_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Lack of memory is not taken for a refusal, nor for acceptance."""
+    monkeypatch.setattr(RawRing, "collect", lambda *_, **__: [Completion(0, -errno.ENOMEM, 0)])
+    with pytest.raises(OSError, match="IORING_TIMEOUT_MULTISHOT") as caught:
+        requests.multishot_timeout()
+    assert errno.ENOMEM == caught.value.errno
+
+
 # ---- the child of the NAPI experiment ----
 
 
@@ -171,7 +189,7 @@ def _children() -> str:
         ("print('no JSON')", None, "ended with 0"),
         ("raise SystemExit('out of luck')", None, "saying 'out of luck'"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", None, "ended with -9"),
-        ('print(\'{"refused": "no veth (EOPNOTSUPP)"}\')', None, "needs a veth pair: no veth"),
+        ('print(\'{"refused": "no veth (EOPNOTSUPP)"}\')', None, "the veth pair failed: no veth"),
         (
             'print(\'{"evidence": {"BusyPollRxPackets": 0, "bytes": 9, '
             '"control_without_napi": 0}}\')',

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""``python -m ioxide serve MODULE:HANDLER``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from ioxide.config import ConfigError, ServerConfig
+from ioxide.driver import RingError
+from ioxide.reactor import Handler, ReactorError
+from ioxide.server import Server
+
+# Each integer of the configuration is an option of the same name.
+_DEFAULTS = ServerConfig()
+_INTEGERS = tuple(
+    field.name
+    for field in dataclasses.fields(ServerConfig)
+    if type(getattr(_DEFAULTS, field.name)) is int
+)
+
+
+class _Unusable(Exception):
+    """The handler named on the command line cannot be had."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "serve",
+        help="serve connections with a handler",
+        description="Serve connections with an async function that takes an ioxide.Connection; "
+        "SIGINT and SIGTERM stop gracefully.",
+    )
+    parser.add_argument("handler", metavar="MODULE:HANDLER", help="such as examples.hello:handler")
+    parser.add_argument("--host", default=_DEFAULTS.host, help="default: %(default)s")
+    for name in _INTEGERS:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int,
+            default=getattr(_DEFAULTS, name),
+            metavar="N",
+            help="default: %(default)s",
+        )
+    parser.set_defaults(run=run)
+
+
+def _load(name: str) -> Handler:
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise _Unusable(f"{name!r} is not MODULE:HANDLER, such as examples.hello:handler")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise _Unusable(f"module {module_name!r} cannot be imported: {error}") from error
+    handler: Handler | None = getattr(module, attribute, None)
+    if not callable(handler):
+        raise _Unusable(f"module {module_name!r} has no function {attribute!r}")
+    return handler
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal: 0 after a graceful stop, 1 when that failed, 2 for bad values."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        config = ServerConfig(host=args.host, **{name: getattr(args, name) for name in _INTEGERS})
+        handler = _load(args.handler)
+    except (ConfigError, _Unusable) as error:
+        print(f"ioxide serve: {error}", file=sys.stderr)
+        return 2
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    server = Server(handler, config)
+    try:
+        server.start()
+    except (RingError, OSError) as error:
+        print(f"ioxide serve: {error.strerror or error}", file=sys.stderr)
+        return 1
+    print(f"serving on {config.host} port {server.port}", flush=True)
+    try:
+        # Waits in short steps: a signal handler runs between them, whichever thread got it.
+        while not stop.is_set() and not server.wait(0.2):
+            pass
+        server.stop()
+    except ReactorError as error:
+        print(f"ioxide serve: {error}", file=sys.stderr)
+        return 1
+    return 0

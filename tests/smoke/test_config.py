@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""Configuration is checked whole, in the constructor, before anything exists (#102)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ioxide
+from ioxide import Counters, ServerConfig
+from tests.support import SMALL, connect, echo, open_fds, read_exactly
+
+pytestmark = pytest.mark.issue(102)
+
+BAD: list[tuple[str, Any]] = [
+    ("host", ""),
+    ("host", 7),
+    ("port", -1),
+    ("port", 65536),
+    ("port", "80"),
+    ("port", True),
+    ("extra_ports", (0,)),
+    ("extra_ports", (8080,)),
+    ("extra_ports", (81, 81)),
+    ("extra_ports", [81]),
+    ("dual_stack", 1),
+    ("listen_backlog", 0),
+    ("reactors", 0),
+    ("reactors", 1025),
+    ("reactors", 1.0),
+    ("ring_entries", 0),
+    ("ring_entries", 32769),
+    ("cq_entries", 0),
+    ("cq_entries", 3000),
+    ("cq_entries", 512),
+    ("cq_entries", 131072),
+    ("register_ring_fd", None),
+    ("recv_buffer_size", 0),
+    ("recv_buffer_size", 2**31),
+    ("recv_slots", 0),
+    ("recv_slots", 100),
+    ("recv_slots", 65536),
+    ("recv_queue_entries", 0),
+    ("recv_queue_entries", 48),
+    ("write_slab_size", 0),
+    ("write_limit", 0),
+    ("write_limit", 16383),
+    ("write_limit", 2**31),
+    ("pool_max", -1),
+    ("max_connections", 0),
+    ("read_timeout_ms", -1),
+    ("send_timeout_ms", -1),
+    ("send_timeout_ms", None),
+    ("stop_timeout_ms", -1),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), BAD)
+def test_bad_value_is_refused_by_name(field: str, value: object) -> None:
+    """A bad value raises ConfigError naming field and value, before any descriptor or thread."""
+    before, threads = open_fds(), threading.active_count()
+
+    with pytest.raises(ioxide.ConfigError) as caught:
+        ServerConfig(**{field: value})  # type: ignore[arg-type]
+
+    assert [(field, value)] == [(p.field, p.value) for p in caught.value.problems]
+    assert f"{field}={value!r}" in str(caught.value)
+    assert before == open_fds()
+    assert threads == threading.active_count()
+
+
+def test_all_errors_are_told_at_once() -> None:
+    """Several bad values are named by one error."""
+    with pytest.raises(ioxide.ConfigError) as caught:
+        ServerConfig(port=-1, reactors=0, recv_slots=3)
+    assert ["port", "reactors", "recv_slots"] == [p.field for p in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ring_entries": 1, "cq_entries": 2},
+        {"ring_entries": 5, "cq_entries": None},
+        {"recv_slots": 1},
+        {"recv_slots": 32768, "recv_buffer_size": 64},
+        {"recv_buffer_size": 1},
+        {"recv_queue_entries": 1},
+        {"write_slab_size": 1, "write_limit": 1 << 30},
+        {"pool_max": 0},
+        {"max_connections": 1},
+        {"read_timeout_ms": 0, "send_timeout_ms": 0},
+        {"register_ring_fd": False},
+    ],
+    ids=str,
+)
+def test_values_on_the_boundary_start_and_echo(changes: dict[str, object]) -> None:
+    """The smallest and largest values allowed make a server that serves."""
+    with ioxide.Server(echo, SMALL.replace(**changes)) as server, connect(server) as client:
+        client.sendall(b"boundary")
+        assert b"boundary" == read_exactly(client, 8)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([f.name for f in dataclasses.fields(ServerConfig)]),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text()
+        | st.tuples(st.integers()),
+    )
+)
+def test_no_value_at_all_raises_anything_else(values: dict[str, object]) -> None:
+    """Whatever is passed, it is a config or a ConfigError that names only fields passed."""
+    related = {"cq_entries", "write_limit", "extra_ports"}  # judged with another field's value
+    named: set[str] = set()
+    with contextlib.suppress(ioxide.ConfigError):
+        try:
+            ServerConfig(**values)  # type: ignore[arg-type]
+        except ioxide.ConfigError as error:
+            named = {problem.field for problem in error.problems}
+            raise
+    assert named <= set(values) | related
+
+
+def test_config_is_frozen() -> None:
+    """A configuration cannot change after it was checked."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SMALL.port = 1  # type: ignore[misc]
+
+
+def test_handler_must_be_callable() -> None:
+    """A handler that cannot be called is refused at once."""
+    with pytest.raises(TypeError, match="async function"):
+        ioxide.Server("handler")  # type: ignore[arg-type]
+
+
+def test_counters_are_the_ring_s_own() -> None:
+    """Every counter that C counts has its field, and the other way round."""
+    driver = ioxide.Driver(SMALL)
+    try:
+        counted = set(driver._core.counters())
+    finally:
+        driver.close()
+    python = {"posts", "callback_faults", "handler_faults"}
+    assert {field.name for field in dataclasses.fields(Counters)} == counted | python

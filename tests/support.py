@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""What the reactor's tests share: a small server, blocking clients with timeouts, bounded waits."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ioxide
+
+# Under emulation Python is some eleven times slower than here; a bound that is never reached costs
+# nothing, so it is one number for every machine.
+TIMEOUT = 60.0
+
+# Small rings, so that a whole suite fits an ordinary user's RLIMIT_MEMLOCK.
+SMALL = ioxide.ServerConfig(
+    port=0, ring_entries=64, cq_entries=1024, recv_slots=64, recv_buffer_size=4096
+)
+
+
+@contextmanager
+def serve(handler: ioxide.Handler, **changes: object) -> Iterator[ioxide.Server]:
+    """A running server on a free port with small rings."""
+    with ioxide.Server(handler, SMALL.replace(**changes)) as server:
+        yield server
+
+
+@contextmanager
+def connect(server: ioxide.Server, *, rcvbuf: int | None = None) -> Iterator[socket.socket]:
+    """A blocking client of `server` whose every call is bounded by `TIMEOUT`."""
+    with socket.socket() as client:
+        if rcvbuf is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)  # before connect(2)
+        client.settimeout(TIMEOUT)
+        client.connect(("127.0.0.1", server.port))
+        yield client
+
+
+def read_exactly(client: socket.socket, size: int) -> bytes:
+    """`size` bytes from `client`; fewer only when the stream ends."""
+    data = bytearray()
+    while len(data) < size:
+        part = client.recv(min(size - len(data), 1 << 20))
+        if not part:
+            break
+        data += part
+    return bytes(data)
+
+
+def read_to_end(client: socket.socket) -> bytes:
+    """Everything up to the end of the stream."""
+    return read_exactly(client, 1 << 62)
+
+
+def until(condition: Callable[[], bool], what: str, *, timeout: float = TIMEOUT) -> None:
+    """Wait until `condition()` holds; fails naming `what` when it does not within `timeout` s."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what}")
+        time.sleep(0.002)
+
+
+def unread(fd: int) -> int:
+    """Bytes that have arrived at a socket and were not received from it (FIONREAD, tcp(7))."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
+
+
+def wait_unread(fd: int, size: int) -> None:
+    """Block until `size` bytes wait in the socket; on the reactor's thread this holds the tick."""
+    until(lambda: unread(fd) >= size, f"{size} bytes waiting in fd {fd}")
+
+
+def open_fds() -> int:
+    """Descriptors of this process."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def wait_fds(expected: int) -> None:
+    """Wait until this process is back at `expected` descriptors."""
+    until(lambda: open_fds() <= expected, f"back at {expected} descriptors, now {open_fds()}")
+
+
+def on_reactor(reactor: ioxide.Reactor, call: Callable[[], None]) -> None:
+    """Run `call` on the reactor's thread, wait for it, and raise here what it raised."""
+    done = threading.Event()
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            raised.append(error)
+        finally:
+            done.set()
+
+    reactor.post(run)
+    assert done.wait(TIMEOUT), "the posted call did not end"
+    if raised:
+        raise raised[0]
+
+
+async def echo(conn: ioxide.Connection) -> None:
+    """Send back what comes, at the peer's pace."""
+    while data := await conn.recv():
+        conn.write(data)
+        await conn.flush()
