@@ -373,23 +373,23 @@ static int await_ready(Await *self)
 	Connection *conn = self->conn;
 
 	if (self->kind == IOX_AWAIT_FLUSH)
-		return iox_conn_flush_state(conn, self->target);
+		return iox_send_flush_state(conn, self->target);
 	if (conn->reader) {
 		PyErr_Format(PyExc_RuntimeError,
 			     "another task is already reading from this connection: %s cannot wait too",
 			     await_names[self->kind]);
 		return -1;
 	}
-	return iox_conn_recv_ready(conn);
+	return iox_recv_ready(conn);
 }
 
 static PyObject *await_value(Await *self)
 {
 	switch (self->kind) {
 	case IOX_AWAIT_RECV:
-		return iox_conn_take(self->conn, self->limit);
+		return iox_recv_take(self->conn, self->limit);
 	case IOX_AWAIT_READ:
-		return iox_conn_take_slices(self->conn);
+		return iox_recv_take_slices(self->conn);
 	default:
 		Py_RETURN_NONE;
 	}
@@ -408,7 +408,8 @@ static int await_park(Await *self)
 		iox_list_append(&self->conn->flushes, &waiter->flushes);
 		return 0;
 	}
-	return iox_conn_park_reader(self->conn, waiter);
+	iox_recv_park(self->conn, waiter);
+	return 0;
 }
 
 static PySendResult await_send(Await *self, PyObject *Py_UNUSED(value), PyObject **result)

@@ -19,7 +19,19 @@ HERE = Path(__file__).parent if "__file__" in globals() else Path("ioxide/_ring"
 # Each C file that cffi may call has a .cdef with its declarations, so that a file and what Python
 # sees of it stand next to each other.
 CDEFS = ("core.cdef", "ring.cdef", "probe.cdef")
-SOURCES = ("core.c", "ring.c", "memory.c", "driver.c", "connection.c", "awaitable.c", "probe.c")
+SOURCES = (
+    "core.c",
+    "ring.c",
+    "memory.c",
+    "driver.c",
+    "tick.c",
+    "connection.c",
+    "receive.c",
+    "send.c",
+    "slice.c",
+    "awaitable.c",
+    "probe.c",
+)
 HEADERS = ("core.h", "ring.h", "probe.h")
 
 ffi = FFI()

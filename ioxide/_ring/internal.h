@@ -275,26 +275,55 @@ int iox_awaitable_init(PyObject *module);
 
 /* connection.c */
 int iox_connection_init(PyObject *module);
-int iox_conn_recv_ready(Connection *conn); /* 1 something to return, 0 wait, -1 exception */
-PyObject *iox_conn_take(Connection *conn, Py_ssize_t limit);
-PyObject *iox_conn_take_slices(Connection *conn);
-int iox_conn_park_reader(Connection *conn, Waiter *waiter);
-int iox_conn_flush_state(Connection *conn, uint64_t target);
 int iox_conn_check_thread(const Connection *conn);
-void iox_conn_on_recv(Connection *conn, int res, unsigned flags);
-void iox_conn_on_send(Connection *conn, int res);
 bool iox_conn_submit(Connection *conn); /* false: the submission queue is full */
-void iox_conn_abort(Connection *conn, const char *reason);
 void iox_conn_progress(Connection *conn);
-void iox_conn_end_reads(Connection *conn);
 void iox_conn_close(Connection *conn);
+void iox_conn_abort(Connection *conn, const char *reason);
+void iox_raise_os_error(int error, const char *what); /* what: NULL for the error's own text */
+
+/* receive.c */
+int iox_recv_ready(Connection *conn); /* 1 something to return, 0 wait, -1 exception */
+PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit);
+PyObject *iox_recv_take_slices(Connection *conn);
+void iox_recv_park(Connection *conn, Waiter *waiter);
+void iox_recv_wake(Connection *conn);
+void iox_recv_discard(Connection *conn);
+void iox_recv_start_clock(Connection *conn);
+bool iox_recv_submit(Connection *conn);
+void iox_recv_complete(Connection *conn, int res, unsigned flags);
+void iox_recv_end(Connection *conn);   /* as if the peer had sent FIN; what is queued is delivered */
+void iox_recv_close(Connection *conn); /* on close(): what is queued is thrown away */
+
+/* send.c */
+size_t iox_send_unsent(const Connection *conn);
+PyObject *iox_send_write(Connection *conn, PyObject *data);
+int iox_send_flush_state(Connection *conn, uint64_t target);
+void iox_send_wake(Connection *conn, bool all);
+void iox_send_drop(Connection *conn);
+bool iox_send_submit(Connection *conn);
+void iox_send_complete(Connection *conn, int res);
+
+/* slice.c */
+int iox_slice_init(PyObject *module);
+PyObject *iox_slice_new(Driver *driver, struct iox_chunk chunk);
 
 /* driver.c */
 int iox_driver_init(PyObject *module);
-struct io_uring_sqe *iox_driver_sqe(Driver *driver);
+struct io_uring_sqe *iox_driver_sqe(Driver *driver); /* NULL: the queue stays full */
 void iox_driver_recycle(Driver *driver, uint16_t bid);
 void iox_driver_wake(Driver *driver);
-void iox_driver_forget(Driver *driver, Connection *conn); /* frees the slot, drops the table's reference */
+
+/* tick.c */
+uint64_t iox_clock_ms(void);
+uint32_t iox_driver_generation(Driver *driver);
+void iox_driver_forget(Driver *driver, Connection *conn); /* frees the slot, drops its reference */
+void iox_tick_stage(Driver *driver);
+int iox_tick_enter(Driver *driver, unsigned wait_nr, int64_t timeout_ns);
+void iox_tick_reap(Driver *driver);
+void iox_tick_expire(Driver *driver);
+int64_t iox_tick_next_clock(Driver *driver); /* ms until a clock runs out, or -1 */
+bool iox_tick_must_not_block(Driver *driver);
 
 static inline void iox_want(Connection *conn, uint8_t what)
 {

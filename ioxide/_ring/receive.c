@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The receiving half of a connection: a queue of received runs, one reader, and when the multishot
+ * receive is armed, paused, starved or ended.
+ *
+ * Bytes stay in the queue until the await that asked for them returns, so a cancelled read loses
+ * none.  A full queue pauses the receive; it never closes the connection.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Without a read clock, how long a peer may ignore our FIN, in ms. */
+#define LINGER_LIMIT 60000
+
+static bool chunk_push(Connection *conn, struct iox_chunk chunk)
+{
+	if (conn->chunk_count == conn->chunk_capacity) {
+		uint32_t capacity = conn->chunk_capacity * 2;
+		struct iox_chunk *chunks = PyMem_Malloc(capacity * sizeof(*chunks));
+
+		if (!chunks)
+			return false;
+		for (uint32_t i = 0; i < conn->chunk_count; i++)
+			chunks[i] = conn->chunks[(conn->chunk_head + i) & (conn->chunk_capacity - 1)];
+		if (conn->chunks != conn->inline_chunks)
+			PyMem_Free(conn->chunks);
+		conn->chunks = chunks;
+		conn->chunk_capacity = capacity;
+		conn->chunk_head = 0;
+	}
+	conn->chunks[(conn->chunk_head + conn->chunk_count++) & (conn->chunk_capacity - 1)] = chunk;
+	return true;
+}
+
+static struct iox_chunk *chunk_first(Connection *conn)
+{
+	return &conn->chunks[conn->chunk_head];
+}
+
+/* Drops the first chunk; its buffer is the caller's now. */
+static void chunk_pop(Connection *conn)
+{
+	conn->chunk_head = (conn->chunk_head + 1) & (conn->chunk_capacity - 1);
+	if (--conn->chunk_count == 0 && conn->recv_paused && !conn->reads_ended) {
+		conn->recv_paused = false;
+		iox_want(conn, IOX_WANT_RECV);
+	}
+}
+
+void iox_recv_discard(Connection *conn)
+{
+	while (conn->chunk_count) {
+		uint16_t bid = chunk_first(conn)->bid;
+
+		chunk_pop(conn);
+		iox_driver_recycle(conn->driver, bid);
+	}
+}
+
+int iox_recv_ready(Connection *conn)
+{
+	if (conn->chunk_count || conn->reads_ended)
+		return 1;
+	if (conn->recv_errno) {
+		iox_raise_os_error(conn->recv_errno, conn->abort_reason);
+		return -1;
+	}
+	return conn->at_eof || conn->closing || conn->fd < 0;
+}
+
+PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit)
+{
+	size_t total = 0;
+	PyObject *bytes;
+	char *to;
+
+	if (!conn->chunk_count)
+		return PyBytes_FromStringAndSize(NULL, 0);
+	for (uint32_t i = 0; i < conn->chunk_count; i++)
+		total += conn->chunks[(conn->chunk_head + i) & (conn->chunk_capacity - 1)].length;
+	if (limit >= 0 && (size_t)limit < total)
+		total = (size_t)limit;
+	bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)total);
+	if (!bytes)
+		return NULL;
+	to = PyBytes_AS_STRING(bytes);
+	while (total) {
+		struct iox_chunk *chunk = chunk_first(conn);
+		uint32_t step = chunk->length < total ? chunk->length : (uint32_t)total;
+
+		memcpy(to, iox_ring_buffer(conn->driver->ring, chunk->bid) + chunk->offset, step);
+		to += step;
+		total -= step;
+		chunk->offset += step;
+		chunk->length -= step;
+		if (!chunk->length) {
+			uint16_t bid = chunk->bid;
+
+			chunk_pop(conn);
+			iox_driver_recycle(conn->driver, bid);
+		}
+	}
+	return bytes;
+}
+
+PyObject *iox_recv_take_slices(Connection *conn)
+{
+	PyObject *list = PyList_New(0);
+
+	while (list && conn->chunk_count) {
+		PyObject *slice = iox_slice_new(conn->driver, *chunk_first(conn));
+
+		if (!slice) {
+			Py_CLEAR(list);
+			break;
+		}
+		chunk_pop(conn); /* from here on the slice gives the buffer back */
+		if (PyList_Append(list, slice) < 0)
+			Py_CLEAR(list);
+		Py_DECREF(slice);
+	}
+	return list;
+}
+
+void iox_recv_start_clock(Connection *conn)
+{
+	Driver *driver = conn->driver;
+	uint64_t timeout = driver->read_timeout;
+
+	if (!timeout && conn->fin_sent)
+		timeout = LINGER_LIMIT;
+	iox_list_remove(&conn->read_clock);
+	if (!timeout)
+		return;
+	conn->read_deadline = driver->now + timeout;
+	iox_list_append(&driver->read_clocks, &conn->read_clock);
+}
+
+void iox_recv_park(Connection *conn, Waiter *waiter)
+{
+	conn->reader = (Waiter *)Py_NewRef(waiter);
+	iox_recv_start_clock(conn);
+}
+
+void iox_recv_wake(Connection *conn)
+{
+	if (!conn->reader)
+		return;
+	/* Its clock stops here: clocks are looked at between this and the task's step. */
+	if (!conn->fin_sent)
+		iox_list_remove(&conn->read_clock);
+	iox_waiter_wake(conn->reader);
+}
+
+static void recv_terminal(Connection *conn)
+{
+	conn->recv_armed = conn->recv_cancelling = false;
+	conn->kernel_refs--;
+}
+
+void iox_recv_complete(Connection *conn, int res, unsigned flags)
+{
+	Driver *driver = conn->driver;
+	bool more = flags & IOX_CQE_F_MORE;
+
+	/*
+	 * Kernel and handler both drop a connection from iox_conn_progress(); hold it over this.
+	 */
+	Py_INCREF(conn);
+	if (!more)
+		recv_terminal(conn);
+
+	if (res > 0 && flags & IOX_CQE_F_BUFFER) {
+		struct iox_chunk chunk = {
+			.offset = 0,
+			.length = (uint32_t)res,
+			.bid = (uint16_t)(flags >> IOX_CQE_BUFFER_SHIFT),
+		};
+
+		driver->counters.bytes_received += (uint64_t)res;
+		if (conn->closing || conn->reads_ended) {
+			iox_driver_recycle(driver, chunk.bid);
+		} else if (!chunk_push(conn, chunk)) {
+			iox_driver_recycle(driver, chunk.bid);
+			iox_conn_abort(conn, "no memory to queue received bytes");
+		} else {
+			iox_recv_wake(conn);
+		}
+	} else if (res == 0) {
+		conn->at_eof = true;
+		iox_recv_wake(conn);
+	} else if (res == -ENOBUFS) {
+		/* Not the peer's fault: wait for a buffer, and let its clock begin again. */
+		driver->counters.recv_enobufs++;
+		if (iox_list_linked(&conn->read_clock))
+			iox_recv_start_clock(conn);
+		if (!iox_list_linked(&conn->starved))
+			iox_list_append(&driver->starved, &conn->starved);
+	} else if (res == -ECANCELED && !conn->aborted) {
+		/* Our own pause; what to do next is decided below. */
+	} else if (res < 0) {
+		if (!conn->recv_errno && !conn->closing)
+			conn->recv_errno = -res;
+		else
+			conn->at_eof = true;
+		iox_recv_wake(conn);
+	}
+
+	if (conn->recv_armed) {
+		if (conn->chunk_count >= driver->recv_queue_entries && !conn->recv_cancelling) {
+			conn->recv_cancelling = conn->recv_paused = true;
+			driver->counters.recv_pauses++;
+			iox_want(conn, IOX_WANT_CANCEL);
+		}
+	} else if (!conn->at_eof && !conn->recv_errno && !conn->aborted &&
+		   !iox_list_linked(&conn->starved)) {
+		/*
+		 * A multishot ends for reasons of its own (a full CQ, a cancel that raced): arm it again,
+		 * unless the queue is full.  A pause that was asked for ends when the queue is empty.
+		 */
+		if (conn->chunk_count >= driver->recv_queue_entries && !conn->recv_paused) {
+			conn->recv_paused = true;
+			driver->counters.recv_pauses++;
+		}
+		if (!conn->chunk_count)
+			conn->recv_paused = false;
+		if (!conn->recv_paused)
+			iox_want(conn, IOX_WANT_RECV);
+	}
+	iox_conn_progress(conn);
+	Py_DECREF(conn);
+}
+
+bool iox_recv_submit(Connection *conn)
+{
+	struct io_uring_sqe *sqe = iox_driver_sqe(conn->driver);
+
+	if (!sqe)
+		return false;
+	io_uring_prep_recv(sqe, conn->fd, NULL, 0, 0);
+	sqe->ioprio |= IOX_RECV_MULTISHOT;
+	sqe->flags |= IOSQE_BUFFER_SELECT;
+	sqe->buf_group = IOX_SHARED_GROUP;
+	sqe->user_data = iox_user_data(IOX_KIND_RECV, conn->generation, conn->slot);
+	conn->recv_armed = true;
+	conn->kernel_refs++;
+	return true;
+}
+
+void iox_recv_close(Connection *conn)
+{
+	iox_recv_discard(conn);
+	iox_recv_wake(conn);
+	if (conn->fd >= 0 && !conn->recv_armed && !conn->at_eof && !conn->recv_errno && !conn->aborted &&
+	    !iox_list_linked(&conn->starved)) {
+		/* Paused: the peer's end is seen only by an armed receive. */
+		conn->recv_paused = false;
+		iox_want(conn, IOX_WANT_RECV);
+	}
+}
+
+/* Reading ends now, as if the peer had sent FIN; what is queued is still delivered. */
+void iox_recv_end(Connection *conn)
+{
+	if (conn->reads_ended || conn->fd < 0)
+		return;
+	conn->reads_ended = true;
+	iox_recv_wake(conn);
+}

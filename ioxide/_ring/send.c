@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The sending half of a connection: two slabs, of which one takes writes while the other belongs to
+ * the kernel, and the tasks that wait for what they wrote to be taken.
+ *
+ * One SEND is in flight at a time: that keeps the order.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+size_t iox_send_unsent(const Connection *conn)
+{
+	return conn->staging.used + (conn->sending.used - conn->sent);
+}
+
+int iox_send_flush_state(Connection *conn, uint64_t target)
+{
+	if (conn->bytes_acked >= target)
+		return 1;
+	if (conn->send_errno) {
+		iox_raise_os_error(conn->send_errno, conn->abort_reason);
+		return -1;
+	}
+	if (conn->fd < 0 || conn->aborted) {
+		iox_raise_os_error(ECONNABORTED, conn->abort_reason ? conn->abort_reason : "the connection has ended");
+		return -1;
+	}
+	return 0;
+}
+
+void iox_send_wake(Connection *conn, bool all)
+{
+	struct iox_node *node = conn->flushes.next;
+
+	while (node != &conn->flushes) {
+		Waiter *waiter = IOX_ENTRY(node, Waiter, flushes);
+
+		node = node->next;
+		if (all || waiter->target <= conn->bytes_acked) {
+			iox_list_remove(&waiter->flushes);
+			iox_waiter_wake(waiter);
+		}
+	}
+}
+
+void iox_send_drop(Connection *conn)
+{
+	iox_slab_release(&conn->driver->slabs, &conn->staging);
+	conn->want &= ~IOX_WANT_SEND;
+}
+
+static void send_failed(Connection *conn, int error)
+{
+	conn->send_errno = error;
+	iox_send_drop(conn);
+	iox_send_wake(conn, true);
+}
+
+void iox_send_complete(Connection *conn, int res)
+{
+	Driver *driver = conn->driver;
+
+	Py_INCREF(conn);
+	conn->kernel_refs--;
+	conn->send_armed = false;
+	iox_list_remove(&conn->send_clock);
+
+	if (res > 0) {
+		if ((size_t)res > conn->sending.used - conn->sent)
+			res = (int)(conn->sending.used - conn->sent); /* a forged completion */
+		conn->sent += (size_t)res;
+		conn->bytes_acked += (uint64_t)res;
+		driver->counters.bytes_sent += (uint64_t)res;
+	}
+	if (res < 0 && res != -EINTR && res != -EAGAIN) {
+		if (!conn->aborted)
+			send_failed(conn, -res);
+	} else if (res == 0 && !conn->aborted) {
+		send_failed(conn, EPIPE);
+	}
+
+	if (!conn->send_errno && !conn->aborted && conn->sent < conn->sending.used) {
+		/* Only on a live connection: a cancelled SEND reports what it moved, like a short one. */
+		driver->counters.partial_sends++;
+		iox_want(conn, IOX_WANT_SEND);
+	} else {
+		iox_slab_release(&driver->slabs, &conn->sending);
+		conn->sent = 0;
+		if (conn->staging.used)
+			iox_want(conn, IOX_WANT_SEND);
+		iox_send_wake(conn, conn->aborted);
+	}
+	iox_conn_progress(conn);
+	Py_DECREF(conn);
+}
+
+PyObject *iox_send_write(Connection *conn, PyObject *data)
+{
+	Driver *driver = conn->driver;
+	Py_buffer view;
+	size_t limit;
+
+	if (iox_conn_check_thread(conn) < 0)
+		return NULL;
+	if (conn->send_errno) {
+		iox_raise_os_error(conn->send_errno, conn->abort_reason);
+		return NULL;
+	}
+	if (conn->closing || conn->aborted || conn->fd < 0) {
+		iox_raise_os_error(EPIPE, "write() on a connection that was closed");
+		return NULL;
+	}
+	if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+		return NULL;
+	limit = driver->write_limit;
+	if ((size_t)view.len > limit || iox_send_unsent(conn) + (size_t)view.len > limit) {
+		PyErr_Format(PyExc_BufferError,
+			     "%zd bytes do not fit: %zu wait to be sent and write_limit is %zu bytes; "
+			     "await flush() between writes, or raise write_limit",
+			     view.len, iox_send_unsent(conn), limit);
+		PyBuffer_Release(&view);
+		return NULL;
+	}
+	if (view.len) {
+		if (!iox_slab_reserve(&driver->slabs, &conn->staging, (size_t)view.len)) {
+			PyBuffer_Release(&view);
+			return PyErr_NoMemory();
+		}
+		memcpy(conn->staging.mem + conn->staging.used, view.buf, (size_t)view.len);
+		conn->staging.used += (size_t)view.len;
+		conn->bytes_written += (uint64_t)view.len;
+		if (!conn->send_armed)
+			iox_want(conn, IOX_WANT_SEND);
+	}
+	PyBuffer_Release(&view);
+	Py_RETURN_NONE;
+}
+
+bool iox_send_submit(Connection *conn)
+{
+	Driver *driver = conn->driver;
+	struct io_uring_sqe *sqe = iox_driver_sqe(driver);
+
+	if (!sqe)
+		return false;
+	if (!conn->sending.used) {
+		conn->sending = conn->staging;
+		conn->staging = (struct iox_slab){ 0 };
+		conn->sent = 0;
+	}
+	/*
+	 * MSG_WAITALL (io_uring, 5.19) lets the kernel itself continue a send that a full socket buffer
+	 * cut short; lengths are 32 bits in an SQE, which write_limit's bound of 1 GiB respects.
+	 */
+	io_uring_prep_send(sqe, conn->fd, conn->sending.mem + conn->sent,
+			   conn->sending.used - conn->sent, MSG_WAITALL | MSG_NOSIGNAL);
+	sqe->user_data = iox_user_data(IOX_KIND_SEND, conn->generation, conn->slot);
+	conn->send_armed = true;
+	conn->kernel_refs++;
+	driver->counters.sends++;
+	if (driver->send_timeout) {
+		conn->send_deadline = driver->now + driver->send_timeout;
+		iox_list_append(&driver->send_clocks, &conn->send_clock);
+	}
+	return true;
+}

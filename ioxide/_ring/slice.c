@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One received run, lent out without copying.
+ *
+ * end() is called when the read() block ends: from then on no new view can be made, and the buffer
+ * goes back to the kernel with the last view, on whatever thread that is released.
+ */
+#include "internal.h"
+
+PyObject *iox_slice_new(Driver *driver, struct iox_chunk chunk)
+{
+	Slice *slice = PyObject_New(Slice, &iox_SliceType);
+
+	if (!slice)
+		return NULL;
+	slice->driver = (Driver *)Py_NewRef(driver);
+	slice->chunk = chunk;
+	slice->exports = 0;
+	slice->ended = false;
+	driver->slices_out++;
+	return (PyObject *)slice;
+}
+
+static void slice_give_back(Slice *slice)
+{
+	Driver *driver = slice->driver;
+
+	if (!driver || slice->exports)
+		return;
+	slice->driver = NULL;
+	driver->slices_out--;
+	iox_driver_recycle(driver, slice->chunk.bid); /* any thread: under the GIL, see there */
+	Py_DECREF(driver);
+}
+
+static int slice_getbuffer(Slice *slice, Py_buffer *view, int flags)
+{
+	if (slice->ended || !slice->driver) {
+		PyErr_SetString(PyExc_ValueError, "this slice was given back when its read() block ended");
+		return -1;
+	}
+	if (PyBuffer_FillInfo(view, (PyObject *)slice,
+			      iox_ring_buffer(slice->driver->ring, slice->chunk.bid) + slice->chunk.offset,
+			      (Py_ssize_t)slice->chunk.length, 1, flags) < 0)
+		return -1;
+	slice->exports++;
+	return 0;
+}
+
+static void slice_releasebuffer(Slice *slice, Py_buffer *Py_UNUSED(view))
+{
+	slice->exports--;
+	if (slice->ended)
+		slice_give_back(slice);
+}
+
+static PyObject *slice_end(Slice *slice, PyObject *Py_UNUSED(ignored))
+{
+	slice->ended = true;
+	slice_give_back(slice);
+	Py_RETURN_NONE;
+}
+
+static void slice_dealloc(Slice *slice)
+{
+	slice_give_back(slice);
+	PyObject_Free(slice);
+}
+
+static PyBufferProcs slice_buffer = {
+	.bf_getbuffer = (getbufferproc)slice_getbuffer,
+	.bf_releasebuffer = (releasebufferproc)slice_releasebuffer,
+};
+
+static PyMethodDef slice_methods[] = {
+	{ "end", (PyCFunction)slice_end, METH_NOARGS, NULL },
+	{ NULL },
+};
+
+PyTypeObject iox_SliceType = {
+	PyVarObject_HEAD_INIT(NULL, 0)
+	.tp_name = "ioxide._ring._core.Slice",
+	.tp_basicsize = sizeof(Slice),
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+	.tp_doc = "One received buffer, lent out; goes back to the kernel with its last view.",
+	.tp_dealloc = (destructor)slice_dealloc,
+	.tp_as_buffer = &slice_buffer,
+	.tp_methods = slice_methods,
+};
+
+int iox_slice_init(PyObject *module)
+{
+	return PyModule_AddType(module, &iox_SliceType);
+}

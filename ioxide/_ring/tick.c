@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a tick does with the ring, without running any Python code: stage submissions, enter, take
+ * the batch in, and look at the clocks.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How long a listener rests after EMFILE and its like, in ms (issue #222 in the C# project). */
+#define ACCEPT_PAUSE 100
+uint64_t iox_clock_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+struct io_uring_sqe *iox_driver_sqe(Driver *self)
+{
+	struct io_uring_sqe *sqe = iox_ring_sqe(self->ring);
+
+	if (!sqe) {
+		/* Full: submit without waiting.  Still full (EBUSY, EAGAIN): the next tick tries again. */
+		self->counters.sq_full_flushes++;
+		self->counters.enters++;
+		iox_ring_enter(self->ring, 0, 0, -1);
+		sqe = iox_ring_sqe(self->ring);
+	}
+	return sqe;
+}
+
+static bool arm_listener(Driver *self, unsigned index)
+{
+	struct iox_listener *listener = &self->listeners[index];
+	struct io_uring_sqe *sqe = iox_driver_sqe(self);
+
+	if (!sqe)
+		return false;
+	/* Neither NONBLOCK (io_uring would return -EAGAIN) nor inheritable. */
+	io_uring_prep_multishot_accept(sqe, listener->fd, NULL, NULL, SOCK_CLOEXEC);
+	sqe->user_data = iox_user_data(IOX_KIND_ACCEPT, listener->generation, index);
+	listener->armed = true;
+	self->listeners_armed++;
+	return true;
+}
+
+/* Buffers that the kernel has, as far as the completions reaped so far tell. */
+static uint32_t free_buffers(const Driver *self)
+{
+	return self->ring->buf_count - self->buffers_held - self->return_count;
+}
+
+/* Prepares everything there is to submit; stops when the submission queue stays full. */
+void iox_tick_stage(Driver *self)
+{
+	struct io_uring_sqe *sqe;
+
+	if (self->return_count) {
+		for (uint32_t i = 0; i < self->return_count; i++)
+			iox_ring_recycle(self->ring, self->returns[i]);
+		iox_ring_publish(self->ring);
+		self->return_count = 0;
+	}
+	/*
+	 * Starved receives, the one that waits longest first, as many as there are free buffers.  Armed
+	 * without one they would fail at once and the reactor would spin; counting free buffers, not
+	 * returns, keeps an idle connection from using up the one chance that a busy one waits for.
+	 */
+	for (uint32_t free = free_buffers(self); free && iox_list_linked(&self->starved); free--) {
+		Connection *conn = IOX_ENTRY(self->starved.next, Connection, starved);
+
+		iox_list_remove(&conn->starved);
+		self->counters.recv_rearms++;
+		iox_want(conn, IOX_WANT_RECV);
+	}
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS && self->accepting; i++) {
+		struct iox_listener *listener = &self->listeners[i];
+
+		if (listener->used && !listener->armed && !listener->stopping && !listener->retry_at &&
+		    !arm_listener(self, i))
+			return;
+	}
+	if (!self->wake_armed && (sqe = iox_driver_sqe(self))) {
+		/* A read, not a poll: its completion has already emptied the eventfd. */
+		io_uring_prep_read(sqe, self->wake_fd, &self->wake_value, sizeof(self->wake_value), 0);
+		sqe->user_data = iox_user_data(IOX_KIND_WAKE, 0, 0);
+		self->wake_armed = true;
+	}
+	if (self->poll_enabled && !self->poll_armed && (sqe = iox_driver_sqe(self))) {
+		/* One shot, armed anew each time: that is what makes it level-triggered. */
+		io_uring_prep_poll_add(sqe, self->poll_fd, POLLIN);
+		sqe->user_data = iox_user_data(IOX_KIND_POLL, 0, 0);
+		self->poll_armed = true;
+	}
+	while (iox_list_linked(&self->staged)) {
+		Connection *conn = IOX_ENTRY(self->staged.next, Connection, staged);
+
+		if (!iox_conn_submit(conn))
+			return;
+		iox_list_remove(&conn->staged);
+	}
+}
+
+uint32_t iox_driver_generation(Driver *self)
+{
+	self->generation = (self->generation + 1) & IOX_GENERATION_MASK;
+	if (!self->generation)
+		self->generation = 1;
+	return self->generation;
+}
+
+static bool grow_table(Driver *self)
+{
+	uint32_t count = self->slot_count ? self->slot_count * 2 : 64;
+	Connection **slots = PyMem_Realloc(self->slots, count * sizeof(*slots));
+	uint32_t *free_slots;
+
+	if (!slots)
+		return false;
+	self->slots = slots;
+	free_slots = PyMem_Realloc(self->free_slots, count * sizeof(*free_slots));
+	if (!free_slots)
+		return false;
+	self->free_slots = free_slots;
+	for (uint32_t slot = count; slot > self->slot_count; slot--) {
+		slots[slot - 1] = NULL;
+		free_slots[self->free_count++] = slot - 1;
+	}
+	self->slot_count = count;
+	return true;
+}
+
+static void accept_connection(Driver *self, int fd)
+{
+	Connection *conn;
+
+	if (!self->accepting || self->connection_count >= self->max_connections ||
+	    (!self->free_count && !grow_table(self)))
+		goto shed;
+	conn = (Connection *)self->connection_type->tp_alloc(self->connection_type, 0);
+	if (!conn)
+		goto shed;
+	conn->driver = (Driver *)Py_NewRef(self);
+	conn->slot = self->free_slots[--self->free_count];
+	conn->generation = iox_driver_generation(self);
+	conn->fd = fd;
+	conn->chunks = conn->inline_chunks;
+	conn->chunk_capacity = IOX_INLINE_CHUNKS;
+	iox_list_init(&conn->flushes);
+	iox_list_init(&conn->starting);
+	iox_list_init(&conn->staged);
+	iox_list_init(&conn->starved);
+	iox_list_init(&conn->read_clock);
+	iox_list_init(&conn->send_clock);
+	self->slots[conn->slot] = conn; /* the table's reference */
+	self->connection_count++;
+	self->counters.accepts++;
+	iox_list_append(&self->starting, &conn->starting);
+	iox_want(conn, IOX_WANT_RECV);
+	return;
+shed:
+	PyErr_Clear();
+	close(fd);
+	self->counters.accepts_shed++;
+}
+
+void iox_driver_forget(Driver *self, Connection *conn)
+{
+	self->slots[conn->slot] = NULL;
+	self->free_slots[self->free_count++] = conn->slot;
+	self->connection_count--;
+	if (iox_list_linked(&conn->starting))
+		iox_list_remove(&conn->starting);
+	Py_DECREF(conn);
+}
+
+static void on_accept(Driver *self, uint32_t generation, uint32_t index, int res, unsigned flags)
+{
+	struct iox_listener *listener;
+
+	if (index >= IOX_MAX_LISTENERS || !self->listeners[index].armed ||
+	    self->listeners[index].generation != generation) {
+		self->counters.stale_cqes++;
+		return;
+	}
+	listener = &self->listeners[index];
+	if (!(flags & IOX_CQE_F_MORE)) {
+		listener->armed = false;
+		self->listeners_armed--;
+		if (listener->stopping)
+			listener->used = false;
+		else
+			self->counters.accept_rearms++;
+	}
+	if (res >= 0) {
+		accept_connection(self, res);
+	} else if (res == -EMFILE || res == -ENFILE || res == -ENOBUFS || res == -ENOMEM) {
+		/* Arming again at once would fail at once: rest, or the reactor spins. */
+		self->counters.accept_pauses++;
+		listener->retry_at = self->now + ACCEPT_PAUSE;
+	}
+	/* Other errors belong to one connection that died in the backlog (accept(2)): go on. */
+}
+
+static Connection *find(Driver *self, uint32_t generation, uint32_t slot)
+{
+	Connection *conn = slot < self->slot_count ? self->slots[slot] : NULL;
+
+	return conn && conn->generation == generation ? conn : NULL;
+}
+
+static void on_completion(Driver *self, uint64_t user_data, int res, unsigned flags)
+{
+	uint32_t generation = (user_data >> 32) & IOX_GENERATION_MASK, slot = (uint32_t)user_data;
+	Connection *conn;
+
+	switch (user_data >> 56) {
+	case IOX_KIND_RECV:
+		if (flags & IOX_CQE_F_BUFFER && flags >> IOX_CQE_BUFFER_SHIFT >= self->ring->buf_count) {
+			self->counters.unknown_cqes++;
+			return;
+		}
+		if (flags & IOX_CQE_F_BUFFER)
+			self->buffers_held++;
+		conn = find(self, generation, slot);
+		if (!conn || !conn->recv_armed || res > (int)self->ring->buf_size) {
+			self->counters.stale_cqes++;
+			if (flags & IOX_CQE_F_BUFFER)
+				iox_driver_recycle(self, (uint16_t)(flags >> IOX_CQE_BUFFER_SHIFT));
+			return;
+		}
+		iox_recv_complete(conn, res, flags);
+		return;
+	case IOX_KIND_SEND:
+		conn = find(self, generation, slot);
+		if (!conn || !conn->send_armed) {
+			self->counters.stale_cqes++;
+			return;
+		}
+		iox_send_complete(conn, res);
+		return;
+	case IOX_KIND_ACCEPT:
+		on_accept(self, generation, slot, res, flags);
+		return;
+	case IOX_KIND_WAKE:
+		/* Cleared before anything that a waker may have queued is looked at. */
+		self->wake_armed = false;
+		self->counters.wake_cqes++;
+		__atomic_exchange_n(&self->wake_pending, 0, __ATOMIC_SEQ_CST);
+		return;
+	case IOX_KIND_POLL:
+		self->poll_armed = false;
+		self->poll_ready = true;
+		return;
+	case IOX_KIND_CANCEL:
+		return; /* the cancelled operation has a completion of its own */
+	default:
+		self->counters.unknown_cqes++;
+	}
+}
+
+void iox_tick_reap(Driver *self)
+{
+	struct io_uring_cq *cq = &self->ring->uring.cq;
+	unsigned head = *cq->khead, tail = __atomic_load_n(cq->ktail, __ATOMIC_ACQUIRE);
+
+	if (iox_ring_overflowed(self->ring))
+		self->counters.cq_overflow_events++;
+	self->counters.cqes += tail - head;
+	for (; head != tail; head++) {
+		const struct io_uring_cqe *cqe = &cq->cqes[head & cq->ring_mask];
+
+		on_completion(self, cqe->user_data, cqe->res, cqe->flags);
+	}
+	__atomic_store_n(cq->khead, head, __ATOMIC_RELEASE);
+}
+
+void iox_tick_expire(Driver *self)
+{
+	while (iox_list_linked(&self->read_clocks)) {
+		Connection *conn = IOX_ENTRY(self->read_clocks.next, Connection, read_clock);
+
+		if (conn->read_deadline > self->now)
+			break;
+		self->counters.read_timeouts++;
+		iox_conn_abort(conn, "nothing was received within read_timeout_ms");
+	}
+	while (iox_list_linked(&self->send_clocks)) {
+		Connection *conn = IOX_ENTRY(self->send_clocks.next, Connection, send_clock);
+
+		if (conn->send_deadline > self->now)
+			break;
+		self->counters.send_timeouts++;
+		iox_conn_abort(conn, "the peer did not take what was sent within send_timeout_ms");
+	}
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
+		if (self->listeners[i].retry_at && self->listeners[i].retry_at <= self->now)
+			self->listeners[i].retry_at = 0;
+}
+
+/* ms until the next clock runs out, or -1 when none runs. */
+int64_t iox_tick_next_clock(Driver *self)
+{
+	uint64_t soonest = UINT64_MAX;
+
+	if (iox_list_linked(&self->read_clocks))
+		soonest = IOX_ENTRY(self->read_clocks.next, Connection, read_clock)->read_deadline;
+	if (iox_list_linked(&self->send_clocks)) {
+		uint64_t at = IOX_ENTRY(self->send_clocks.next, Connection, send_clock)->send_deadline;
+
+		soonest = at < soonest ? at : soonest;
+	}
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
+		if (self->listeners[i].retry_at && self->listeners[i].retry_at < soonest)
+			soonest = self->listeners[i].retry_at;
+	if (soonest == UINT64_MAX)
+		return -1;
+	return soonest > self->now ? (int64_t)(soonest - self->now) : 0;
+}
+
+int iox_tick_enter(Driver *self, unsigned wait_nr, int64_t timeout_ns)
+{
+	int ret;
+
+	self->counters.enters++;
+	Py_BEGIN_ALLOW_THREADS
+	ret = iox_ring_enter(self->ring, wait_nr, IOX_ENTER_GETEVENTS, timeout_ns);
+	Py_END_ALLOW_THREADS
+	self->now = iox_clock_ms();
+	if (ret == -EINTR)
+		self->counters.enter_eintr++;
+	else if (ret == -EAGAIN)
+		self->counters.enter_eagain++;
+	else if (ret == -EBUSY)
+		self->counters.enter_ebusy++;
+	else if (ret < 0 && ret != -ETIME)
+		return ret;
+	return 0;
+}
+
+/* Whether wait() must not block: something is left over from, or was queued since, the last tick. */
+bool iox_tick_must_not_block(Driver *self)
+{
+	return self->nudged || iox_list_linked(&self->ready) || iox_list_linked(&self->starting) ||
+	       iox_list_linked(&self->staged) || self->poll_ready || iox_ring_ready(self->ring) ||
+	       (iox_list_linked(&self->starved) && free_buffers(self));
+}
