@@ -16,16 +16,25 @@ from types import FrameType
 from typing import NoReturn
 
 from lab.errors import LabError
-from lab.suite.verdicts import Conclusion, ExitCode, Tally, conclude
+from lab.suite.verdicts import CONCLUSION, Conclusion, ExitCode, Tally, conclude
 
 EPILOG = """\
 exit codes: 0 everything proved; 1 disproved (failed, splat, surprise); 2 usage; 3 not proved (no
 kernel, lost, never ran, nothing ran, nothing passed); 130 interrupted. 1 wins over 3."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says the exit code and why in its last line, as everything here does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage()
+        _say(conclude(Tally({}, usage=message)))
+        sys.exit(int(ExitCode.USAGE))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the lab; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m lab", description="Boots real kernels and runs the suite in them."
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -41,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--kernel", required=True, metavar="NAME", help="a series (6.12) or release (6.12.107)"
     )
     arguments, rest = parser.parse_known_args(argv)
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _as_interrupt)
     return int(_test(arguments.kernel, rest).code)
 
 
@@ -53,8 +63,6 @@ def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
     """Run pytest with the plugin; what it concluded, or what kept it from a conclusion."""
     import pytest
-
-    from lab.suite.host_side import CONCLUSION
 
     class Witness:
         """Takes the conclusion out of the session before pytest forgets it."""

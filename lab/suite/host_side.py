@@ -26,9 +26,7 @@ from .reconcile import Book, DoubleVerdict, Record
 from .results import new_directory, point_latest
 from .session import Outcome, Plan, RunOver, Session
 from .skips import judge_report, skip_reason
-from .verdicts import Conclusion, Tally, Verdict, conclude
-
-CONCLUSION = pytest.StashKey[Conclusion]()
+from .verdicts import CONCLUSION, Tally, Verdict, conclude
 
 BASE_SECONDS = 10.0
 SLOW_FACTOR = 6.0
@@ -47,7 +45,9 @@ class HostSide:
         except UsageError as error:
             raise pytest.UsageError(str(error)) from error
         except LabError as error:
-            pytest.exit(str(error), returncode=error.exit_code)
+            conclusion = conclude(Tally({}, problems=[str(error)]))
+            config.stash[CONCLUSION] = conclusion
+            pytest.exit(str(error), returncode=int(conclusion.code))
         self.config = config
         if not (config.rootpath / "lab/suite/plugin.py").is_file():
             raise pytest.UsageError(
@@ -156,7 +156,10 @@ class HostSide:
             self._give_up(RunOver(error.message, hint=error.hint))
             return
         self.book.enter(name, record)
+        # For JUnit, where one kernel's file looks like another's.
+        told = [("kernel", self.kernel.upstream), ("verdict", record.verdict.value)]
         for report in reports:
+            report.user_properties += told
             item.ihook.pytest_runtest_logreport(report=report)
         self.progress.verdict(name, record)
         if why := self._session().given_up:
@@ -208,12 +211,12 @@ class HostSide:
             judge_report(report, lambda: self.session.probe if self.session else None)
         verdict, why = _verdict(reports)
         if (splat := outcome.splat) is not None:
-            last = reports[-1]
-            last.sections.append(("kernel log", splat.excerpt))
+            shown = next((r for r in reports if r.when == "call"), reports[-1])
+            shown.sections.append(("kernel log", splat.excerpt))
             if verdict is not Verdict.FAILED:
                 verdict, why = Verdict.SPLAT, splat.line
-                last.outcome = "failed"
-                last.longrepr = f"the kernel complained during this test: {splat.line}"
+                shown.outcome = "failed"
+                shown.longrepr = f"the kernel complained during this test: {splat.line}"
         return Record(verdict, seconds, why), reports
 
     def _report(self, item: pytest.Item, data: Any) -> pytest.TestReport:
@@ -229,8 +232,7 @@ class HostSide:
         # JSON knows no tuples; pytest's terminal insists on one for a skip's reason.
         longrepr: Any = report.longrepr
         if isinstance(longrepr, list):
-            path, line, reason = longrepr
-            report.longrepr = (str(path), int(line), str(reason))
+            report.longrepr = (item.location[0], item.location[1] or 0, str(longrepr[-1]))
         report.location = item.location
         report.sections = [(str(head), str(text)) for head, text in report.sections]
         report.user_properties = [(str(key), value) for key, value in report.user_properties]
@@ -349,12 +351,9 @@ class HostSide:
             for line in render(self.report):
                 terminalreporter.write_line(line)
 
-    @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        """The very last line names the exit code and why."""
+        """However the session ended, the terminal is given back."""
         self.progress.stop()
-        if (conclusion := self.config.stash.get(CONCLUSION, None)) is not None:
-            print(conclusion, flush=True)
 
 
 def _base_seconds(item: pytest.Item) -> float:

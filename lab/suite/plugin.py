@@ -16,6 +16,7 @@ import pytest
 from . import selection, skips
 from .identity import Identity, identify
 from .probed import Probed
+from .verdicts import CONCLUSION
 
 MARKERS = (
     "needs(capability, ...): runs only where ioxide.probe() observed each of these capabilities",
@@ -201,4 +202,15 @@ def pytest_runtest_makereport(
     """Outermost, so that it sees what the skipping plugin made of the outcome."""
     report = yield
     skips.judge_report(report, item.config.stash[MODE].probe)
+    if report.skipped:
+        # The gate skips from this file; the summary is to name the test's.
+        path, line, _ = item.location
+        report.longrepr = (path, (line or 0) + 1, skips.skip_reason(report))
     return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The very last line names the exit code and why."""
+    if (conclusion := config.stash.get(CONCLUSION, None)) is not None:
+        print(conclusion, flush=True)

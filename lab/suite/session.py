@@ -379,7 +379,6 @@ class Session:
             # Entry points of other plugins cost seconds under emulation, and the ids must be
             # those of the host, which names the plugins it needs.
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONHASHSEED": "0",
             "HOME": "/tmp",
             "LC_ALL": "C.UTF-8",
@@ -430,6 +429,10 @@ class Session:
         return message
 
     def _drop_guest(self) -> None:
+        if self.guest is not None:
+            # The whole log, once more than the slices: it is what one reads first.
+            log = self.guest.console.with_name("kernel.log")
+            log.write_bytes(self.guest.kernel_log())
         self.guest = self._process = None
         self._stack.close()
         self._stack = ExitStack()

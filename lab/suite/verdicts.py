@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+import pytest
+
 
 class Verdict(StrEnum):
     """The one thing said about one test on one kernel."""
@@ -58,6 +60,10 @@ class Conclusion:
         return f"lab: exit {int(self.code)} ({word}): {self.why}"
 
 
+CONCLUSION = pytest.StashKey[Conclusion]()
+"""Where a session keeps what it concluded; the plugin prints it as the very last line."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What a run amounts to, before it is judged.
@@ -76,6 +82,10 @@ class Tally:
     def count(self, *kinds: Verdict) -> int:
         """How many tests got one of `kinds`."""
         return sum(1 for verdict in self.verdicts.values() if verdict in kinds)
+
+    def counts(self) -> str:
+        """` (3 passed, 1 lost)`, to follow a reason; empty if there are no verdicts."""
+        return f" ({counted(self.verdicts.values())})" if self.verdicts else ""
 
 
 def counted(verdicts: Iterable[Verdict]) -> str:
@@ -101,13 +111,13 @@ def conclude(tally: Tally) -> Conclusion:
         )
         reasons = [text for text in (first, *tally.faults[:1]) if text]
         more = f" and {bad - len(reasons)} more" if bad > len(reasons) else ""
-        return Conclusion(ExitCode.DISPROVED, "; ".join(reasons) + more)
+        return Conclusion(ExitCode.DISPROVED, "; ".join(reasons) + more + tally.counts())
     if tally.problems:
-        return Conclusion(ExitCode.NOT_PROVED, tally.problems[0])
+        return Conclusion(ExitCode.NOT_PROVED, tally.problems[0] + tally.counts())
     if unproved := tally.count(*UNPROVING):
         name, kind = next((n, k) for n, k in tally.verdicts.items() if k in UNPROVING)
         more = f" and {unproved - 1} more" if unproved > 1 else ""
-        return Conclusion(ExitCode.NOT_PROVED, f"{name} {kind}{more}")
+        return Conclusion(ExitCode.NOT_PROVED, f"{name} {kind}{more}{tally.counts()}")
     if not tally.verdicts:
         return Conclusion(ExitCode.NOT_PROVED, "nothing ran")
     if not tally.count(*PROVING):

@@ -60,29 +60,35 @@ def test_good(): pass
     assert "tests/test_it.py::test_bad[a b] failed" in ran.last_line
 
 
-@pytest.mark.parametrize(
-    ("deed", "words"),
-    [
-        ("os._exit(0)", "ended with status 0"),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
-        ("os.closerange(3, 4096)", "ended with status"),
-    ],
-)
-def test_dead_process_loses_its_test_only(little: Little, deed: str, words: str) -> None:
+def test_dead_process_loses_its_test_only(little: Little) -> None:
     """What ends Python inside a test loses that test; the others have their verdicts."""
-    little.tests(f"""
+    little.tests("""
 def test_before(): pass
-def test_deed(): {deed}
+def test_exit(): os._exit(0)
+def test_between(): pass
+def test_segfault(): os.kill(os.getpid(), signal.SIGSEGV)
+def test_kill(): os.kill(os.getpid(), signal.SIGKILL)
+def test_close(): os.closerange(3, 4096)
 def test_after(): pass
 """)
 
     ran = little.lab()
 
     assert ran.code == 3, ran.output
-    assert ran.verdicts == {"test_before": "passed", "test_deed": "lost", "test_after": "passed"}
-    assert words in ran.why("test_deed")
-    assert "test_deed lost" in ran.last_line
+    assert ran.verdicts == {
+        "test_before": "passed",
+        "test_exit": "lost",
+        "test_between": "passed",
+        "test_segfault": "lost",
+        "test_kill": "lost",
+        "test_close": "lost",
+        "test_after": "passed",
+    }
+    assert "ended with status 0" in ran.why("test_exit")
+    assert "killed by SIGSEGV" in ran.why("test_segfault")
+    assert "killed by SIGKILL" in ran.why("test_kill")
+    assert "Fatal Python error: Segmentation fault" in ran.output
+    assert "test_exit lost and 3 more" in ran.last_line
 
 
 def test_lost_test_is_not_tried_again(little: Little) -> None:
@@ -221,43 +227,44 @@ def test_after(): pass
     assert ran.verdicts == {"test_before": "passed", "test_splat": "splat", "test_after": "passed"}
     assert "UBSAN: array-index-out-of-bounds" in ran.why("test_splat")
     assert "kernel log" in ran.output
+    assert "UBSAN" in (ran.files / "kernel.log").read_text()
 
 
-@pytest.mark.parametrize(
-    ("deed", "words"),
-    [
-        ("pytest.skip('not today')", "skip refused: 'not today'"),
-        ("pytest.skip('needs INC: not observed')", "skip refused: INC is observed"),
-        ("pytest.skip('needs FLYING: no wings')", "knows no capability 'FLYING'"),
-        ("pytest.importorskip('no_such_module')", "skip refused"),
-        ("pytest.xfail('known')", "plain xfail refused"),
-    ],
-)
-def test_unconfirmed_excuse_is_a_failure(little: Little, deed: str, words: str) -> None:
-    """A skip that the probe does not confirm, and any plain xfail, is a failure."""
-    little.tests(f"def test_excuse(): {deed}\ndef test_good(): pass\n")
-
-    ran = little.lab()
-
-    assert ran.code == 1, ran.output
-    assert ran.verdicts == {"test_excuse": "failed", "test_good": "passed"}
-    assert words in ran.why("test_excuse")
-
-
-@pytest.mark.parametrize("mark", ["xfail", "xfail(strict=False)", "xfail(run=False)"])
-def test_xfail_mark_is_refused(little: Little, mark: str) -> None:
-    """A test marked xfail fails, whether it fails, passes or is not even run."""
-    little.tests(f"""
-@pytest.mark.{mark}
-def test_a(): assert False
-@pytest.mark.{mark}
-def test_b(): pass
+def test_unconfirmed_excuse_is_a_failure(little: Little) -> None:
+    """A skip that the probe does not confirm, and any xfail, however marked, is a failure."""
+    little.tests("""
+def test_good(): pass
+def test_skip(): pytest.skip("not today")
+def test_observed(): pytest.skip("needs INC: not observed")
+def test_unknown(): pytest.skip("needs FLYING: no wings")
+def test_import(): pytest.importorskip("no_such_module")
+@pytest.mark.skipif(True, reason="old kernel")
+def test_skipif(): pass
+def test_xfail(): pytest.xfail("known")
+@pytest.mark.xfail
+def test_marked(): assert False
+@pytest.mark.xfail(strict=False)
+def test_passes(): pass
+@pytest.mark.xfail(run=False)
+def test_not_run(): pass
 """)
 
     ran = little.lab()
 
     assert ran.code == 1, ran.output
-    assert ran.verdicts == {"test_a": "failed", "test_b": "failed"}
+    assert {"test_good"} == {name for name, v in ran.verdicts.items() if v != "failed"}
+    for test, words in {
+        "test_skip": "skip refused: 'not today'",
+        "test_observed": "skip refused: INC is observed",
+        "test_unknown": "knows no capability 'FLYING'",
+        "test_import": "skip refused",
+        "test_skipif": "skip refused: 'old kernel'",
+        "test_xfail": "plain xfail refused",
+        "test_marked": "plain xfail refused",
+        "test_passes": "plain xfail refused",
+        "test_not_run": "plain xfail refused",
+    }.items():
+        assert words in ran.why(test)
 
 
 @pytest.mark.parametrize(
@@ -496,4 +503,42 @@ def test_unavailable_kernel_is_3_with_the_cause(little: Little) -> None:
     ran = little.lab(kernel="6.10")
 
     assert ran.code == 3, ran.output
-    assert "no source has 6.10" in ran.output
+    assert "no source has 6.10" in ran.last_line
+
+
+def test_missing_kernel_is_2(little: Little) -> None:
+    """Without --kernel the request cannot be meant."""
+    ran = little.run("lab", "test")
+
+    assert ran.code == 2, ran.output
+    assert ran.last_line.startswith("lab: exit 2 (usage)")
+
+
+def test_nobody_runs_a_guests_test_on_the_host(little: Little) -> None:
+    """A plugin that takes an item before the lab does cannot run it on the host."""
+    little.tests("def test_a(): os.mkdir('ran-here')\ndef test_b(): pass\n")
+    little.write(
+        "tests/conftest.py",
+        """
+import pytest
+from _pytest.runner import runtestprotocol
+
+class Thief:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item, nextitem):
+        if item.name == "test_a":
+            runtestprotocol(item, nextitem=nextitem)
+            return True
+
+def pytest_collection_finish(session):
+    if session.config.getoption("lab_kernel"):
+        session.config.pluginmanager.register(Thief())
+""",
+    )
+
+    ran = little.lab()
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts == {"test_a": "never ran", "test_b": "passed"}
+    assert "was about to run on the host instead of in a guest" in ran.output
+    assert not (little.root / "ran-here").exists()
