@@ -138,6 +138,10 @@ def inc() -> Outcome:
         for message in messages:
             near.sendall(message)
             found += ring.collect(1)
+            if not (found and found[-1].more):
+                break  # there will be no second one
+        if refusal := refusal_of(found, "a multishot receive"):
+            return refusal
         evidence: dict[str, object] = {
             "buffer_ids": [c.buffer_id for c in found],
             "completions": described(found),

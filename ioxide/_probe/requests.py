@@ -96,6 +96,8 @@ def multishot_accept() -> Outcome:
             client.settimeout(WAIT_MS / 1000)
             client.connect(listener.getsockname())
             found += ring.collect(1)
+            if not (found and found[-1].more):
+                break  # there will be no second one
         if refusal := refusal_of(found, "a multishot accept"):
             return refusal
         flags = ["MORE" if c.more else "" for c in found]

@@ -14,7 +14,8 @@ import pytest
 
 import ioxide
 from ioxide import Capability, Finding, ProbeReport
-from ioxide._probe import netns, refusal
+from ioxide.__main__ import main
+from ioxide._probe import cli, netns, refusal, rings
 from ioxide._probe.rawring import RawRing
 from ioxide._probe.table import EXPERIMENTS, Experiment, Facts
 
@@ -142,9 +143,9 @@ def test_table_has_a_line_for_each(report: ProbeReport) -> None:
         assert rows[finding.capability] == [words[state] for state in states]
 
 
+@pytest.mark.usefixtures("report")  # whatever is opened once and for all is open then
 def test_probe_leaves_nothing_behind() -> None:
     """No descriptor, thread or child process outlives a probe, or changes our namespace."""
-    ioxide.probe()  # whatever is opened once and for all is open now
     files, threads = _open_files(), set(threading.enumerate())
     network = Path("/proc/thread-self/ns/net").readlink()
 
@@ -157,14 +158,14 @@ def test_probe_leaves_nothing_behind() -> None:
         os.waitpid(-1, os.WNOHANG)
 
 
-def test_probe_leaves_the_callers_registered_ring_alone() -> None:
+def test_experiment_leaves_the_callers_registered_ring_alone() -> None:
     """A ring that the calling thread has registered is still entered by its index afterwards."""
     from ioxide._ring._native import lib
 
     with RawRing() as ring:
         index = int(lib.iox_probe_ring_fd_register(ring.raw))
         assert index >= 0
-        ioxide.probe()
+        assert rings.registered_ring_fd().observed
         ring.push(lib.IOX_PROBE_OP_NOP, user_data=5)
         assert ring.enter(wait=1, fd=index, flags=lib.IOX_ENTER_REGISTERED_RING) == 1
         assert [5] == [c.user_data for c in ring.reap()]
@@ -180,18 +181,21 @@ def test_cli_prints_json_that_can_be_read() -> None:
     assert set(Capability) == {f.capability for f in report.findings}
 
 
-def test_cli_prints_a_table() -> None:
+def test_cli_prints_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], report: ProbeReport
+) -> None:
     """``python -m ioxide probe`` exits 0 and prints the table."""
-    done = _run("-m", "ioxide", "probe")
-    assert (0, "") == (done.returncode, done.stderr)
-    assert "MULTISHOT_RECV" in done.stdout
+    monkeypatch.setattr(cli, "probe", lambda: report)
+    assert main(["probe"]) == 0
+    assert (report.table() + "\n", "") == capsys.readouterr()
 
 
-def test_cli_without_command_is_wrong_usage() -> None:
-    """A missing command is usage error 2, with the commands listed."""
-    done = _run("-m", "ioxide")
-    assert done.returncode == 2
-    assert "COMMAND" in done.stderr
+def test_cli_without_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing command is usage error 2, and the usage says that one is wanted."""
+    with pytest.raises(SystemExit) as left:
+        main([])
+    assert left.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
 
 
 # ---- refusals, for real ----
@@ -201,10 +205,14 @@ def test_cli_without_command_is_wrong_usage() -> None:
     ("code", "words"),
     [
         ("EPERM", ["forbidden by a seccomp filter", "seccomp profile|its profile"]),
-        ("ENOSYS", ["hidden from this process by a seccomp filter", "seccomp profile"]),
-        ("ENOMEM", ["RLIMIT_MEMLOCK", "ulimit -l"]),
-        ("EMFILE", ["no file descriptor left", "ulimit -n"]),
-        ("EBADF", ["failed with EBADF", "report"]),
+        pytest.param(
+            "ENOSYS",
+            ["hidden from this process by a seccomp filter", "seccomp profile"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("ENOMEM", ["RLIMIT_MEMLOCK", "ulimit -l"], marks=pytest.mark.slow),
+        pytest.param("EMFILE", ["no file descriptor left", "ulimit -n"], marks=pytest.mark.slow),
+        pytest.param("EBADF", ["failed with EBADF", "report"], marks=pytest.mark.slow),
     ],
 )
 def test_refusal_is_one_sentence_and_status_1(code: str, words: list[str]) -> None:
@@ -225,14 +233,15 @@ def test_memlock_too_small_is_a_sentence() -> None:
     """Without locked memory the probe says so, on every kernel that wants it for rings."""
     done = _run(str(ROOT / "tests/smoke/refused_probe.py"), "memlock")
     text, _, said = done.stdout.rstrip().rpartition("\n")
-    report = ProbeReport.from_json(text)
-    # Kernels between 5.12 and 6.13 or so charge rings to the memory cgroup instead, and let it be.
+    # 6.12 does not charge rings to this limit (its memory cgroup pays), 6.18 does: the script's
+    # last line says which it is here, and it probes only where a ring is refused.
     if said == "ENOMEM":
+        report = ProbeReport.from_json(text)
         assert done.returncode == 1
         assert [f"ioxide: {report.error}"] == done.stderr.splitlines()
         assert "RLIMIT_MEMLOCK) is 0 KiB" in (report.error or "")
     else:
-        assert (0, None, "ok") == (done.returncode, report.error, said)
+        assert (0, "", "", "ok") == (done.returncode, text, done.stderr, said)
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,7 @@ def _children() -> str:
     return Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
 
 
+@pytest.mark.slow  # eight interpreters, and nothing in it depends on the kernel
 @pytest.mark.parametrize(
     ("program", "observed", "words"),
     [
