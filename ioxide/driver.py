@@ -15,23 +15,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ioxide._probe.refusal import explain
 from ioxide._ring import _core, ffi, lib
 from ioxide.config import ServerConfig
 from ioxide.connection import Connection
 from ioxide.counters import Counters
-
-_REASONS = {
-    errno.ENOSYS: "this kernel has no io_uring, or a seccomp filter hides it; Linux 6.1 is needed",
-    errno.EPERM: (
-        "io_uring is forbidden here, by the sysctl kernel.io_uring_disabled (6.6) or by a seccomp "
-        "filter such as a container runtime's; allow it for this process"
-    ),
-    errno.EINVAL: (
-        "this kernel does not know a flag that ioxide needs (SINGLE_ISSUER and DEFER_TASKRUN, "
-        "Linux 6.1)"
-    ),
-    errno.EMFILE: "no descriptor is free; raise RLIMIT_NOFILE",
-}
 
 
 class RingError(OSError):
@@ -39,12 +27,17 @@ class RingError(OSError):
 
 
 def _ring_error(code: int, config: ServerConfig, what: str) -> RingError:
-    reason = _REASONS.get(code, os.strerror(code))
-    if code == errno.ENOMEM:
+    if code == errno.EINVAL:
         reason = (
-            f"not enough lockable memory for {config.ring_entries} submission and "
-            f"{config.cq_entries or 2 * config.ring_entries} completion entries; raise "
-            "RLIMIT_MEMLOCK (ulimit -l) or lower ring_entries and cq_entries"
+            "this kernel does not know a flag that ioxide needs (SINGLE_ISSUER and DEFER_TASKRUN); "
+            "Linux 6.1 is the oldest that will do."
+        )
+    else:
+        reason = explain(OSError(code, os.strerror(code)))
+    if code == errno.ENOMEM:
+        reason += (
+            f" This ring has ring_entries={config.ring_entries}, cq_entries={config.cq_entries} "
+            f"and recv_slots={config.recv_slots}: smaller ones need less."
         )
     return RingError(code, f"{what}: {reason}")
 

