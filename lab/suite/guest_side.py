@@ -79,6 +79,7 @@ class GuestSide:
             release=own.release,
             tree_sha256=own.tree_sha256,
             extension_sha256=own.extension_sha256,
+            bytecode_sha256=own.bytecode_sha256,
         )
         kind, welcome = self._control.listen()
         if kind != Told.WELCOME:
@@ -89,6 +90,7 @@ class GuestSide:
             own.nonce,
             own.tree_sha256,
             own.extension_sha256,
+            own.bytecode_sha256,
             Expected.from_json(welcome["expected"]),
         )
         os.environ["LAB_NONCE"] = own.nonce or ""

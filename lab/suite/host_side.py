@@ -175,13 +175,15 @@ class HostSide:
         if self.session is None:
             contents = tree.contents(self.config.rootpath)
             tree_sha256, extension_sha256 = tree.hashes(contents)
+            compiled = tree.bytecode(self.config.rootpath, contents)
             plan = Plan(
                 selected=self.book.selected,
                 subset=selection.looks_in_cache(self.config),
                 arguments=selection.guest_arguments(self.config),
-                tar=tree.pack(self.config.rootpath, contents),
+                tar=tree.pack(self.config.rootpath, contents | compiled),
                 tree_sha256=tree_sha256,
                 extension_sha256=extension_sha256,
+                bytecode_sha256=tree.hashes(compiled)[0],
                 results=self.results,
                 test_seconds=self._seconds,
             )

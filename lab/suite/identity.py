@@ -30,6 +30,7 @@ class Expected:
     nonce: str
     tree_sha256: str
     extension_sha256: str
+    bytecode_sha256: str
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Expected:
@@ -55,6 +56,8 @@ class Identity:
     """The run's nonce from the kernel's command line; None outside a guest."""
     tree_sha256: str
     extension_sha256: str
+    bytecode_sha256: str
+    """Of the compiled modules beside the tree's: what is run in their stead."""
     host: Expected | None
     """What the host sent, None outside a guest."""
 
@@ -80,4 +83,7 @@ def read_nonce() -> str | None:
 def identify(root: Path, host: Expected | None) -> Identity:
     """This machine's identity, with the tree that lies below `root`."""
     tree_sha256, extension_sha256 = tree.hashes(tree.contents(root))
-    return Identity(os.uname().release, read_nonce(), tree_sha256, extension_sha256, host)
+    bytecode_sha256, _ = tree.hashes(tree.bytecode_here(root))
+    return Identity(
+        os.uname().release, read_nonce(), tree_sha256, extension_sha256, bytecode_sha256, host
+    )

@@ -69,6 +69,7 @@ class Plan:
     tar: bytes
     tree_sha256: str
     extension_sha256: str
+    bytecode_sha256: str
     results: Path
     test_seconds: Callable[[str, float], float]
     """Time limit of a test, in host seconds, given its id and the guest's slowdown."""
@@ -340,6 +341,7 @@ class Session:
             nonce=guest.nonce,
             tree_sha256=self._plan.tree_sha256,
             extension_sha256=self._plan.extension_sha256,
+            bytecode_sha256=self._plan.bytecode_sha256,
         )
         boot_log = guest.kernel_log()
         self._log_offset = len(boot_log)
@@ -350,7 +352,8 @@ class Session:
         self._listener.phase("probing what this kernel can do")
         argv = (sys.executable, "-m", "ioxide", "probe", "--json")
         try:
-            done: Completed = guest.run(argv, cwd=TREE, timeout_s=60 + 10 * guest.slowdown)
+            env = {"PYTHONDONTWRITEBYTECODE": "1"}
+            done: Completed = guest.run(argv, env=env, cwd=TREE, timeout_s=60 + 10 * guest.slowdown)
         except TimeoutError as error:
             raise RunOver(f"the probe in the guest did not end: {error}") from error
         (self._plan.results / "probe.json").write_bytes(done.stdout)
@@ -379,6 +382,8 @@ class Session:
             # Entry points of other plugins cost seconds under emulation, and the ids must be
             # those of the host, which names the plugins it needs.
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            # What was pushed was compared; nothing is to be added to it.
+            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONHASHSEED": "0",
             "HOME": "/tmp",
             "LC_ALL": "C.UTF-8",
@@ -386,9 +391,8 @@ class Session:
         argv = (sys.executable, "-m", "pytest", *self._plan.arguments)
         self._process = process = guest.spawn(argv, env=env, cwd=TREE)
         hello = self._expect(Said.HELLO, 30 + 10 * guest.slowdown)
-        for name in ("nonce", "release", "tree_sha256", "extension_sha256"):
-            wanted = getattr(expected, name)
-            if hello[name] != wanted:
+        for name, wanted in expected.to_json().items():
+            if name != "kernel" and hello[name] != wanted:
                 raise RunOver(
                     f"the guest proves the wrong {name}: {hello[name]!r}, expected {wanted!r}"
                 )

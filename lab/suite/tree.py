@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -77,10 +78,43 @@ def hashes(tree: Mapping[PurePosixPath, bytes]) -> tuple[str, str]:
     return whole.hexdigest(), extension.hexdigest() if built else ""
 
 
+def bytecode(root: Path, tree: Mapping[PurePosixPath, bytes]) -> dict[PurePosixPath, bytes]:
+    """The compiled forms of the tree's modules that Python and pytest keep beside them.
+
+    Only those that are of the very sources in `tree`, by size and time as Python itself judges
+    (the header of a .pyc, PEP 552). Compiling, and pytest's rewriting of assertions, took half of
+    a guest's start under emulation; the host has just done both.
+    """
+    found = {}
+    tag = sys.implementation.cache_tag
+    for path, data in tree.items():
+        if path.suffix != ".py":
+            continue
+        source = root / path
+        for compiled in sorted((source.parent / "__pycache__").glob(f"{path.stem}.{tag}*.pyc")):
+            content, time = compiled.read_bytes(), int(source.stat().st_mtime)
+            # Bytes 4 to 16: flags (0: by time), the source's time, the source's size.
+            if content[4:16] == bytes(4) + _word(time) + _word(len(data)):
+                found[PurePosixPath(compiled.relative_to(root).as_posix())] = content
+    return found
+
+
+def _word(number: int) -> bytes:
+    return (number & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def bytecode_here(root: Path) -> dict[PurePosixPath, bytes]:
+    """Every compiled file below `root`, whatever it is of."""
+    paths = sorted(path for name in CODE for path in (root / name).rglob("*.pyc"))
+    return {PurePosixPath(p.relative_to(root).as_posix()): p.read_bytes() for p in paths}
+
+
 def pack(root: Path, tree: Mapping[PurePosixPath, bytes]) -> bytes:
-    """The tree as an uncompressed tar; owners are root, times and modes are those on disk."""
+    """Files as a compressed tar; owners are root, times and modes are those on disk."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(
+        fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT, compresslevel=3
+    ) as tar:
         for path, data in tree.items():
             status = (root / path).stat()
             member = tarfile.TarInfo(str(path))

@@ -75,7 +75,9 @@ class Checker:
 
 
 FROM_GUEST: Mapping[StrEnum, Mapping[str, type]] = {
-    Said.HELLO: {"nonce": str, "release": str, "tree_sha256": str, "extension_sha256": str},
+    Said.HELLO: dict.fromkeys(
+        ("nonce", "release", "tree_sha256", "extension_sha256", "bytecode_sha256"), str
+    ),
     Said.COLLECTED: {"ids": list, "errors": list},
     Said.START: {"id": str},
     Said.REPORT: {"id": str, "data": dict},

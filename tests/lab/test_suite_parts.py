@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import py_compile
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -256,6 +257,22 @@ def test_unpacked_tree_has_the_same_hashes(tmp_path: Path) -> None:
         archive.extractall(there, filter="data")
 
     assert tree.hashes(contents) == tree.hashes(tree.contents(there))
+
+
+def test_bytecode_goes_only_with_its_source(tmp_path: Path) -> None:
+    """A compiled file of an older source, or of none, stays on the host."""
+    small_tree(tmp_path)
+    source = tmp_path / "lab/suite/plugin.py"
+    source.write_text("x = 1\n")
+    compiled = Path(py_compile.compile(os.fspath(source)) or "")
+    relative = PurePosixPath(compiled.relative_to(tmp_path).as_posix())
+    contents = tree.contents(tmp_path)
+
+    assert tree.bytecode(tmp_path, contents) == {relative: compiled.read_bytes()}
+    assert relative in tree.bytecode_here(tmp_path)
+
+    source.write_text("x = 22\n")
+    assert tree.bytecode(tmp_path, tree.contents(tmp_path)) == {}
 
 
 @pytest.mark.parametrize(
