@@ -50,8 +50,11 @@ iox_ring *iox_ring_open(unsigned sq_entries, unsigned cq_entries, bool register_
 		free(ring);
 		return NULL;
 	}
-	/* liburing from 2.4 on fills the index array once, 2.3 on each flush: we flush ourselves. */
-	for (unsigned i = 0; i < ring->uring.sq.ring_entries; i++)
+	/*
+	 * liburing from 2.4 on fills the index array once, 2.3 on each flush: we flush ourselves.
+	 * From 2.6 on it first asks for a ring without that array (IORING_SETUP_NO_SQARRAY, 6.6).
+	 */
+	for (unsigned i = 0; ring->uring.sq.array && i < ring->uring.sq.ring_entries; i++)
 		ring->uring.sq.array[i] = i;
 
 	ring->enter_fd = ring->uring.ring_fd;
