@@ -113,8 +113,9 @@ def _guest_lines(report: RunReport) -> list[str]:
 def _probe_table(probe: Probed) -> list[str]:
     if probe.error is not None:
         return [f"probe: {probe.error}"]
-    width = max((len(name) for name in probe.findings), default=0)
-    head = f"{'capability':<{width}}  declared  accepted  observed  evidence"
+    title = "capability"
+    width = max(map(len, (title, *probe.findings)))
+    head = f"{title:<{width}}  declared  accepted  observed  evidence"
     rows = [
         f"{name:<{width}}  {_word(f.declared):<8}  {_word(f.accepted):<8}  "
         f"{_word(f.observed):<8}  {_evidence(f)}".rstrip()

@@ -53,6 +53,9 @@ class HostSide:
             raise pytest.UsageError(
                 f"{config.rootpath} is not the lab's repository, and a guest gets nothing else"
             )
+        limit = config.getoption("lab_timeout")
+        if limit is not None and not limit > 0:
+            raise pytest.UsageError(f"--lab-timeout {limit}: a test needs more than 0 seconds")
         base = Path(config.getoption("lab_results") or config.rootpath / "lab-results")
         self.results = new_directory(base, self.kernel.upstream)
         if getattr(config.option, "xmlpath", None) is None:
@@ -65,7 +68,7 @@ class HostSide:
         self.faults: list[str] = []
         self.problems: list[str] = []
         self.over: RunOver | None = None
-        self.interrupted = False
+        self.interrupted = self.broken = False
         self.limits: dict[str, float] = {}
         self.issues: dict[str, Sequence[int]] = {}
         self.slow: set[str] = set()
@@ -136,15 +139,17 @@ class HostSide:
 
     def _run(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         name = item.nodeid
-        began = time.monotonic()
+        began, begun = time.monotonic(), False
         try:
             self._session().prepare()
-            began = time.monotonic()
+            began, begun = time.monotonic(), True
             self.progress.begin(name)
             outcome = self._session().run(name, nextitem.nodeid if nextitem else None)
             record, reports = self._judge(item, outcome, time.monotonic() - began)
         except KeyboardInterrupt:
-            self.book.enter(name, Record(Verdict.LOST, time.monotonic() - began, "interrupted"))
+            if begun:
+                seconds = time.monotonic() - began
+                self.book.enter(name, Record(Verdict.LOST, seconds, "interrupted"))
             raise
         except RunOver as over:
             self._give_up(over)
@@ -285,6 +290,7 @@ class HostSide:
 
     def pytest_internalerror(self, excrepr: object) -> None:
         """pytest itself broke, so nothing is proved."""
+        self.broken = True
         last = str(excrepr).strip().splitlines()[-1:]
         self.problems.append(f"pytest broke: {' '.join(last)}")
 
@@ -297,7 +303,7 @@ class HostSide:
                 self.results.rmdir()
             return
         if self.session is not None:
-            if self.interrupted or self.over is not None:
+            if self.interrupted or self.broken or self.over is not None:
                 self.session.close()
             else:
                 self.progress.phase("shutting the guest down")

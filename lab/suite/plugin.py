@@ -183,6 +183,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """The gate of `needs`: skip what the probe of this kernel says cannot work here."""
     names = skips.needed(item)
     if not names:
+        if item.get_closest_marker("needs") is not None:
+            pytest.fail("needs() names no capability", pytrace=False)
         return
     report = item.config.stash[MODE].probe()
     if report is None:

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -436,7 +436,8 @@ class Session:
         if self.guest is not None:
             # The whole log, once more than the slices: it is what one reads first.
             log = self.guest.console.with_name("kernel.log")
-            log.write_bytes(self.guest.kernel_log())
+            with suppress(LabError):
+                log.write_bytes(self.guest.kernel_log())
         self.guest = self._process = None
         self._stack.close()
         self._stack = ExitStack()

@@ -31,12 +31,19 @@ def test_could_not_be_tried(): assert False
 
 def test_unknown_capability_is_a_failure(little: Little) -> None:
     """A misspelt capability must not look like a kernel without it."""
-    little.tests("@pytest.mark.needs('INCC')\ndef test_a(): pass\ndef test_b(): pass\n")
+    little.tests("""
+@pytest.mark.needs("INCC")
+def test_misspelt(): pass
+@pytest.mark.needs()
+def test_empty(): pass
+""")
 
     ran = little.pytest()
 
     assert ran.code == 1, ran.output
     assert "knows no such capability" in ran.output
+    assert "needs() names no capability" in ran.output
+    assert "2 errors" in ran.output
 
 
 def test_forbidden_io_uring_is_a_failure(little: Little) -> None:

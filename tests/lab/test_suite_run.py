@@ -474,7 +474,13 @@ def test_interrupt_is_130_and_leaves_nothing(little: Little, number: signal.Sign
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--no-such-option",), ("tests/no_such_file.py",), ("-k", "a and"), ("-n", "2"), ("/etc",)],
+    [
+        ("--no-such-option",),
+        ("tests/no_such_file.py",),
+        ("-k", "a and"),
+        ("--lab-timeout=0",),
+        ("/",),
+    ],
 )
 def test_bad_arguments_are_2(little: Little, arguments: tuple[str, ...]) -> None:
     """Arguments that pytest or the lab cannot mean are a usage error."""

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""`lab test` with a real 6.12 guest: what the fake one cannot show."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lab.suite_support import REPOSITORY, Little
+
+# Each of these boots at least one guest, which takes seconds, and minutes on a busy machine.
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def real(little: Little) -> Little:
+    """A repository with the real ioxide, as it is built here."""
+    shutil.rmtree(little.root / "ioxide")
+    shutil.copytree(REPOSITORY / "ioxide", little.root / "ioxide")
+    return little
+
+
+def machines(results: Path) -> list[int]:
+    """The processes of QEMU that write into this directory of results."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            files = [os.fspath(link.readlink()) for link in (process / "fd").iterdir()]
+            name = (process / "comm").read_text()
+        except OSError:
+            continue  # Gone meanwhile, or a kernel thread.
+        if name.startswith("qemu-") and any(f.startswith(f"{results}/") for f in files):
+            found.append(int(process.name))
+    return found
+
+
+def test_panic_in_a_real_guest_costs_one_test(real: Little) -> None:
+    """A panic loses its test with the console's last lines; the rest is proved in a fresh guest,
+    which proves itself anew."""
+    real.tests("""
+def test_before(lab_identity):
+    assert lab_identity.nonce == lab_identity.expected.nonce
+def test_panic():
+    with open("/proc/sysrq-trigger", "w") as trigger:
+        trigger.write("c")
+    time.sleep(600)
+def test_exit(): os._exit(0)
+@pytest.mark.needs("INC", "BUNDLE", "MIN_WAIT", "NAPI")
+def test_after(lab_identity):
+    expected = lab_identity.expected
+    assert lab_identity.release == expected.release
+    assert lab_identity.release.startswith("6.12.")
+    assert lab_identity.nonce == expected.nonce
+    assert lab_identity.tree_sha256 == expected.tree_sha256
+    assert lab_identity.extension_sha256 == expected.extension_sha256 != ""
+""")
+
+    ran = real.run("lab", "test", "--kernel", "6.12")
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts == {
+        "test_before": "passed",
+        "test_panic": "lost",
+        "test_exit": "lost",
+        "test_after": "passed",
+    }
+    assert "Kernel panic" in ran.why("test_panic")
+    assert "sysrq triggered crash" in (ran.files / "kernel.log").read_text()
+    assert "lab: end" in (ran.files / "guest-2/kernel.log").read_text()
+    assert [] == machines(ran.files.resolve())
+
+
+def test_kernel_warning_in_a_real_guest_is_a_splat(real: Little) -> None:
+    """What the kernel's log says while a test runs reaches the host before the test's verdict."""
+    real.tests("""
+def test_before(): pass
+def test_warning():
+    with open("/dev/kmsg", "w") as log:
+        log.write("<4>WARNING: CPU: 0 PID: 1 at a/test.c:1")
+def test_after(): pass
+""")
+
+    ran = real.run("lab", "test", "--kernel", "6.12")
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {
+        "test_before": "passed",
+        "test_warning": "splat",
+        "test_after": "passed",
+    }
+
+
+def test_interrupt_leaves_no_machine(real: Little) -> None:
+    """Ctrl-C while a real guest runs a test is 130, and its QEMU is gone."""
+    real.tests("def test_hang(): time.sleep(3600)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab", "test", "--kernel", "6.12"],
+        cwd=real.root,
+        env=real.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    latest = real.root / "lab-results/latest"
+    deadline = time.monotonic() + 300
+    while not ((latest / "console.log").exists() and _says(latest / "console.log", "lab: start 1")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    running = machines(latest.resolve())
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 130, output
+    assert len(running) == 1
+    assert [] == machines(latest.resolve())
+
+
+def _says(path: Path, words: str) -> bool:
+    return words in path.read_text(errors="replace")
