@@ -8,6 +8,7 @@ sources, pins, hooks and state are not.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -95,7 +96,11 @@ class Apt:
             raise SourceUnreachable(f"{_HELPER} is missing; it comes in the package apt")
         # A literal plus in a URL is a space to some servers; apt itself quotes it the same way.
         uri = f"{self.mirror}/{path.replace('+', '%2b')}"
+        # apt's method "file" leaves a file where it is; "copy" is the one that delivers it.
+        uri = re.sub(r"^file:", "copy:", uri)
         self._run([str(_HELPER), "download-file", uri, str(into), f"SHA256:{sha256}"])
+        if not into.exists():
+            raise SourceUnreachable(f"the mirror {_shown(self.mirror)} delivered nothing")
 
     def signed_by(self) -> str:
         """Fingerprints of the keys that signed the suite, if gpgv is there to tell them."""
@@ -128,7 +133,7 @@ class Apt:
             )
         except subprocess.TimeoutExpired as error:
             raise SourceUnreachable(
-                f"the mirror {self.mirror} did not deliver within {_TIMEOUT_S:g} s"
+                f"the mirror {_shown(self.mirror)} did not deliver within {_TIMEOUT_S:g} s"
             ) from error
         if done.returncode == 0:
             return done.stdout
@@ -139,7 +144,12 @@ class Apt:
         ]
         sentence = "; ".join(dict.fromkeys(complaints[:3])) or f"status {done.returncode}"
         kind = FileGone if "404 " in done.stderr or "404 " in done.stdout else SourceUnreachable
-        raise kind(f"the mirror {self.mirror}: {sentence}")
+        raise kind(f"the mirror {_shown(self.mirror)}: {_shown(sentence)}")
+
+
+def _shown(text: str) -> str:
+    """Addresses without the user and password a machine's sources may hold."""
+    return re.sub(r"(\w+://)[^/\s@]*@", r"\1", text)
 
 
 def _fields(stanza: str) -> Mapping[str, str]:

@@ -84,6 +84,7 @@ class Guest:
         uname: str,
         boot_seconds: float,
         slowdown: float,
+        memlock: int,
         console: Console,
         link: Link,
     ) -> None:
@@ -96,6 +97,8 @@ class Guest:
         """From the start of QEMU to the agent's first word."""
         self.slowdown = slowdown
         """How many times longer than this host the guest needs for the same Python."""
+        self.memlock = memlock
+        """Bytes an ordinary process in it may lock (RLIMIT_MEMLOCK), -1 for no limit."""
         self.console = console.path
         self._console = console
         self._link = link
@@ -266,6 +269,9 @@ def boot(
             link.lose(f"the agent names the nonce {hello.get('nonce')!r}, this run's is {nonce}")
         if hello.get("release") != release:
             link.lose(f"the guest runs {hello.get('release')!r}, booted was {release}")
+        memlock = hello.get("memlock")
+        if type(memlock) is not int:
+            link.lose(f"the agent names {memlock!r} as its limit of locked memory")
         answer = link.call("start", own_machine=True, time=time.time())
         its_spin = answer.get("spin")
         if not isinstance(its_spin, float) or its_spin <= 0:
@@ -277,6 +283,7 @@ def boot(
             uname=release,
             boot_seconds=boot_seconds,
             slowdown=its_spin / _own_spin(),
+            memlock=memlock,
             console=machine.console,
             link=link,
         )

@@ -88,7 +88,10 @@ def _environment() -> tuple[Path, ...]:
 def _identity() -> Iterator[object]:
     """Everything an image depends on, in a fixed order."""
     yield from (str(_interpreter()), sys.version, sys.executable)
-    for path in (_interpreter(), tools.find("busybox"), tools.find("kmod")):
+    # The dynamic linker's cache is written anew whenever a package brings or changes a library:
+    # an image with yesterday's libc would not run what is built with today's.
+    cache = Path("/etc/ld.so.cache")
+    for path in (_interpreter(), tools.find("busybox"), tools.find("kmod"), cache):
         yield _stamp(path)
     for root in (*_standard_library(), *_environment()):
         for path in _walk(root):
@@ -139,7 +142,9 @@ def _build(image: Path, work: Path) -> None:
         tree.write(f"/{name}", text)
     sources = [path for root in (*_standard_library(), *_environment()) for path in _walk(root)]
     interpreter, kmod = _interpreter(), tools.find("kmod")
-    for path in (*sources, Path(sys.executable), interpreter, kmod):
+    # The environment names its base by a path that may lead through links of its own.
+    base = Path(getattr(sys, "_base_executable", sys.executable))
+    for path in (*sources, Path(sys.executable), base, interpreter, kmod):
         tree.add(path)
     tree.link("/lab/python", str(interpreter))
     tree.add(tools.find("busybox"), at="/bin/busybox")

@@ -76,6 +76,8 @@ def test_it_is_the_kernel_and_the_run_that_were_meant(guest: Guest, files: Kerne
     assert release == guest.uname == files.kernel.release == guest.kernel.release
     assert f"lab.nonce={guest.nonce}" in cmdline.split()
     assert 32 == len(guest.nonce)
+    limit = guest.run(["sh", "-c", "ulimit -l"], timeout_s=SOON).stdout.decode().strip()
+    assert str(guest.memlock // 1024) == limit
     assert guest.boot_seconds > 0
     assert guest.slowdown > 0
 
@@ -104,6 +106,7 @@ def test_its_world_is_complete(guest: Guest) -> None:
         "assert pwd.getpwuid(0).pw_name == 'root'\n"
         "for place in ('/tmp', '/dev/shm', '/var/tmp'): tempfile.TemporaryFile(dir=place).close()\n"
         "os.close(os.openpty()[0])\n"
+        "open('/dev/stdin').close()\n"
         "assert os.path.exists('/sys/fs/cgroup/cgroup.controllers')\n"
         f"assert 0 <= time.time() - {time.time()} < {SOON}\n"
     )
