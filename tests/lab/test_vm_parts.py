@@ -7,19 +7,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.errors import UsageError
+from lab.errors import LabError, UsageError
 from lab.kernels import Kernel, KernelFiles
 from lab.vm import AccelKind, choose_accel, qemu
 from lab.vm.accel import FIRST_LINE_S
 from lab.vm.console import Console
 from lab.vm.cpio import Cpio
 from lab.vm.devices import Disk, FilePort, SerialConsole
+from lab.vm.erofs import cached_image
 from lab.vm.processor import Accel, processor_arguments
 from lab.vm.tree import Tree, shared_libraries
 
@@ -260,3 +262,60 @@ def test_the_libraries_of_python_are_found() -> None:
     assert "libc.so.6" in names
     assert any(name.startswith("ld-linux") for name in names)
     assert all(path.exists() for path in found)
+
+
+def test_an_image_with_a_changed_byte_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A root image is compared before each use; a good one is not made twice."""
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path))
+    built: list[Path] = []
+
+    def build(image: Path, work: Path) -> None:
+        assert [] == list(work.iterdir())
+        image.write_bytes(b"image")
+        built.append(image)
+
+    place = cached_image("kind-1.erofs", build)
+    assert place == cached_image("kind-1.erofs", build)
+    assert 1 == len(built)
+    for damage in (b"imagf", b"imag", b""):
+        place.write_bytes(damage)
+        assert b"image" == cached_image("kind-1.erofs", build).read_bytes()
+    place.with_name("kind-1.erofs.sha256").write_text("forged")
+    assert b"image" == cached_image("kind-1.erofs", build).read_bytes()
+    assert 5 == len(built)
+
+
+def test_images_nobody_uses_go_when_a_newer_one_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change of the environment makes an image; those unused for a month are removed."""
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path))
+
+    def build(image: Path, work: Path) -> None:
+        image.write_text(str(work))
+
+    old, used, other = (
+        cached_image(name, build) for name in ("kind-1.erofs", "kind-2.erofs", "else-1.erofs")
+    )
+    long_ago = time.time() - 40 * 86400
+    for place in (old, used, other):
+        os.utime(place.with_name(place.name + ".sha256"), (long_ago, long_ago))
+    cached_image("kind-2.erofs", build)
+    new = cached_image("kind-3.erofs", build)
+    assert [False, True, True, True] == [place.exists() for place in (old, used, other, new)]
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that could not be made is not there, in no part."""
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path))
+
+    def build(image: Path, work: Path) -> None:
+        image.write_text(str(work))
+        raise LabError("no room")
+
+    with pytest.raises(LabError, match="no room"):
+        cached_image("kind-1.erofs", build)
+    assert [] == list((tmp_path / "scratch").iterdir())
+    assert not (tmp_path / "images").exists()
