@@ -69,7 +69,7 @@ def hashes(tree: Mapping[PurePosixPath, bytes]) -> tuple[str, str]:
     whole = hashlib.sha256()
     extension = hashlib.sha256()
     built = False
-    for path, data in tree.items():
+    for path, data in sorted(tree.items()):  # the two sides find the files in different orders
         digest = hashlib.sha256(data).hexdigest()
         whole.update(f"{path}\0{digest}\n".encode())
         if is_extension(path):
