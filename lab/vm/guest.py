@@ -31,6 +31,7 @@ _BOOT_S = {AccelKind.KVM: 30.0, AccelKind.TCG: 120.0}
 """How long a guest may take to its first word, in seconds. An idle machine needs 4 under TCG; a
 hung guest is rare and a busy machine is not."""
 _SIGKILL = 9
+_MOST_OUTPUT = 256 << 20
 _LONGEST_MARK = 900
 """The kernel refuses a longer write to /dev/kmsg (LOG_LINE_MAX, 976 bytes in 6.12)."""
 
@@ -130,7 +131,8 @@ class Guest:
         """Run a command to its end; `env` adds to the guest's environment.
 
         Raises TimeoutError after `timeout_s` seconds, when the command and all it started have
-        been killed; GuestLost; and LabError when the command cannot be started.
+        been killed; GuestLost; and LabError when the command cannot be started or writes more
+        than 256 MiB.
         """
         deadline = time.monotonic() + timeout_s
         process = self._start(argv, env=env, cwd=cwd, stdin=True)
@@ -148,6 +150,9 @@ class Guest:
             match event:
                 case Output(stream, data):
                     output[stream] += data
+                    if len(output[stream]) > _MOST_OUTPUT:
+                        self._kill_for_good(process)
+                        raise LabError(f"{argv[0]} wrote more than {_MOST_OUTPUT} bytes")
                 case Exited(status):
                     return Completed(
                         status, bytes(output[Stream.STDOUT]), bytes(output[Stream.STDERR])

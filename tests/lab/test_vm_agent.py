@@ -159,6 +159,16 @@ def ends(pid: int) -> bool:
     return ended
 
 
+def test_a_command_that_never_stops_writing_is_stopped(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Output has an end, and the guest is still good after it."""
+    monkeypatch.setattr("lab.vm.guest._MOST_OUTPUT", 1_000_000)
+    with pytest.raises(LabError, match="yes wrote more than 1000000 bytes"):
+        local.guest.run(["yes"], timeout_s=SOON)
+    assert 0 == local.guest.run(["true"], timeout_s=SOON).status
+
+
 def test_control_lines_go_both_ways(local: Local) -> None:
     """A process and the host talk in JSON lines, whatever else the process prints."""
     code = (

@@ -159,7 +159,6 @@ class Agent:
         self.children: dict[int, Child] = {}
         self.owner: dict[int, Child] = {}
         self.tar: Any = None
-        self.tar_directory = ""
 
     # -- talking to the host ---------------------------------------------------------------------
 
@@ -283,7 +282,7 @@ class Agent:
                 for theirs, number_in_child in ((its_in, 0), (its_out, 1), (its_err, 2)):
                     os.dup2(theirs, number_in_child)
                 os.set_inheritable(its_control.fileno(), True)
-                for caught in (signal.SIGPIPE, signal.SIGINT):
+                for caught in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
                     signal.signal(caught, signal.SIG_DFL)
                 os.chdir(message["cwd"])
                 os.execvpe(argv[0], argv, env)
