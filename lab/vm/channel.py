@@ -38,10 +38,11 @@ class Channel:
         """Send one message, taking in what arrives meanwhile.
 
         The peer may be stuck writing to us while we write to it, so we never only write.
-        `deadline` is in time.monotonic() seconds. Raises TimeoutError, ChannelClosed, FrameError.
+        `deadline` is in time.monotonic() seconds. Raises ValueError, with nothing sent, when the
+        message is too long for a frame; TimeoutError, ChannelClosed, FrameError.
         """
+        view = memoryview(encode({"seq": self._sent + 1, **message}))
         self._sent += 1
-        view = memoryview(encode({"seq": self._sent, **message}))
         while view:
             self._wait(deadline, writing=True)
             try:

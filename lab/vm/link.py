@@ -97,6 +97,8 @@ class Link:
         silent = f"the agent did not answer {op} within {timeout_s:g} s"
         try:
             self._channel.send({"id": asked, "op": op, **arguments}, deadline=deadline)
+        except ValueError as error:
+            raise LabError(f"{op} is too much for one request: {error}") from error
         except TimeoutError:
             self.lose(silent)
         except (ChannelClosed, FrameError) as error:

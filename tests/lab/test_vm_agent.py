@@ -136,6 +136,13 @@ def test_a_command_that_does_not_exist_is_an_error_with_its_name(local: Local) -
     assert 0 == local.guest.run(["true"], timeout_s=SOON).status
 
 
+def test_a_command_line_too_long_for_a_frame_is_refused(local: Local) -> None:
+    """A request that does not fit is an error, and the next one is served."""
+    with pytest.raises(LabError, match="spawn is too much for one request"):
+        local.guest.run(["true", "x" * 2_000_000], timeout_s=SOON)
+    assert 0 == local.guest.run(["true"], timeout_s=SOON).status
+
+
 def test_a_command_that_takes_too_long_is_killed(local: Local, tmp_path: Path) -> None:
     """After a TimeoutError the command and what it started are dead, and its words are told."""
     pids = tmp_path / "pids"

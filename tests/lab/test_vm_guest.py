@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -213,6 +215,20 @@ def test_a_guest_that_switches_off_is_lost(
         with pytest.raises(GuestLost, match="the agent ended with status 137"):
             headless.run(["sh", "-c", "kill -9 $(pidof python3 python3.11) $PPID"], timeout_s=SOON)
     assert (tmp_path / "console-2.log").exists()
+
+
+def test_a_guest_without_a_host_switches_off(
+    files: KernelFiles, accel: Accel, rootfs: Path, tmp_path: Path
+) -> None:
+    """Should QEMU ever outlive its runner, the agent ends the guest when its port is closed."""
+    with another(files, accel, rootfs, tmp_path) as left:
+        channel = left._link._channel
+        assert channel._watch is not None
+        poll = select.poll()
+        poll.register(channel._watch, select.POLLIN)
+        channel._socket.shutdown(socket.SHUT_RDWR)
+        assert poll.poll(SOON * 1000) != []
+    assert b"lab: the agent ended with status 0" in (tmp_path / "console.log").read_bytes()
 
 
 @pytest.mark.parametrize(
