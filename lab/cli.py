@@ -95,7 +95,8 @@ def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
             before = conclude(Tally({}, problems=[f"pytest did not end in good order: {error}"]))
         return _say(before)
     if witness.conclusion is not None:
-        return witness.conclusion
+        usage = witness.conclusion.code is ExitCode.USAGE
+        return _say(witness.conclusion) if usage else witness.conclusion
     if status == pytest.ExitCode.USAGE_ERROR:
         return _say(conclude(Tally({}, usage="pytest refused its arguments, see above")))
     return _say(

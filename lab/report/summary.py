@@ -53,10 +53,11 @@ class RunReport:
         """How many tests passed."""
         return sum(1 for r in self.records.values() if r.verdict is Verdict.PASSED)
 
-    def reproduce(self, name: str) -> str:
-        """The line that runs one test again on the same kernel."""
-        slow = " SLOW=1" if name in self.slow else ""
-        return f"make lab KERNEL={self.kernel.upstream}{slow} T={shlex.quote(name)}"
+    def reproduce(self, *names: str) -> str:
+        """The line that runs these tests again on the same kernel; their files, if many."""
+        slow = " SLOW=1" if self.slow.intersection(names) else ""
+        few = names if len(names) == 1 else tuple(dict.fromkeys(n.split("::")[0] for n in names))
+        return f"make lab KERNEL={self.kernel.upstream}{slow} {make_variable(few)}"
 
 
 def render(report: RunReport) -> list[str]:
@@ -67,12 +68,7 @@ def render(report: RunReport) -> list[str]:
         lines += ["", *_probe_table(report.probe)]
     if report.issues:
         lines += ["", *_issue_table(report)]
-    if red := [n for n, r in report.records.items() if r.verdict not in HARMLESS]:
-        lines += ["", "not good, and how to see it again:"]
-        for name in red:
-            record = report.records[name]
-            lines.append(f"  {record.verdict}: {name}" + (f": {record.why}" if record.why else ""))
-            lines.append(f"    {report.reproduce(name)}")
+    lines += _red_lines(report)
     for head, texts in (
         ("disproved", report.faults),
         ("not proved", report.problems),
@@ -91,6 +87,39 @@ def render(report: RunReport) -> list[str]:
         + f" in {report.seconds:.0f} s: {counted(r.verdict for r in report.records.values())}"
     )
     lines.append(f"results: {report.results}")
+    return lines
+
+
+def make_variable(names: Sequence[str]) -> str:
+    """The make variable that selects these tests.
+
+    The Makefile splits T at spaces; a node id that holds one goes into ARGS, which is shell text.
+    In both, make expands `$`.
+    """
+    plain = all(len(name.split()) == 1 for name in names)
+    text = " ".join(names if plain else map(shlex.quote, names)).replace("$", "$$")
+    simple = not plain and not set(text) & set('"\\`!$')
+    return ("T=" if plain else "ARGS=") + (f'"{text}"' if simple else shlex.quote(text))
+
+
+def _red_lines(report: RunReport) -> list[str]:
+    """Each test that is not good with the line that runs it again; those that never ran by name,
+    together below the reason they share."""
+    red = {n: r for n, r in report.records.items() if r.verdict not in HARMLESS}
+    if not red:
+        return []
+    lines = ["", "not good, and how to see it again:"]
+    never: dict[str, list[str]] = {}
+    for name, record in red.items():
+        if record.verdict is Verdict.NEVER_RAN:
+            never.setdefault(record.why, []).append(name)
+            continue
+        lines.append(f"  {record.verdict}: {name}" + (f": {record.why}" if record.why else ""))
+        lines.append(f"    {report.reproduce(name)}")
+    for why, names in never.items():
+        lines.append(f"  never ran, because {why}:")
+        lines += [f"    {name}" for name in names]
+        lines.append(f"    {report.reproduce(*names)}")
     return lines
 
 

@@ -43,6 +43,7 @@ class HostSide:
             self.kernel = config.hook.pytest_lab_resolve(config=config, name=name)
             self.lab = config.hook.pytest_lab_guests(config=config, kernel=self.kernel)
         except UsageError as error:
+            config.stash[CONCLUSION] = conclude(Tally({}, usage=str(error)))
             raise pytest.UsageError(str(error)) from error
         except LabError as error:
             conclusion = conclude(Tally({}, problems=[str(error)]))

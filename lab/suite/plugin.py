@@ -16,7 +16,7 @@ import pytest
 from . import selection, skips
 from .identity import Identity, identify
 from .probed import Probed
-from .verdicts import CONCLUSION
+from .verdicts import CONCLUSION, ExitCode
 
 MARKERS = (
     "needs(capability, ...): runs only where ioxide.probe() observed each of these capabilities",
@@ -214,5 +214,7 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The very last line names the exit code and why."""
-    if (conclusion := config.stash.get(CONCLUSION, None)) is not None:
+    conclusion = config.stash.get(CONCLUSION, None)
+    # pytest itself prints what was wrong with a request, and does it after this.
+    if conclusion is not None and conclusion.code != ExitCode.USAGE:
         print(conclusion, flush=True)

@@ -176,7 +176,16 @@ class Session:
                 raise _Gone(_died(event.status))
             kind, message = self._check(event)
             if kind == Said.TROUBLE:
-                self.problems.append(f"pytest in the guest: {message['text']}")
+                outcome.sections.append(("trouble of pytest in the guest", message["text"]))
+            elif kind == Said.DONE:
+                # pytest.exit() in a test, or an error of its own: it ends in good order, but the
+                # test that was running has no verdict.
+                while isinstance(last := self._receive(deadline), Control):
+                    pass
+                if last is None:
+                    process.kill(signal.SIGKILL)
+                self._process = None
+                raise _Gone("the guest's pytest ended before the test did")
             elif message.get("id") != name or kind not in (Said.START, Said.REPORT, Said.FINISH):
                 self._lied(f"it said {kind} of {message.get('id')!r} while {name!r} was to run")
             elif kind == Said.START:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import py_compile
+import subprocess
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.report.summary import make_variable
 from lab.suite import identity, issues, results, skips, tree
 from lab.suite.probed import Probed
 from lab.suite.reconcile import Book, DoubleVerdict, Record, differences
@@ -82,6 +85,34 @@ def test_counts_name_only_what_occurs() -> None:
     """Verdicts are counted in a fixed order."""
     assert counted([Verdict.LOST, Verdict.PASSED, Verdict.LOST]) == "1 passed, 2 lost"
     assert counted([]) == "no verdicts"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tests/a.py::test_a",
+        "tests/a.py::test_a[x-1]",
+        "tests/a.py::test_a[a b]",
+        "tests/a.py::test_a[$HOME and 'quotes' and \"more\"]",
+        "tests/a.py::test_a[*$$`id`!]",
+    ],
+)
+def test_line_to_reproduce_goes_through_make(tmp_path: Path, name: str) -> None:
+    """Whatever a node id holds, the line that is printed brings exactly it to pytest."""
+    (tmp_path / "Makefile").write_text(
+        "SHELL := /bin/bash\n"
+        "lab:\n\t@set -f; python3 -c 'import sys, json; print(json.dumps(sys.argv[1:]))'"
+        " '$(KERNEL)' $${T-} $(ARGS)\n"
+    )
+    line = f"make -s lab KERNEL=6.12.107 {make_variable([name])}"
+
+    # Not the environment of a `make test` that may be running this.
+    env = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+
+    assert json.loads(done.stdout) == ["6.12.107", name]
 
 
 def test_book_owes_each_id_one_verdict() -> None:

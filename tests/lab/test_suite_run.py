@@ -54,7 +54,7 @@ def test_good(): pass
 
     assert ran.code == 1, ran.output
     assert ran.verdicts == {"test_bad[a b]": "failed", "test_good": "passed"}
-    assert "make lab KERNEL=6.12.107 T='tests/test_it.py::test_bad[a b]'" in ran.output
+    assert """make lab KERNEL=6.12.107 ARGS="'tests/test_it.py::test_bad[a b]'"\n""" in ran.output
     assert "AssertionError" in ran.output
     assert "printed in the guest" in ran.output
     assert "tests/test_it.py::test_bad[a b] failed" in ran.last_line
@@ -69,6 +69,9 @@ def test_between(): pass
 def test_segfault(): os.kill(os.getpid(), signal.SIGSEGV)
 def test_kill(): os.kill(os.getpid(), signal.SIGKILL)
 def test_close(): os.closerange(3, 4096)
+def test_pytest_exit(): pytest.exit("enough")
+def test_after_exit(): pass
+def test_interrupt(): raise KeyboardInterrupt
 def test_after(): pass
 """)
 
@@ -82,13 +85,17 @@ def test_after(): pass
         "test_segfault": "lost",
         "test_kill": "lost",
         "test_close": "lost",
+        "test_pytest_exit": "lost",
+        "test_after_exit": "passed",
+        "test_interrupt": "lost",
         "test_after": "passed",
     }
     assert "ended with status 0" in ran.why("test_exit")
     assert "killed by SIGSEGV" in ran.why("test_segfault")
     assert "killed by SIGKILL" in ran.why("test_kill")
+    assert "pytest ended before the test did" in ran.why("test_pytest_exit")
     assert "Fatal Python error: Segmentation fault" in ran.output
-    assert "test_exit lost and 3 more" in ran.last_line
+    assert "test_exit lost and 5 more" in ran.last_line
 
 
 def test_lost_test_is_not_tried_again(little: Little) -> None:
@@ -170,7 +177,8 @@ def test_deed(n): os._exit(1)
     assert ran.code == 3, ran.output
     assert 5 == list(ran.verdicts.values()).count("lost")
     assert 3 == list(ran.verdicts.values()).count("never ran")
-    assert "never ran: tests/test_it.py::test_deed[7]" in ran.output
+    assert "never ran, because given up: 5 tests in a row were lost:" in ran.output
+    assert "    tests/test_it.py::test_deed[7]\n" in ran.output
 
 
 def test_process_that_dies_between_tests_blames_neither(little: Little) -> None:
@@ -499,7 +507,7 @@ def test_unknown_kernel_is_2_and_lists_the_known(little: Little) -> None:
     ran = little.lab(kernel="9.99")
 
     assert ran.code == 2, ran.output
-    assert "6.12.107" in ran.output
+    assert "unknown kernel '9.99' (known: 6.12.107)" in ran.last_line
 
 
 def test_unavailable_kernel_is_3_with_the_cause(little: Little) -> None:
