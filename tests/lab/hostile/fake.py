@@ -219,7 +219,9 @@ class FakeGuest:
         """As lab.vm.Guest.push_tree."""
         self.directory.mkdir(exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
-            archive.extractall(self.directory, filter="data")
+            # extractall(filter=) is of 3.11.4, and Debian 12 has 3.11.2; the attribute is for both.
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(self.directory)
 
     def run(
         self,
