@@ -13,7 +13,7 @@ from lab.kernels import KernelFiles
 from lab.kernels.elf import decompress_module
 
 from .cpio import Cpio
-from .erofs import make_image
+from .erofs import cached_image, make_image
 
 _INGUEST = Path(__file__).with_name("inguest")
 _NEEDED = ("virtio_pci", "virtio_console", "virtio_blk", "erofs", "overlay")
@@ -42,15 +42,12 @@ def build_initramfs(files: KernelFiles) -> Path:
         archive.file(f"lab/modules/{name}", decompress_module(module))
     archive.file("lab/modules/order", "".join(f"{name}\n" for name in order).encode())
     data = archive.finish()
-    key = hashlib.sha256(data).hexdigest()
-    place = cache.root() / "images" / f"initramfs-{key[:16]}.cpio"
-    with cache.locked(place.name):
-        if not place.exists() or cache.digest(place) != key:
-            with cache.scratch() as directory:
-                made = directory / place.name
-                made.write_bytes(data)
-                cache.publish(made, place)
-    return place
+    key = hashlib.sha256(data).hexdigest()[:16]
+
+    def write(image: Path, _: Path) -> None:
+        image.write_bytes(data)
+
+    return cached_image(f"initramfs-{key}.cpio", write)
 
 
 def _static_busybox() -> Path:
