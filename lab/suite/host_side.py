@@ -22,6 +22,7 @@ from lab.report.progress import Progress, make_progress
 from lab.report.summary import RunReport, render, write_json
 
 from . import issues, selection, tree
+from .plugin import SLOW_LEFT_OUT
 from .reconcile import Book, DoubleVerdict, Record
 from .results import new_directory, point_latest
 from .session import Outcome, Plan, RunOver, Session
@@ -82,6 +83,8 @@ class HostSide:
         else:
             reporter.ensure_newline()
             reporter.write_line(text)
+            # Into a pipe, stdout is not flushed by itself, and progress is only live when seen.
+            reporter.flush()
 
     def pytest_report_header(self) -> list[str]:
         """What is about to be asked of which kernel."""
@@ -116,6 +119,7 @@ class HostSide:
             self.book.select([item.nodeid for item in session.items])
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
+        self.left_out["slow"] = self.config.stash.get(SLOW_LEFT_OUT, 0)
         self.progress.expect(len(session.items))
         point_latest(self.results)
         for item in session.items:

@@ -48,13 +48,17 @@ def guest_arguments(config: pytest.Config) -> list[str]:
     Raises pytest.UsageError for a path outside the repository, which no guest has.
     """
     option = config.option
-    arguments = ["-c", "pyproject.toml", "--rootdir", ".", "-q"]
+    arguments = ["-c", "pyproject.toml", "--rootdir", ".", "-q", "--no-summary"]
     # Named here, not left to the project's addopts: those may ask for what a guest has not.
     arguments += ["-o", "addopts=", "--strict-markers", "--strict-config"]
     arguments += ["-p", "lab.suite.plugin", "--lab-guest", "-p", "no:cacheprovider"]
     # By its entry point or by `-p`: the project's settings name it, and strict-config insists.
     if any(map(config.pluginmanager.hasplugin, ("timeout", "pytest_timeout"))):
         arguments += ["-p", "pytest_timeout", "-o", "timeout=0"]
+    if option.importmode != "prepend":
+        arguments.append(f"--import-mode={option.importmode}")
+    if getattr(option, "doctestmodules", False):
+        arguments.append("--doctest-modules")
     if takes_slow(config):
         arguments.append("--slow")
     arguments += [f"--tb={option.tbstyle}"] if option.tbstyle != "auto" else []
