@@ -21,7 +21,7 @@ from lab.errors import LabError, UsageError
 from lab.report.progress import Progress, make_progress
 from lab.report.summary import RunReport, render, write_json
 
-from . import issues, selection, tree
+from . import errata, issues, selection, tree
 from .plugin import SLOW_LEFT_OUT
 from .reconcile import Book, DoubleVerdict, Record
 from .results import new_directory, point_latest
@@ -221,7 +221,7 @@ class HostSide:
         _complete(item.nodeid, reports)
         for report in reports:
             judge_report(report, lambda: self.session.probe if self.session else None)
-        verdict, why = _verdict(reports)
+        verdict, why = self._judge_errata(item.nodeid, *_verdict(reports), reports)
         if (splat := outcome.splat) is not None:
             shown = next((r for r in reports if r.when == "call"), reports[-1])
             shown.sections.append(("kernel log", splat.excerpt))
@@ -230,6 +230,22 @@ class HostSide:
                 shown.outcome = "failed"
                 shown.longrepr = f"the kernel complained during this test: {splat.line}"
         return Record(verdict, seconds, why), reports
+
+    def _judge_errata(
+        self, name: str, verdict: Verdict, why: str, reports: Sequence[pytest.TestReport]
+    ) -> tuple[Verdict, str]:
+        listed = not self.config.getoption("lab_unlisted")
+        judged = errata.judge_reports(
+            name,
+            verdict,
+            why,
+            reports,
+            upstream=self.kernel.upstream if listed else "",
+            package=self.kernel.package if listed else "",
+        )
+        if judged.note and self.session is not None:
+            self.session.notes.append(judged.note)
+        return judged.verdict, judged.why
 
     def _report(self, item: pytest.Item, data: Any) -> pytest.TestReport:
         if data.get("$report_type") != "TestReport" or data.get("nodeid") != item.nodeid:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from . import selection, skips
+from . import errata, selection, skips
 from .identity import Identity, identify
 from .probed import Probed
 from .verdicts import CONCLUSION, ExitCode
@@ -64,6 +64,15 @@ class LocalSide:
         """Count what passed."""
         self._passed += report.when == "call" and report.passed
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Registered after this module, so outside of its wrapper: it judges what that noted."""
+        report = yield
+        errata.judge_here(report, unlisted=item.config.getoption("lab_unlisted"))
+        return report
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """A session in which nothing passed is not 0."""
@@ -99,6 +108,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="time limit of each test in a guest, on the host's clock, instead of one scaled "
         "to the guest's speed",
+    )
+    group.addoption(
+        "--lab-unlisted",
+        action="store_true",
+        help="judge errata as on a release that no list names (what `python -m lab bisect` does)",
     )
     group.addoption("--lab-guest", action="store_true", help="(used by the lab, inside guests)")
 
@@ -199,11 +213,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
-    item: pytest.Item,
+    item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Outermost, so that it sees what the skipping plugin made of the outcome."""
     report = yield
     skips.judge_report(report, item.config.stash[MODE].probe)
+    errata.note(report, call)
     if report.skipped:
         # The gate skips from this file; the summary is to name the test's.
         path, line, _ = item.location
