@@ -68,6 +68,8 @@ class GuestSide:
         if not descriptor.isdigit():
             raise pytest.UsageError(f"--lab-guest needs {CONTROL_VARIABLE}, got {descriptor!r}")
         self.config = config
+        # Nobody else is to find it; its children do not inherit the socket either.
+        del os.environ[CONTROL_VARIABLE]
         self._control = Control(int(descriptor))
         self._finished = 0
         self._reports = 0
@@ -140,14 +142,18 @@ class GuestSide:
         self._control.say(Said.REPORT, id=report.nodeid, data=data)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self) -> Generator[None, object, object]:
-        """The last word; a fixture that fails only now must not go unheard."""
+    def pytest_sessionfinish(self, exitstatus: int) -> Generator[None, object, object]:
+        """The last word; a fixture that fails only now must not go unheard.
+
+        The host compares the status with the one the process really ends with: what fails after
+        this (an unraisable exception, a plugin's shutdown) has no other way to be heard.
+        """
         try:
             result = yield
         except BaseException as error:
             self._control.say(Said.TROUBLE, text=f"at the end of the session: {error!r}")
             raise
-        self._control.say(Said.DONE, finished=self._finished)
+        self._control.say(Said.DONE, finished=self._finished, status=int(exitstatus))
         return result
 
     def pytest_internalerror(self, excrepr: object) -> None:

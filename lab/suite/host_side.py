@@ -359,7 +359,7 @@ class HostSide:
             problems=self.problems,
             faults=self.faults,
             notes=self.session.notes if self.session else (),
-            tail=self.over.tail if self.over else "",
+            tail=self.over.tail if self.over else self.session.tail if self.session else "",
             hint=self.over.hint if self.over else "",
             results=self.results,
             seconds=time.monotonic() - self.started,

@@ -104,6 +104,8 @@ class Session:
         self.faults: list[str] = []
         """What disproves without belonging to one test."""
         self.notes: list[str] = []
+        self.tail = ""
+        """The guest's last output, when it belongs to one of the problems."""
         self.probe: Probed | None = None
         self.expected: Expected | None = None
         self.guest: Guest | None = None
@@ -468,29 +470,35 @@ class Session:
         self._output.clear()
         process.send(self._out.message(Told.STOP))
         deadline = time.monotonic() + 20 + 5 * guest.slowdown
-        done = False
+        said: int | None = None
         while True:
             event = self._receive(deadline)
             if event is None:
                 self.problems.append("pytest in the guest did not end when told to")
                 return
             if isinstance(event, Exited):
-                if not done:
+                if said is None:
                     self.problems.append(f"pytest in the guest ended early: {_died(event.status)}")
+                elif said != event.status:
+                    self.problems.append(
+                        f"pytest in the guest failed after its last test: it said {said}, then "
+                        f"{_died(event.status)}"
+                    )
+                    self.tail = self._output_tail()
                 break
             kind, message = self._check(event)
             if kind == Said.TROUBLE:
                 self.problems.append(f"pytest in the guest: {message['text']}")
-            elif kind == Said.REPORT and not done:
+            elif kind == Said.REPORT:
                 self._lied(f"it reported {message['id']!r} after its last test")
-            elif kind != Said.DONE or done:
+            elif kind != Said.DONE or said is not None:
                 self._lied(f"it said {kind} after its last test")
             elif message["finished"] != self._finished_in_process:
                 self._lied(
                     f"it counts {message['finished']} tests, {self._finished_in_process} came"
                 )
             else:
-                done = True
+                said = message["status"]
         log = guest.kernel_log()
         if splat := dmesg.scan(log[self._log_offset :]):
             self.faults.append(f"the kernel complained after the last test: {splat.line}")

@@ -83,7 +83,7 @@ FROM_GUEST: Mapping[StrEnum, Mapping[str, type]] = {
     Said.REPORT: {"id": str, "data": dict},
     Said.FINISH: {"id": str, "reports": int},
     Said.TROUBLE: {"text": str},
-    Said.DONE: {"finished": int},
+    Said.DONE: {"finished": int, "status": int},
 }
 TO_GUEST: Mapping[StrEnum, Mapping[str, type]] = {
     Told.WELCOME: {"expected": dict, "probe": dict},

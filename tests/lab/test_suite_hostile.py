@@ -79,6 +79,28 @@ def test_guest_without_last_word_is_not_proved(little: Little) -> None:
     assert "pytest in the guest ended early" in ran.last_line
 
 
+def test_guest_that_fails_after_its_last_word_is_not_proved(little: Little) -> None:
+    """What goes wrong while the guest's pytest shuts down is heard, with its traceback."""
+    little.tests(TWO)
+    little.write(
+        "tests/conftest.py",
+        """
+import os
+
+def pytest_unconfigure():
+    if "LAB_NONCE" in os.environ:
+        raise RuntimeError("much too late")
+""",
+    )
+
+    ran = little.lab()
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts == {"test_one": "passed", "test_two": "passed"}
+    assert "pytest in the guest failed after its last test" in ran.last_line
+    assert "much too late" in ran.output
+
+
 def test_silence_ends_at_the_limit(little: Little) -> None:
     """A test whose finish never arrives is lost when its time is up, and so is the next."""
     little.tests(TWO)
@@ -93,7 +115,7 @@ def test_silence_ends_at_the_limit(little: Little) -> None:
 def test_guest_that_collects_other_tests_proves_nothing(little: Little) -> None:
     """Tests that exist only on one side are named, and nothing is run."""
     little.tests("""
-GUEST = "LAB_CONTROL_FD" in os.environ
+GUEST = "LAB_NONCE" in os.environ
 @pytest.mark.parametrize("where", ["guest" if GUEST else "host"])
 def test_where(where): pass
 """)
@@ -107,7 +129,7 @@ def test_where(where): pass
 
 def test_file_that_only_the_guest_cannot_import_proves_nothing(little: Little) -> None:
     """A collection error in the guest is the cause that is named, with its traceback."""
-    little.tests("if 'LAB_CONTROL_FD' in os.environ: import no_such_module\ndef test_a(): pass\n")
+    little.tests("if 'LAB_NONCE' in os.environ: import no_such_module\ndef test_a(): pass\n")
 
     ran = little.lab()
 

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""What people see of a run."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from lab.report import progress
+from lab.report.progress import PlainProgress
+from lab.suite.reconcile import Record
+from lab.suite.verdicts import Verdict
+from tests.lab.suite_support import Little
+
+pytestmark = pytest.mark.lab
+
+
+def test_plain_lines_say_which_how_many_and_what() -> None:
+    """Each verdict is a line with its number, the total, the test, the verdict and why."""
+    lines: list[str] = []
+    shown = PlainProgress(lines.append)
+    shown.expect(12)
+
+    shown.phase("booting")
+    shown.begin("tests/a.py::test_a")
+    shown.verdict("tests/a.py::test_a", Record(Verdict.PASSED, 1.25))
+    shown.verdict("tests/a.py::test_b", Record(Verdict.LOST, 0.5, "it died"))
+
+    assert lines[0] == "lab: booting"
+    assert re.fullmatch(r"\[ 1/12 +0s\] passed    tests/a.py::test_a \(1.2 s\)", lines[1])
+    assert re.fullmatch(r"\[ 2/12 +0s\] lost      tests/a.py::test_b \(0.5 s\)  it died", lines[2])
+    assert shown.counts() == "1 passed, 1 lost"
+
+
+def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that takes long is named again, so that nobody takes the run for dead."""
+    monkeypatch.setattr(progress, "SILENCE_SECONDS", -1.0)
+    lines: list[str] = []
+    shown = PlainProgress(lines.append)
+
+    shown.tick()
+    assert lines == []
+
+    shown.begin("tests/a.py::test_a")
+    shown.tick()
+    assert lines == ["lab: still in tests/a.py::test_a, for 0 s"]
+
+
+def test_terminal_has_a_live_line(little: Little) -> None:
+    """On a terminal the present test and the counts stand in one line below the verdicts, and the
+    cursor is given back."""
+    little.tests("def test_one(): time.sleep(0.6)\ndef test_two(): time.sleep(0.6)\n")
+    ours, theirs = pty.openpty()
+    env = {k: v for k, v in little.environment(TERM="xterm").items() if k != "CI"}
+    command = [sys.executable, "-m", "lab", "test", "--kernel=6.12"]
+    process = subprocess.Popen(
+        [*command, "-p", "tests.lab.hostile.plugin"],
+        cwd=little.root,
+        env=env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    output = b""
+    # A terminal whose other side is closed ends in EIO, not in an empty read.
+    while True:
+        try:
+            output += os.read(ours, 65536)
+        except OSError:
+            break
+    os.close(ours)
+    text = output.decode()
+
+    assert process.wait(timeout=60) == 0, text
+    assert re.search(r"1/2  1 passed  \| tests/test_it.py::test_two", text)
+    assert re.search(r"\[2/2 +\d+s\] passed    tests/test_it.py::test_two", text)
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    assert "lab: exit 0 (proved): 2 passed" in text
+
+
+def test_report_says_what_was_done(little: Little) -> None:
+    """The closing report names release, accelerator and reason, the probe, issues and counts."""
+    little.tests("""
+@pytest.mark.issue(92)
+@pytest.mark.needs("NAPI")
+def test_absent(): pass
+@pytest.mark.issue(104)
+def test_here(): pass
+@pytest.mark.slow
+def test_slow(): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 0, ran.output
+    for words in (
+        f"release {os.uname().release}, package 6.12.107-1 from fake",
+        "accel tcg: a fake guest, no machine at all",
+        "NAPI        -         no        no        counter stayed 0",
+        "#92     absent here",
+        "#104    proved",
+        "collected 3 / selected 2 / proved 1 (left out: 1 slow)",
+    ):
+        assert words in ran.output
+    assert ran.results is not None
+    assert ran.results["exit"] == {"code": 0, "why": "1 passed, 1 skipped"}
+    assert ran.results["left_out"] == {"lab": 0, "slow": 1}
+
+
+def test_hole_of_an_issue_whose_work_is_in_is_red(little: Little) -> None:
+    """An issue that is in and of which nothing passed makes a whole run red, not a narrow one."""
+    little.write("lab/suite/issues_in.txt", "92\n")
+    little.tests("def test_here(): pass\n")
+
+    assert little.lab().last_line.startswith("lab: exit 1 (disproved): issue 92 is in, but no test")
+    assert little.lab("-k", "here").code == 0
