@@ -9,10 +9,10 @@ can do, by doing it.
 from __future__ import annotations
 
 from ioxide.capabilities import Capability, Finding, ProbeReport, probe
-from ioxide.config import ConfigError, Problem, ServerConfig
+from ioxide.config import ConfigError, IncrementalConfig, Problem, ServerConfig
 from ioxide.connection import Connection, ReadBlock
 from ioxide.counters import Counters
-from ioxide.driver import Driver, RingError
+from ioxide.driver import Driver, RingError, UnsupportedError
 from ioxide.loop import Loop
 from ioxide.reactor import Handler, Reactor, ReactorError
 from ioxide.server import Server
@@ -27,6 +27,7 @@ __all__ = [
     "Driver",
     "Finding",
     "Handler",
+    "IncrementalConfig",
     "Loop",
     "ProbeReport",
     "Problem",
@@ -36,5 +37,6 @@ __all__ = [
     "RingError",
     "Server",
     "ServerConfig",
+    "UnsupportedError",
     "probe",
 ]

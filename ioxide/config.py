@@ -48,6 +48,57 @@ def _round_up(value: int) -> int:
     return 1 << (value - 1).bit_length()
 
 
+# Group ids are 16 bits wide; 0 and 1 are not given to connections, 65535 is asked with.
+_MAX_GROUPS = 65532
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncrementalConfig:
+    """Receive buffers of its own for each connection (IOU_PBUF_RING_INC, Linux 6.12).
+
+    A buffer is filled by one receive after the other, so small messages do not use up a buffer
+    each, and a connection that hoards bytes starves nobody but itself.  Memory for
+    ``max_connections * recv_slots * recv_buffer_size`` bytes is what a full reactor uses.
+    """
+
+    max_connections: int = 4096
+    """Connections of one reactor; the next one is closed as soon as it is accepted."""
+    recv_slots: int = 16
+    """Receive buffers of a connection; a power of two."""
+    recv_buffer_size: int = 4096
+    """Size of one of them."""
+
+    def __post_init__(self) -> None:
+        problems = tuple(
+            Problem(f"incremental.{field}", value, rule)
+            for field, value, ok, rule in (
+                (
+                    "max_connections",
+                    self.max_connections,
+                    _is_int(self.max_connections) and 1 <= self.max_connections <= _MAX_GROUPS,
+                    f"must be an integer from 1 to {_MAX_GROUPS}",
+                ),
+                (
+                    "recv_slots",
+                    self.recv_slots,
+                    _is_int(self.recv_slots)
+                    and 1 <= self.recv_slots <= _MAX_SLOTS
+                    and _power_of_two(self.recv_slots),
+                    f"must be a power of two from 1 to {_MAX_SLOTS}",
+                ),
+                (
+                    "recv_buffer_size",
+                    self.recv_buffer_size,
+                    _is_int(self.recv_buffer_size) and 1 <= self.recv_buffer_size < 2**31,
+                    f"must be an integer from 1 to {2**31 - 1}",
+                ),
+            )
+            if not ok
+        )
+        if problems:
+            raise ConfigError(problems)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """How a `Server` listens and how much its reactors may use.
@@ -82,12 +133,29 @@ class ServerConfig:
     """Receive buffers of a reactor, shared by its connections; a power of two."""
     recv_queue_entries: int = 64
     """Received buffers a connection may hold unread before its receive pauses; a power of two."""
+    incremental: IncrementalConfig | None = None
+    """Buffers of its own for each connection instead of shared ones (6.12)."""
+    recv_bundle: bool = False
+    """Let one completion span several shared buffers (6.10); not with `incremental`."""
     write_slab_size: int = 16384
     """First size of the memory that `write()` copies into."""
     write_limit: int = 16 << 20
     """Unsent bytes of one connection beyond which `write()` raises `BufferError`."""
     pool_max: int = 1024
     """Idle write slabs a reactor keeps."""
+
+    zero_copy_send: bool = False
+    """Send with SEND_ZC (6.0): pays for large answers over a real network, not on loopback."""
+
+    napi_busy_poll_us: int = 0
+    """Poll the network device this long before sleeping (6.9); 0 is off. Burns a core."""
+    napi_prefer_busy_poll: bool = False
+    """Keep the device's interrupts off meanwhile (SO_PREFER_BUSY_POLL)."""
+    min_wait_us: int = 0
+    """Wait so long for `min_wait_nr` completions before taking fewer (6.12); 0 is off. A lone
+    request, post or wake waits up to this long, so keep it well under a millisecond."""
+    min_wait_nr: int = 1
+    """How many completions end the wait at once."""
 
     max_connections: int | None = None
     """Connections of one reactor; the next one is closed as soon as it is accepted."""
@@ -165,13 +233,37 @@ class ServerConfig:
                 f"must be at least write_slab_size, {self.write_slab_size} bytes",
             )
         integer("pool_max", 0, 1 << 20)
+        check(
+            self.incremental is None or isinstance(self.incremental, IncrementalConfig),
+            "incremental",
+            "must be None or an IncrementalConfig",
+        )
+        check(
+            isinstance(self.recv_bundle, bool) and not (self.recv_bundle and self.incremental),
+            "recv_bundle",
+            "must be True or False, and False with incremental: released kernels that have both "
+            "lose track of a buffer's end (docs/bundles.md)",
+        )
+        integer("napi_busy_poll_us", 0, 2**32 - 1)
+        integer("min_wait_us", 0, 2**32 - 1)
+        integer("min_wait_nr", 1, self._cq_size() if ring_ok else None)
         if self.max_connections is not None:
             integer("max_connections", 1, 2**31 - 1)
         for field in ("read_timeout_ms", "send_timeout_ms", "stop_timeout_ms"):
             integer(field, 0, 2**31 - 1)
-        for field in ("dual_stack", "register_ring_fd"):
+        for field in (
+            "dual_stack",
+            "register_ring_fd",
+            "zero_copy_send",
+            "napi_prefer_busy_poll",
+        ):
             check(isinstance(getattr(self, field), bool), field, "must be True or False")
         return found
+
+    def _cq_size(self) -> int:
+        if _is_int(self.cq_entries) and self.cq_entries is not None:
+            return max(self.cq_entries, 1)
+        return 2 * _round_up(self.ring_entries)
 
     def replace(self, **changes: object) -> ServerConfig:
         """A copy with some values changed, checked anew."""

@@ -40,12 +40,22 @@ class Counters:
     """Receives armed again after a wait for a buffer."""
     recv_enobufs: int = 0
     """Receives parked because no buffer was left."""
+    recv_bundles: int = 0
+    """Completions that spanned more than one buffer."""
+    recv_appends: int = 0
+    """Completions that went on in a part-filled buffer (incremental)."""
     recv_pauses: int = 0
     """Receives paused because the connection's queue was full."""
 
     # Send
     sends: int = 0
-    """SEND submissions."""
+    """SEND and SEND_ZC submissions."""
+    sends_zc: int = 0
+    """Of these, SEND_ZC."""
+    zc_notifs: int = 0
+    """Notifications that the kernel let go of a SEND_ZC's memory."""
+    zc_copied: int = 0
+    """Of these, telling that it had copied after all (6.2), as always on loopback."""
     partial_sends: int = 0
     """Of these, followed by another for what was left."""
 
@@ -94,6 +104,8 @@ class Counters:
     connections_now: int = 0
     buffers_held_now: int = 0
     """Receive buffers that hold unread or lent bytes."""
+    groups_free_now: int = 0
+    """Incremental mode: connections that can still be taken."""
     slices_lent_now: int = 0
     listeners_armed_now: int = 0
 

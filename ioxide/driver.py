@@ -42,10 +42,65 @@ def _ring_error(code: int, config: ServerConfig, what: str) -> RingError:
     return RingError(code, f"{what}: {reason}")
 
 
+class UnsupportedError(RingError):
+    """This kernel lacks what a configuration value asks for; the message names both."""
+
+
+def _check_features(ring: Any, features: int, config: ServerConfig) -> None:
+    """Refuse, before anything listens, what would otherwise fail at the first connection."""
+
+    def need(wanted: bool, there: bool, setting: str, what: str, since: str) -> None:
+        if wanted and not there:
+            raise UnsupportedError(
+                errno.EOPNOTSUPP,
+                f"{setting} needs {what}, which is in Linux {since} and newer; this is "
+                f"{os.uname().release}. Leave it out, or use a newer kernel.",
+            )
+
+    need(
+        config.incremental is not None,
+        lib.iox_ring_incremental(ring),
+        "incremental",
+        "incremental buffer rings (IOU_PBUF_RING_INC)",
+        "6.12",
+    )
+    need(
+        config.recv_bundle,
+        bool(features & lib.IOX_FEAT_RECVSEND_BUNDLE),
+        "recv_bundle=True",
+        "receive bundles (IORING_FEAT_RECVSEND_BUNDLE)",
+        "6.10",
+    )
+    need(
+        config.zero_copy_send,
+        lib.iox_ring_knows(ring, lib.IOX_OP_SEND_ZC),
+        "zero_copy_send=True",
+        "IORING_OP_SEND_ZC",
+        "6.0",
+    )
+    need(
+        config.min_wait_us > 0,
+        bool(features & lib.IOX_FEAT_MIN_TIMEOUT),
+        f"min_wait_us={config.min_wait_us}",
+        "minimum waits (IORING_FEAT_MIN_TIMEOUT)",
+        "6.12",
+    )
+    if config.napi_busy_poll_us:
+        refused = lib.iox_ring_napi(ring, config.napi_busy_poll_us, config.napi_prefer_busy_poll)
+        need(
+            True,
+            refused == 0,
+            f"napi_busy_poll_us={config.napi_busy_poll_us}",
+            "NAPI busy polling (IORING_REGISTER_NAPI)",
+            "6.9",
+        )
+
+
 class Driver:
     """Owner of one io_uring; made, used and closed on one thread.
 
-    Raises `RingError` when the kernel refuses the ring.
+    Raises `RingError` when the kernel refuses the ring, `UnsupportedError` when it lacks what the
+    configuration asks for.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -58,15 +113,6 @@ class Driver:
         )
         if ring == ffi.NULL:
             raise _ring_error(-code[0], config, "io_uring_setup failed")
-        result = lib.iox_ring_provide(ring, config.recv_slots, config.recv_buffer_size)
-        if result < 0:
-            lib.iox_ring_free(ring)
-            raise _ring_error(
-                -result,
-                config,
-                f"{config.recv_slots} receive buffers of {config.recv_buffer_size} bytes could not "
-                "be registered",
-            )
         info = ffi.new("struct iox_ring_info *")
         lib.iox_ring_info(ring, info)
         self.ring_fd: int = info.fd
@@ -75,20 +121,37 @@ class Driver:
         self.cq_entries: int = info.cq_entries
         self.ring_fd_registered: bool = info.fd_registered
         try:
-            self._core = _core.Driver(
+            _check_features(ring, self.features, config)
+        except BaseException:
+            lib.iox_ring_close(ring)
+            raise
+        own = config.incremental
+        try:
+            self._core = _core.Driver(  # owns the ring from here on, also when it raises
                 int(ffi.cast("uintptr_t", ring)),
                 Connection,
-                config.recv_queue_entries,
-                2**32 - 1 if config.max_connections is None else config.max_connections,
-                config.write_slab_size,
-                config.write_limit,
-                config.pool_max,
-                config.read_timeout_ms,
-                config.send_timeout_ms,
+                groups=own.max_connections if own else 0,
+                recv_slots=own.recv_slots if own else config.recv_slots,
+                recv_buffer_size=own.recv_buffer_size if own else config.recv_buffer_size,
+                bundle=config.recv_bundle,
+                recv_queue_entries=config.recv_queue_entries,
+                max_connections=config.max_connections or 2**32 - 1,
+                write_slab_size=config.write_slab_size,
+                write_limit=config.write_limit,
+                pool_max=config.pool_max,
+                zero_copy=config.zero_copy_send,
+                read_timeout_ms=config.read_timeout_ms,
+                send_timeout_ms=config.send_timeout_ms,
+                min_wait_us=config.min_wait_us,
+                min_wait_nr=config.min_wait_nr,
             )
-        except BaseException:
-            lib.iox_ring_free(ring)  # only a Driver that was made owns the ring
-            raise
+        except OSError as error:
+            raise _ring_error(
+                error.errno or 0,
+                config,
+                f"{config.recv_slots} receive buffers of {config.recv_buffer_size} bytes could not "
+                "be registered",
+            ) from error
         self._posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._on_fault: Callable[[str, BaseException], object] | None = None
         self._lock = threading.Lock()

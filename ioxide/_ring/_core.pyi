@@ -34,13 +34,21 @@ class Driver:
         cls,
         ring: int,
         connection_type: type[Connection],
+        *,
+        groups: int,
+        recv_slots: int,
+        recv_buffer_size: int,
+        bundle: bool,
         recv_queue_entries: int,
         max_connections: int,
         write_slab_size: int,
         write_limit: int,
         pool_max: int,
+        zero_copy: bool,
         read_timeout_ms: int,
         send_timeout_ms: int,
+        min_wait_us: int,
+        min_wait_nr: int,
     ) -> Driver: ...
     @property
     def listeners_armed(self) -> int: ...

@@ -22,6 +22,7 @@ CDEFS = ("core.cdef", "ring.cdef", "probe.cdef")
 SOURCES = (
     "core.c",
     "ring.c",
+    "group.c",
     "memory.c",
     "driver.c",
     "tick.c",

@@ -109,6 +109,9 @@ static void finalize(Connection *conn)
 	conn->want = 0;
 	iox_slab_release(&driver->slabs, &conn->staging);
 	iox_slab_release(&driver->slabs, &conn->sending);
+	if (conn->group->incremental)
+		iox_driver_drop_group(driver, conn->group);
+	conn->group = NULL;
 	iox_recv_wake(conn);
 	iox_send_wake(conn, true);
 	iox_driver_forget(driver, conn);
@@ -134,7 +137,7 @@ void iox_conn_progress(Connection *conn)
 			shutdown(conn->fd, SHUT_WR);
 		iox_recv_start_clock(conn);
 	}
-	if (!conn->recv_armed && (conn->at_eof || conn->recv_errno))
+	if (!conn->kernel_refs && (conn->at_eof || conn->recv_errno))
 		finalize(conn);
 }
 
@@ -145,6 +148,18 @@ void iox_conn_close(Connection *conn)
 	conn->closing = true;
 	iox_recv_close(conn);
 	iox_conn_progress(conn);
+}
+
+/*
+ * A SEND_ZC is over only when the kernel has let go of every page, which is when the peer has
+ * acknowledged them; shutdown() does not change that (issue #245 in the C# project).  connect(2) to
+ * AF_UNSPEC does: it dissolves the association, resets, and drops the write queue (tcp_disconnect).
+ */
+static void purge(int fd)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	connect(fd, &none, sizeof(none));
 }
 
 void iox_conn_abort(Connection *conn, const char *reason)
@@ -170,6 +185,9 @@ void iox_conn_abort(Connection *conn, const char *reason)
 	 * goes with their last completion.
 	 */
 	conn->want &= ~(IOX_WANT_RECV | IOX_WANT_SEND);
+	conn->recv_starved = false;
+	if (conn->notification_due || conn->notified.mem || (conn->send_armed && conn->send_zc))
+		purge(conn->fd);
 	if (conn->recv_armed)
 		iox_want(conn, IOX_WANT_CANCEL);
 	if (conn->send_armed)

@@ -59,15 +59,72 @@ static int report_fault(Driver *self, const char *what)
 	return 0;
 }
 
-void iox_driver_recycle(Driver *self, uint16_t bid)
+void iox_driver_release(Driver *self, struct iox_group *group, uint16_t bid)
 {
-	self->buffers_held--;
-	if (self->closed)
-		return;
-	self->returns[self->return_count++] = bid;
-	/* A slice may end on any thread; then nobody else tells the reactor that this came back. */
-	if (iox_list_linked(&self->starved) && PyThread_get_thread_ident() != self->thread)
-		iox_driver_wake(self);
+	Connection *conn;
+
+	if (!iox_group_release(group, bid) || !group->incremental)
+		return; /* the shared group is published once a tick */
+	iox_group_publish(group);
+	conn = group->owner;
+	if (conn && conn->recv_starved) {
+		conn->recv_starved = false;
+		self->counters.recv_rearms++;
+		iox_want(conn, IOX_WANT_RECV);
+	}
+}
+
+void iox_driver_release_lent(Driver *self, struct iox_group *group, uint16_t bid)
+{
+	if (!self->closed && PyThread_get_thread_ident() != self->thread) {
+		if (self->foreign_count == self->foreign_capacity) {
+			uint32_t capacity = self->foreign_capacity ? self->foreign_capacity * 2 : 64;
+			struct iox_return *foreign = PyMem_Realloc(self->foreign, capacity * sizeof(*foreign));
+
+			if (foreign) {
+				self->foreign = foreign;
+				self->foreign_capacity = capacity;
+			}
+		}
+		if (self->foreign_count < self->foreign_capacity) {
+			self->foreign[self->foreign_count++] = (struct iox_return){ group, bid };
+			/* Nobody else tells the reactor, and somebody may wait for just this one. */
+			if (iox_list_linked(&self->starved) || group->incremental)
+				iox_driver_wake(self);
+			return;
+		}
+		/* No memory for the hand-over: the GIL is held, so doing it here is not wrong either. */
+	}
+	if (!self->closed)
+		iox_driver_release(self, group, bid);
+	iox_group_unref(group);
+}
+
+struct iox_group *iox_driver_take_group(Driver *self)
+{
+	struct iox_group *group;
+
+	if (!self->free_group_count)
+		return NULL;
+	group = iox_group_new(self->group_slots, self->group_size, true);
+	if (!group)
+		return NULL;
+	if (iox_group_register(group, self->ring->uring.ring_fd,
+			       self->free_groups[self->free_group_count - 1]) < 0) {
+		iox_group_unref(group);
+		return NULL;
+	}
+	self->free_group_count--;
+	return group;
+}
+
+/* Only after the receive's terminal completion: until then the kernel may fill our buffers. */
+void iox_driver_drop_group(Driver *self, struct iox_group *group)
+{
+	group->owner = NULL;
+	iox_group_unregister(group, self->ring->uring.ring_fd);
+	self->free_groups[self->free_group_count++] = group->id;
+	iox_group_unref(group); /* lent slices keep the memory */
 }
 
 void iox_driver_wake(Driver *self)
@@ -123,7 +180,7 @@ static PyObject *driver_wait(Driver *self, PyObject *timeout)
 	/*
 	 * GETEVENTS also when not waiting: under DEFER_TASKRUN nothing completes unless the owner asks.
 	 */
-	ret = iox_tick_enter(self, timeout_ns == 0 ? 0 : 1, timeout_ns == 0 ? -1 : timeout_ns);
+	ret = iox_tick_enter(self, timeout_ns != 0, timeout_ns);
 	if (ret < 0) {
 		errno = -ret;
 		return PyErr_SetFromErrno(PyExc_OSError);
@@ -292,18 +349,29 @@ static PyObject *driver_connections(Driver *self, PyObject *Py_UNUSED(ignored))
 	return list;
 }
 
+static uint32_t buffers_held(const Driver *self)
+{
+	uint32_t held = self->shared ? self->shared->held : 0;
+
+	for (uint32_t slot = 0; !self->shared && slot < self->slot_count; slot++)
+		if (self->slots[slot] && self->slots[slot]->group)
+			held += self->slots[slot]->group->held;
+	return held;
+}
+
 static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 {
 	self->counters.slab_hits = self->slabs.hits;
 	self->counters.slab_misses = self->slabs.misses;
 #define X(name) "sK,"
-	return Py_BuildValue("{" IOX_COUNTERS(X) "sk,sk,sk,sk}",
+	return Py_BuildValue("{" IOX_COUNTERS(X) "sk,sk,sk,sk,sk}",
 #undef X
 #define X(name) #name, (unsigned long long)self->counters.name,
 			     IOX_COUNTERS(X)
 #undef X
 			     "connections_now", (unsigned long)self->connection_count,
-			     "buffers_held_now", (unsigned long)self->buffers_held,
+			     "buffers_held_now", (unsigned long)buffers_held(self),
+			     "groups_free_now", (unsigned long)self->free_group_count,
 			     "slices_lent_now", (unsigned long)self->slices_out,
 			     "listeners_armed_now", (unsigned long)self->listeners_armed);
 }
@@ -335,7 +403,7 @@ static bool drain(Driver *self)
 		if (!self->connection_count && !self->listeners_armed && !self->wake_armed &&
 		    !self->poll_armed)
 			return true;
-		if (now >= deadline || iox_tick_enter(self, 1, (int64_t)(deadline - now) * 1000000) < 0)
+		if (now >= deadline || iox_tick_enter(self, true, (int64_t)(deadline - now) * 1000000) < 0)
 			return false;
 		iox_tick_reap(self);
 		while (iox_list_linked(&self->starting))
@@ -377,8 +445,21 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 	self->closed = true;
 	close(self->wake_fd);
 	self->wake_fd = -1;
+	/*
+	 * Closing a ring is asynchronous, unregistering its buffers is not: so that goes first, and
+	 * only then may their memory go.
+	 */
+	if (drained && self->shared)
+		iox_group_unregister(self->shared, self->ring->uring.ring_fd);
+	iox_ring_close(self->ring);
+	self->ring = NULL;
+	for (uint32_t i = 0; i < self->foreign_count; i++)
+		iox_group_unref(self->foreign[i].group);
+	self->foreign_count = 0;
 	if (drained) {
-		iox_ring_shut(self->ring);
+		if (self->shared)
+			iox_group_unref(self->shared);
+		self->shared = NULL;
 		iox_slab_pool_clear(&self->slabs);
 	}
 	Py_CLEAR(self->on_connection);
@@ -412,30 +493,62 @@ static void driver_dealloc(Driver *self)
 		/* Nobody called close(): the ring goes, the memory that the kernel may use stays. */
 		PyErr_WarnEx(PyExc_ResourceWarning, "a driver was dropped without close()", 1);
 		close(self->wake_fd);
-		iox_ring_shut(self->ring);
-	} else if (self->ring && self->ring->uring.ring_fd < 0) {
-		iox_ring_free(self->ring);
+		iox_ring_close(self->ring);
 	}
 	PyMem_Free(self->slots);
 	PyMem_Free(self->free_slots);
-	PyMem_Free(self->returns);
+	PyMem_Free(self->free_groups);
+	PyMem_Free(self->foreign);
 	PyObject_GC_Del(self);
 }
 
+static bool init_groups(Driver *self, unsigned groups)
+{
+	int ret;
+
+	if (groups) {
+		self->free_groups = PyMem_Calloc(groups, sizeof(*self->free_groups));
+		if (!self->free_groups) {
+			PyErr_NoMemory();
+			return false;
+		}
+		for (unsigned i = groups; i; i--)
+			self->free_groups[self->free_group_count++] = (uint16_t)(IOX_FIRST_GROUP + i - 1);
+		return true;
+	}
+	self->shared = iox_group_new(self->group_slots, self->group_size, false);
+	ret = self->shared ? iox_group_register(self->shared, self->ring->uring.ring_fd, IOX_SHARED_GROUP)
+			   : -ENOMEM;
+	if (ret < 0) {
+		errno = -ret;
+		PyErr_SetFromErrno(PyExc_OSError);
+	}
+	return ret >= 0;
+}
+
+PyDoc_STRVAR(driver_doc,
+"Driver(ring, *, ...)\n--\n\n"
+"The owner of one ring; ioxide.driver.Driver is the face with the documentation.\n"
+"Takes the ring over also when it raises.");
+
 static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-	static char *names[] = { "ring", "connection_type", "recv_queue_entries", "max_connections",
-				 "write_slab_size", "write_limit", "pool_max", "read_timeout_ms",
-				 "send_timeout_ms", NULL };
+	static char *names[] = { "ring", "connection_type", "groups", "recv_slots", "recv_buffer_size",
+				 "bundle", "recv_queue_entries", "max_connections", "write_slab_size",
+				 "write_limit", "pool_max", "zero_copy", "read_timeout_ms",
+				 "send_timeout_ms", "min_wait_us", "min_wait_nr", NULL };
 	unsigned long long address, read_timeout, send_timeout;
-	unsigned int queue, connections, pool_max;
+	unsigned int groups, slots, size, queue, connections, pool_max, min_wait_us, min_wait_nr;
 	Py_ssize_t slab_size, write_limit;
 	PyObject *connection_type;
+	int bundle, zero_copy;
 	Driver *self;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!IInnIKK:Driver", names, &address, &PyType_Type,
-					 &connection_type, &queue, &connections, &slab_size, &write_limit,
-					 &pool_max, &read_timeout, &send_timeout))
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!$IIIpIInnIpKKII:Driver", names, &address,
+					 &PyType_Type, &connection_type, &groups, &slots, &size, &bundle,
+					 &queue, &connections, &slab_size, &write_limit, &pool_max,
+					 &zero_copy, &read_timeout, &send_timeout, &min_wait_us,
+					 &min_wait_nr))
 		return NULL;
 	if (!PyType_IsSubtype((PyTypeObject *)connection_type, &iox_ConnectionType)) {
 		PyErr_SetString(PyExc_TypeError, "connection_type must be a subclass of Connection");
@@ -444,14 +557,22 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self = (Driver *)type->tp_alloc(type, 0);
 	if (!self)
 		return NULL;
+	self->closed = true; /* until everything is there */
 	self->wake_fd = self->poll_fd = -1;
+	self->ring = (iox_ring *)(uintptr_t)address;
 	self->connection_type = (PyTypeObject *)Py_NewRef(connection_type);
 	self->thread = PyThread_get_thread_ident();
+	self->group_slots = slots;
+	self->group_size = size;
+	self->bundle = bundle;
 	self->recv_queue_entries = queue;
 	self->max_connections = connections;
 	self->write_limit = (size_t)write_limit;
+	self->zero_copy = self->zero_copy_report = zero_copy;
 	self->read_timeout = read_timeout;
 	self->send_timeout = send_timeout;
+	self->min_wait_us = min_wait_us;
+	self->min_wait_nr = min_wait_nr;
 	self->now = iox_clock_ms();
 	iox_list_init(&self->ready);
 	iox_list_init(&self->starting);
@@ -459,19 +580,29 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	iox_list_init(&self->starved);
 	iox_list_init(&self->read_clocks);
 	iox_list_init(&self->send_clocks);
-	self->returns = PyMem_Calloc(((iox_ring *)(uintptr_t)address)->buf_count, sizeof(*self->returns));
-	if (!self->returns || !iox_slab_pool_init(&self->slabs, (size_t)slab_size, pool_max)) {
-		Py_DECREF(self);
-		return PyErr_NoMemory();
+	if (!init_groups(self, groups))
+		goto error;
+	if (!iox_slab_pool_init(&self->slabs, (size_t)slab_size, pool_max)) {
+		PyErr_NoMemory();
+		goto error;
 	}
 	self->wake_fd = eventfd(0, EFD_CLOEXEC);
 	if (self->wake_fd < 0) {
 		PyErr_SetFromErrno(PyExc_OSError);
-		Py_DECREF(self);
-		return NULL;
+		goto error;
 	}
-	self->ring = (iox_ring *)(uintptr_t)address; /* from here on ours */
+	self->closed = false;
 	return (PyObject *)self;
+error:
+	if (self->shared) {
+		iox_group_unregister(self->shared, self->ring->uring.ring_fd);
+		iox_group_unref(self->shared);
+	}
+	iox_slab_pool_clear(&self->slabs);
+	iox_ring_close(self->ring);
+	self->ring = NULL;
+	Py_DECREF(self);
+	return NULL;
 }
 
 static PyObject *driver_get_listeners_armed(Driver *self, void *Py_UNUSED(closure))
@@ -520,7 +651,7 @@ PyTypeObject iox_DriverType = {
 	.tp_name = "ioxide._ring._core.Driver",
 	.tp_basicsize = sizeof(Driver),
 	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-	.tp_doc = "The owner of one ring; ioxide.driver.Driver is the face with the documentation.",
+	.tp_doc = driver_doc,
 	.tp_new = driver_new,
 	.tp_dealloc = (destructor)driver_dealloc,
 	.tp_traverse = (traverseproc)driver_traverse,

@@ -17,6 +17,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "group.h"
 #include "memory.h"
 #include "ring.h"
 
@@ -54,8 +55,13 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(bytes_sent)                                                                          \
 	X(recv_rearms)        /* multishot receives armed again */                             \
 	X(recv_enobufs)       /* receives parked because no buffer was left */                 \
+	X(recv_bundles)       /* completions that spanned more than one buffer */              \
+	X(recv_appends)       /* completions that went on in a part-filled buffer */           \
 	X(recv_pauses)        /* receives cancelled because the connection's queue was full */ \
-	X(sends)              /* SEND submissions */                                           \
+	X(sends)              /* SEND and SEND_ZC submissions */                               \
+	X(sends_zc)           /* of these, SEND_ZC */                                          \
+	X(zc_notifs)          /* notifications of SEND_ZC */                                   \
+	X(zc_copied)          /* of these, telling that the kernel copied after all (6.2) */   \
 	X(partial_sends)      /* of these, continued after a short result */                   \
 	X(wakeups)            /* tasks resumed inline */                                       \
 	X(wakeup_faults)      /* resumptions that raised */                                    \
@@ -149,9 +155,19 @@ typedef struct Await {
 	enum iox_await_state state;
 } Await;
 
-/* A run of received bytes in a provided buffer. */
+/* The id of the shared group; those of connections (incremental mode) begin after it. */
+#define IOX_SHARED_GROUP 1
+#define IOX_FIRST_GROUP  2
+
+/* A run of received bytes in one buffer of the connection's group; holds a reference on it. */
 struct iox_chunk {
 	uint32_t offset, length;
+	uint16_t bid;
+};
+
+/* A run released on another thread than the reactor's. */
+struct iox_return {
+	struct iox_group *group; /* with a reference */
 	uint16_t bid;
 };
 
@@ -162,6 +178,7 @@ struct iox_chunk {
 #define IOX_WANT_CANCEL 0x2 /* of the armed receive */
 #define IOX_WANT_SEND   0x4
 #define IOX_WANT_CANCEL_SEND 0x8
+#define IOX_WANT_PLAIN_SEND  0x10 /* with WANT_SEND: not as SEND_ZC */
 
 typedef struct Connection {
 	PyObject_HEAD
@@ -170,9 +187,11 @@ typedef struct Connection {
 	int fd;
 
 	/* Receive */
+	struct iox_group *group;  /* the driver's, or in incremental mode our own; NULL at the end */
 	struct iox_chunk *chunks, inline_chunks[IOX_INLINE_CHUNKS];
 	uint32_t chunk_head, chunk_count, chunk_capacity;
 	bool recv_armed, recv_cancelling, recv_paused;
+	bool recv_starved;        /* incremental: parked until a buffer of our own group is free */
 	bool at_eof;
 	int recv_errno;
 	const char *abort_reason; /* a literal; with recv_errno ECONNABORTED */
@@ -181,6 +200,9 @@ typedef struct Connection {
 	/* Send: `staging` takes writes while `sending` belongs to the kernel */
 	struct iox_slab staging, sending;
 	size_t sent;              /* bytes of `sending` the kernel has taken */
+	struct iox_slab notified; /* sent by SEND_ZC, ours again with its notification */
+	bool notification_due;
+	bool send_zc;             /* the SEND in flight, or the last one, is a SEND_ZC */
 	uint64_t bytes_written, bytes_acked;
 	struct iox_node flushes;
 	bool send_armed;
@@ -203,6 +225,7 @@ typedef struct Connection {
 typedef struct Slice {
 	PyObject_HEAD
 	struct Driver *driver; /* strong, until given back */
+	struct iox_group *group; /* likewise with a reference */
 	struct iox_chunk chunk;
 	int exports;
 	bool ended;            /* no new views */
@@ -228,6 +251,8 @@ typedef struct Driver {
 	uint32_t recv_queue_entries, max_connections;
 	size_t write_limit;
 	uint64_t read_timeout, send_timeout; /* ms; 0 = off */
+	unsigned min_wait_us, min_wait_nr;
+	bool zero_copy, zero_copy_report;
 
 	Connection **slots;
 	uint32_t *free_slots;
@@ -236,7 +261,7 @@ typedef struct Driver {
 	struct iox_node ready;    /* Waiters whose task is to be resumed */
 	struct iox_node starting; /* Connections to hand to on_connection */
 	struct iox_node staged;   /* Connections with something to submit */
-	struct iox_node starved;  /* Connections parked without a buffer, oldest first */
+	struct iox_node starved;  /* shared: Connections parked without a buffer, oldest first */
 	struct iox_node read_clocks, send_clocks; /* soonest deadline first */
 	uint64_t now;             /* ms, read once a batch */
 
@@ -244,9 +269,13 @@ typedef struct Driver {
 	unsigned listeners_armed;
 	bool accepting;
 
-	uint16_t *returns;        /* buffers to give back before the next enter */
-	uint32_t return_count;
-	uint32_t buffers_held;    /* taken by chunks and slices, not yet in returns */
+	struct iox_group *shared; /* NULL in incremental mode */
+	bool bundle;
+	uint32_t group_slots, group_size;  /* incremental: buffers of a connection, and their bytes */
+	uint16_t *free_groups;    /* ids */
+	uint32_t free_group_count;
+	struct iox_return *foreign;
+	uint32_t foreign_count, foreign_capacity;
 	uint32_t slices_out;
 
 	int wake_fd;
@@ -302,16 +331,20 @@ int iox_send_flush_state(Connection *conn, uint64_t target);
 void iox_send_wake(Connection *conn, bool all);
 void iox_send_drop(Connection *conn);
 bool iox_send_submit(Connection *conn);
-void iox_send_complete(Connection *conn, int res);
+void iox_send_complete(Connection *conn, int res, unsigned flags);
 
 /* slice.c */
 int iox_slice_init(PyObject *module);
-PyObject *iox_slice_new(Driver *driver, struct iox_chunk chunk);
+PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chunk chunk);
 
 /* driver.c */
 int iox_driver_init(PyObject *module);
 struct io_uring_sqe *iox_driver_sqe(Driver *driver); /* NULL: the queue stays full */
-void iox_driver_recycle(Driver *driver, uint16_t bid);
+void iox_driver_release(Driver *driver, struct iox_group *group, uint16_t bid);
+/* The same for a slice, on any thread; takes over its reference to the group. */
+void iox_driver_release_lent(Driver *driver, struct iox_group *group, uint16_t bid);
+struct iox_group *iox_driver_take_group(Driver *driver); /* NULL: none free, or refused */
+void iox_driver_drop_group(Driver *driver, struct iox_group *group);
 void iox_driver_wake(Driver *driver);
 
 /* tick.c */
@@ -319,7 +352,7 @@ uint64_t iox_clock_ms(void);
 uint32_t iox_driver_generation(Driver *driver);
 void iox_driver_forget(Driver *driver, Connection *conn); /* frees the slot, drops its reference */
 void iox_tick_stage(Driver *driver);
-int iox_tick_enter(Driver *driver, unsigned wait_nr, int64_t timeout_ns);
+int iox_tick_enter(Driver *driver, bool block, int64_t timeout_ns); /* timeout < 0: none */
 void iox_tick_reap(Driver *driver);
 void iox_tick_expire(Driver *driver);
 int64_t iox_tick_next_clock(Driver *driver); /* ms until a clock runs out, or -1 */

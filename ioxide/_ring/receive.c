@@ -55,7 +55,7 @@ void iox_recv_discard(Connection *conn)
 		uint16_t bid = chunk_first(conn)->bid;
 
 		chunk_pop(conn);
-		iox_driver_recycle(conn->driver, bid);
+		iox_driver_release(conn->driver, conn->group, bid);
 	}
 }
 
@@ -90,7 +90,7 @@ PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit)
 		struct iox_chunk *chunk = chunk_first(conn);
 		uint32_t step = chunk->length < total ? chunk->length : (uint32_t)total;
 
-		memcpy(to, iox_ring_buffer(conn->driver->ring, chunk->bid) + chunk->offset, step);
+		memcpy(to, iox_group_buffer(conn->group, chunk->bid) + chunk->offset, step);
 		to += step;
 		total -= step;
 		chunk->offset += step;
@@ -99,7 +99,7 @@ PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit)
 			uint16_t bid = chunk->bid;
 
 			chunk_pop(conn);
-			iox_driver_recycle(conn->driver, bid);
+			iox_driver_release(conn->driver, conn->group, bid);
 		}
 	}
 	return bytes;
@@ -110,7 +110,7 @@ PyObject *iox_recv_take_slices(Connection *conn)
 	PyObject *list = PyList_New(0);
 
 	while (list && conn->chunk_count) {
-		PyObject *slice = iox_slice_new(conn->driver, *chunk_first(conn));
+		PyObject *slice = iox_slice_new(conn->driver, conn->group, *chunk_first(conn));
 
 		if (!slice) {
 			Py_CLEAR(list);
@@ -160,44 +160,78 @@ static void recv_terminal(Connection *conn)
 	conn->kernel_refs--;
 }
 
+static bool starved(const Connection *conn)
+{
+	return conn->recv_starved || iox_list_linked(&conn->starved);
+}
+
+/* No buffer was left: not the peer's fault, so its clock begins again, and we wait for one. */
+static void park_starved(Connection *conn)
+{
+	Driver *driver = conn->driver;
+
+	driver->counters.recv_enobufs++;
+	if (iox_list_linked(&conn->read_clock))
+		iox_recv_start_clock(conn);
+	if (starved(conn))
+		return;
+	if (!conn->group->incremental)
+		iox_list_append(&driver->starved, &conn->starved);
+	else if (!iox_group_free(conn->group))
+		conn->recv_starved = true;
+	/* Otherwise one came back meanwhile: the receive is armed again below. */
+}
+
+/* Queues what a completion brought, one run for each buffer it lies in. */
+static void take_in(Connection *conn, uint16_t bid, uint32_t length, bool more)
+{
+	Driver *driver = conn->driver;
+	unsigned runs = 0;
+
+	driver->counters.bytes_received += length;
+	while (length) {
+		struct iox_chunk chunk = { .bid = bid };
+
+		chunk.length = iox_group_take(conn->group, bid, length, more, &chunk.offset, &bid);
+		if (!chunk.length) {
+			driver->counters.unknown_cqes++;
+			iox_conn_abort(conn, "the kernel reported bytes in a buffer it did not have");
+			return;
+		}
+		length -= chunk.length;
+		if (chunk.offset)
+			driver->counters.recv_appends++;
+		if (++runs == 2)
+			driver->counters.recv_bundles++;
+		if (conn->closing || conn->reads_ended || conn->aborted) {
+			iox_driver_release(driver, conn->group, chunk.bid);
+		} else if (!chunk_push(conn, chunk)) {
+			iox_driver_release(driver, conn->group, chunk.bid);
+			iox_conn_abort(conn, "no memory to queue received bytes");
+		}
+	}
+	iox_recv_wake(conn);
+}
+
 void iox_recv_complete(Connection *conn, int res, unsigned flags)
 {
 	Driver *driver = conn->driver;
-	bool more = flags & IOX_CQE_F_MORE;
 
 	/*
 	 * Kernel and handler both drop a connection from iox_conn_progress(); hold it over this.
 	 */
 	Py_INCREF(conn);
-	if (!more)
+	if (!(flags & IOX_CQE_F_MORE))
 		recv_terminal(conn);
 
 	if (res > 0 && flags & IOX_CQE_F_BUFFER) {
-		struct iox_chunk chunk = {
-			.offset = 0,
-			.length = (uint32_t)res,
-			.bid = (uint16_t)(flags >> IOX_CQE_BUFFER_SHIFT),
-		};
-
-		driver->counters.bytes_received += (uint64_t)res;
-		if (conn->closing || conn->reads_ended) {
-			iox_driver_recycle(driver, chunk.bid);
-		} else if (!chunk_push(conn, chunk)) {
-			iox_driver_recycle(driver, chunk.bid);
-			iox_conn_abort(conn, "no memory to queue received bytes");
-		} else {
-			iox_recv_wake(conn);
-		}
+		take_in(conn, (uint16_t)(flags >> IOX_CQE_BUFFER_SHIFT), (uint32_t)res,
+			flags & IOX_CQE_F_BUF_MORE);
 	} else if (res == 0) {
 		conn->at_eof = true;
 		iox_recv_wake(conn);
 	} else if (res == -ENOBUFS) {
-		/* Not the peer's fault: wait for a buffer, and let its clock begin again. */
-		driver->counters.recv_enobufs++;
-		if (iox_list_linked(&conn->read_clock))
-			iox_recv_start_clock(conn);
-		if (!iox_list_linked(&conn->starved))
-			iox_list_append(&driver->starved, &conn->starved);
+		park_starved(conn);
 	} else if (res == -ECANCELED && !conn->aborted) {
 		/* Our own pause; what to do next is decided below. */
 	} else if (res < 0) {
@@ -214,8 +248,7 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 			driver->counters.recv_pauses++;
 			iox_want(conn, IOX_WANT_CANCEL);
 		}
-	} else if (!conn->at_eof && !conn->recv_errno && !conn->aborted &&
-		   !iox_list_linked(&conn->starved)) {
+	} else if (!conn->at_eof && !conn->recv_errno && !conn->aborted && !starved(conn)) {
 		/*
 		 * A multishot ends for reasons of its own (a full CQ, a cancel that raced): arm it again,
 		 * unless the queue is full.  A pause that was asked for ends when the queue is empty.
@@ -242,7 +275,9 @@ bool iox_recv_submit(Connection *conn)
 	io_uring_prep_recv(sqe, conn->fd, NULL, 0, 0);
 	sqe->ioprio |= IOX_RECV_MULTISHOT;
 	sqe->flags |= IOSQE_BUFFER_SELECT;
-	sqe->buf_group = IOX_SHARED_GROUP;
+	if (conn->driver->bundle)
+		sqe->ioprio |= IOX_RECVSEND_BUNDLE;
+	sqe->buf_group = conn->group->id;
 	sqe->user_data = iox_user_data(IOX_KIND_RECV, conn->generation, conn->slot);
 	conn->recv_armed = true;
 	conn->kernel_refs++;
@@ -254,7 +289,7 @@ void iox_recv_close(Connection *conn)
 	iox_recv_discard(conn);
 	iox_recv_wake(conn);
 	if (conn->fd >= 0 && !conn->recv_armed && !conn->at_eof && !conn->recv_errno && !conn->aborted &&
-	    !iox_list_linked(&conn->starved)) {
+	    !starved(conn)) {
 		/* Paused: the peer's end is seen only by an armed receive. */
 		conn->recv_paused = false;
 		iox_want(conn, IOX_WANT_RECV);

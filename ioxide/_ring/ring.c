@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "ring.h"
 
+#include "group.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
-
-static void *map_pages(size_t bytes)
-{
-	void *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	return mem == MAP_FAILED ? NULL : mem;
-}
 
 /*
  * The memlock charge of a closed ring is given back asynchronously, so a ring opened right after
@@ -69,32 +64,35 @@ iox_ring *iox_ring_open(unsigned sq_entries, unsigned cq_entries, bool register_
 	return ring;
 }
 
-int iox_ring_provide(iox_ring *ring, unsigned count, unsigned size)
+/* No feature bit tells of IOU_PBUF_RING_INC (6.12): register a group of one buffer, and end it. */
+bool iox_ring_incremental(iox_ring *ring)
 {
-	struct iox_buf_reg reg;
-	int ret;
+	struct iox_group *group = iox_group_new(1, 64, true);
+	bool known = group && iox_group_register(group, ring->uring.ring_fd, UINT16_MAX) == 0;
 
-	ring->buf_count = count;
-	ring->buf_size = size;
-	ring->buf_ring_bytes = (size_t)count * sizeof(struct iox_buf);
-	ring->buf_pool_bytes = (size_t)count * size;
-	ring->buf_ring = map_pages(ring->buf_ring_bytes);
-	ring->buf_pool = map_pages(ring->buf_pool_bytes);
-	if (!ring->buf_ring || !ring->buf_pool)
-		return -ENOMEM;
+	if (group) {
+		iox_group_unregister(group, ring->uring.ring_fd);
+		iox_group_unref(group);
+	}
+	return known;
+}
 
-	memset(&reg, 0, sizeof(reg));
-	reg.ring_addr = (uint64_t)(uintptr_t)ring->buf_ring;
-	reg.ring_entries = count;
-	reg.bgid = IOX_SHARED_GROUP;
-	ret = iox_sys_register(ring->uring.ring_fd, IOX_REGISTER_PBUF_RING, &reg, 1);
-	if (ret < 0)
-		return ret;
-	ring->buffers_registered = true;
-	for (unsigned bid = 0; bid < count; bid++)
-		iox_ring_recycle(ring, bid);
-	iox_ring_publish(ring);
-	return 0;
+/* IORING_REGISTER_NAPI (6.9): -EINVAL before. */
+int iox_ring_napi(iox_ring *ring, unsigned busy_poll_us, bool prefer)
+{
+	struct iox_napi napi = { .busy_poll_to = busy_poll_us, .prefer_busy_poll = prefer };
+
+	return iox_sys_register(ring->uring.ring_fd, IOX_REGISTER_NAPI, &napi, 1);
+}
+
+/* IORING_REGISTER_PROBE (5.6): whether this kernel has an opcode. */
+bool iox_ring_knows(iox_ring *ring, unsigned opcode)
+{
+	struct io_uring_probe *probe = io_uring_get_probe_ring(&ring->uring);
+	bool known = probe && io_uring_opcode_supported(probe, (int)opcode);
+
+	io_uring_free_probe(probe);
+	return known;
 }
 
 void iox_ring_info(const iox_ring *ring, struct iox_ring_info *info)
@@ -104,43 +102,14 @@ void iox_ring_info(const iox_ring *ring, struct iox_ring_info *info)
 	info->setup_flags = ring->uring.flags;
 	info->sq_entries = ring->uring.sq.ring_entries;
 	info->cq_entries = ring->uring.cq.ring_entries;
-	info->buf_count = ring->buf_count;
-	info->buf_size = ring->buf_size;
 	info->fd_registered = ring->enter_flags & IOX_ENTER_REGISTERED_RING;
 }
 
-void iox_ring_shut(iox_ring *ring)
+void iox_ring_close(iox_ring *ring)
 {
-	/*
-	 * Closing a ring is asynchronous: the kernel may hold its pages for a while.  So the buffer
-	 * ring is unregistered first, which is synchronous, and only then is its memory given up.
-	 */
-	if (ring->buffers_registered) {
-		struct iox_buf_reg reg = { .bgid = IOX_SHARED_GROUP };
-
-		iox_sys_register(ring->uring.ring_fd, IOX_UNREGISTER_PBUF_RING, &reg, 1);
-		ring->buffers_registered = false;
-	}
-	if (ring->enter_flags & IOX_ENTER_REGISTERED_RING) {
+	if (ring->enter_flags & IOX_ENTER_REGISTERED_RING)
 		io_uring_unregister_ring_fd(&ring->uring);
-		ring->enter_flags = 0;
-	}
-	if (ring->uring.ring_fd >= 0) {
-		io_uring_queue_exit(&ring->uring);
-		ring->uring.ring_fd = -1;
-		ring->enter_fd = -1;
-	}
-	if (ring->buf_ring) {
-		munmap(ring->buf_ring, ring->buf_ring_bytes);
-		ring->buf_ring = NULL;
-	}
-}
-
-void iox_ring_free(iox_ring *ring)
-{
-	iox_ring_shut(ring);
-	if (ring->buf_pool)
-		munmap(ring->buf_pool, ring->buf_pool_bytes);
+	io_uring_queue_exit(&ring->uring);
 	free(ring);
 }
 
@@ -150,7 +119,8 @@ unsigned iox_ring_unsubmitted(const iox_ring *ring)
 	return ring->uring.sq.sqe_tail - __atomic_load_n(ring->uring.sq.khead, __ATOMIC_ACQUIRE);
 }
 
-int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t timeout_ns)
+int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t timeout_ns,
+		   unsigned min_wait_us)
 {
 	struct io_uring_sq *sq = &ring->uring.sq;
 	struct iox_timespec ts;
@@ -165,6 +135,7 @@ int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t tim
 		ts.tv_sec = timeout_ns / 1000000000;
 		ts.tv_nsec = timeout_ns % 1000000000;
 		arg.sigmask_sz = _NSIG / 8;
+		arg.min_wait_usec = min_wait_us; /* 6.12; 0 elsewhere, see Driver */
 		arg.ts = (uint64_t)(uintptr_t)&ts;
 		argp = &arg;
 		size = sizeof(arg);

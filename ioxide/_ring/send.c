@@ -59,12 +59,62 @@ static void send_failed(Connection *conn, int error)
 	iox_send_wake(conn, true);
 }
 
-void iox_send_complete(Connection *conn, int res)
+/* SEND_ZC: the kernel does not look at the slab any more. */
+static void notified(Connection *conn, int res)
+{
+	Driver *driver = conn->driver;
+
+	conn->kernel_refs--;
+	driver->counters.zc_notifs++;
+	if ((unsigned)res & IOX_NOTIF_USAGE_ZC_COPIED)
+		driver->counters.zc_copied++;
+	if (conn->notified.mem)
+		iox_slab_release(&driver->slabs, &conn->notified);
+	else
+		conn->notification_due = false;
+}
+
+/* Whether SEND_ZC failed only for what this kernel or socket does not know of it. */
+static bool fall_back(Connection *conn, int res)
+{
+	Driver *driver = conn->driver;
+
+	if (!conn->send_zc || (res != -EINVAL && res != -EOPNOTSUPP))
+		return false;
+	if (res == -EINVAL && driver->zero_copy_report)
+		driver->zero_copy_report = false; /* IORING_SEND_ZC_REPORT_USAGE is of 6.2 */
+	else
+		iox_want(conn, IOX_WANT_PLAIN_SEND);
+	return true;
+}
+
+static void slab_sent(Connection *conn)
+{
+	if (conn->notification_due) {
+		conn->notified = conn->sending;
+		conn->sending = (struct iox_slab){ 0 };
+		conn->notification_due = false;
+	} else {
+		iox_slab_release(&conn->driver->slabs, &conn->sending);
+	}
+	conn->sent = 0;
+}
+
+void iox_send_complete(Connection *conn, int res, unsigned flags)
 {
 	Driver *driver = conn->driver;
 
 	Py_INCREF(conn);
-	conn->kernel_refs--;
+	if (flags & IOX_CQE_F_NOTIF) {
+		notified(conn, res);
+		iox_conn_progress(conn);
+		Py_DECREF(conn);
+		return;
+	}
+	if (flags & IOX_CQE_F_MORE)
+		conn->notification_due = true; /* which keeps the reference */
+	else
+		conn->kernel_refs--;
 	conn->send_armed = false;
 	iox_list_remove(&conn->send_clock);
 
@@ -75,20 +125,16 @@ void iox_send_complete(Connection *conn, int res)
 		conn->bytes_acked += (uint64_t)res;
 		driver->counters.bytes_sent += (uint64_t)res;
 	}
-	if (res < 0 && res != -EINTR && res != -EAGAIN) {
-		if (!conn->aborted)
-			send_failed(conn, -res);
-	} else if (res == 0 && !conn->aborted) {
-		send_failed(conn, EPIPE);
-	}
+	if (res <= 0 && res != -EINTR && res != -EAGAIN && !conn->aborted && !fall_back(conn, res))
+		send_failed(conn, res ? -res : EPIPE);
 
 	if (!conn->send_errno && !conn->aborted && conn->sent < conn->sending.used) {
 		/* Only on a live connection: a cancelled SEND reports what it moved, like a short one. */
-		driver->counters.partial_sends++;
+		if (res > 0)
+			driver->counters.partial_sends++;
 		iox_want(conn, IOX_WANT_SEND);
 	} else {
-		iox_slab_release(&driver->slabs, &conn->sending);
-		conn->sent = 0;
+		slab_sent(conn);
 		if (conn->staging.used)
 			iox_want(conn, IOX_WANT_SEND);
 		iox_send_wake(conn, conn->aborted);
@@ -155,8 +201,23 @@ bool iox_send_submit(Connection *conn)
 	 * MSG_WAITALL (io_uring, 5.19) lets the kernel itself continue a send that a full socket buffer
 	 * cut short; lengths are 32 bits in an SQE, which write_limit's bound of 1 GiB respects.
 	 */
-	io_uring_prep_send(sqe, conn->fd, conn->sending.mem + conn->sent,
-			   conn->sending.used - conn->sent, MSG_WAITALL | MSG_NOSIGNAL);
+	/*
+	 * One notification is waited for at a time: while it is due, what follows is copied, because
+	 * waiting for the peer's acknowledgement with every batch would cost more than the copy.
+	 */
+	conn->send_zc = driver->zero_copy && !conn->notification_due && !conn->notified.mem &&
+			!(conn->want & IOX_WANT_PLAIN_SEND);
+	if (conn->send_zc) {
+		io_uring_prep_send_zc(sqe, conn->fd, conn->sending.mem + conn->sent,
+				      conn->sending.used - conn->sent, MSG_WAITALL | MSG_NOSIGNAL, 0);
+		if (driver->zero_copy_report)
+			sqe->ioprio |= IOX_SEND_ZC_REPORT_USAGE;
+		driver->counters.sends_zc++;
+	} else {
+		io_uring_prep_send(sqe, conn->fd, conn->sending.mem + conn->sent,
+				   conn->sending.used - conn->sent, MSG_WAITALL | MSG_NOSIGNAL);
+	}
+	conn->want &= ~IOX_WANT_PLAIN_SEND;
 	sqe->user_data = iox_user_data(IOX_KIND_SEND, conn->generation, conn->slot);
 	conn->send_armed = true;
 	conn->kernel_refs++;

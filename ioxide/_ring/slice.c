@@ -7,13 +7,15 @@
  */
 #include "internal.h"
 
-PyObject *iox_slice_new(Driver *driver, struct iox_chunk chunk)
+PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chunk chunk)
 {
 	Slice *slice = PyObject_New(Slice, &iox_SliceType);
 
 	if (!slice)
 		return NULL;
 	slice->driver = (Driver *)Py_NewRef(driver);
+	slice->group = group;
+	group->refs++;
 	slice->chunk = chunk;
 	slice->exports = 0;
 	slice->ended = false;
@@ -29,7 +31,7 @@ static void slice_give_back(Slice *slice)
 		return;
 	slice->driver = NULL;
 	driver->slices_out--;
-	iox_driver_recycle(driver, slice->chunk.bid); /* any thread: under the GIL, see there */
+	iox_driver_release_lent(driver, slice->group, slice->chunk.bid);
 	Py_DECREF(driver);
 }
 
@@ -40,7 +42,7 @@ static int slice_getbuffer(Slice *slice, Py_buffer *view, int flags)
 		return -1;
 	}
 	if (PyBuffer_FillInfo(view, (PyObject *)slice,
-			      iox_ring_buffer(slice->driver->ring, slice->chunk.bid) + slice->chunk.offset,
+			      iox_group_buffer(slice->group, slice->chunk.bid) + slice->chunk.offset,
 			      (Py_ssize_t)slice->chunk.length, 1, flags) < 0)
 		return -1;
 	slice->exports++;

@@ -13,6 +13,8 @@
 
 /* How long a listener rests after EMFILE and its like, in ms (issue #222 in the C# project). */
 #define ACCEPT_PAUSE 100
+/* A timeout that is only there to be one: an hour. */
+#define LONG_WAIT_NS (3600LL * 1000000000LL)
 uint64_t iox_clock_ms(void)
 {
 	struct timespec ts;
@@ -29,7 +31,7 @@ struct io_uring_sqe *iox_driver_sqe(Driver *self)
 		/* Full: submit without waiting.  Still full (EBUSY, EAGAIN): the next tick tries again. */
 		self->counters.sq_full_flushes++;
 		self->counters.enters++;
-		iox_ring_enter(self->ring, 0, 0, -1);
+		iox_ring_enter(self->ring, 0, 0, -1, 0);
 		sqe = iox_ring_sqe(self->ring);
 	}
 	return sqe;
@@ -50,10 +52,9 @@ static bool arm_listener(Driver *self, unsigned index)
 	return true;
 }
 
-/* Buffers that the kernel has, as far as the completions reaped so far tell. */
-static uint32_t free_buffers(const Driver *self)
+static uint32_t shared_free(const Driver *self)
 {
-	return self->ring->buf_count - self->buffers_held - self->return_count;
+	return self->shared ? iox_group_free(self->shared) : 0;
 }
 
 /* Prepares everything there is to submit; stops when the submission queue stays full. */
@@ -61,18 +62,19 @@ void iox_tick_stage(Driver *self)
 {
 	struct io_uring_sqe *sqe;
 
-	if (self->return_count) {
-		for (uint32_t i = 0; i < self->return_count; i++)
-			iox_ring_recycle(self->ring, self->returns[i]);
-		iox_ring_publish(self->ring);
-		self->return_count = 0;
+	for (uint32_t i = 0; i < self->foreign_count; i++) {
+		iox_driver_release(self, self->foreign[i].group, self->foreign[i].bid);
+		iox_group_unref(self->foreign[i].group);
 	}
+	self->foreign_count = 0;
+	if (self->shared)
+		iox_group_publish(self->shared);
 	/*
 	 * Starved receives, the one that waits longest first, as many as there are free buffers.  Armed
 	 * without one they would fail at once and the reactor would spin; counting free buffers, not
 	 * returns, keeps an idle connection from using up the one chance that a busy one waits for.
 	 */
-	for (uint32_t free = free_buffers(self); free && iox_list_linked(&self->starved); free--) {
+	for (uint32_t free = shared_free(self); free && iox_list_linked(&self->starved); free--) {
 		Connection *conn = IOX_ENTRY(self->starved.next, Connection, starved);
 
 		iox_list_remove(&conn->starved);
@@ -138,14 +140,24 @@ static bool grow_table(Driver *self)
 
 static void accept_connection(Driver *self, int fd)
 {
+	struct iox_group *group;
 	Connection *conn;
 
 	if (!self->accepting || self->connection_count >= self->max_connections ||
 	    (!self->free_count && !grow_table(self)))
 		goto shed;
-	conn = (Connection *)self->connection_type->tp_alloc(self->connection_type, 0);
-	if (!conn)
+	group = self->shared ? self->shared : iox_driver_take_group(self);
+	if (!group)
 		goto shed;
+	conn = (Connection *)self->connection_type->tp_alloc(self->connection_type, 0);
+	if (!conn) {
+		if (!self->shared)
+			iox_driver_drop_group(self, group);
+		goto shed;
+	}
+	conn->group = group;
+	if (group->incremental)
+		group->owner = conn;
 	conn->driver = (Driver *)Py_NewRef(self);
 	conn->slot = self->free_slots[--self->free_count];
 	conn->generation = iox_driver_generation(self);
@@ -215,6 +227,38 @@ static Connection *find(Driver *self, uint32_t generation, uint32_t slot)
 	return conn && conn->generation == generation ? conn : NULL;
 }
 
+static void on_recv(Driver *self, uint32_t generation, uint32_t slot, int res, unsigned flags)
+{
+	Connection *conn = find(self, generation, slot);
+	struct iox_group *group = conn ? conn->group : self->shared;
+	uint16_t bid = (uint16_t)(flags >> IOX_CQE_BUFFER_SHIFT);
+	bool buffer = flags & IOX_CQE_F_BUFFER;
+
+	if (buffer && group && (bid >= group->count || (!self->bundle && res > (int)group->size))) {
+		self->counters.unknown_cqes++;
+		return;
+	}
+	if (conn && conn->recv_armed) {
+		iox_recv_complete(conn, res, flags);
+		return;
+	}
+	self->counters.stale_cqes++;
+	if (buffer && self->shared) {
+		/* Nobody's, but the buffers are: take them and give them back. */
+		for (uint32_t left = res > 0 ? (uint32_t)res : 0; left;) {
+			uint32_t offset;
+			uint16_t next;
+			uint32_t step = iox_group_take(self->shared, bid, left, false, &offset, &next);
+
+			if (!step)
+				return;
+			iox_driver_release(self, self->shared, bid);
+			left -= step;
+			bid = next;
+		}
+	}
+}
+
 static void on_completion(Driver *self, uint64_t user_data, int res, unsigned flags)
 {
 	uint32_t generation = (user_data >> 32) & IOX_GENERATION_MASK, slot = (uint32_t)user_data;
@@ -222,28 +266,16 @@ static void on_completion(Driver *self, uint64_t user_data, int res, unsigned fl
 
 	switch (user_data >> 56) {
 	case IOX_KIND_RECV:
-		if (flags & IOX_CQE_F_BUFFER && flags >> IOX_CQE_BUFFER_SHIFT >= self->ring->buf_count) {
-			self->counters.unknown_cqes++;
-			return;
-		}
-		if (flags & IOX_CQE_F_BUFFER)
-			self->buffers_held++;
-		conn = find(self, generation, slot);
-		if (!conn || !conn->recv_armed || res > (int)self->ring->buf_size) {
-			self->counters.stale_cqes++;
-			if (flags & IOX_CQE_F_BUFFER)
-				iox_driver_recycle(self, (uint16_t)(flags >> IOX_CQE_BUFFER_SHIFT));
-			return;
-		}
-		iox_recv_complete(conn, res, flags);
+		on_recv(self, generation, slot, res, flags);
 		return;
 	case IOX_KIND_SEND:
 		conn = find(self, generation, slot);
-		if (!conn || !conn->send_armed) {
+		if (!conn || (flags & IOX_CQE_F_NOTIF ? !conn->notified.mem && !conn->notification_due
+						      : !conn->send_armed)) {
 			self->counters.stale_cqes++;
 			return;
 		}
-		iox_send_complete(conn, res);
+		iox_send_complete(conn, res, flags);
 		return;
 	case IOX_KIND_ACCEPT:
 		on_accept(self, generation, slot, res, flags);
@@ -324,13 +356,30 @@ int64_t iox_tick_next_clock(Driver *self)
 	return soonest > self->now ? (int64_t)(soonest - self->now) : 0;
 }
 
-int iox_tick_enter(Driver *self, unsigned wait_nr, int64_t timeout_ns)
+int iox_tick_enter(Driver *self, bool block, int64_t timeout_ns)
 {
+	unsigned wait_nr = block ? 1 : 0, min_wait_us = 0;
 	int ret;
 
+	if (block && self->min_wait_us) {
+		/*
+		 * Without a timeout beside it, a minimum wait that ends with nothing there ends the enter,
+		 * and an idle reactor would wake all the time (6.18): so there always is one.  And a
+		 * minimum wait beyond the timeout holds the timeout up (6.18), so it is cut to it.
+		 */
+		if (timeout_ns < 0)
+			timeout_ns = LONG_WAIT_NS;
+		wait_nr = self->min_wait_nr;
+		min_wait_us = self->min_wait_us;
+		if ((int64_t)min_wait_us * 1000 > timeout_ns)
+			min_wait_us = (unsigned)(timeout_ns / 1000);
+		if (!min_wait_us)
+			wait_nr = 1;
+	}
 	self->counters.enters++;
 	Py_BEGIN_ALLOW_THREADS
-	ret = iox_ring_enter(self->ring, wait_nr, IOX_ENTER_GETEVENTS, timeout_ns);
+	ret = iox_ring_enter(self->ring, wait_nr, IOX_ENTER_GETEVENTS, block ? timeout_ns : -1,
+			     min_wait_us);
 	Py_END_ALLOW_THREADS
 	self->now = iox_clock_ms();
 	if (ret == -EINTR)
@@ -349,5 +398,5 @@ bool iox_tick_must_not_block(Driver *self)
 {
 	return self->nudged || iox_list_linked(&self->ready) || iox_list_linked(&self->starting) ||
 	       iox_list_linked(&self->staged) || self->poll_ready || iox_ring_ready(self->ring) ||
-	       (iox_list_linked(&self->starved) && free_buffers(self));
+	       (iox_list_linked(&self->starved) && shared_free(self));
 }

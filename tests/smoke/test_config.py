@@ -54,6 +54,14 @@ BAD: list[tuple[str, Any]] = [
     ("write_limit", 2**31),
     ("pool_max", -1),
     ("max_connections", 0),
+    ("incremental", True),
+    ("recv_bundle", 1),
+    ("zero_copy_send", None),
+    ("napi_busy_poll_us", -1),
+    ("napi_prefer_busy_poll", 1),
+    ("min_wait_us", -1),
+    ("min_wait_nr", 0),
+    ("min_wait_nr", 8193),
     ("read_timeout_ms", -1),
     ("send_timeout_ms", -1),
     ("send_timeout_ms", None),
@@ -73,6 +81,30 @@ def test_bad_value_is_refused_by_name(field: str, value: object) -> None:
     assert f"{field}={value!r}" in str(caught.value)
     assert before == open_fds()
     assert threads == threading.active_count()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_connections", 0),
+        ("max_connections", 65533),
+        ("recv_slots", 0),
+        ("recv_slots", 12),
+        ("recv_slots", 65536),
+        ("recv_buffer_size", 0),
+        ("recv_buffer_size", True),
+    ],
+)
+def test_bad_incremental_value_is_refused_by_name(field: str, value: Any) -> None:
+    """A bad value of the incremental mode is refused at once, not at the first accept."""
+    with pytest.raises(ioxide.ConfigError, match=rf"incremental\.{field}={value!r}"):
+        ioxide.IncrementalConfig(**{field: value})
+
+
+def test_bundles_with_incremental_buffers_are_refused() -> None:
+    """The combination that released kernels get wrong is refused, and the page about it named."""
+    with pytest.raises(ioxide.ConfigError, match=r"docs/bundles\.md"):
+        ServerConfig(recv_bundle=True, incremental=ioxide.IncrementalConfig())
 
 
 def test_all_errors_are_told_at_once() -> None:
@@ -117,7 +149,12 @@ FIELDS = st.sampled_from([field.name for field in dataclasses.fields(ServerConfi
 @given(st.dictionaries(FIELDS, VALUES, max_size=5))
 def test_no_value_at_all_raises_anything_else(values: dict[str, object]) -> None:
     """Whatever is passed, it is a config or a ConfigError that names only fields passed."""
-    related = {"cq_entries", "write_limit", "extra_ports"}  # judged with another field's value
+    related = {
+        "cq_entries",
+        "write_limit",
+        "extra_ports",
+        "min_wait_nr",
+    }  # judged with another field's value
     named: set[str] = set()
     with contextlib.suppress(ioxide.ConfigError):
         try:

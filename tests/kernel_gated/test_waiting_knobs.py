@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""Issue #103: NAPI busy polling and minimum waits are knobs, off by default, refused where absent.
+
+The kernel's pitfalls: a minimum wait without a timeout ends an idle enter with -ETIME again and
+again; and one beyond the timeout holds up the loop's timers (both 6.18).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import ioxide
+from tests.support import SMALL, connect, echo, read_exactly, serve
+
+pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(103)]
+
+
+@pytest.mark.needs("MIN_WAIT")
+def test_minimum_wait_answers_a_lone_request() -> None:
+    """With a minimum wait of 1 ms one client alone is answered."""
+    with serve(echo, min_wait_us=1000, min_wait_nr=64) as server, connect(server) as client:
+        for _ in range(20):
+            client.sendall(b"alone")
+            assert b"alone" == read_exactly(client, 5)
+
+
+@pytest.mark.needs("MIN_WAIT")
+def test_minimum_wait_does_not_wake_an_idle_reactor() -> None:
+    """An idle reactor with a minimum wait of 5 ms makes no enter (unfixed: 200 a second)."""
+    with serve(echo, min_wait_us=5000, min_wait_nr=8) as server:
+        threading.Event().wait(0.2)
+        enters = server.stats().enters
+        threading.Event().wait(1.0)
+        assert enters == server.stats().enters
+
+
+@pytest.mark.needs("MIN_WAIT")
+def test_minimum_wait_does_not_hold_up_a_timer() -> None:
+    """A timer of 50 ms beside a minimum wait of 2 s runs when it is due."""
+    took: list[float] = []
+
+    async def handler(conn: ioxide.Connection) -> None:
+        begun = time.monotonic()
+        await asyncio.sleep(0.05)
+        took.append(time.monotonic() - begun)
+        conn.write(b"k")
+
+    with (
+        serve(handler, min_wait_us=2_000_000, min_wait_nr=64) as server,
+        connect(server) as client,
+    ):
+        assert b"k" == read_exactly(client, 1)
+    assert took[0] < 1.5
+
+
+def _napi_lines(reactor: ioxide.Reactor) -> dict[str, str]:
+    text = Path(f"/proc/self/fdinfo/{reactor.driver.ring_fd}").read_text()
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs if "napi" in name.lower()}
+
+
+@pytest.mark.needs("NAPI", "MIN_WAIT")  # the lines came in 6.12, with minimum waits
+def test_napi_is_registered_only_when_asked_for() -> None:
+    """napi_busy_poll_us is what the kernel says of the ring; by default it is off."""
+    with serve(echo, napi_busy_poll_us=50, napi_prefer_busy_poll=True) as server:
+        lines = _napi_lines(server.reactors[0])
+        assert "enabled" == lines["NAPI"]
+        assert "50000" == lines["napi_busy_poll_dt"]
+    with serve(echo) as server:
+        assert "disabled" == _napi_lines(server.reactors[0])["NAPI"]
+
+
+LACKING = [
+    pytest.param("INC", {"incremental": ioxide.IncrementalConfig()}, "incremental", "6.12"),
+    pytest.param("BUNDLE", {"recv_bundle": True}, "recv_bundle", "6.10"),
+    pytest.param("NAPI", {"napi_busy_poll_us": 50}, "napi_busy_poll_us=50", "6.9"),
+    pytest.param("MIN_WAIT", {"min_wait_us": 100}, "min_wait_us=100", "6.12"),
+]
+
+
+@pytest.fixture(scope="module")
+def report() -> ioxide.ProbeReport:
+    """What this kernel has; asked once, because under emulation that takes seconds."""
+    return ioxide.probe()
+
+
+@pytest.mark.parametrize(("capability", "changes", "setting", "since"), LACKING)
+def test_a_knob_this_kernel_lacks_is_refused_at_start(
+    report: ioxide.ProbeReport,
+    capability: str,
+    changes: dict[str, object],
+    setting: str,
+    since: str,
+) -> None:
+    """Where the kernel lacks it, starting raises and names setting and kernel; else it starts."""
+    accepted = report[ioxide.Capability(capability)].accepted
+    server = ioxide.Server(echo, SMALL.replace(**changes))
+    if accepted:
+        server.start()
+        server.stop()
+        return
+    with pytest.raises(ioxide.UnsupportedError) as caught:
+        server.start()
+    for word in (setting, since, os.uname().release):
+        assert word in str(caught.value)
