@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
+import lab.errata.cli
 from lab.errors import LabError
 from lab.suite.verdicts import CONCLUSION, Conclusion, ExitCode, Tally, conclude
 
@@ -49,10 +50,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     test.add_argument(
         "--kernel", required=True, metavar="NAME", help="a series (6.12) or release (6.12.107)"
     )
+    lab.errata.cli.add_commands(commands)
     arguments, rest = parser.parse_known_args(argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_interrupt)
+    if lab.errata.cli.handles(arguments.command):
+        if rest:
+            parser.error(f"unknown arguments: {' '.join(rest)}")
+        return int(_say(_errata(arguments)).code)
     return int(_test(arguments.kernel, rest).code)
+
+
+def _errata(arguments: argparse.Namespace) -> Conclusion:
+    try:
+        return lab.errata.cli.run(arguments)
+    except LabError as error:
+        return lab.errata.cli.failed(error)
+    except KeyboardInterrupt:
+        return Conclusion(ExitCode.INTERRUPTED, "interrupted; what was measured is kept")
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""One release's errata, measured in a guest of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lab.errors import GuestLost, LabError
+from lab.suite import dmesg
+from lab.suite.errata import Seen
+from lab.vm import Event, Exited, Guest, Output, Process, Stream
+
+TREE = "/tmp/ioxide-under-test"
+BOOTS = 2
+"""Guests per release at the most: what QEMU's emulation takes down once, it seldom does twice."""
+_BASE_S, _PER_SLOWDOWN_S = 60.0, 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one reproducer found on one release."""
+
+    seen: Seen | None
+    """None when it was not decided: the guest was lost, or the reproducer hung or died."""
+    evidence: str
+
+
+class Lab(Protocol):
+    """Gives guests of one kernel."""
+
+    def boot(self, results: Path) -> AbstractContextManager[Guest]:
+        """A fresh guest whose files go to `results`. Raises LabError."""
+
+
+class _Ended(Exception):
+    """The process is gone, the guest is not."""
+
+
+def measure(lab: Lab, tar: bytes, names: Sequence[str], results: Path) -> dict[str, Finding]:
+    """What each of the reproducers finds on one kernel.
+
+    A reproducer that takes its process or its guest down is not decided, the others go on without
+    it.  Raises LabError when no guest comes up.
+    """
+    found: dict[str, Finding] = {}
+    for number in range(1, BOOTS + 1):
+        where = results / f"guest-{number}" if number > 1 else results
+        where.mkdir(parents=True, exist_ok=True)
+        try:
+            with lab.boot(where) as guest:
+                if guest.uname != guest.kernel.release:
+                    raise LabError(
+                        f"the guest calls itself {guest.uname!r}, {guest.kernel.release!r} was "
+                        "booted"
+                    )
+                guest.push_tree(tar, TREE)
+                _in_guest(guest, names, found)
+        except GuestLost as lost:
+            if not found and number == BOOTS:
+                raise
+            _write_tail(where, lost)
+            continue
+        if all(name in found for name in names):
+            break
+    return {name: found.get(name, Finding(None, "never ran")) for name in names}
+
+
+def _in_guest(guest: Guest, names: Sequence[str], found: dict[str, Finding]) -> None:
+    """Run what is not found yet, in as many processes as it takes. Raises GuestLost."""
+    while todo := [name for name in names if name not in found]:
+        log = len(guest.kernel_log())
+        argv = (sys.executable, "-m", "lab.suite.reproduce", *todo)
+        env = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": "/tmp", "LC_ALL": "C.UTF-8"}
+        listener = _Listener(guest, guest.spawn(argv, env=env, cwd=TREE))
+        try:
+            listener.listen(found)
+        except GuestLost as lost:
+            found[listener.running or todo[0]] = Finding(None, f"the guest was lost: {lost.reason}")
+            raise
+        except _Ended as ended:
+            found[listener.running or todo[0]] = Finding(None, str(ended))
+        if splat := dmesg.scan(guest.kernel_log()[log:]):
+            # Whose it was is not told apart here; `lab test` does that.
+            for name in todo:
+                if name in found and found[name].seen is not None:
+                    evidence = f"{found[name].evidence} (kernel log: {splat.line})".strip()
+                    found[name] = Finding(found[name].seen, evidence)
+
+
+class _Listener:
+    """Reads what a process of `lab.suite.reproduce` says."""
+
+    def __init__(self, guest: Guest, process: Process) -> None:
+        self.running = ""
+        self._guest, self._process = guest, process
+        self._limit = _BASE_S + _PER_SLOWDOWN_S * guest.slowdown
+        self._lines = bytearray()
+        self._errors = bytearray()
+
+    def listen(self, found: dict[str, Finding]) -> None:
+        """To the process's end. Raises _Ended when it is not a good one, and GuestLost."""
+        done = False
+        deadline = time.monotonic() + self._limit
+        while True:
+            event = self._next(deadline)
+            if isinstance(event, Exited):
+                if not done:
+                    words = self._errors[-300:].decode("utf-8", "backslashreplace").strip()
+                    raise _Ended(f"its process ended with {event.status}: {words}")
+                return
+            if not isinstance(event, Output):
+                continue
+            if event.stream is Stream.STDERR:
+                self._errors += event.data
+                continue
+            self._lines += event.data
+            *lines, self._lines = self._lines.split(b"\n")
+            for line in lines:
+                deadline = time.monotonic() + self._limit
+                done = self._hear(json.loads(line), found) or done
+
+    def _hear(self, said: Mapping[str, Any], found: dict[str, Finding]) -> bool:
+        if "release" in said and said["release"] != self._guest.uname:
+            raise LabError(f"the process runs on {said['release']!r}, not {self._guest.uname!r}")
+        if "begun" in said:
+            self.running = str(said["begun"])
+        elif "name" in said:
+            found[str(said["name"])] = Finding(Seen(said["seen"]), str(said["evidence"]))
+            self.running = ""
+        return "done" in said
+
+    def _next(self, deadline: float) -> Event:
+        try:
+            return self._process.receive(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            self._process.kill()
+            why = f"it said nothing for {self._limit:.0f} s and was killed"
+        try:
+            while not isinstance(self._process.receive(30.0), Exited):
+                pass
+        except TimeoutError:
+            raise GuestLost(f"{why}, and did not die") from None
+        raise _Ended(why)
+
+
+def _write_tail(results: Path, lost: GuestLost) -> None:
+    (results / "lost.txt").write_text(f"{lost.reason}\n\n{lost.console_tail}\n")

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""`python -m lab errata`: the reproducers on many releases, a guest each, then the page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from lab.errors import GuestLost, LabError
+from lab.kernels import Kernel
+from lab.suite.errata import Seen
+
+from . import lists, table
+from .catalogue import Catalogue
+from .measure import Finding, Lab, measure
+from .state import Measured, State
+
+
+class Shelf(Protocol):
+    """Where a sweep gets its kernels."""
+
+    def guests(self, kernel: Kernel) -> Lab:
+        """The way to guests of this kernel; what it boots is fetched when it boots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to measure and with what."""
+
+    catalogue: Catalogue
+    kernels: Sequence[Kernel]
+    tar: bytes
+    results: Path
+    fresh: bool = False
+    """Measure also what the state has already."""
+
+    @property
+    def nodes(self) -> Mapping[str, str]:
+        """Erratum by its reproducer's node id."""
+        return {erratum.reproducer: erratum.id for erratum in self.catalogue}
+
+
+@dataclass(slots=True)
+class Swept:
+    """What came of a sweep."""
+
+    measured: list[Measured] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Why a release, or an erratum on it, is not decided."""
+    faults: list[str] = field(default_factory=list)
+    """Reproducers that ended in neither way, and measurements that contradict the lists."""
+
+
+def sweep(job: Job, shelf: Shelf, state: State, say: Callable[[str], None]) -> Swept:
+    """Measure every release of the job that the state does not have, in turn.
+
+    A release that cannot be had or booted costs only itself.
+    """
+    swept = Swept()
+    ids = {erratum.id: erratum.reproducer for erratum in job.catalogue}
+    for number, kernel in enumerate(job.kernels, 1):
+        head = f"[{number}/{len(job.kernels)}] {kernel.upstream} ({kernel.package})"
+        known = None if job.fresh else state.get(kernel, ids)
+        if known is not None:
+            say(f"{head}: known: {summary(known)}")
+            swept.measured.append(known)
+            continue
+        begun = time.monotonic()
+        try:
+            found = measure(
+                shelf.guests(kernel), job.tar, list(job.nodes), job.results / kernel.release
+            )
+        except GuestLost as lost:
+            swept.problems.append(f"{kernel.package}: no guest came through: {lost.reason}")
+            say(f"{head}: {swept.problems[-1]}")
+            continue
+        except LabError as error:
+            swept.problems.append(f"{kernel.package}: {error}")
+            say(f"{head}: {swept.problems[-1]}")
+            continue
+        measured = Measured(
+            kernel.upstream,
+            kernel.package,
+            kernel.release,
+            {job.nodes[node]: finding for node, finding in found.items()},
+        )
+        state.put(measured)
+        swept.measured.append(measured)
+        say(f"{head}: {time.monotonic() - begun:.0f} s: {summary(measured)}")
+    _judge(job.catalogue, swept)
+    return swept
+
+
+def _judge(catalogue: Catalogue, swept: Swept) -> None:
+    for row in table.in_order(swept.measured):
+        for erratum in catalogue:
+            finding = row.findings[erratum.id]
+            if finding.seen is None:
+                swept.problems.append(
+                    f"{erratum.id} is not decided on {row.package}: {finding.evidence}"
+                )
+            elif finding.seen is Seen.FAILED:
+                swept.faults.append(
+                    f"{erratum.reproducer} failed on {row.package}: {finding.evidence}"
+                )
+    differences = lists.differences(catalogue, swept.measured)
+    swept.faults += [str(difference) for difference in differences if difference.surprise]
+
+
+def summary(measured: Measured) -> str:
+    """`bad 001 004, not decided 007` or `good`, for a line of progress."""
+    words = {Seen.PRESENT: "bad", Seen.FAILED: "failed", None: "not decided"}
+    parts = []
+    for seen, word in words.items():
+        ids = [_short(i) for i, f in sorted(measured.findings.items()) if f.seen is seen]
+        if ids:
+            parts.append(f"{word} {' '.join(ids)}")
+    if parts:
+        return ", ".join(parts)
+    absent = sum(f.seen is Seen.ABSENT for f in measured.findings.values())
+    return "good" if absent else "has nothing that could be broken"
+
+
+def _short(id: str) -> str:
+    return id.removeprefix("IOX-ERR-")
+
+
+def evidence(measured: Measured) -> list[tuple[str, Finding]]:
+    """What was seen, by erratum, of all that is present or failed."""
+    shown = (Seen.PRESENT, Seen.FAILED, None)
+    return [(i, f) for i, f in sorted(measured.findings.items()) if f.seen in shown]

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""docs/errata.md: erratum by release, with first bad and first good; the same text for the same
+measurements, whoever made them and however long they took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from lab.kernels.model import series_of, version_key
+from lab.suite.errata import Seen
+
+from .catalogue import Catalogue, Erratum
+from .state import Measured
+
+_HEAD = """\
+<!-- SPDX-License-Identifier: MIT -->
+<!-- Written by `python -m lab errata`; edit errata.toml and the reproducers instead. -->
+# Errata: there, and broken
+
+Each erratum has a test of its own in `tests/kernel_gated/errata/`, which shows the defect and that
+what it takes to provoke it happened. `python -m lab errata --kernel every` boots every release that
+the lab's sources offer and asks it. Nothing here is taken from a changelog.
+
+"""
+_SIGNS = {
+    Seen.PRESENT: "**bad**",
+    Seen.ABSENT: "good",
+    Seen.NOT_APPLICABLE: "-",
+    Seen.FAILED: "failed",
+    None: "?",
+}
+_LEGEND = """\
+**bad**: shown on this release. good: the same test passed. -: the release has not what the erratum
+spoils. ?: not decided, the guest was lost. failed: the test ended in neither way.
+"""
+
+
+def in_order(measured: Iterable[Measured]) -> list[Measured]:
+    """Oldest first: by upstream version, then packaging."""
+    return sorted(
+        measured, key=lambda m: (version_key(m.upstream), version_key(m.package), m.release)
+    )
+
+
+def render(catalogue: Catalogue, measured: Iterable[Measured]) -> str:
+    """The whole page."""
+    rows = in_order(measured)
+    series = {series_of(row.upstream) for row in rows}
+    parts = [
+        _HEAD,
+        f"Measured on {len(rows)} releases of {len(series)} series, "
+        f"{rows[0].upstream} to {rows[-1].upstream}.\n\n"
+        if rows
+        else "Nothing is measured yet.\n\n",
+    ]
+    parts += [_section(erratum, rows) for erratum in catalogue]
+    parts += ["## Every release\n\n", *_matrix(catalogue, rows), "\n", _LEGEND]
+    return "".join(parts)
+
+
+def _section(erratum: Erratum, rows: Sequence[Measured]) -> str:
+    lines = [
+        f"## {erratum.id}: {erratum.title}\n",
+        f"- spoils: {erratum.capability}",
+        f"- reproducer: `{erratum.reproducer}`",
+    ]
+    if erratum.reported:
+        lines.append(f"- reported: {erratum.reported}")
+    lines += [f"- <{link}>" for link in erratum.links]
+    lines.append("")
+    spans = boundaries(erratum.id, rows)
+    if not any(bad for _, bad, _, _ in spans):
+        tried = sum(row.findings[erratum.id].seen is Seen.ABSENT for row in rows)
+        return "\n".join([*lines, f"Seen on none of the {tried} releases that could have it.\n\n"])
+    lines += [
+        "| series | bad | first bad | first good after it |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {bad} of {bad + good} | {first_bad or '-'} | {first_good or '-'} |"
+            for name, bad, good, (first_bad, first_good) in spans
+        ),
+    ]
+    return "\n".join(lines) + "\n\n"
+
+
+def boundaries(id: str, rows: Sequence[Measured]) -> list[tuple[str, int, int, tuple[str, str]]]:
+    """By series, in order: how many releases are bad and good, the first bad one, and the first
+    good one after the last bad one.
+
+    A stable series is a branch of its own: a defect comes to each and leaves each by itself.
+    """
+    found = []
+    for name, group in groupby(rows, key=lambda row: series_of(row.upstream)):
+        seen = [(row.upstream, row.findings[id].seen) for row in group]
+        bad = [n for n, (_, s) in enumerate(seen) if s is Seen.PRESENT]
+        good = [n for n, (_, s) in enumerate(seen) if s is Seen.ABSENT]
+        if not bad and not good:
+            continue
+        first_bad = seen[bad[0]][0] if bad else ""
+        first_good = next((seen[n][0] for n in good if bad and n > bad[-1]), "")
+        found.append((name, len(bad), len(good), (first_bad, first_good)))
+    return found
+
+
+def _matrix(catalogue: Catalogue, rows: Sequence[Measured]) -> list[str]:
+    ids = [erratum.id for erratum in catalogue]
+    lines = [
+        "| release | " + " | ".join(id.removeprefix("IOX-ERR-") for id in ids) + " |\n",
+        "|---" * (len(ids) + 1) + "|\n",
+    ]
+    lines += [
+        f"| {row.upstream} ({row.release}) | "
+        + " | ".join(_SIGNS[row.findings[id].seen] for id in ids)
+        + " |\n"
+        for row in rows
+    ]
+    return lines

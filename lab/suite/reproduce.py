@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""Runs reproducers of errata one after the other in this process: `python -m lab.suite.reproduce`.
+
+Inside guests of a sweep, where a guest is booted per release and pytest's start would cost more
+than all the reproducers together.  A reproducer is a test function without fixtures, gated by the
+same `needs` marks and the same probe as under pytest, and found present by the same exception.
+
+Says one JSON object a line on standard output: {"release"}, then {"begun"} and
+{"name", "seen", "evidence"} for each node id given, then {"done"}.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from .errata import ErratumPresent, Seen
+from .probed import Probed
+from .skips import missing
+
+
+def main(names: Sequence[str]) -> int:
+    """Run the reproducers with these node ids; 0 whatever they found."""
+    import ioxide
+
+    probe = Probed.from_json(ioxide.probe().to_json())
+    _say(release=os.uname().release)
+    for name in names:
+        _say(begun=name)
+        seen, evidence = reproduce(name, probe)
+        _say(name=name, seen=seen.value, evidence=evidence)
+    _say(done=len(names))
+    return 0
+
+
+def reproduce(name: str, probe: Probed) -> tuple[Seen, str]:
+    """Run one reproducer: what was seen, and a line about it."""
+    try:
+        module, function = find(name)
+        if why := missing(_needed(module, function), probe):
+            return Seen.NOT_APPLICABLE, why
+        function()
+    except ErratumPresent as present:
+        return Seen.PRESENT, str(present)
+    except Exception as error:
+        traceback.print_exc()
+        return Seen.FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
+    return Seen.ABSENT, ""
+
+
+def find(name: str) -> tuple[ModuleType, Callable[[], None]]:
+    """The module and the function that a node id names."""
+    path, _, function = name.partition("::")
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    return module, getattr(module, function)
+
+
+def _needed(module: ModuleType, function: Callable[[], None]) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    for holder in (module, function):
+        for mark in _marks(holder):
+            if mark.name == "needs":
+                names |= dict.fromkeys(str(argument) for argument in mark.args)
+    return tuple(names)
+
+
+def _marks(holder: object) -> Iterator[Any]:
+    found = getattr(holder, "pytestmark", ())
+    for one in found if isinstance(found, (list, tuple)) else (found,):
+        yield getattr(one, "mark", one)
+
+
+def _say(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
