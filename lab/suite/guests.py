@@ -11,7 +11,7 @@ import lab.kernels
 import lab.vm
 from lab.kernels import Kernel, KernelFiles
 
-from .session import Lab
+from .plan import Lab
 
 
 class KernelLab:

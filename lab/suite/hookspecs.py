@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from lab.kernels import Kernel
 
-    from .session import Lab
+    from .plan import Lab
 
 
 @pytest.hookspec(firstresult=True)

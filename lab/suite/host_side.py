@@ -22,10 +22,11 @@ from lab.report.progress import Progress, make_progress
 from lab.report.summary import RunReport, render, write_json
 
 from . import errata, issues, selection, tree
+from .plan import Outcome, Plan, RunOver
 from .plugin import SLOW_LEFT_OUT
 from .reconcile import Book, DoubleVerdict, Record
 from .results import new_directory, point_latest
-from .session import Outcome, Plan, RunOver, Session
+from .session import Session
 from .skips import judge_report, skip_reason
 from .verdicts import CONCLUSION, Tally, Verdict, conclude
 
@@ -214,10 +215,13 @@ class HostSide:
         if outcome.lost:
             # What it said before it was lost stays in the report, but cannot pass for a verdict.
             sections = [*outcome.sections, *(s for r in reports for s in r.sections)]
-            why = outcome.lost
-            return Record(Verdict.LOST, seconds, why), [
-                _made_up(item, "call", f"lost: {why}", sections, seconds, Verdict.LOST)
-            ]
+            why, verdict = outcome.lost, Verdict.LOST
+            if (splat := outcome.splat) is not None:
+                # There is no verdict of the test, but there is one of the kernel.
+                why, verdict = f"{splat.line}; and {why}", Verdict.SPLAT
+                sections.append(("kernel log", splat.excerpt))
+            made_up = _made_up(item, "call", f"{verdict}: {why}", sections, seconds, verdict)
+            return Record(verdict, seconds, why), [made_up]
         _complete(item.nodeid, reports)
         for report in reports:
             judge_report(report, lambda: self.session.probe if self.session else None)

@@ -260,6 +260,23 @@ def test_after(): pass
     assert "UBSAN" in (ran.files / "kernel.log").read_text()
 
 
+def test_kernel_complaint_of_a_lost_test_is_its_own(little: Little) -> None:
+    """A test that is lost while the kernel complains is a splat; the next one is not blamed."""
+    little.tests("""
+def test_both():
+    with open(os.environ["LAB_FAKE_KMSG"], "a") as log:
+        log.write("[  9.1] WARNING: CPU: 0 PID: 1 at io_uring/io_uring.c:1\\n")
+    os._exit(1)
+def test_after(): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {"test_both": "splat", "test_after": "passed"}
+    assert "io_uring/io_uring.c:1; and the test process ended" in ran.why("test_both")
+
+
 def test_unconfirmed_excuse_is_a_failure(little: Little) -> None:
     """A skip that the probe does not confirm, and any xfail, however marked, is a failure."""
     little.tests("""

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""What passes between the host's plugin, the session of guests and the worker in a guest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lab.errors import GuestLost, LabError
+from lab.vm import Guest
+
+from .dmesg import Splat
+
+
+class Lab(Protocol):
+    """Gives guests of one kernel; the second and later ones when a test took the first down."""
+
+    def boot(self, results: Path) -> AbstractContextManager[Guest]:
+        """A fresh guest whose files go to `results`. Raises LabError."""
+
+
+class Listener(Protocol):
+    """Who wants to know what is going on, while it goes on."""
+
+    def phase(self, text: str) -> None:
+        """The run enters a phase that is not a test."""
+
+    def tick(self) -> None:
+        """Time passes and the guest is silent; called about once a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the host decided before the first guest boots."""
+
+    selected: Sequence[str]
+    subset: bool
+    """The guest may collect more than was selected (--lf and its like look in a host's cache)."""
+    arguments: Sequence[str]
+    """pytest's arguments in the guest."""
+    tar: bytes
+    tree_sha256: str
+    extension_sha256: str
+    bytecode_sha256: str
+    results: Path
+    test_seconds: Callable[[str, float], float]
+    """Time limit of a test, in host seconds, given its id and the guest's slowdown."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came home about one test."""
+
+    reports: list[Mapping[str, Any]] = field(default_factory=list)
+    started: bool = False
+    lost: str = ""
+    """Why there is no verdict, as a sentence; empty if there is one."""
+    splat: Splat | None = None
+    sections: list[tuple[str, str]] = field(default_factory=list)
+
+
+class RunOver(LabError):
+    """Nothing more can be proved in this run; the message is the cause, with the log's tail."""
+
+    def __init__(self, message: str, *, tail: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.tail = tail
+
+
+class Gone(Exception):
+    """The guest's pytest ended before it was told to; `guest_too` if the guest did."""
+
+    def __init__(self, why: str, *, guest_too: bool = False, tail: str = "") -> None:
+        super().__init__(why)
+        self.guest_too = guest_too
+        self.tail = tail
+
+    @classmethod
+    def with_guest(cls, lost: GuestLost) -> Gone:
+        """The guest is gone, and pytest with it."""
+        return cls(lost.reason, guest_too=True, tail=lost.console_tail)
