@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""errata.toml: what its loader refuses, and that the reproducers it names are there."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab.errata.catalogue import ERRATA, REPRODUCERS, Catalogue, Erratum, read
+from lab.errors import LabError
+
+pytestmark = pytest.mark.lab
+
+ROOT = Path(__file__).parents[2]
+NODE = f"{REPRODUCERS}test_errata_it.py::test_it"
+GOOD = {
+    "id": '"IOX-ERR-001"',
+    "title": '"It is broken"',
+    "capability": '"BUNDLE"',
+    "reproducer": f'"{NODE}"',
+    "known_bad": '["6.18.15", "6.12.94-1~bpo12+1"]',
+    "known_good": '["6.12.94", "7.3.4"]',
+    "links": '["https://example.org/1"]',
+}
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Callable[..., Catalogue]:
+    """Reads a catalogue of one entry with some fields replaced; None leaves one out."""
+
+    def load(text: str = "", **fields: str | None) -> Catalogue:
+        chosen = {name: value for name, value in (GOOD | fields).items() if value is not None}
+        entry = "".join(f"{name} = {value}\n" for name, value in chosen.items())
+        path = tmp_path / "errata.toml"
+        path.write_text(text or f"[[erratum]]\n{entry}")
+        read.cache_clear()
+        return read(path)
+
+    return load
+
+
+def test_entry_is_read(catalogue: Callable[..., Catalogue]) -> None:
+    """Every field arrives, and the entry is found by its id and by its reproducer."""
+    found = catalogue()
+    erratum = found.get("IOX-ERR-001")
+    assert erratum == Erratum(
+        id="IOX-ERR-001",
+        title="It is broken",
+        capability="BUNDLE",
+        reproducer=NODE,
+        known_bad=("6.18.15", "6.12.94-1~bpo12+1"),
+        known_good=("6.12.94", "7.3.4"),
+        links=("https://example.org/1",),
+        reported="",
+    )
+    assert erratum is found.reproduced_by(NODE)
+    assert found.get("IOX-ERR-002") is None
+    assert found.reproduced_by("tests/test_other.py::test_it") is None
+
+
+@pytest.mark.parametrize(
+    ("upstream", "package", "expected"),
+    [
+        ("6.18.15", "6.18.15-1", True),
+        ("7.3.4", "7.3.4-1", False),
+        ("6.12.94", "6.12.94-1", False),
+        ("6.12.94", "6.12.94-1~bpo12+1", True),
+        ("6.18.16", "6.18.16-1", None),
+        ("", "", None),
+    ],
+)
+def test_package_counts_before_upstream(
+    catalogue: Callable[..., Catalogue], upstream: str, package: str, expected: bool | None
+) -> None:
+    """A release is bad, good or unlisted; a packaging of its own entry outweighs its version."""
+    erratum = catalogue().get("IOX-ERR-001")
+    assert erratum is not None
+    assert expected is erratum.expected(upstream, package)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("id", '"ERR-1"', "id is 'ERR-1', expected one like 'IOX-ERR-001'"),
+        ("id", None, "id is None, expected a text"),
+        ("title", '"  "', "title is '  ', expected a text"),
+        ("capability", '"bundle"', "capability is 'bundle', expected one like 'BUNDLE'"),
+        ("reproducer", '"tests/smoke/test_x.py::test_y"', "reproducer is 'tests/smoke/test_x.py"),
+        ("known_bad", '["6.18.x"]', "known_bad has '6.18.x', expected an upstream version"),
+        ("known_bad", '"6.18.15"', "known_bad is '6.18.15', expected a list of texts"),
+        ("known_good", "[7.3]", "known_good is [7.3], expected a list of texts"),
+        ("known_good", '["6.18.15"]', "6.18.15 is in known_bad and in known_good"),
+        ("links", '["a", "a"]', "links has 'a' more than once"),
+        ("fixed_in", '"7.0"', "unknown field 'fixed_in'"),
+    ],
+)
+def test_wrong_value_is_named(
+    catalogue: Callable[..., Catalogue], field: str, value: str | None, sentence: str
+) -> None:
+    """A field that cannot be meant is refused, with its entry, its value and what was expected."""
+    with pytest.raises(LabError) as caught:
+        catalogue(**{field: value})
+    assert "errata.toml, erratum 1" in str(caught.value)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[erratum\n", "cannot be read"),
+        ("[errata]\n", "unknown table 'errata'"),
+        ("erratum = 7\n", "write [[erratum]]"),
+    ],
+)
+def test_file_that_is_no_catalogue(
+    catalogue: Callable[..., Catalogue], text: str, sentence: str
+) -> None:
+    """A file of another shape is refused with a sentence."""
+    with pytest.raises(LabError, match="errata.toml") as caught:
+        catalogue(text)
+    assert sentence in str(caught.value)
+
+
+def test_two_entries_may_not_share(catalogue: Callable[..., Catalogue]) -> None:
+    """An id, and a reproducer, belong to one erratum."""
+    entry = "[[erratum]]\n" + "".join(f"{name} = {value}\n" for name, value in GOOD.items())
+    with pytest.raises(LabError, match="the id 'IOX-ERR-001' occurs more than once"):
+        catalogue(entry * 2)
+    with pytest.raises(LabError, match=r"the reproducer '.*::test_it' occurs more than once"):
+        catalogue(entry + entry.replace("IOX-ERR-001", "IOX-ERR-002"))
+
+
+def _raised(function: ast.FunctionDef) -> set[str]:
+    """The ids a function raises ErratumPresent with."""
+    return {
+        str(node.args[0].value)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "ErratumPresent"
+        and isinstance(node.args[0], ast.Constant)
+    }
+
+
+def test_every_reproducer_raises_its_own_id() -> None:
+    """The project's own catalogue and the tests agree: each entry's test raises its id and no
+    other test raises any; a reproducer takes no fixture, for a sweep runs it without pytest."""
+    read.cache_clear()
+    wanted = {erratum.reproducer: erratum.id for erratum in read(ERRATA)}
+    found = {}
+    for path in sorted((ROOT / REPRODUCERS).glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and (ids := _raised(node)):
+                name = f"{REPRODUCERS}{path.name}::{node.name}"
+                assert len(ids) == 1, f"{name} raises {ids}"
+                assert node.args.args == [], f"{name} takes fixtures"
+                (found[name],) = ids
+    assert wanted == found
+
+
+def test_every_capability_is_one_of_the_probe() -> None:
+    """An erratum spoils a capability that ioxide.probe() knows."""
+    from ioxide import Capability
+
+    read.cache_clear()
+    for erratum in read(ERRATA):
+        assert erratum.capability in list(Capability), erratum.id
