@@ -72,6 +72,15 @@ endif
 probe: build ## Say what this machine's io_uring can do, with the evidence
 	$(RUN) ioxide probe $(ARGS)
 
+MINUTES ?= 2
+.PHONY: soak
+soak: build ## Everything at random at once for MINUTES=2, then the books must balance
+	$(RUN) tests.soak --minutes '$(MINUTES)' $(ARGS)
+
+.PHONY: sanitize
+sanitize: build ## Run the tests with the C part under AddressSanitizer and UndefinedBehaviorSanitizer
+	@tools/sanitize $(BIN)/python $${T-tests/smoke tests/kernel_gated} $(ARGS)
+
 .PHONY: lint
 lint: build ## Check style and types only
 	@$(BIN)/ruff check --quiet .

@@ -88,7 +88,9 @@ class Counters:
     wakes_coalesced: int = 0
     """Wakes that found one already pending."""
 
-    # Write slabs
+    # Memory
+    memory_faults: int = 0
+    """Operations that ended with EFAULT: memory of theirs was given up too early. Always 0."""
     slab_hits: int = 0
     slab_misses: int = 0
 

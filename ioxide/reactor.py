@@ -218,9 +218,11 @@ class Reactor:
         try:
             await self._handler(connection)
         except ConnectionError as error:
-            if not connection._broken:
+            if not (connection.closed or connection._broken):
                 self._fault(connection, error)
-            # Otherwise the peer went away in the middle: its business, not the handler's.
+            else:
+                # The peer went away in the middle, or another task closed: no fault of this one.
+                logger.debug("%s: handler of %r ended by %r", self.name, connection, error)
         except Exception as error:
             self._fault(connection, error)
         finally:

@@ -24,6 +24,7 @@ SOURCES = (
     "ring.c",
     "group.c",
     "memory.c",
+    "pages.c",
     "driver.c",
     "tick.c",
     "connection.c",
@@ -34,6 +35,17 @@ SOURCES = (
     "probe.c",
 )
 HEADERS = ("core.h", "ring.h", "probe.h")
+
+# `make sanitize`: AddressSanitizer and UndefinedBehaviorSanitizer; see pages.c for what they miss.
+SANITIZE = [
+    "-g",
+    "-O1",
+    "-fno-omit-frame-pointer",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize=object-size",  # ASan sees the same, and names the block
+    "-DIOX_SANITIZE",
+]
+sanitize = SANITIZE if os.environ.get("IOXIDE_SANITIZE") else []
 
 ffi = FFI()
 for name in CDEFS:
@@ -55,7 +67,9 @@ ffi.set_source(
         "-Wno-unused-parameter",
         "-Wno-missing-field-initializers",
         "-Wno-cast-function-type",
+        *sanitize,
     ],
+    extra_link_args=sanitize[:-1],
     py_limited_api=False,
 )
 

@@ -4,6 +4,9 @@
 
 #include "core.h"
 
+#include <errno.h>
+#include <stdlib.h>
+
 static struct PyModuleDef core_definition = {
 	PyModuleDef_HEAD_INIT,
 	.m_name = "ioxide._ring._core",
@@ -26,6 +29,22 @@ static int install(void)
 		ret = PyDict_SetItemString(modules, core_definition.m_name, module);
 	Py_DECREF(module);
 	return ret;
+}
+
+/* `at` 8 is the overflow; without a sanitizer it is refused. */
+int iox_overflow_on_purpose(int at)
+{
+#ifdef IOX_SANITIZE
+	volatile char *block = malloc(8);
+	int value;
+
+	block[at] = 1;
+	value = block[0];
+	free((void *)block);
+	return value;
+#else
+	return -ENOSYS;
+#endif
 }
 
 /* Called through cffi, which has released the GIL. */

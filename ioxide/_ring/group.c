@@ -1,15 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "group.h"
+#include "pages.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-static void *map_pages(size_t bytes)
-{
-	void *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	return mem == MAP_FAILED ? NULL : mem;
-}
 
 static void provide(struct iox_group *group, uint16_t bid)
 {
@@ -34,8 +28,8 @@ struct iox_group *iox_group_new(uint32_t count, uint32_t size, bool incremental)
 	group->size = size;
 	group->incremental = incremental;
 	group->buffers = calloc(count, sizeof(*group->buffers));
-	group->ring = map_pages(count * sizeof(*group->ring));
-	group->pool = map_pages((size_t)count * size);
+	group->ring = iox_pages_map(count * sizeof(*group->ring));
+	group->pool = iox_pages_map((size_t)count * size);
 	if (!group->buffers || !group->ring || !group->pool) {
 		iox_group_unref(group);
 		return NULL;
@@ -50,9 +44,9 @@ void iox_group_unref(struct iox_group *group)
 	if (--group->refs)
 		return;
 	if (group->ring)
-		munmap(group->ring, group->count * sizeof(*group->ring));
+		iox_pages_unmap(group->ring, group->count * sizeof(*group->ring));
 	if (group->pool)
-		munmap(group->pool, (size_t)group->count * group->size);
+		iox_pages_unmap(group->pool, (size_t)group->count * group->size);
 	free(group->buffers);
 	free(group);
 }

@@ -77,6 +77,7 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(wake_writes)        /* eventfd writes */                                             \
 	X(wake_cqes)          /* eventfd reads completed */                                    \
 	X(wakes_coalesced)    /* wakes that found one already pending */                       \
+	X(memory_faults)      /* operations that ended with EFAULT: memory given up too early */ \
 	X(slab_hits)                                                                           \
 	X(slab_misses)
 

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Slabs come from mmap, never from malloc: a slab given up too early then makes the kernel's late
- * read fail with EFAULT instead of sending another connection's bytes (issue #221 in the C# project).
- */
 #define _GNU_SOURCE
 #include "memory.h"
+
+#include "pages.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -29,7 +27,7 @@ bool iox_slab_pool_init(struct iox_slab_pool *pool, size_t slab_size, unsigned l
 void iox_slab_pool_clear(struct iox_slab_pool *pool)
 {
 	while (pool->count)
-		munmap(pool->free[--pool->count], pool->slab_size);
+		iox_pages_unmap(pool->free[--pool->count], pool->slab_size);
 	free(pool->free);
 	pool->free = NULL;
 	pool->limit = 0;
@@ -54,12 +52,14 @@ bool iox_slab_reserve(struct iox_slab_pool *pool, struct iox_slab *slab, size_t 
 		size *= 2;
 	if (slab->mem) {
 		mem = mremap(slab->mem, slab->size, size, MREMAP_MAYMOVE);
+		if (mem == MAP_FAILED)
+			return false;
 	} else {
-		mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		mem = iox_pages_map(size);
+		if (!mem)
+			return false;
 		pool->misses++;
 	}
-	if (mem == MAP_FAILED)
-		return false;
 	slab->mem = mem;
 	slab->size = size;
 	return true;
@@ -71,7 +71,7 @@ void iox_slab_release(struct iox_slab_pool *pool, struct iox_slab *slab)
 		if (slab->size == pool->slab_size && pool->count < pool->limit)
 			pool->free[pool->count++] = slab->mem;
 		else
-			munmap(slab->mem, slab->size);
+			iox_pages_unmap(slab->mem, slab->size);
 	}
 	slab->mem = NULL;
 	slab->size = slab->used = 0;

@@ -264,6 +264,8 @@ static void on_completion(Driver *self, uint64_t user_data, int res, unsigned fl
 	uint32_t generation = (user_data >> 32) & IOX_GENERATION_MASK, slot = (uint32_t)user_data;
 	Connection *conn;
 
+	if (res == -EFAULT)
+		self->counters.memory_faults++;
 	switch (user_data >> 56) {
 	case IOX_KIND_RECV:
 		on_recv(self, generation, slot, res, flags);
