@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .choice import known, obtain, resolve
-from .model import Kernel, KernelFiles
+from .choice import known, obtain, offered, resolve
+from .model import Flavour, Kernel, KernelFiles
 
-__all__ = ["Kernel", "KernelFiles", "known", "obtain", "resolve"]
+__all__ = ["Flavour", "Kernel", "KernelFiles", "known", "obtain", "offered", "resolve"]

@@ -26,29 +26,45 @@ _KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.pgp"),  # its name from Debian 13 on
 )
 _TIMEOUT_S = 300.0
+_VARIABLES = {"debian": "LAB_DEBIAN_MIRROR", "debian-security": "LAB_DEBIAN_SECURITY_MIRROR"}
+_LABELS = {"debian": "Debian", "debian-security": "Debian-Security"}
 
 
-def mirror() -> str:
-    """The Debian mirror: `$LAB_DEBIAN_MIRROR`, else the one this machine's apt is set up with.
+def mirror(archive: str) -> str:
+    """The mirror of an archive, "debian" or "debian-security".
 
-    Raises KernelUnavailable when there is neither.
+    It is `$LAB_DEBIAN_MIRROR` or `$LAB_DEBIAN_SECURITY_MIRROR`, else the one this machine's apt is
+    set up with. Security's, when nobody names it, is taken to stand beside Debian's. Raises
+    KernelUnavailable when there is none.
     """
-    if named := os.environ.get("LAB_DEBIAN_MIRROR"):
+    if named := os.environ.get(_VARIABLES[archive]):
         return named.rstrip("/")
-    targets = tools.run(
-        ["apt-get", "indextargets", "--format", "$(CREATED_BY)|$(LABEL)|$(REPO_URI)"],
-        what="asking apt for the machine's Debian mirror",
-    )
-    rows = [line.split("|", 2) for line in targets.splitlines() if line.startswith("Packages|")]
-    # The label comes from the Release file, which a container may have thrown away; then the
-    # path tells: every Debian mirror has its archive at .../debian, security is another archive.
-    for _, label, uri in rows:
-        if label == "Debian" or (label in ("", "$(LABEL)") and uri.rstrip("/").endswith("/debian")):
-            return uri.rstrip("/")
+    main = os.environ.get(_VARIABLES["debian"], "")
+    if not main or archive == "debian":
+        targets = tools.run(
+            ["apt-get", "indextargets", "--format", "$(CREATED_BY)|$(LABEL)|$(REPO_URI)"],
+            what="asking apt for the machine's Debian mirror",
+        )
+        rows = [line.split("|", 2) for line in targets.splitlines() if line.startswith("Packages|")]
+        # The label comes from the Release file, which a container may have thrown away; then the
+        # path tells: every Debian mirror has its archive at .../debian, security is another one.
+        for _, label, uri in rows:
+            by_path = label in ("", "$(LABEL)") and uri.rstrip("/").endswith(f"/{archive}")
+            if label == _LABELS[archive] or by_path:
+                return uri.rstrip("/")
+    if archive != "debian":
+        main = (main or mirror("debian")).rstrip("/")
+        if main.endswith("/debian"):
+            return f"{main}-security"
     raise KernelUnavailable(
-        "this machine's apt knows no Debian mirror",
-        hint="set LAB_DEBIAN_MIRROR to the address of one, the part before /dists",
+        f"this machine's apt knows no mirror of the archive {archive}",
+        hint=f"set {_VARIABLES[archive]} to the address of one, the part before /dists",
     )
+
+
+def archive_of(suite: str) -> str:
+    """The archive a suite is in."""
+    return "debian-security" if suite.endswith("-security") else "debian"
 
 
 def keyring() -> Path:
@@ -76,10 +92,25 @@ class Apt:
             "LC_ALL": "C.UTF-8",
         }
 
-    def update(self) -> None:
-        """Fetch the suite's metadata; apt checks the signature. Raises SourceUnreachable."""
+    def update(self) -> str:
+        """Fetch the suite's metadata; apt checks the signature. Raises SourceUnreachable.
+
+        Returns a reservation, mostly empty: a mirror that stands still serves metadata past its
+        Valid-Until. That date guards against somebody who hides newer packages, and old releases
+        are what the lab is after: the signature must hold, the date may be over, and it is said.
+        """
         # Without --error-on=any apt-get update only warns about a mirror that does not answer.
-        self._run([str(tools.find("apt-get")), "-q", "update", "--error-on=any"])
+        command = [str(tools.find("apt-get")), "-q", "update", "--error-on=any"]
+        try:
+            self._run(command)
+        except SourceUnreachable as error:
+            if " is expired " not in str(error):
+                raise
+            self._run([*command, "-o", "Acquire::Check-Valid-Until=false"])
+            (release,) = (self.directory / "lists").glob("*Release")
+            until = re.search(r"^Valid-Until: *(.*)$", release.read_text(), re.MULTILINE)
+            return f", metadata past its date, {until[1] if until else 'unknown'}"
+        return ""
 
     def packages(self, prefix: str) -> tuple[Mapping[str, str], ...]:
         """The fields of every package whose name starts with `prefix`, from signed metadata."""
@@ -91,14 +122,18 @@ class Apt:
         return tuple(_fields(stanza) for stanza in stanzas if stanza.strip())
 
     def download(self, path: str, into: Path, sha256: str) -> None:
-        """Fetch one file of the mirror, hash checked. Raises FileGone, SourceUnreachable."""
+        """Fetch one file of the mirror; its hash is checked unless it is empty.
+
+        Raises FileGone, SourceUnreachable.
+        """
         if not _HELPER.exists():
             raise SourceUnreachable(f"{_HELPER} is missing; it comes in the package apt")
         # A literal plus in a URL is a space to some servers; apt itself quotes it the same way.
         uri = f"{self.mirror}/{path.replace('+', '%2b')}"
         # apt's method "file" leaves a file where it is; "copy" is the one that delivers it.
         uri = re.sub(r"^file:", "copy:", uri)
-        self._run([str(_HELPER), "download-file", uri, str(into), f"SHA256:{sha256}"])
+        check = [f"SHA256:{sha256}"] if sha256 else []
+        self._run([str(_HELPER), "download-file", uri, str(into), *check])
         if not into.exists():
             raise SourceUnreachable(f"the mirror {_shown(self.mirror)} delivered nothing")
 
@@ -164,7 +199,7 @@ def _fields(stanza: str) -> Mapping[str, str]:
 @contextmanager
 def private_root(suite: str) -> Iterator[Apt]:
     """An apt root of its own for `suite`, gone when the block is left."""
-    address = mirror()
+    address = mirror(archive_of(suite))
     key = keyring()
     machine = tools.run(["apt-config", "dump"], what="reading the machine's apt configuration")
     acquire = [line for line in machine.splitlines() if line.startswith("Acquire::")]
@@ -200,6 +235,8 @@ def private_root(suite: str) -> Iterator[Apt]:
             'Acquire::http::Timeout "20";',
             'Acquire::https::Timeout "20";',
             # A machine may have switched these off for itself; here signatures always count.
+            'Acquire::Check-Date "true";',
+            'Acquire::Check-Valid-Until "true";',
             'Acquire::AllowInsecureRepositories "false";',
             'Acquire::AllowWeakRepositories "false";',
             'Acquire::AllowDowngradeToInsecureRepositories "false";',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""kernels.toml: which series exist for the lab, and which source delivers each."""
+"""kernels.toml: which series the lab is about, and what the sources are asked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lab.errors import LabError
 
@@ -21,31 +22,62 @@ class Series:
     name: str
     why: str
     source: str
-    suite: str
-    package: re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DebianSettings:
+    """What the Debian archive is asked for."""
+
+    suites: tuple[str, ...]
+    packages: tuple[re.Pattern[str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The whole file."""
+
+    series: tuple[Series, ...]
+    debian: DebianSettings
 
 
 @cache
-def catalogue(path: Path = CATALOGUE) -> tuple[Series, ...]:
-    """Every series of the catalogue, in its order. Raises LabError naming what is wrong in it."""
+def read(path: Path = CATALOGUE) -> Catalogue:
+    """The catalogue. Raises LabError naming what is wrong in it."""
     try:
-        table = tomllib.loads(path.read_text())["series"]
+        table = tomllib.loads(path.read_text())
         rows = tuple(
-            Series(
-                name=name,
-                why=row["why"],
-                source=row["source"],
-                suite=row["suite"],
-                package=re.compile(row["package"]),
-            )
-            for name, row in table.items()
+            Series(name=name, why=_text(row, "why"), source=_text(row, "source"))
+            for name, row in table["series"].items()
+        )
+        debian = table["debian"]
+        settings = DebianSettings(
+            suites=_texts(debian, "suites"),
+            packages=tuple(re.compile(text) for text in _texts(debian, "packages")),
         )
     except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, re.error) as error:
         raise LabError(f"{path.name} is not a kernel catalogue: {error!r}") from error
-    for row in rows:
-        if "release" not in row.package.groupindex:
-            raise LabError(f"{path.name}: the package pattern of {row.name} has no group 'release'")
-    return rows
+    for pattern in settings.packages:
+        if "release" not in pattern.groupindex:
+            raise LabError(f"{path.name}: {pattern.pattern!r} has no group 'release'")
+    return Catalogue(series=rows, debian=settings)
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    if not isinstance(row[name], str):
+        raise TypeError(f"{name} is {row[name]!r}, expected a text")
+    return str(row[name])
+
+
+def _texts(row: dict[str, Any], name: str) -> tuple[str, ...]:
+    values = row[name]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{name} is {values!r}, expected a list of texts")
+    return tuple(values)
+
+
+def catalogue() -> tuple[Series, ...]:
+    """Every series of the catalogue, in its order."""
+    return read().series
 
 
 def series(name: str) -> Series | None:

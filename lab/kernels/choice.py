@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Iterable
+from dataclasses import replace
 
-from lab.errors import KernelUnavailable, UsageError
+from lab.errors import KernelUnavailable, LabError, UsageError
 
 from . import lock, store
-from .catalogue import Series, catalogue
+from .catalogue import catalogue
 from .catalogue import series as series_called
 from .debian import Debian
-from .lock import newest_first
-from .model import Kernel, KernelFiles, Release
-from .source import FileGone, Source, SourceUnreachable
+from .model import Flavour, Kernel, KernelFiles, Release, newest_first, version_key
+from .source import FileGone, Source, SourceUnreachable, named
 
 _log = logging.getLogger("lab.kernels")
 
@@ -23,33 +25,94 @@ NEWEST = "newest"
 
 
 def known() -> tuple[Kernel, ...]:
-    """Every locked kernel, newest first."""
-    return tuple(release.kernel for release in lock.read())
+    """Every locked kernel, newest first; those of the full flavour, which only virtme-ng boots,
+    are left out."""
+    return tuple(r.kernel for r in lock.read() if r.kernel.flavour is not Flavour.FULL)
 
 
-def resolve(name: str) -> Kernel:
+def offered(*, fresh: bool = False) -> tuple[Kernel, ...]:
+    """Every kernel that can be booted: the locked ones and all that the sources offer now, newest
+    first. `resolve` and `obtain` take each of them.
+
+    Unless `fresh`, a source's answer of the last hours stands for its own. A source that does not
+    answer is a warning on the logger `lab.kernels`; KernelUnavailable is raised when none does.
+    """
+    found = {kernel.identity: kernel for kernel in known()}
+    silent = []
+    for source in SOURCES.values():
+        try:
+            releases = source.listing(fresh=fresh)
+        except (SourceUnreachable, KernelUnavailable) as error:
+            silent.append(str(error))
+            continue
+        for release in releases:
+            if release.kernel.flavour is not Flavour.FULL:
+                found.setdefault(release.kernel.identity, release.kernel)
+    if len(silent) == len(SOURCES):
+        raise _unavailable("list", silent)
+    for sentence in silent:
+        _log.warning("%s", sentence)
+    return tuple(
+        sorted(
+            found.values(),
+            key=lambda k: (version_key(k.upstream), version_key(k.package)),
+            reverse=True,
+        )
+    )
+
+
+def resolve(name: str, *, flavour: Flavour | None = None) -> Kernel:
     """The kernel meant by `name`, the newest if several fit.
 
     `name` is "newest", a series ("6.12"), an upstream version ("6.12.107"), a package version or
-    what `uname -r` says. Locked releases come first; a series of the catalogue that has none is
-    looked up in its source's signed metadata. Raises UsageError listing the known ones, and
-    KernelUnavailable when the source had to be asked and did not answer.
+    what `uname -r` says. Locked releases come first; any other is looked up in what the sources
+    offer. A name that fits kernels of several flavours means Debian's cloud one unless `flavour`
+    says otherwise. Raises UsageError listing the known ones, and KernelUnavailable when sources
+    had to be asked and did not answer.
     """
     wanted = name.strip().removeprefix("v")
-    for release in lock.read():  # newest first
-        kernel = release.kernel
-        if wanted in (NEWEST, kernel.series, kernel.upstream, kernel.package, kernel.release):
-            return kernel
-    row = series_called(wanted)
-    if row is None:
-        raise UsageError(
-            f"unknown kernel {name!r}",
-            hint=f"known are {', '.join(_names())}",
-        )
-    try:
-        return _newest(row).kernel
-    except SourceUnreachable as error:
-        raise _unavailable(wanted, [str(error)]) from error
+    locked = [r for r in lock.read() if wanted == NEWEST or named(r.kernel, wanted)]
+    if found := _best(locked, wanted, flavour):
+        return found.kernel
+    silent = []
+    # A word that is no version is not worth asking the archives of the world.
+    for source in SOURCES.values() if re.match(r"\d+\.\d", wanted) else ():
+        try:
+            releases = source.matching(wanted)
+        except (SourceUnreachable, KernelUnavailable) as error:
+            silent.append(str(error))
+            continue
+        if found := _best(releases, wanted, flavour):
+            return _as_locked(found).kernel
+    if silent or series_called(wanted) is not None:
+        silent = silent or [f"no source offers a {wanted}"]
+        raise _unavailable(wanted, silent)
+    kind = f" of the flavour {flavour}" if flavour else ""
+    raise UsageError(
+        f"unknown kernel {name!r}{kind}",
+        hint=f"known are {', '.join(_names())}; `python -m lab kernels list --all` shows every"
+        " release the sources offer",
+    )
+
+
+def _best(releases: Iterable[Release], wanted: str, flavour: Flavour | None) -> Release | None:
+    """The newest release of the flavour asked for; without one, a release named exactly, or the
+    newest that is not of the full flavour."""
+    ordered = newest_first(releases)
+    for release in ordered:
+        if flavour is None and wanted == release.kernel.release:
+            return release
+        if flavour is None and release.kernel.flavour is Flavour.FULL:
+            continue
+        if flavour in (None, release.kernel.flavour):
+            return release
+    return None
+
+
+def _as_locked(release: Release) -> Release:
+    """The lock's entry about the same kernel, if there is one: once it exists, it binds."""
+    same = (one for one in lock.read() if one.kernel.identity == release.kernel.identity)
+    return next(same, release)
 
 
 def _names() -> list[str]:
@@ -62,41 +125,47 @@ def obtain(kernel: Kernel) -> KernelFiles:
     """The kernel's files, fetched, verified and unpacked where need be.
 
     When a locked package has left its source, the newest release of the series is taken from the
-    source's signed metadata; the `kernel` of the result is then that one, with `locked` False.
-    Raises KernelUnavailable saying what was tried and what is cached, MissingTool, and LabError.
+    source's signed metadata; the `kernel` of the result is then that one, with `locked` False and
+    `replaces` naming the one that left. Raises KernelUnavailable saying what was tried and what is
+    cached, MissingTool, and LabError.
     """
-    source = SOURCES[kernel.source]
-    tried: list[str] = []
-    release = next((r for r in lock.read() if r.kernel == kernel), None)
-    if release is not None:
-        try:
-            return store.files_of(release, source, note=_log.info)
-        except FileGone as error:
-            tried.append(str(error))
-        except SourceUnreachable as error:
-            raise _unavailable(kernel.release, [str(error)]) from error
-    row = series_called(kernel.series)
-    if row is None:
-        raise _unavailable(kernel.release, [*tried, f"no series {kernel.series} in the catalogue"])
+    source = SOURCES.get(kernel.source)
+    if source is None:
+        raise LabError(f"kernels.lock takes {kernel.release} from {kernel.source!r}, no source")
+    release = next((r for r in lock.read() if r.kernel.identity == kernel.identity), None)
     try:
-        newest = _newest(row)
         if release is not None:
-            _log.warning(
-                "%s has left %s: taking %s, not the locked release",
-                kernel.release,
-                source.name,
-                newest.kernel.release,
-            )
-        return store.files_of(newest, source, note=_log.info)
+            try:
+                return store.files_of(release, source, note=_log.info)
+            except FileGone as error:
+                return _successor(release, source, str(error))
+        offers = source.matching(kernel.release)
+        same = next((r for r in offers if r.kernel.identity == kernel.identity), None)
+        if same is None:
+            raise FileGone(f"{source.name} offers no {kernel.release} ({kernel.package}) any more")
+        return store.files_of(same, source, note=_log.info)
     except SourceUnreachable as error:
-        raise _unavailable(kernel.release, [*tried, str(error)]) from error
+        raise _unavailable(kernel.release, [str(error)]) from error
 
 
-def _newest(row: Series) -> Release:
-    offers = SOURCES[row.source].offers(row)
+def _successor(gone: Release, source: Source, why: str) -> KernelFiles:
+    kernel = gone.kernel
+    offers = [
+        one
+        for one in source.matching(kernel.series, fresh=True)
+        if one.kernel.flavour is kernel.flavour
+    ]
     if not offers:
-        raise FileGone(f"{row.source} has no {row.name} in its suite {row.suite} any more")
-    return offers[0]
+        raise FileGone(f"{why}; and {source.name} has no other {kernel.series}")
+    found = newest_first(offers)[0]
+    newest = replace(found, kernel=replace(found.kernel, replaces=kernel.release))
+    _log.warning(
+        "%s has left %s: taking %s, not the locked release",
+        kernel.release,
+        source.name,
+        newest.kernel.release,
+    )
+    return store.files_of(newest, source, note=_log.info)
 
 
 def _unavailable(name: str, tried: list[str]) -> KernelUnavailable:
@@ -118,11 +187,25 @@ def locked_now(names: list[str]) -> tuple[Release, ...]:
             f"unknown series {', '.join(sorted(missing))}",
             hint=f"the catalogue has {', '.join(row.name for row in catalogue())}",
         )
-    renewed = {row.name for row in rows}
-    kept = [release for release in lock.read() if release.kernel.series not in renewed]
+    kept = list(lock.read())
     for row in rows:
-        try:
-            kept.append(_newest(row))
-        except SourceUnreachable as error:
-            raise _unavailable(row.name, [str(error)]) from error
+        locked = {r.kernel.flavour for r in kept if r.kernel.series == row.name}
+        flavours: list[Flavour | None] = [*sorted(locked)] or [None]
+        for flavour in flavours:
+            try:
+                offers = SOURCES[row.source].matching(row.name, fresh=True)
+            except SourceUnreachable as error:
+                raise _unavailable(row.name, [str(error)]) from error
+            newest = _best(offers, row.name, flavour)
+            if newest is None:
+                raise _unavailable(row.name, [f"{row.source} offers no {row.name}"])
+            kept = [
+                r
+                for r in kept
+                if (r.kernel.series, r.kernel.flavour) != (row.name, newest.kernel.flavour)
+            ]
+            try:
+                kept.append(store.completed(newest, SOURCES[row.source], note=_log.info))
+            except SourceUnreachable as error:
+                raise _unavailable(row.name, [str(error)]) from error
     return newest_first(kept)

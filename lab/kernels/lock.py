@@ -14,13 +14,13 @@ from typing import Any
 
 from lab.errors import LabError
 
-from .model import Kernel, Release, RemoteFile, version_key
+from .model import Kernel, Release, RemoteFile, newest_first
 
 LOCK = Path(__file__).with_name("kernels.lock")
 
 _HEAD = """\
 # SPDX-License-Identifier: MIT
-# Which packages the lab boots. Written by `python -m lab.kernels update`; review the diff.
+# Which packages the lab boots. Written by `python -m lab kernels update`; review the diff.
 """
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXTS = ("series", "upstream", "package", "release", "source", "suite", "verified_by")
@@ -36,7 +36,7 @@ def read(path: Path | None = None) -> tuple[Release, ...]:
     except tomllib.TOMLDecodeError as error:
         raise LabError(f"{path.name} is not TOML: {error}") from error
     releases = [
-        _release(entry, f"{path.name}, kernel {number}")
+        release_of(entry, f"{path.name}, kernel {number}")
         for number, entry in enumerate(table.get("kernel", ()), 1)
     ]
     twice = {r.kernel.release for r in releases if _count(releases, r) > 1}
@@ -49,33 +49,32 @@ def _count(releases: list[Release], one: Release) -> int:
     return sum(other.kernel.release == one.kernel.release for other in releases)
 
 
-def newest_first(releases: Iterable[Release]) -> tuple[Release, ...]:
-    """Releases sorted by upstream version, then packaging, newest first."""
-    return tuple(
-        sorted(
-            releases,
-            key=lambda r: (version_key(r.kernel.upstream), version_key(r.kernel.package)),
-            reverse=True,
-        )
-    )
+def entry_of(release: Release) -> dict[str, object]:
+    """A release as the table of the lock that describes it; `release_of` reads it back."""
+    texts = {name: getattr(release.kernel, name) for name in _TEXTS if name != "suite"}
+    files = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in release.files]
+    return {**texts, "suite": release.suite, "file": files}
 
 
-def _release(entry: Mapping[str, Any], where: str) -> Release:
+def release_of(entry: Mapping[str, Any], where: str, *, locked: bool = True) -> Release:
+    """The release that one table describes. Raises LabError with `where` and the wrong value."""
     texts = {name: entry.get(name) for name in _TEXTS}
     for name, value in texts.items():
         if not isinstance(value, str) or not value:
             raise LabError(f"{where}: {name} is {value!r}, expected a text")
-    files = tuple(_file(file, where) for file in entry.get("file", ()))
+    files = tuple(_file(file, where, locked) for file in entry.get("file", ()))
     if not files:
         raise LabError(f"{where} ({texts['release']}): no file is named")
     suite = texts.pop("suite")
-    return Release(kernel=Kernel(locked=True, **texts), suite=str(suite), files=files)  # type: ignore[arg-type]
+    return Release(kernel=Kernel(locked=locked, **texts), suite=str(suite), files=files)  # type: ignore[arg-type]
 
 
-def _file(entry: Mapping[str, Any], where: str) -> RemoteFile:
+def _file(entry: Mapping[str, Any], where: str, locked: bool) -> RemoteFile:
     path, size, sha256 = entry.get("path"), entry.get("size"), entry.get("sha256")
     if not isinstance(path, str) or path.startswith("/") or ".." in path.split("/"):
         raise LabError(f"{where}: file path {path!r} is not a relative path")
+    if (size, sha256) == (0, "") and not locked:
+        return RemoteFile(path=path, size=0, sha256="")
     if not isinstance(size, int) or size <= 0:
         raise LabError(f"{where}: {path} has size {size!r}, expected a positive number of bytes")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):

@@ -4,8 +4,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+
+
+class Flavour(StrEnum):
+    """Which of a distribution's configurations a kernel was built with."""
+
+    CLOUD = "cloud"
+    """Debian's for virtual machines: a third of the size, everything the lab itself needs."""
+    FULL = "full"
+    """Debian's for any machine; it alone has 9p, which virtme-ng needs."""
+    OTHER = "other"
+    """Somebody else's: mainline's generic configuration, a developer's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +42,25 @@ class Kernel:
     verified_by: str
     """Which key or hash vouches for its files, in words."""
 
+    replaces: str = ""
+    """`uname -r` of the locked release that has left its source, whose place this one takes."""
+
+    @property
+    def flavour(self) -> Flavour:
+        """Which configuration it was built with, as its name tells."""
+        if "-cloud-" in self.release:
+            return Flavour.CLOUD
+        return Flavour.FULL if self.release.endswith("-amd64") else Flavour.OTHER
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """(upstream, package, release): what one kernel is told from another by."""
+        return self.upstream, self.package, self.release
+
     def __str__(self) -> str:
-        lock = "" if self.locked else ", not the locked release"
+        lock = "" if self.locked else ", unlocked"
+        if self.replaces:
+            lock = f", not the locked release, which was {self.replaces}"
         return f"{self.release} (upstream {self.upstream}, package {self.package}{lock})"
 
 
@@ -41,7 +71,9 @@ class RemoteFile:
     path: str
     """Where the source has it, relative to the source's own root."""
     size: int
+    """In bytes; 0 if signed metadata does not tell."""
     sha256: str
+    """Empty if signed metadata does not tell; the first download then sets both, see `store`."""
 
     @property
     def name(self) -> str:
@@ -73,10 +105,23 @@ class KernelFiles:
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """Sort key for upstream versions: 6.12.9 comes before 6.12.107."""
-    return tuple(int(number) for number in re.findall(r"\d+", version))
+    """Sort key for versions: 6.12.9 comes before 6.12.107, and 6.12.94-1~bpo12+1 before 6.12.94-1
+    (a tilde sorts before the end, deb-version(7))."""
+    tokens = re.findall(r"~|\d+", version)
+    return (*(-2 if token == "~" else int(token) for token in tokens), -1)
 
 
 def series_of(upstream: str) -> str:
     """The series an upstream version belongs to: "6.12.107" -> "6.12"."""
     return ".".join(upstream.split(".")[:2])
+
+
+def newest_first(releases: Iterable[Release]) -> tuple[Release, ...]:
+    """Releases sorted by upstream version, then packaging, newest first."""
+    return tuple(
+        sorted(
+            releases,
+            key=lambda r: (version_key(r.kernel.upstream), version_key(r.kernel.package)),
+            reverse=True,
+        )
+    )

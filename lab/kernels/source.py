@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from .catalogue import Series
-from .model import Release, RemoteFile
+from .model import Kernel, Release, RemoteFile
 
 
 class SourceUnreachable(Exception):
@@ -24,14 +23,19 @@ class Source(Protocol):
 
     name: str
 
-    def offers(self, series: Series) -> tuple[Release, ...]:
-        """What the source has of a series now, newest first, as its signed metadata says.
+    def listing(self, *, fresh: bool = False) -> tuple[Release, ...]:
+        """Every release the source offers, newest first, as its signed metadata says.
 
-        Raises SourceUnreachable.
+        Unless `fresh`, an answer of the last hours may stand for the source's own. Raises
+        SourceUnreachable.
         """
         ...
 
-    def download(self, file: RemoteFile, into: Path) -> None:
+    def matching(self, wanted: str, *, fresh: bool = False) -> tuple[Release, ...]:
+        """The releases a name fits (see `named`), newest first; as `listing` otherwise."""
+        ...
+
+    def download(self, file: RemoteFile, into: Path, *, suite: str) -> None:
         """Write the file's bytes to `into`. The caller compares the hash.
 
         Raises FileGone or SourceUnreachable.
@@ -44,3 +48,9 @@ class Source(Protocol):
         Raises LabError when they do not hold these.
         """
         ...
+
+
+def named(kernel: Kernel, wanted: str) -> bool:
+    """Whether `wanted` is a name of this kernel: its series, upstream version, package version or
+    what `uname -r` says in it."""
+    return wanted in (kernel.series, kernel.upstream, kernel.package, kernel.release)

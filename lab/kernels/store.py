@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lab import cache, tools
 from lab.errors import KernelUnavailable, LabError
@@ -33,22 +35,67 @@ def files_of(
     `note` hears what is done, one sentence at a time. Raises what the source's `download` raises,
     and KernelUnavailable when the source delivers other bytes than it promised.
     """
-    kernel = release.kernel
-    place = _place(release)
-    with cache.locked(f"kernel-{place.name}"):
-        packages = [_package(file, source, note) for file in release.files]
+    with cache.locked(f"kernel-{release.kernel.release}"):
+        release = completed(release, source, note=note)
+        place = _place(release)
+        packages = [_package(file, release.suite, source, note) for file in release.files]
         fault = _fault(place)
         if fault:
             if place.exists():
-                note(f"{kernel.release}: {fault}; unpacking it again")
+                note(f"{release.kernel.release}: {fault}; unpacking it again")
             _unpack(release, source, packages, place)
     return KernelFiles(
-        kernel=kernel,
+        kernel=release.kernel,
         vmlinuz=place / "vmlinuz",
         vmlinux=place / "vmlinux",
         config=place / "config",
-        modules=place / "lib/modules" / kernel.release,
+        modules=place / "lib/modules" / release.kernel.release,
     )
+
+
+def completed(
+    release: Release, source: Source, *, note: Callable[[str], None] = lambda _: None
+) -> Release:
+    """The release with size and sha256 of every file.
+
+    What signed metadata does not tell is measured at the first download and kept in `pins/`, so
+    that later downloads have to agree with it. Raises what the source's `download` raises.
+    """
+    if all(file.sha256 for file in release.files):
+        return release
+    kernel = release.kernel
+    place = cache.root() / "pins" / f"{kernel.release}_{kernel.package}.json"
+    try:
+        pins: dict[str, list[Any]] = json.loads(place.read_text())
+    except (FileNotFoundError, ValueError):
+        pins = {}
+    files = []
+    for file in release.files:
+        if not file.sha256:
+            size, sha256 = pins.get(file.path) or _measure(file, release.suite, source, note)
+            pins[file.path] = [size, sha256]
+            file = replace(file, size=size, sha256=sha256)
+        files.append(file)
+    with cache.scratch() as directory:
+        made = directory / place.name
+        made.write_text(json.dumps(pins, indent=1))
+        cache.publish(made, place)
+    return replace(release, files=tuple(files))
+
+
+def _measure(
+    file: RemoteFile, suite: str, source: Source, note: Callable[[str], None]
+) -> tuple[int, str]:
+    """Fetch a file nobody vouches for yet and keep it under what it is."""
+    with cache.scratch() as directory:
+        fetched = directory / file.name
+        note(f"fetching {file.name}")
+        source.download(file, fetched, suite=suite)
+        size, sha256 = fetched.stat().st_size, cache.digest(fetched)
+        # A half of it must never be pinned.
+        tools.run(["dpkg-deb", "-x", fetched, directory / "whole"], what=f"reading {file.name}")
+        cache.publish(fetched, cache.root() / "packages" / sha256 / file.name)
+    return size, sha256
 
 
 def cached() -> tuple[str, ...]:
@@ -64,7 +111,7 @@ def _place(release: Release) -> Path:
     return cache.root() / "kernels" / f"{release.kernel.release}-{key}"
 
 
-def _package(file: RemoteFile, source: Source, note: Callable[[str], None]) -> Path:
+def _package(file: RemoteFile, suite: str, source: Source, note: Callable[[str], None]) -> Path:
     place = cache.root() / "packages" / file.sha256 / file.name
     if place.exists():
         if _matches(place, file):
@@ -73,7 +120,7 @@ def _package(file: RemoteFile, source: Source, note: Callable[[str], None]) -> P
     with cache.scratch() as directory:
         fetched = directory / file.name
         note(f"fetching {file.name} ({file.size / 1e6:.0f} MB)")
-        source.download(file, fetched)
+        source.download(file, fetched, suite=suite)
         if not _matches(fetched, file):
             raise KernelUnavailable(
                 f"{source.name} delivered a {file.name} of {fetched.stat().st_size} bytes with"

@@ -30,6 +30,11 @@ NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 _BOOT_S = {AccelKind.KVM: 30.0, AccelKind.TCG: 120.0}
 """How long a guest may take to its first word, in seconds. An idle machine needs 4 under TCG; a
 hung guest is rare and a busy machine is not."""
+_OF_SOURCE: Mapping[str, Sequence[str]] = {
+    # The kernel loads what its own build signed and nothing else; some of Debian's releases have
+    # their modules vouched for by nothing but this (lab/kernels/debian.py).
+    "debian": ("module.sig_enforce=1",),
+}
 _SIGKILL = 9
 _MOST_OUTPUT = 256 << 20
 _LONGEST_MARK = 900
@@ -258,7 +263,12 @@ def boot(
                 initramfs=initramfs,
                 rootfs=rootfs,
                 modules=modules,
-                cmdline=(f"lab.nonce={nonce}", f"lab.release={release}", *extra_cmdline),
+                cmdline=(
+                    f"lab.nonce={nonce}",
+                    f"lab.release={release}",
+                    *_OF_SOURCE.get(files.kernel.source, ()),
+                    *extra_cmdline,
+                ),
                 results=results,
                 cpus=cpus,
                 memory_mib=memory_mib,

@@ -14,7 +14,7 @@ import pytest
 from lab import tools
 from lab.errors import KernelUnavailable, MissingTool, UsageError
 from lab.kernels import choice, obtain, resolve
-from lab.kernels.catalogue import Series, catalogue
+from lab.kernels.catalogue import catalogue
 from lab.kernels.debian import _files, _upstream
 from lab.kernels.model import KernelFiles, Release, RemoteFile
 from lab.kernels.source import FileGone
@@ -48,13 +48,13 @@ def test_an_unreachable_mirror_is_told_with_what_is_cached(
 def test_the_command_line_gives_the_error_its_code() -> None:
     """python -m lab.kernels: 2 for an unknown name, a sentence and no traceback."""
     done = subprocess.run(
-        [sys.executable, "-m", "lab.kernels", "fetch", "9.99"],
+        [sys.executable, "-m", "lab.kernels", "fetch", "nonsense"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert 2 == done.returncode
-    assert done.stderr.startswith("lab: unknown kernel '9.99' (known are 6.1, 6.12")
+    assert done.stderr.startswith("lab: unknown kernel 'nonsense' (known are 6.1, 6.12")
 
 
 def test_a_file_that_has_left_the_pool_is_replaced_and_said_so(
@@ -69,25 +69,29 @@ def test_a_file_that_has_left_the_pool_is_replaced_and_said_so(
 
         name = "debian"
 
-        def offers(self, series: Series) -> tuple[Release, ...]:
-            assert "6.12" == series.name
+        def listing(self, *, fresh: bool = False) -> tuple[Release, ...]:
+            assert fresh
             return (Release(newer, "trixie", (RemoteFile("new", 1, "0" * 64),)),)
 
-        def download(self, file: RemoteFile, into: Path) -> None:
-            raise FileGone(f"404 {file.name} {into}")
+        def matching(self, wanted: str, *, fresh: bool = False) -> tuple[Release, ...]:
+            assert "6.12" == wanted
+            return self.listing(fresh=fresh)
+
+        def download(self, file: RemoteFile, into: Path, *, suite: str) -> None:
+            raise FileGone(f"404 {file.name} {into} {suite}")
 
         def unpack(self, packages: Sequence[Path], release: str, tree: Path) -> None:
             raise AssertionError((packages, release, tree))
 
     def files_of(release: Release, source: Moved, **_: object) -> KernelFiles:
         if release.kernel.locked:
-            source.download(release.files[0], tmp_path)
+            source.download(release.files[0], tmp_path, suite=release.suite)
         return KernelFiles(release.kernel, tmp_path, tmp_path, tmp_path, tmp_path)
 
     monkeypatch.setitem(choice.SOURCES, "debian", Moved())
     monkeypatch.setattr("lab.kernels.store.files_of", files_of)
     files = obtain(locked)
-    assert files.kernel == newer
+    assert files.kernel == replace(newer, replaces=locked.release)
     assert "not the locked release" in caplog.text
     assert "not the locked release" in str(files.kernel)
 
@@ -113,10 +117,17 @@ def test_the_upstream_version_is_read_from_the_package_version(version: str, ups
 
 
 def test_a_metapackage_is_replaced_by_the_three_that_hold_the_files() -> None:
-    """From 6.19 on linux-image-RELEASE is empty: base, binary and modules are fetched."""
+    """From 6.19 on linux-image-RELEASE is empty: base, binary and modules are fetched; what has
+    left the index is taken from where the archive keeps it, with no hash to go by."""
 
     def fields(name: str) -> dict[str, str]:
-        return {"Package": name, "Filename": f"pool/{name}.deb", "Size": "5", "SHA256": "0" * 64}
+        return {
+            "Package": name,
+            "Version": "7.3.4-1",
+            "Filename": f"pool/{name}.deb",
+            "Size": "5",
+            "SHA256": "0" * 64,
+        }
 
     names = [f"linux-{part}-7.3.4" for part in ("image", "base", "binary", "modules")]
     packages = {name: fields(name) for name in names}
@@ -126,6 +137,9 @@ def test_a_metapackage_is_replaced_by_the_three_that_hold_the_files() -> None:
         "linux-binary-7.3.4.deb",
         "linux-modules-7.3.4.deb",
     ] == [file.name for file in _files(packages, image, "7.3.4")]
+    del packages["linux-modules-7.3.4"]
+    lost = RemoteFile("pool/main/l/linux/linux-modules-7.3.4_7.3.4-1_amd64.deb", 0, "")
+    assert lost == _files(packages, image, "7.3.4")[-1]
     assert ["linux-image-7.3.4.deb"] == [
         file.name for file in _files({image["Package"]: image}, image, "7.3.4")
     ]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lab.errors import LabError, UsageError
 from lab.kernels import Kernel, known, lock, resolve
 from lab.kernels.catalogue import catalogue
+from lab.kernels.catalogue import read as read_catalogue
 from lab.kernels.model import Release, RemoteFile, version_key
 
 pytestmark = pytest.mark.lab
@@ -107,10 +108,11 @@ def test_every_locked_kernel_belongs_to_a_series_of_the_catalogue() -> None:
     locked = lock.read()
     assert "6.12" in {release.kernel.series for release in locked}
     for release in locked:
-        row = rows[release.kernel.series]
-        match = row.package.match(f"linux-image-{release.kernel.release}")
-        assert match is not None
-        assert match["release"] == release.kernel.release
+        assert rows[release.kernel.series].source == release.kernel.source
+        if release.kernel.source == "debian":
+            name = f"linux-image-{release.kernel.release}"
+            matches = [pattern.match(name) for pattern in read_catalogue().debian.packages]
+            assert [release.kernel.release] == [match["release"] for match in matches if match]
 
 
 def test_a_kernel_is_found_by_each_of_its_names() -> None:
@@ -122,33 +124,50 @@ def test_a_kernel_is_found_by_each_of_its_names() -> None:
 
 
 def test_an_unknown_kernel_is_a_usage_error_that_lists_the_known() -> None:
-    """KERNEL=9.99 ends with code 2 and names what there is."""
-    with pytest.raises(UsageError, match=r"unknown kernel '9\.99'") as caught:
-        resolve("9.99")
+    """KERNEL=nonsense ends with code 2 and names what there is."""
+    with pytest.raises(UsageError, match=r"unknown kernel 'nonsense'") as caught:
+        resolve("nonsense")
     assert 2 == caught.value.exit_code
     assert all(row.name in str(caught.value) for row in catalogue())
     assert all(kernel.release in str(caught.value) for kernel in known())
 
 
+CATALOGUE = """\
+[debian]
+suites = ["trixie"]
+packages = ['^linux-image-(?P<release>.*)$']
+[series."6.12"]
+why = "because"
+source = "debian"
+"""
+
+
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("right", "wrong", "complaint"),
     [
-        ("[series.'1.0']\nwhy = ''\nsource = ''\nsuite = ''\npackage = '('", "not a kernel"),
-        ("[series.'1.0']\nwhy = ''\nsource = ''\nsuite = ''\npackage = 'x'", "no group 'release'"),
-        ("[series.'1.0']\nwhy = ''", "not a kernel catalogue"),
-        ("series = 1", "not a kernel catalogue"),
-        ("=", "not a kernel catalogue"),
+        ("(?P<release>.*)", "(", "not a kernel catalogue"),
+        ("(?P<release>.*)", "x", "no group 'release'"),
+        ('["trixie"]', '"trixie"', "suites is 'trixie', expected a list of texts"),
+        ('source = "debian"', "", "not a kernel catalogue: KeyError"),
+        ('why = "because"', "why = 1", "why is 1, expected a text"),
+        ("[debian]", "[debian", "not a kernel catalogue"),
     ],
 )
-def test_a_wrong_catalogue_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_wrong_catalogue_is_refused(
+    tmp_path: Path, right: str, wrong: str, complaint: str
+) -> None:
     """A catalogue that cannot be meant is an error that names the file."""
-    path = tmp_path / "kernels.toml"
-    path.write_text(text)
-    with pytest.raises(LabError, match=complaint):
-        catalogue(path)
+    good, bad = tmp_path / "good.toml", tmp_path / "kernels.toml"
+    good.write_text(CATALOGUE)
+    bad.write_text(CATALOGUE.replace(right, wrong))
+    assert ("trixie",) == read_catalogue(good).debian.suites
+    with pytest.raises(LabError, match=r"kernels\.toml") as caught:
+        read_catalogue(bad)
+    assert complaint in str(caught.value)
 
 
 def test_versions_sort_as_numbers() -> None:
-    """6.12.9 is older than 6.12.107."""
-    versions = ["6.12.107", "6.12.9", "7.0.1", "6.2"]
-    assert ["6.2", "6.12.9", "6.12.107", "7.0.1"] == sorted(versions, key=version_key)
+    """6.12.9 is older than 6.12.107, and a backport older than what it was made from."""
+    versions = ["6.12.107-1", "6.12.107-1~bpo12+1", "6.12.9", "7.0.1", "6.2"]
+    ordered = ["6.2", "6.12.9", "6.12.107-1~bpo12+1", "6.12.107-1", "7.0.1"]
+    assert ordered == sorted(versions, key=version_key)

@@ -19,7 +19,6 @@ import pytest
 from lab import cache
 from lab.errors import KernelUnavailable, LabError
 from lab.kernels import Kernel, store
-from lab.kernels.catalogue import Series
 from lab.kernels.elf import extract_vmlinux
 from lab.kernels.model import Release, RemoteFile
 from lab.kernels.source import SourceUnreachable
@@ -58,14 +57,19 @@ class Fake:
         self.unpacked = 0
         self.failure: Exception | None = None
 
-    def offers(self, series: Series) -> tuple[Release, ...]:
+    def listing(self, *, fresh: bool = False) -> tuple[Release, ...]:
         """Nothing: these tests name the release themselves."""
-        del series
+        del fresh
         return ()
 
-    def download(self, file: RemoteFile, into: Path) -> None:
+    def matching(self, wanted: str, *, fresh: bool = False) -> tuple[Release, ...]:
+        """As `listing`."""
+        del wanted, fresh
+        return ()
+
+    def download(self, file: RemoteFile, into: Path, *, suite: str) -> None:
         """Deliver, or fail as a test wants."""
-        del file
+        del file, suite
         self.downloads += 1
         into.write_bytes(self.delivers[:100])
         if self.failure is not None:
@@ -219,9 +223,9 @@ def test_two_runs_share_one_download() -> None:
         "from tests.lab.test_kernels_store import RELEASE, Fake\n"
         "from lab.kernels import store\n"
         "class Slow(Fake):\n"
-        "    def download(self, file, into):\n"
+        "    def download(self, file, into, *, suite):\n"
         "        print('begun', flush=True); sys.stdin.readline()\n"
-        "        super().download(file, into)\n"
+        "        super().download(file, into, suite=suite)\n"
         "source = Slow()\n"
         "store.files_of(RELEASE, source)\n"
         "print(source.downloads)\n"
