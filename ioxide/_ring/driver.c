@@ -259,6 +259,33 @@ static PyObject *driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
 	return PyBool_FromLong(poll_ready);
 }
 
+PyDoc_STRVAR(driver_feed_doc,
+"_feed(batch)\n--\n\n"
+"For tests: take (user_data, res, flags) in as if the kernel had completed it.");
+
+static PyObject *driver_feed(Driver *self, PyObject *batch)
+{
+	PyObject *list;
+
+	if (check_owner(self) < 0)
+		return NULL;
+	list = PySequence_List(batch);
+	for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(list); i++) {
+		unsigned long long user_data;
+		unsigned int flags;
+		int res;
+
+		if (!PyArg_ParseTuple(PyList_GET_ITEM(list, i), "KiI", &user_data, &res, &flags))
+			Py_CLEAR(list);
+		else
+			iox_tick_complete(self, user_data, res, flags);
+	}
+	if (!list)
+		return NULL;
+	Py_DECREF(list);
+	Py_RETURN_NONE;
+}
+
 static PyObject *driver_listen(Driver *self, PyObject *arg)
 {
 	long fd = PyLong_AsLong(arg);
@@ -629,6 +656,7 @@ static PyMethodDef driver_methods[] = {
 	{ "attach", (PyCFunction)(void *)driver_attach, METH_VARARGS | METH_KEYWORDS, NULL },
 	{ "wait", (PyCFunction)driver_wait, METH_O, driver_wait_doc },
 	{ "dispatch", (PyCFunction)driver_dispatch, METH_NOARGS, driver_dispatch_doc },
+	{ "_feed", (PyCFunction)driver_feed, METH_O, driver_feed_doc },
 	{ "listen", (PyCFunction)driver_listen, METH_O, NULL },
 	{ "unlisten", (PyCFunction)driver_unlisten, METH_NOARGS, driver_unlisten_doc },
 	{ "wake", (PyCFunction)driver_wake, METH_NOARGS, "wake()\n--\n\nEnd a wait(); from any thread." },

@@ -354,6 +354,7 @@ uint32_t iox_driver_generation(Driver *driver);
 void iox_driver_forget(Driver *driver, Connection *conn); /* frees the slot, drops its reference */
 void iox_tick_stage(Driver *driver);
 int iox_tick_enter(Driver *driver, bool block, int64_t timeout_ns); /* timeout < 0: none */
+void iox_tick_complete(Driver *driver, uint64_t user_data, int res, unsigned flags);
 void iox_tick_reap(Driver *driver);
 void iox_tick_expire(Driver *driver);
 int64_t iox_tick_next_clock(Driver *driver); /* ms until a clock runs out, or -1 */

@@ -259,7 +259,7 @@ static void on_recv(Driver *self, uint32_t generation, uint32_t slot, int res, u
 	}
 }
 
-static void on_completion(Driver *self, uint64_t user_data, int res, unsigned flags)
+void iox_tick_complete(Driver *self, uint64_t user_data, int res, unsigned flags)
 {
 	uint32_t generation = (user_data >> 32) & IOX_GENERATION_MASK, slot = (uint32_t)user_data;
 	Connection *conn;
@@ -310,7 +310,7 @@ void iox_tick_reap(Driver *self)
 	for (; head != tail; head++) {
 		const struct io_uring_cqe *cqe = &cq->cqes[head & cq->ring_mask];
 
-		on_completion(self, cqe->user_data, cqe->res, cqe->flags);
+		iox_tick_complete(self, cqe->user_data, cqe->res, cqe->flags);
 	}
 	__atomic_store_n(cq->khead, head, __ATOMIC_RELEASE);
 }
