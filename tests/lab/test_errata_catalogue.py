@@ -119,7 +119,7 @@ def test_file_that_is_no_catalogue(
     catalogue: Callable[..., Catalogue], text: str, sentence: str
 ) -> None:
     """A file of another shape is refused with a sentence."""
-    with pytest.raises(LabError, match="errata.toml") as caught:
+    with pytest.raises(LabError, match=r"errata\.toml") as caught:
         catalogue(text)
     assert sentence in str(caught.value)
 

@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: MIT
+"""A sweep over releases: guests that die, processes that hang, what is kept and what is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from lab.errata import lists, table
+from lab.errata.catalogue import REPRODUCERS, Catalogue, Erratum
+from lab.errata.measure import Finding, measure
+from lab.errata.state import Measured, State, reproducers_sha256
+from lab.errata.sweep import Job, sweep
+from lab.errors import GuestLost, KernelUnavailable, LabError
+from lab.kernels import Kernel
+from lab.suite.errata import Seen
+from lab.vm import Event, Exited, Output, Stream
+
+pytestmark = pytest.mark.lab
+
+NODES = [f"{REPRODUCERS}test_errata_it.py::test_{letter}" for letter in "abc"]
+PRESENT, ABSENT = Finding(Seen.PRESENT, "seen"), Finding(Seen.ABSENT, "")
+
+
+def _kernel(upstream: str, revision: str = "1") -> Kernel:
+    return Kernel(
+        series=".".join(upstream.split(".")[:2]),
+        upstream=upstream,
+        package=f"{upstream}-{revision}",
+        release=f"{upstream}+fake{revision}",
+        source="fake",
+        locked=False,
+        verified_by="nobody",
+    )
+
+
+@dataclass
+class Script:
+    """What fake guests of one kernel do: by reproducer, a word that `lab.suite.reproduce` would
+    say, or "dies", "hangs", "panics" (the guest is lost), "leaves" (ends with status 0)."""
+
+    does: dict[str, str] = field(default_factory=dict)
+    boots: int = 0
+    no_guest: Exception | None = None
+    log: bytes = b""
+
+
+class FakeProcess:
+    """Says what its script has; cuts its lines in two, as a pipe may."""
+
+    def __init__(self, guest: FakeGuest, names: Sequence[str]) -> None:
+        self._events: list[Event | Exception] = []
+        self._killed = False
+        self._put(release=guest.uname)
+        for name in names:
+            self._put(begun=name)
+            word = guest.script.does.get(name, "absent")
+            if word == "panics":
+                self._events.append(GuestLost("the guest's kernel panicked"))
+                return
+            if word == "hangs":
+                return
+            if word in ("dies", "leaves"):
+                self._events.append(Output(Stream.STDERR, b"Segmentation fault\n"))
+                self._events.append(Exited(-11 if word == "dies" else 0))
+                return
+            if word == "splats":
+                guest.script.log += b"[   10.0] BUG: kernel NULL pointer dereference\n"
+                word = "absent"
+            self._put(name=name, seen=word, evidence="seen" if word == "present" else "")
+        self._put(done=len(names))
+        self._events.append(Exited(0))
+
+    def _put(self, **fields: object) -> None:
+        data = json.dumps(fields).encode() + b"\n"
+        self._events += [Output(Stream.STDOUT, data[:7]), Output(Stream.STDOUT, data[7:])]
+
+    def receive(self, timeout_s: float) -> Event:  # noqa: ARG002
+        if not self._events:
+            if self._killed:
+                return Exited(-9)
+            raise TimeoutError("nothing was said")
+        event = self._events.pop(0)
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def kill(self, signal: int = 9) -> None:  # noqa: ARG002
+        self._killed = True
+
+
+class FakeGuest:
+    """A guest that runs nothing."""
+
+    slowdown = 1.0
+
+    def __init__(self, kernel: Kernel, script: Script) -> None:
+        self.kernel, self.script, self.uname = kernel, script, kernel.release
+        self.pushed = b""
+
+    def push_tree(self, tar: bytes, directory: str) -> None:  # noqa: ARG002
+        self.pushed = tar
+
+    def kernel_log(self) -> bytes:
+        return self.script.log
+
+    def spawn(self, argv: Sequence[str], **_: Any) -> FakeProcess:
+        assert argv[1:3] == ("-m", "lab.suite.reproduce")
+        assert self.pushed == b"tar", "nothing was pushed before it was run"
+        return FakeProcess(self, argv[3:])
+
+
+class FakeLab:
+    """Gives guests of one kernel."""
+
+    def __init__(self, kernel: Kernel, script: Script) -> None:
+        self.kernel, self.script = kernel, script
+
+    @contextmanager
+    def boot(self, results: Path) -> Iterator[Any]:
+        assert results.is_dir()
+        self.script.boots += 1
+        if self.script.no_guest is not None:
+            raise self.script.no_guest
+        yield FakeGuest(self.kernel, self.script)
+
+
+def _measure(script: Script, tmp_path: Path) -> dict[str, Seen | None]:
+    found = measure(FakeLab(_kernel("6.12.1"), script), b"tar", NODES, tmp_path / "results")
+    assert list(found) == NODES
+    return {name[-1]: finding.seen for name, finding in found.items()}
+
+
+def test_each_reproducer_has_its_finding(tmp_path: Path) -> None:
+    """One guest and one process suffice where all goes well."""
+    script = Script({NODES[0]: "present", NODES[1]: "n/a", NODES[2]: "failed"})
+    found = _measure(script, tmp_path)
+    assert {"a": Seen.PRESENT, "b": Seen.NOT_APPLICABLE, "c": Seen.FAILED} == found
+    assert script.boots == 1
+
+
+@pytest.mark.parametrize("how", ["dies", "hangs", "leaves"])
+def test_process_that_ends_costs_one_finding(tmp_path: Path, how: str) -> None:
+    """A reproducer that takes its process down is not decided; the one after it is, in the same
+    guest."""
+    script = Script({NODES[1]: how, NODES[2]: "present"})
+    assert {"a": Seen.ABSENT, "b": None, "c": Seen.PRESENT} == _measure(script, tmp_path)
+    assert script.boots == 1
+
+
+def test_panic_costs_one_finding(tmp_path: Path) -> None:
+    """A reproducer that takes the guest down is not decided; the rest runs in a second guest."""
+    script = Script({NODES[0]: "panics"})
+    assert {"a": None, "b": Seen.ABSENT, "c": Seen.ABSENT} == _measure(script, tmp_path)
+    assert script.boots == 2
+    assert "panicked" in (tmp_path / "results/lost.txt").read_text()
+
+
+def test_two_panics_end_it(tmp_path: Path) -> None:
+    """After the second lost guest what is left never ran, and nothing is invented for it."""
+    script = Script({NODES[0]: "panics", NODES[1]: "panics"})
+    assert {"a": None, "b": None, "c": None} == _measure(script, tmp_path)
+    assert script.boots == 2
+
+
+def test_no_guest_is_an_error(tmp_path: Path) -> None:
+    """Where no guest comes up there are no findings at all."""
+    script = Script(no_guest=GuestLost("the agent said nothing within 120 s"))
+    with pytest.raises(GuestLost):
+        _measure(script, tmp_path)
+    assert script.boots == 2
+
+
+def test_complaint_of_the_kernel_is_kept(tmp_path: Path) -> None:
+    """A splat during the reproducers stands in the evidence."""
+    script = Script({NODES[0]: "splats"})
+    found = measure(FakeLab(_kernel("6.12.1"), script), b"tar", NODES, tmp_path / "results")
+    assert "BUG: kernel NULL pointer" in found[NODES[0]].evidence
+
+
+# -- the sweep ---------------------------------------------------------------------------------
+
+
+def _erratum(letter: str, *, bad: tuple[str, ...] = (), good: tuple[str, ...] = ()) -> Erratum:
+    number = "abc".index(letter) + 1
+    return Erratum(
+        id=f"IOX-ERR-00{number}",
+        title=f"It is broken, {letter}",
+        capability="INC",
+        reproducer=NODES[number - 1],
+        known_bad=bad,
+        known_good=good,
+        links=("https://example.org/1",),
+        reported="",
+    )
+
+
+CATALOGUE = Catalogue((_erratum("a"), _erratum("b"), _erratum("c")))
+
+
+class FakeShelf:
+    """Guests by upstream version."""
+
+    def __init__(self, **scripts: Script) -> None:
+        self.scripts = {name.replace("_", ".")[1:]: script for name, script in scripts.items()}
+
+    def guests(self, kernel: Kernel) -> Any:
+        return FakeLab(kernel, self.scripts.setdefault(kernel.upstream, Script()))
+
+
+def _job(tmp_path: Path, *upstreams: str, catalogue: Catalogue = CATALOGUE, **more: Any) -> Job:
+    return Job(
+        catalogue=catalogue,
+        kernels=[_kernel(upstream) for upstream in upstreams],
+        tar=b"tar",
+        results=tmp_path / "results",
+        **more,
+    )
+
+
+def test_sweep_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    """What was decided is not measured again; a release not wholly decided is, and so is all when
+    it is asked for or when the reproducers are others."""
+    path = tmp_path / "state/measured.json"
+    shelf = FakeShelf(v6_12_2=Script({NODES[0]: "panics"}))
+    said: list[str] = []
+    job = _job(tmp_path, "6.12.1", "6.12.2")
+    sweep(job, shelf, State(path, "one"), said.append)
+    assert {"6.12.1": 1, "6.12.2": 2} == {k: s.boots for k, s in shelf.scripts.items()}
+
+    shelf.scripts["6.12.2"].does.clear()
+    swept = sweep(job, shelf, State(path, "one"), said.append)
+    assert {"6.12.1": 1, "6.12.2": 3} == {k: s.boots for k, s in shelf.scripts.items()}
+    assert [] == swept.problems
+    assert [r.upstream for r in swept.measured] == ["6.12.1", "6.12.2"]
+    assert "known: good" in said[-2]
+
+    sweep(_job(tmp_path, "6.12.1", fresh=True), shelf, State(path, "one"), said.append)
+    sweep(_job(tmp_path, "6.12.1"), shelf, State(path, "other"), said.append)
+    assert shelf.scripts["6.12.1"].boots == 3
+
+
+def test_release_that_cannot_be_had_costs_itself_only(tmp_path: Path) -> None:
+    """It is named as a problem, and the next one is measured."""
+    gone = Script(no_guest=KernelUnavailable("kernel 6.12.1 cannot be had"))
+    swept = sweep(
+        _job(tmp_path, "6.12.1", "6.12.2"),
+        FakeShelf(v6_12_1=gone),
+        State(tmp_path / "measured.json", "one"),
+        lambda _: None,
+    )
+    assert [r.upstream for r in swept.measured] == ["6.12.2"]
+    assert ["6.12.1-1: kernel 6.12.1 cannot be had"] == swept.problems
+
+
+def test_what_contradicts_or_fails_is_a_fault(tmp_path: Path) -> None:
+    """A list that says the opposite, and a reproducer that ends in neither way, are faults; what
+    no list names is none, what is not decided is a problem."""
+    catalogue = Catalogue(
+        (_erratum("a", good=("6.12.1",)), _erratum("b", bad=("6.12.1",)), _erratum("c"))
+    )
+    script = Script({NODES[0]: "present", NODES[2]: "failed"})
+    shelf = FakeShelf(v6_12_1=script, v6_12_2=Script({NODES[0]: "present", NODES[1]: "hangs"}))
+    job = _job(tmp_path, "6.12.1", "6.12.2", catalogue=catalogue)
+    swept = sweep(job, shelf, State(tmp_path / "measured.json", "one"), lambda _: None)
+    assert [
+        f"{NODES[2]} failed on 6.12.1-1: ",
+        "surprise: IOX-ERR-001 is present on 6.12.1-1, known_good names it",
+        "surprise: IOX-ERR-002 is absent on 6.12.1-1, known_bad names it",
+    ] == swept.faults
+    assert len(swept.problems) == 1
+    assert swept.problems[0].startswith("IOX-ERR-002 is not decided on 6.12.2-1: ")
+
+
+def test_broken_record_is_refused(tmp_path: Path) -> None:
+    """A file that is no record is named, with the way out."""
+    path = tmp_path / "measured.json"
+    path.write_text("{}")
+    with pytest.raises(LabError, match="no record of a sweep"):
+        State(path, "one")
+
+
+def test_record_depends_on_what_decides() -> None:
+    """The hash changes with a reproducer or the ring below it, not with the reactor."""
+    base = {PurePosixPath(f"{REPRODUCERS}test_errata_it.py"): b"1"}
+    first = reproducers_sha256(base)
+    assert first == reproducers_sha256(base | {PurePosixPath("ioxide/reactor.py"): b"1"})
+    assert first != reproducers_sha256(base | {PurePosixPath("ioxide/_probe/rawring.py"): b"1"})
+    assert first != reproducers_sha256({next(iter(base)): b"2"})
+
+
+# -- the page and the lists --------------------------------------------------------------------
+
+
+def _row(upstream: str, a: Finding, b: Finding = ABSENT, revision: str = "1") -> Measured:
+    kernel = _kernel(upstream, revision)
+    findings = {
+        "IOX-ERR-001": a,
+        "IOX-ERR-002": b,
+        "IOX-ERR-003": Finding(Seen.NOT_APPLICABLE, "needs INC"),
+    }
+    return Measured(upstream, kernel.package, kernel.release, findings)
+
+
+ROWS = [
+    _row("6.12.9", ABSENT),
+    _row("6.12.43", PRESENT),
+    _row("6.12.107", ABSENT),
+    _row("6.18.5", PRESENT),
+    _row("6.18.15", PRESENT),
+    _row("7.3.4", ABSENT),
+]
+
+
+def test_boundaries_are_by_series() -> None:
+    """Each series has its own first bad and its own first good after it; 6.12.9 is older than
+    6.12.107."""
+    assert [
+        ("6.12", 1, 2, ("6.12.43", "6.12.107")),
+        ("6.18", 2, 0, ("6.18.5", "")),
+        ("7.3", 0, 1, ("", "")),
+    ] == table.boundaries("IOX-ERR-001", table.in_order(reversed(ROWS)))
+
+
+def test_page_is_the_same_in_any_order() -> None:
+    """The page depends on what was found, not on when, nor on the words of the evidence."""
+    page = table.render(CATALOGUE, ROWS)
+    other = [
+        Measured(
+            r.upstream,
+            r.package,
+            r.release,
+            {i: Finding(f.seen, f"{f.evidence}, 25.2 ms") for i, f in r.findings.items()},
+        )
+        for r in reversed(ROWS)
+    ]
+    assert page == table.render(CATALOGUE, other)
+    assert "| 6.12 | 1 of 3 | 6.12.43 | 6.12.107 |" in page
+    assert "| 6.18.15 (6.18.15+fake1) | **bad** | good | - |" in page
+    assert "Seen on none of the 6 releases that could have it." in page
+
+
+def test_lists_are_written_as_measured() -> None:
+    """Measured releases move to the list they belong to, others stay, packagings that differ are
+    named apart, and the rest of the file is not touched."""
+    erratum = _erratum("a", bad=("6.1.1", "6.12.107"), good=("6.18.15", "7.0.1"))
+    text = (
+        "# head\n\n[[erratum]]\n"
+        f'id = "IOX-ERR-001"\ntitle = "x"\nreproducer = "{NODES[0]}"\ncapability = "INC"\n'
+        'known_bad = ["6.1.1", "6.12.107"]\nknown_good = [\n    "6.18.15",\n    "7.0.1",\n]\n'
+        "links = []\n"
+    )
+    rows = [*ROWS, _row("6.12.94", PRESENT), _row("6.12.94", ABSENT, revision="2")]
+    new = lists.updated(text, Catalogue((erratum,)), rows)
+    assert 'known_bad = ["6.1.1", "6.12.43", "6.12.94-1", "6.18.5", "6.18.15"]\n' in new
+    assert 'known_good = ["6.12.9", "6.12.94-2", "6.12.107", "7.0.1", "7.3.4"]\n' in new
+    assert new.startswith("# head\n\n[[erratum]]\n")
+    assert new.endswith("links = []\n")
+    agreed = Catalogue(
+        (
+            _erratum(
+                "a",
+                bad=("6.1.1", "6.12.43", "6.12.94-1", "6.18.5", "6.18.15"),
+                good=("6.12.9", "6.12.94-2", "6.12.107", "7.0.1", "7.3.4"),
+            ),
+        )
+    )
+    assert [] == lists.differences(agreed, rows)
+
+
+def test_long_list_is_wrapped() -> None:
+    """A list of many releases is broken into lines of less than a hundred columns, and is TOML."""
+    import tomllib
+
+    rows = [_row(f"6.12.{n}", PRESENT) for n in range(1, 60)]
+    text = '[[erratum]]\nid = "IOX-ERR-001"\nknown_bad = []\nknown_good = []\n'
+    new = lists.updated(text, Catalogue((_erratum("a"),)), rows)
+    assert max(map(len, new.splitlines())) < 100
+    (entry,) = tomllib.loads(new)["erratum"]
+    assert entry["known_bad"] == [f"6.12.{n}" for n in range(1, 60)]
+
+
+def test_entry_without_its_lines_is_refused() -> None:
+    """A file whose lists cannot be found is not half-written."""
+    with pytest.raises(LabError, match=r"IOX-ERR-001 has no line `known_bad"):
+        lists.updated('[[erratum]]\nid = "IOX-ERR-001"\n', Catalogue((_erratum("a"),)), ROWS)
