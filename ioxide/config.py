@@ -11,6 +11,7 @@ from dataclasses import dataclass
 _MAX_SQ_ENTRIES = 32768
 _MAX_CQ_ENTRIES = 65536
 _MAX_SLOTS = 32768
+_MAX_LISTENERS = 64  # IOX_MAX_LISTENERS in internal.h
 # One SEND carries a 32-bit length, of which the kernel moves less than 2 GiB at a time.
 _MAX_WRITE_LIMIT = 1 << 30
 
@@ -204,9 +205,11 @@ class ServerConfig:
         check(
             isinstance(ports, tuple)
             and all(_is_int(port) and 1 <= port <= 65535 for port in ports)
-            and len({*ports, self.port}) == len(ports) + 1,
+            and len(set(ports)) == len(ports)
+            and self.port not in ports
+            and len(ports) < _MAX_LISTENERS,
             "extra_ports",
-            "must be a tuple of different ports from 1 to 65535 without the main port",
+            "must be a tuple of at most 63 different ports from 1 to 65535 without the main port",
         )
         integer("listen_backlog", 1, 2**31 - 1)
         integer("reactors", 1, 1024)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Sequence
@@ -39,10 +40,10 @@ class ReadBlock:
         # it and still holds, gives the buffer back, and no new view can be made.
         for part in self._slices:
             part.end()
-        for view in self._views:
-            view.release()
-        self._slices = []
-        self._views = []
+        views, self._slices, self._views = self._views, [], []
+        for view in views:
+            with contextlib.suppress(BufferError):  # exported once more, by numpy or the like
+                view.release()
 
 
 class Connection(_core.Connection):

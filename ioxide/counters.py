@@ -37,7 +37,7 @@ class Counters:
 
     # Receive
     recv_rearms: int = 0
-    """Receives armed again after a wait for a buffer."""
+    """Receives armed again: after a wait for a buffer, or because the kernel had ended them."""
     recv_enobufs: int = 0
     """Receives parked because no buffer was left."""
     recv_bundles: int = 0

@@ -154,7 +154,7 @@ class Driver:
             ) from error
         self._posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._on_fault: Callable[[str, BaseException], object] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may post() inside a post()
         self._closed = False
         self._final: dict[str, int] | None = None
         self.posts_run = 0
@@ -215,14 +215,14 @@ class Driver:
             self.posts_run += 1
             try:
                 callback(*args)
-            except Exception as error:
-                self.callback_faults += 1
-                if self._on_fault is not None:
-                    self._on_fault(f"posted callback {callback!r} raised", error)
-            except BaseException:
+            except (KeyboardInterrupt, SystemExit):
                 if self._posts:
                     self.wake()  # kept for the next tick, which must not block
                 raise
+            except BaseException as error:  # CancelledError too, as in asyncio.Handle
+                self.callback_faults += 1
+                if self._on_fault is not None:
+                    self._on_fault(f"posted callback {callback!r} raised", error)
         if self._posts:
             self.wake()
 
@@ -241,9 +241,9 @@ class Driver:
         Posted callbacks that have not run are dropped.  False when the kernel did not let go of an
         operation within 5 s: its memory is then left mapped, for ever.
         """
+        drained = self._core.close()  # refuses another thread, and a call from inside dispatch()
         with self._lock:
             self._closed = True
             self._posts.clear()
-        drained = self._core.close()
         self._final = self._core.counters()
         return drained

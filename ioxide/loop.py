@@ -12,12 +12,15 @@ descriptor.  Polling each of them through the ring was tried and is slower than 
 from __future__ import annotations
 
 import asyncio
+import logging
 import selectors
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ioxide.connection import Connection
 from ioxide.driver import Driver
+
+logger = logging.getLogger("ioxide")
 
 
 class _RingSelector(selectors.BaseSelector):
@@ -65,7 +68,12 @@ class Loop(asyncio.SelectorEventLoop):
 
     def _process_events(self, event_list: Any) -> None:  # noqa: ARG002 - the selector's is empty
         """Called by `BaseEventLoop._run_once()` between waiting and running callbacks."""
-        if self.driver.dispatch():
+        try:
+            ready = self.driver.dispatch()
+        except BaseException:
+            self.driver.wake()  # posts whose wake was in this batch: the next tick must not block
+            raise
+        if ready:
             super()._process_events(self._ring_selector.epoll.select(0))  # type: ignore[misc]
         self.driver.run_posts()
 
@@ -77,8 +85,11 @@ class Loop(asyncio.SelectorEventLoop):
     def close(self) -> None:
         if self.is_closed():
             return
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
         # The ring first: it still polls the epoll descriptor that super().close() closes.
-        self.driver.close()
+        if not self.driver.close():
+            logger.error("the kernel did not let go of an operation; its memory stays mapped")
         super().close()
 
 

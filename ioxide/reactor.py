@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import functools
 import logging
 import socket
 import threading
@@ -20,6 +22,14 @@ from ioxide.loop import Loop
 logger = logging.getLogger("ioxide")
 
 Handler = Callable[[Connection], Awaitable[object]]
+
+
+# What a socket reports of a lost peer beside the ConnectionErrors (tcp(7), ip(7)).
+_LOST = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+
+
+def _is_loss(error: OSError) -> bool:
+    return isinstance(error, ConnectionError) or error.errno in _LOST
 
 
 class ReactorError(RuntimeError):
@@ -158,12 +168,15 @@ class Reactor:
             driver.close()
             raise
         self._driver = driver
+        with self._lock:
+            self._loop = loop  # before the first accept, which may be in the very first tick
         try:
             for listener in self._listeners:
                 driver.listen(listener.fileno())
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(self._serve())
         finally:
+            self._stop_requested = True  # also after a fault: nothing is taken any more
             # The runner has cancelled what was left and closed the loop, and with it the driver.
             loop.close()
             with self._lock:
@@ -174,7 +187,6 @@ class Reactor:
     async def _serve(self) -> None:
         stopping = asyncio.Event()
         with self._lock:
-            self._loop = asyncio.get_running_loop()  # type: ignore[assignment]
             self._stopping = stopping
             if self._stop_requested:
                 stopping.set()
@@ -185,7 +197,12 @@ class Reactor:
 
     async def _stop_serving(self) -> None:
         driver = self.driver
-        driver.unlisten()
+        while True:
+            try:
+                driver.unlisten()
+                break
+            except BlockingIOError:  # the submission queue stays full for now
+                await asyncio.sleep(0.001)
         while driver.listeners_armed:
             await asyncio.sleep(0.001)
         for listener in self._listeners:
@@ -193,6 +210,7 @@ class Reactor:
         # Connections that were taken in the very last batch have their tasks by now.
         for connection in driver.connections():
             connection._end_reads()
+        deadline = self.loop.time() + self._config.stop_timeout_ms / 1000
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._config.stop_timeout_ms / 1000)
         if self._tasks:
@@ -204,6 +222,9 @@ class Reactor:
             )
             for task in self._tasks:
                 task.cancel()
+        # What the handlers that did end have written is still sent: close() promises it.
+        while self.loop.time() < deadline and any(c.unsent for c in driver.connections()):
+            await asyncio.sleep(0.005)
 
     def _start_handler(self, connection: Connection) -> None:
         if self._stop_requested:
@@ -211,18 +232,22 @@ class Reactor:
             return
         task = self.loop.create_task(self._handle(connection))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(functools.partial(self._handler_ended, connection))
+
+    def _handler_ended(self, connection: Connection, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        connection.close()  # again for a task that was cancelled before its first step
 
     async def _handle(self, connection: Connection) -> None:
         """Run the handler and release the connection, exactly once, however the handler ends."""
         try:
             await self._handler(connection)
-        except ConnectionError as error:
-            if not (connection.closed or connection._broken):
-                self._fault(connection, error)
-            else:
+        except OSError as error:
+            if _is_loss(error) and (connection.closed or connection._broken):
                 # The peer went away in the middle, or another task closed: no fault of this one.
                 logger.debug("%s: handler of %r ended by %r", self.name, connection, error)
+            else:
+                self._fault(connection, error)
         except Exception as error:
             self._fault(connection, error)
         finally:

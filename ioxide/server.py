@@ -114,19 +114,22 @@ class Server:
                     name=f"ioxide-reactor-{index}",
                     on_end=self._reactor_ended,
                 )
+                started.append(reactor)  # first: Ctrl-C may come while start() waits
                 reactor.start()
-                started.append(reactor)
         except BaseException:
             for reactor in started:
                 reactor.stop()
             for reactor in started:
-                reactor.join()
+                if reactor.is_alive:
+                    reactor.join()
             for row in rows:
                 for sock in row:
                     sock.close()
             raise
         self.ports = wanted
         self.reactors = tuple(started)
+        if self._stopping:  # meanwhile, by another thread
+            self.stop()
 
     def _reactor_ended(self, reactor: Reactor) -> None:
         if reactor.fault is not None or self._stopping:

@@ -67,8 +67,7 @@ static int waiter_clear(Waiter *self)
 static void waiter_dealloc(Waiter *self)
 {
 	PyObject_GC_UnTrack(self);
-	/* The ready queue holds a reference; the flush list does not. */
-	iox_list_remove(&self->flushes);
+	/* The ready queue and the flush list hold references: it is in neither. */
 	waiter_clear(self);
 	Py_CLEAR(self->driver);
 	if (free_waiter_count < FREE_LIMIT)
@@ -326,10 +325,14 @@ static void await_unpark(Await *self)
 		return;
 	self->waiter = NULL;
 	if (self->conn->reader == waiter) {
-		iox_list_remove(&self->conn->read_clock);
+		if (!self->conn->fin_sent) /* then it is the clock of the peer's FIN */
+			iox_list_remove(&self->conn->read_clock);
 		Py_CLEAR(self->conn->reader);
 	}
-	iox_list_remove(&waiter->flushes);
+	if (iox_list_linked(&waiter->flushes)) {
+		iox_list_remove(&waiter->flushes);
+		Py_DECREF(waiter);
+	}
 	if (waiter->state == IOX_WAITER_PENDING)
 		waiter->state = IOX_WAITER_DONE;
 	Py_DECREF(waiter);
@@ -405,7 +408,9 @@ static int await_park(Await *self)
 	self->state = IOX_AWAIT_PARKED;
 	if (self->kind == IOX_AWAIT_FLUSH) {
 		waiter->target = self->target;
+		/* The list's reference: as with a reader, a parked task must not be garbage. */
 		iox_list_append(&self->conn->flushes, &waiter->flushes);
+		Py_INCREF(waiter);
 		return 0;
 	}
 	iox_recv_park(self->conn, waiter);

@@ -131,9 +131,14 @@ void iox_conn_progress(Connection *conn)
 		return;
 	if (conn->send_armed || (iox_send_unsent(conn) && !conn->send_errno))
 		return;
+	if (conn->send_errno) {
+		/* Something was cut off: FIN would call the stream whole. */
+		iox_conn_abort(conn, "what was written could not be sent");
+		return;
+	}
 	if (!conn->fin_sent) {
 		conn->fin_sent = true;
-		if (!conn->recv_errno && !conn->send_errno)
+		if (!conn->recv_errno)
 			shutdown(conn->fd, SHUT_WR);
 		iox_recv_start_clock(conn);
 	}

@@ -39,7 +39,8 @@ static int report_fault(Driver *self, const char *what)
 {
 	PyObject *type, *value, *traceback, *result;
 
-	if (!PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(iox_CancelledError))
+	/* As in asyncio.Handle: of BaseException only these two unwind the loop. */
+	if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit))
 		return -1;
 	PyErr_Fetch(&type, &value, &traceback);
 	PyErr_NormalizeException(&type, &value, &traceback);
@@ -169,6 +170,8 @@ static PyObject *driver_wait(Driver *self, PyObject *timeout)
 		/* Rounded up, as selectors.EpollSelector does: waking early would spin. */
 		timeout_ns = seconds <= 0 ? 0 : seconds > 1e9 ? (int64_t)1e18 : (int64_t)(seconds * 1e9) + 1;
 	}
+	/* Handlers ran since the last look: clocks that are set or waited for now count from now. */
+	self->now = iox_clock_ms();
 	iox_tick_stage(self);
 	if (iox_tick_must_not_block(self)) {
 		timeout_ns = 0;
@@ -243,6 +246,10 @@ static PyObject *driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
 		return NULL;
 	if (self->dispatching) {
 		PyErr_SetString(PyExc_RuntimeError, "dispatch() was called from inside dispatch()");
+		return NULL;
+	}
+	if (!self->on_connection) {
+		PyErr_SetString(PyExc_RuntimeError, "this driver has no loop: call attach() first");
 		return NULL;
 	}
 	self->dispatching = true;
@@ -461,6 +468,10 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 		Py_RETURN_TRUE;
 	if (check_owner(self) < 0)
 		return NULL;
+	if (self->dispatching) {
+		PyErr_SetString(PyExc_RuntimeError, "close() was called from inside dispatch()");
+		return NULL;
+	}
 	drained = drain(self);
 	while (iox_list_linked(&self->ready)) {
 		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
@@ -513,12 +524,17 @@ static int driver_clear(Driver *self)
 
 static void driver_dealloc(Driver *self)
 {
+	PyObject *type, *value, *traceback;
+
 	PyObject_GC_UnTrack(self);
 	driver_clear(self);
 	Py_CLEAR(self->connection_type);
 	if (!self->closed && self->ring) {
 		/* Nobody called close(): the ring goes, the memory that the kernel may use stays. */
-		PyErr_WarnEx(PyExc_ResourceWarning, "a driver was dropped without close()", 1);
+		PyErr_Fetch(&type, &value, &traceback);
+		if (PyErr_WarnEx(PyExc_ResourceWarning, "a driver was dropped without close()", 1) < 0)
+			PyErr_WriteUnraisable(NULL);
+		PyErr_Restore(type, value, traceback);
 		close(self->wake_fd);
 		iox_ring_close(self->ring);
 	}

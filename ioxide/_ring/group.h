@@ -23,7 +23,7 @@
 
 struct iox_buffer {
 	uint32_t filled;   /* incremental: bytes the kernel has written */
-	uint16_t refs;     /* runs that were not released yet */
+	uint32_t refs;     /* runs that were not released yet: one byte each may make many */
 	uint16_t position; /* where in the ring it was provided last */
 	bool done;         /* the kernel will not write to it any more */
 };

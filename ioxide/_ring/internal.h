@@ -17,6 +17,10 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#ifdef Py_GIL_DISABLED
+#error "ioxide relies on the GIL between wait() and other threads' wakes, returns and counters"
+#endif
+
 #include "group.h"
 #include "memory.h"
 #include "ring.h"
@@ -350,6 +354,7 @@ void iox_driver_wake(Driver *driver);
 
 /* tick.c */
 uint64_t iox_clock_ms(void);
+uint64_t iox_clock_coarse_ms(void); /* behind by up to a jiffy, and a quarter of the price */
 uint32_t iox_driver_generation(Driver *driver);
 void iox_driver_forget(Driver *driver, Connection *conn); /* frees the slot, drops its reference */
 void iox_tick_stage(Driver *driver);

@@ -134,7 +134,8 @@ void iox_recv_start_clock(Connection *conn)
 	iox_list_remove(&conn->read_clock);
 	if (!timeout)
 		return;
-	conn->read_deadline = driver->now + timeout;
+	/* Not driver->now: the step that parks may have taken long. */
+	conn->read_deadline = iox_clock_coarse_ms() + timeout;
 	iox_list_append(&driver->read_clocks, &conn->read_clock);
 }
 
@@ -171,8 +172,8 @@ static void park_starved(Connection *conn)
 	Driver *driver = conn->driver;
 
 	driver->counters.recv_enobufs++;
-	if (iox_list_linked(&conn->read_clock))
-		iox_recv_start_clock(conn);
+	if (iox_list_linked(&conn->read_clock) && !conn->fin_sent)
+		iox_recv_start_clock(conn); /* but not the clock of the peer's FIN: it would never run out */
 	if (starved(conn))
 		return;
 	if (!conn->group->incremental)
@@ -186,13 +187,14 @@ static void park_starved(Connection *conn)
 static void take_in(Connection *conn, uint16_t bid, uint32_t length, bool more)
 {
 	Driver *driver = conn->driver;
+	struct iox_group *group = conn->group; /* abort() may end the connection in the middle */
 	unsigned runs = 0;
 
 	driver->counters.bytes_received += length;
 	while (length) {
 		struct iox_chunk chunk = { .bid = bid };
 
-		chunk.length = iox_group_take(conn->group, bid, length, more, &chunk.offset, &bid);
+		chunk.length = iox_group_take(group, bid, length, more, &chunk.offset, &bid);
 		if (!chunk.length) {
 			driver->counters.unknown_cqes++;
 			iox_conn_abort(conn, "the kernel reported bytes in a buffer it did not have");
@@ -204,9 +206,9 @@ static void take_in(Connection *conn, uint16_t bid, uint32_t length, bool more)
 		if (++runs == 2)
 			driver->counters.recv_bundles++;
 		if (conn->closing || conn->reads_ended || conn->aborted) {
-			iox_driver_release(driver, conn->group, chunk.bid);
+			iox_driver_release(driver, group, chunk.bid);
 		} else if (!chunk_push(conn, chunk)) {
-			iox_driver_release(driver, conn->group, chunk.bid);
+			iox_driver_release(driver, group, chunk.bid);
 			iox_conn_abort(conn, "no memory to queue received bytes");
 		}
 	}
@@ -259,8 +261,10 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 		}
 		if (!conn->chunk_count)
 			conn->recv_paused = false;
-		if (!conn->recv_paused)
+		if (!conn->recv_paused) {
+			driver->counters.recv_rearms++;
 			iox_want(conn, IOX_WANT_RECV);
+		}
 	}
 	iox_conn_progress(conn);
 	Py_DECREF(conn);

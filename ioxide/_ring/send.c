@@ -42,6 +42,7 @@ void iox_send_wake(Connection *conn, bool all)
 		if (all || waiter->target <= conn->bytes_acked) {
 			iox_list_remove(&waiter->flushes);
 			iox_waiter_wake(waiter);
+			Py_DECREF(waiter);
 		}
 	}
 }
@@ -151,16 +152,17 @@ PyObject *iox_send_write(Connection *conn, PyObject *data)
 
 	if (iox_conn_check_thread(conn) < 0)
 		return NULL;
-	if (conn->send_errno) {
-		iox_raise_os_error(conn->send_errno, conn->abort_reason);
-		return NULL;
-	}
-	if (conn->closing || conn->aborted || conn->fd < 0) {
-		iox_raise_os_error(EPIPE, "write() on a connection that was closed");
-		return NULL;
-	}
+	/* First of all: from 3.12 on it may run Python code (PEP 688), which may end this connection. */
 	if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
 		return NULL;
+	if (conn->send_errno || conn->closing || conn->aborted || conn->fd < 0) {
+		PyBuffer_Release(&view);
+		if (conn->send_errno)
+			iox_raise_os_error(conn->send_errno, conn->abort_reason);
+		else
+			iox_raise_os_error(EPIPE, "write() on a connection that was closed");
+		return NULL;
+	}
 	limit = driver->write_limit;
 	if ((size_t)view.len > limit || iox_send_unsent(conn) + (size_t)view.len > limit) {
 		PyErr_Format(PyExc_BufferError,

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: MIT
+"""Corners that a review of the core found to be wrong, each held by a test since."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import socket
+import threading
+import time
+
+import pytest
+
+import ioxide
+from ioxide.driver import Driver
+from tests.support import (
+    SMALL,
+    TIMEOUT,
+    connect,
+    echo,
+    on_reactor,
+    read_exactly,
+    read_to_end,
+    serve,
+    until,
+)
+
+
+def test_a_client_that_came_before_the_reactor_is_served() -> None:
+    """A connection that waits in the backlog is taken in the very first tick, and answered."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with socket.create_connection(listener.getsockname(), TIMEOUT) as client:
+        client.sendall(b"early")
+        reactor = ioxide.Reactor(echo, SMALL, [listener])
+        reactor.start()
+        try:
+            assert b"early" == read_exactly(client, 5)
+        finally:
+            reactor.stop()
+            assert reactor.join(TIMEOUT)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
+def test_only_two_exceptions_unwind_the_loop(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A posted callback that raises CancelledError or GeneratorExit is a fault like any other."""
+
+    def explode() -> None:
+        raise error
+
+    with caplog.at_level(logging.ERROR), serve(echo) as server, connect(server) as client:
+        server.reactors[0].post(explode)
+        client.sendall(b"alive")
+        assert b"alive" == read_exactly(client, 5)
+        until(lambda: server.stats().callback_faults == 1, "the fault counted")
+
+
+def test_a_busy_reactor_calls_nobody_late() -> None:
+    """Bytes that came in time are delivered, however long the reactor was busy meanwhile."""
+    count = 100
+    with (
+        serve(echo, read_timeout_ms=400, ring_entries=4, cq_entries=8) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(connect(server)) for _ in range(count)]
+        for client in clients:
+            client.sendall(b"x")
+            assert b"x" == read_exactly(client, 1)
+
+        def be_busy() -> None:
+            for client in clients:
+                client.sendall(b"y")
+            time.sleep(0.6)  # beyond the clocks of all of them
+
+        on_reactor(server.reactors[0], be_busy)
+        for client in clients:
+            assert b"y" == read_exactly(client, 1)
+        assert 0 == server.stats().read_timeouts
+
+
+def test_a_clock_starts_when_the_read_parks() -> None:
+    """A handler that was busy for longer than the timeout still has all of it for its next read."""
+
+    async def handler(conn: ioxide.Connection) -> None:
+        while data := await conn.recv():
+            if data == b"busy":
+                time.sleep(0.7)  # on purpose: the whole reactor stands still
+            conn.write(data)
+
+    with serve(handler, read_timeout_ms=600) as server, connect(server) as client:
+        with connect(server) as other:
+            client.sendall(b"busy")
+            assert b"busy" == read_exactly(client, 4)
+            other.sendall(b"x")  # an unrelated event makes the clocks be looked at
+            assert b"x" == read_exactly(other, 1)
+        client.sendall(b"again")
+        assert b"again" == read_exactly(client, 5)
+        assert 0 == server.stats().read_timeouts
+
+
+def test_a_reader_that_ends_leaves_the_clock_of_the_fin() -> None:
+    """close() under a parked subtask: a peer that never closes is still cut off in the end."""
+
+    async def handler(conn: ioxide.Connection) -> None:
+        reader = asyncio.create_task(conn.recv())
+        await asyncio.sleep(0.01)
+        conn.close()
+        assert await reader == b""
+
+    with serve(handler, read_timeout_ms=200) as server, connect(server) as client:
+        assert b"" == client.recv(1)
+        until(lambda: server.stats().connections_now == 0, "cut off by the read clock", timeout=20)
+        assert 1 == server.stats().read_timeouts
+        assert 0 == server.stats().handler_faults
+
+
+def test_a_handler_cancelled_before_its_first_step_is_released() -> None:
+    """A task that never ran still gives its connection back."""
+
+    def factory(loop, coro, **kwargs):  # type: ignore[no-untyped-def]
+        task = asyncio.Task(coro, loop=loop, **kwargs)
+        task.cancel()
+        return task
+
+    with serve(echo) as server:
+        loop = server.reactors[0].loop
+        on_reactor(server.reactors[0], lambda: loop.set_task_factory(factory))
+        with connect(server) as client:
+            assert b"" == client.recv(1)
+        until(lambda: server.stats().connections_now == 0, "the connection released")
+        on_reactor(server.reactors[0], lambda: loop.set_task_factory(None))
+
+
+def test_stop_sends_what_ended_handlers_wrote() -> None:
+    """A stop lets a slow reader have all of an answer whose handler has ended."""
+    size = 6 << 20
+    written = threading.Event()
+
+    async def handler(conn: ioxide.Connection) -> None:
+        await conn.recv()
+        conn.write(b"z" * size)
+        written.set()
+
+    server = ioxide.Server(handler, SMALL.replace(stop_timeout_ms=30_000))
+    server.start()
+    with connect(server, rcvbuf=65536) as client:
+        client.sendall(b"x")
+        assert written.wait(TIMEOUT)
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        assert size == len(read_to_end(client))
+    stopper.join(TIMEOUT)
+    assert not stopper.is_alive()
+
+
+def test_closing_a_running_loop_is_refused() -> None:
+    """loop.close() in a handler, and Driver.close() off-thread, raise and change nothing."""
+    errors: list[str] = []
+
+    async def handler(conn: ioxide.Connection) -> None:
+        with pytest.raises(RuntimeError, match="running") as caught:
+            asyncio.get_running_loop().close()
+        errors.append(str(caught.value))
+        conn.write(await conn.recv())
+
+    with serve(handler) as server, connect(server) as client:
+        with pytest.raises(RuntimeError, match="thread"):
+            server.reactors[0].driver.close()
+        on_reactor(server.reactors[0], lambda: None)  # posts still run
+        client.sendall(b"alive")
+        assert b"alive" == read_to_end(client)
+    assert 1 == len(errors)
+
+
+def test_a_listener_that_is_none_does_not_spin() -> None:
+    """A socket that never listens fails each accept: the reactor rests in between."""
+    driver = Driver(SMALL)
+    loop = ioxide.Loop(driver)
+    with contextlib.closing(loop), socket.socket() as useless:
+        useless.bind(("127.0.0.1", 0))
+        driver.listen(useless.fileno())
+        loop.run_until_complete(asyncio.sleep(0.5))
+        assert 1 <= driver.counters().accept_pauses <= 10
+        assert driver.counters().enters < 50
+
+
+def test_a_parked_flush_is_no_garbage() -> None:
+    """A task that nobody refers to and that waits in flush() survives the garbage collector."""
+    ended: list[str] = []
+
+    async def flusher(conn: ioxide.Connection) -> None:
+        try:
+            await conn.flush()
+            ended.append("flushed")
+        except BaseException as error:
+            ended.append(repr(error))
+            raise
+
+    async def handler(conn: ioxide.Connection) -> None:
+        conn.write(b"z" * (8 << 20))
+        asyncio.create_task(flusher(conn))  # noqa: RUF006 - forgotten on purpose
+        await asyncio.sleep(0.01)
+        gc.collect()
+        await conn.recv()
+
+    with serve(handler) as server, connect(server, rcvbuf=4096) as client:
+        until(lambda: server.stats().sends >= 1, "the send on its way")
+        client.sendall(b"go on")
+        assert 8 << 20 == len(read_to_end(client))
+    assert ["flushed"] == ended
+
+
+def test_an_interrupt_in_dispatch_keeps_the_posts_awake() -> None:
+    """Posts whose wake came in the interrupted batch run in the next one, without another wake."""
+
+    def interrupt(conn: ioxide.Connection) -> None:
+        conn.close()
+        raise KeyboardInterrupt
+
+    driver = Driver(SMALL)
+    loop = ioxide.Loop(driver, on_connection=interrupt)
+    ran: list[int] = []
+    with contextlib.closing(loop), socket.create_server(("127.0.0.1", 0)) as listener:
+        driver.listen(listener.fileno())
+        loop.run_until_complete(asyncio.sleep(0.01))
+        with socket.create_connection(listener.getsockname(), TIMEOUT):
+            poster = threading.Thread(target=driver.post, args=(ran.append, 1))
+            poster.start()
+            poster.join()
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_until_complete(asyncio.sleep(TIMEOUT))
+            driver.post(loop.stop)
+            loop.run_forever()
+    assert [1] == ran
+
+
+def test_a_view_exported_once_more_does_not_spoil_the_block() -> None:
+    """Leaving a read() block works while somebody else exports a view; the buffer comes back."""
+    kept: list[memoryview] = []
+
+    async def handler(conn: ioxide.Connection) -> None:
+        async with conn.read() as slices:
+            kept.append(memoryview(slices[0]))
+            kept.append(memoryview(kept[0]))
+        conn.write(b"k")
+
+    with serve(handler) as server, connect(server) as client:
+        client.sendall(b"exported")
+        assert b"k" == read_to_end(client)
+        assert 0 == server.stats().handler_faults
+        assert b"exported" == bytes(kept[1])
+        while kept:
+            kept.pop().release()
+        until(lambda: server.stats().slices_lent_now == 0, "the slice given back")
+
+
+def test_dispatch_without_a_loop_raises() -> None:
+    """A driver that no loop was attached to says so."""
+    with contextlib.closing(Driver(SMALL)) as driver:
+        with pytest.raises(RuntimeError, match="attach"):
+            driver.dispatch()
+
+
+def test_a_driver_dropped_without_close_warns() -> None:
+    """A forgotten close() is a ResourceWarning, and the descriptors are closed all the same."""
+    drivers = [Driver(SMALL)]
+    with pytest.warns(ResourceWarning, match="without close"):
+        drivers.clear()
