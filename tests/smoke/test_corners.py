@@ -87,10 +87,10 @@ def test_a_clock_starts_when_the_read_parks() -> None:
     async def handler(conn: ioxide.Connection) -> None:
         while data := await conn.recv():
             if data == b"busy":
-                time.sleep(0.7)  # on purpose: the whole reactor stands still
+                time.sleep(2.2)  # on purpose: the whole reactor stands still
             conn.write(data)
 
-    with serve(handler, read_timeout_ms=600) as server, connect(server) as client:
+    with serve(handler, read_timeout_ms=2000) as server, connect(server) as client:
         with connect(server) as other:
             client.sendall(b"busy")
             assert b"busy" == read_exactly(client, 4)
