@@ -91,9 +91,9 @@ def test_a_clock_starts_when_the_read_parks() -> None:
             conn.write(data)
 
     with serve(handler, read_timeout_ms=2000) as server, connect(server) as client:
+        client.sendall(b"busy")
+        assert b"busy" == read_exactly(client, 4)
         with connect(server) as other:
-            client.sendall(b"busy")
-            assert b"busy" == read_exactly(client, 4)
             other.sendall(b"x")  # an unrelated event makes the clocks be looked at
             assert b"x" == read_exactly(other, 1)
         client.sendall(b"again")
