@@ -53,7 +53,10 @@ def connect(server: ioxide.Server, *, rcvbuf: int | None = None) -> Iterator[soc
         if rcvbuf is not None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)  # before connect(2)
         client.settimeout(TIMEOUT)
-        client.connect(("127.0.0.1", server.port))
+        try:
+            client.connect(("127.0.0.1", server.port))
+        except ConnectionRefusedError:
+            raise AssertionError("the server does not accept any more") from None
         yield client
 
 

@@ -87,6 +87,7 @@ def test_a_handler_may_close_another_ones_connection() -> None:
         a.sendall(b"close the other")
         assert b"" == a.recv(1)
         assert b"" == b.recv(1)
+        until(lambda: len(ended) == 2, "the end of both handlers")
         assert 0 == server.stats().wakeup_faults
 
     assert ["A:close the other", "B:"] == ended
@@ -203,18 +204,20 @@ def _two_orders(first: str) -> tuple[bytes, list[str], ioxide.Counters]:
         return answers[1], events, server.stats()
 
 
-def test_cancel_then_completion_in_one_tick() -> None:
+def test_cancel_then_completion_in_one_tick(caplog: pytest.LogCaptureFixture) -> None:
     """A read cancelled before its data is seen raises CancelledError; the bytes are still there."""
     answer, events, stats = _two_orders("cancel")
     assert b"payload" == answer
+    assert [] == caplog.messages  # a task that is woken twice is an error that asyncio logs
     assert ["cancelled", "woken"] == sorted(events)
     assert 0 == stats.wakeup_faults
 
 
-def test_completion_then_cancel_in_one_tick() -> None:
+def test_completion_then_cancel_in_one_tick(caplog: pytest.LogCaptureFixture) -> None:
     """A read cancelled after its data woke it raises CancelledError; the bytes are still there."""
     answer, events, stats = _two_orders("completion")
     assert b"payload" == answer
+    assert [] == caplog.messages
     assert ["woken", "cancelled"] == events
     assert 0 == stats.wakeup_faults
 

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Issue #92: a connection whose own buffer group cannot be registered is shed, whatever the reason.
+
+The kernel refuses IORING_REGISTER_PBUF_RING for a group id that is in use (-EEXIST, 5.19), so a
+registration made behind the reactor's back stands for every reason there can be.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+
+import pytest
+
+import ioxide
+from tests.support import connect, echo, on_reactor, read_exactly, read_to_end, serve, until
+
+pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(92), pytest.mark.needs("INC")]
+
+# <linux/io_uring.h>; the number of the system call is the same on every architecture.
+_IO_URING_REGISTER = 427
+_REGISTER_PBUF_RING, _UNREGISTER_PBUF_RING = 22, 23
+
+
+class _BufReg(ctypes.Structure):
+    """struct io_uring_buf_reg"""
+
+    _fields_ = (
+        ("ring_addr", ctypes.c_uint64),
+        ("ring_entries", ctypes.c_uint32),
+        ("bgid", ctypes.c_uint16),
+        ("flags", ctypes.c_uint16),
+        ("resv", ctypes.c_uint64 * 3),
+    )
+
+
+def _register(ring_fd: int, opcode: int, group: int, pages: mmap.mmap) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    view = ctypes.c_char.from_buffer(pages)
+    reg = _BufReg(ring_addr=ctypes.addressof(view), ring_entries=1, bgid=group)
+    if opcode == _UNREGISTER_PBUF_RING:
+        reg.ring_addr = reg.ring_entries = 0
+    result = libc.syscall(_IO_URING_REGISTER, ring_fd, opcode, ctypes.byref(reg), 1)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def test_a_group_that_cannot_be_registered_sheds() -> None:
+    """While the next group id is taken, connections are shed; others live; then one is served."""
+    own = ioxide.IncrementalConfig(max_connections=4, recv_slots=4, recv_buffer_size=1024)
+    with (
+        mmap.mmap(-1, mmap.PAGESIZE) as pages,
+        serve(echo, incremental=own) as server,
+        connect(server) as held,
+    ):
+        reactor = server.reactors[0]
+        held.sendall(b"x")
+        assert b"x" == read_exactly(held, 1)
+
+        def take() -> None:
+            # Ids are given out from 2 upwards: the held connection has 2.
+            _register(reactor.driver.ring_fd, _REGISTER_PBUF_RING, 3, pages)
+
+        def give_back() -> None:
+            _register(reactor.driver.ring_fd, _UNREGISTER_PBUF_RING, 3, pages)
+
+        on_reactor(reactor, take)
+        for _ in range(3):
+            with connect(server) as extra:
+                assert b"" == extra.recv(1)
+        until(lambda: server.stats().accepts_shed == 3, "three connections shed")
+        held.sendall(b"y")
+        assert b"y" == read_exactly(held, 1)
+        assert 3 == server.stats().groups_free_now
+
+        on_reactor(reactor, give_back)
+        with connect(server) as fresh:
+            fresh.sendall(b"z")
+            assert b"z" == read_exactly(fresh, 1)
+            fresh.shutdown(1)
+            assert b"" == read_to_end(fresh)
