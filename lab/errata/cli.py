@@ -112,8 +112,11 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     for row in table.in_order(swept.measured):
         for id, finding in evidence(row):
             _say(f"{row.package}: {id}: {finding.seen or 'not decided'}: {finding.evidence}")
-    for difference in lists.differences(errata, swept.measured):
-        _say(f"lists: {difference}")
+    told = lists.told(lists.differences(errata, swept.measured))
+    for sentence in told:
+        _say(f"lists: {sentence}")
+    if told and not arguments.update:
+        _say("lab: --update puts what was measured into errata.toml")
     if arguments.update and not arguments.check:
         text = lists.updated(catalogue.ERRATA.read_text(), errata, swept.measured)
         catalogue.ERRATA.write_text(text)

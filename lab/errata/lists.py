@@ -27,13 +27,24 @@ class Difference:
     """The lists say the opposite; otherwise they say nothing."""
 
     def __str__(self) -> str:
-        word = "surprise: " if self.surprise else ""
-        lists = (
-            f"known_{'good' if self.seen is Seen.PRESENT else 'bad'} names it"
-            if self.surprise
-            else "no list names it"
-        )
-        return f"{word}{self.erratum} is {self.seen} on {self.package}, {lists}"
+        return _sentence(self, (self.package,))
+
+
+def _sentence(one: Difference, packages: Sequence[str]) -> str:
+    if one.surprise:
+        lists = f"which known_{'good' if one.seen is Seen.PRESENT else 'bad'} names"
+    else:
+        lists = "which no list names"
+    word = "surprise: " if one.surprise else ""
+    return f"{word}{one.erratum} is {one.seen} on {', '.join(packages)}, {lists}"
+
+
+def told(differences: Iterable[Difference]) -> list[str]:
+    """The differences as sentences, one for all releases of which the same is to be said."""
+    groups: dict[tuple[str, Seen, bool], list[Difference]] = {}
+    for one in differences:
+        groups.setdefault((one.erratum, one.seen, one.surprise), []).append(one)
+    return [_sentence(group[0], [one.package for one in group]) for group in groups.values()]
 
 
 def differences(catalogue: Catalogue, measured: Iterable[Measured]) -> list[Difference]:

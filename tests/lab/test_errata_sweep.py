@@ -271,8 +271,8 @@ def test_what_contradicts_or_fails_is_a_fault(tmp_path: Path) -> None:
     swept = sweep(job, shelf, State(tmp_path / "measured.json", "one"), lambda _: None)
     assert [
         f"{NODES[2]} failed on 6.12.1-1: ",
-        "surprise: IOX-ERR-001 is present on 6.12.1-1, known_good names it",
-        "surprise: IOX-ERR-002 is absent on 6.12.1-1, known_bad names it",
+        "surprise: IOX-ERR-001 is present on 6.12.1-1, which known_good names",
+        "surprise: IOX-ERR-002 is absent on 6.12.1-1, which known_bad names",
     ] == swept.faults
     assert len(swept.problems) == 1
     assert swept.problems[0].startswith("IOX-ERR-002 is not decided on 6.12.2-1: ")
@@ -372,6 +372,17 @@ def test_lists_are_written_as_measured() -> None:
         )
     )
     assert [] == lists.differences(agreed, rows)
+
+
+def test_differences_are_told_together() -> None:
+    """What is to be said of several releases is one sentence, contradictions come first."""
+    catalogue = Catalogue((_erratum("a"), _erratum("b", bad=("7.3.4",))))
+    assert [
+        "surprise: IOX-ERR-002 is absent on 7.3.4-1, which known_bad names",
+        "IOX-ERR-001 is absent on 6.12.9-1, 7.3.4-1, which no list names",
+        "IOX-ERR-002 is absent on 6.12.9-1, 6.12.43-1, which no list names",
+        "IOX-ERR-001 is present on 6.12.43-1, which no list names",
+    ] == lists.told(lists.differences(catalogue, [ROWS[0], ROWS[1], ROWS[-1]]))
 
 
 def test_long_list_is_wrapped() -> None:
