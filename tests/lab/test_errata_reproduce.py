@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Reproducers run without pytest, as in the guests of a sweep: same gate, same exception."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.errata.catalogue import read
+from lab.suite.errata import ErratumPresent, Seen
+from lab.suite.probed import Finding, Probed
+from lab.suite.reproduce import find, reproduce
+
+pytestmark = pytest.mark.lab
+
+ROOT = Path(__file__).parents[2]
+HERE = "tests/lab/test_errata_reproduce.py"
+
+
+def _probed(*observed: str) -> Probed:
+    names = ("INC", "BUNDLE")
+    return Probed(
+        release="6.12.1+fake",
+        error=None,
+        findings={
+            name: Finding(None, True, name in observed, {}, "" if name in observed else "refused")
+            for name in names
+        },
+    )
+
+
+def present() -> None:
+    """A reproducer that finds its erratum."""
+    raise ErratumPresent("IOX-ERR-001", "res=1")
+
+
+def absent() -> None:
+    """A reproducer that does not."""
+
+
+def broken() -> None:
+    """A reproducer whose control fails."""
+    raise AssertionError("nothing was provoked\nat all")
+
+
+@pytest.mark.needs("INC", "BUNDLE")
+def gated() -> None:
+    """A reproducer that needs two capabilities."""
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("present", (Seen.PRESENT, "IOX-ERR-001: res=1")),
+        ("absent", (Seen.ABSENT, "")),
+        ("broken", (Seen.FAILED, "AssertionError: nothing was provoked")),
+        ("no_such_test", (Seen.FAILED, "AttributeError: ")),
+    ],
+)
+def test_what_a_reproducer_ends_in(name: str, expected: tuple[Seen, str]) -> None:
+    """Its exception is presence, its return absence, anything else a failure."""
+    seen, evidence = reproduce(f"{HERE}::{name}", _probed("INC", "BUNDLE"))
+    assert (expected[0], True) == (seen, evidence.startswith(expected[1]))
+
+
+def test_gate_of_needs_holds_without_pytest() -> None:
+    """Without a capability a reproducer does not run, and the reason is the probe's."""
+    seen, evidence = reproduce(f"{HERE}::gated", _probed("INC"))
+    assert seen is Seen.NOT_APPLICABLE
+    assert evidence == "needs BUNDLE: not observed on 6.12.1+fake (refused)"
+    assert (Seen.ABSENT, "") == reproduce(f"{HERE}::gated", _probed("INC", "BUNDLE"))
+
+
+def test_every_reproducer_is_found() -> None:
+    """Each node id of errata.toml names a function that can be called."""
+    for erratum in read():
+        _, function = find(erratum.reproducer)
+        assert callable(function)
+
+
+def test_process_says_line_by_line() -> None:
+    """`python -m lab.suite.reproduce` on this machine: each reproducer begins and has one word,
+    and the last line says that it is done."""
+    quick = [e.reproducer for e in read() if "min_wait" not in e.reproducer][:3]
+    done = subprocess.run(
+        [sys.executable, "-m", "lab.suite.reproduce", *quick],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *lines, last = map(json.loads, done.stdout.splitlines())
+    assert list(first) == ["release"]
+    assert {"done": len(quick)} == last
+    assert quick == [line["begun"] for line in lines[::2]]
+    assert quick == [line["name"] for line in lines[1::2]]
+    assert {line["seen"] for line in lines[1::2]} <= {"present", "absent", "n/a"}
