@@ -15,7 +15,10 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
+import lab.commands
 import lab.errata.cli
+from lab.commands import choosing
+from lab.commands.log import told
 from lab.errors import LabError
 from lab.suite.verdicts import CONCLUSION, Conclusion, ExitCode, Tally, conclude
 
@@ -47,18 +50,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    test.add_argument(
-        "--kernel", required=True, metavar="NAME", help="a series (6.12) or release (6.12.107)"
-    )
+    choosing.add_options(test)
     lab.errata.cli.add_commands(commands)
+    lab.commands.add_parsers(commands)
     arguments, rest = parser.parse_known_args(argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_interrupt)
+    if handler := getattr(arguments, "handler", None):
+        if rest:
+            words = " ".join(rest)
+            its_parser = getattr(arguments, "parser", parser)
+            its_parser.error(f"unknown arguments: {words}; a command to run stands behind --")
+        return int(handler(arguments))
     if lab.errata.cli.handles(arguments.command):
         if rest:
             parser.error(f"unknown arguments: {' '.join(rest)}")
         return int(_say(_errata(arguments)).code)
-    return int(_test(arguments.kernel, rest).code)
+    try:
+        name = choosing.name_of(arguments)
+    except LabError as error:
+        test.error(str(error))
+    with told():
+        return int(_test(name, rest).code)
 
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:

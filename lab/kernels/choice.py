@@ -14,12 +14,13 @@ from . import lock, store
 from .catalogue import catalogue
 from .catalogue import series as series_called
 from .debian import Debian
+from .local import VARIABLE, Local
 from .model import Flavour, Kernel, KernelFiles, Release, newest_first, version_key
 from .source import FileGone, Source, SourceUnreachable, named
 
 _log = logging.getLogger("lab.kernels")
 
-SOURCES: dict[str, Source] = {"debian": Debian()}
+SOURCES: dict[str, Source] = {"debian": Debian(), "local": Local()}
 
 NEWEST = "newest"
 
@@ -64,13 +65,17 @@ def offered(*, fresh: bool = False) -> tuple[Kernel, ...]:
 def resolve(name: str, *, flavour: Flavour | None = None) -> Kernel:
     """The kernel meant by `name`, the newest if several fit.
 
-    `name` is "newest", a series ("6.12"), an upstream version ("6.12.107"), a package version or
-    what `uname -r` says. Locked releases come first; any other is looked up in what the sources
-    offer. A name that fits kernels of several flavours means Debian's cloud one unless `flavour`
-    says otherwise. Raises UsageError listing the known ones, and KernelUnavailable when sources
-    had to be asked and did not answer.
+    `name` is "newest", a series ("6.12"), an upstream version ("6.12.107"), a package version, what
+    `uname -r` says, or the path, with a slash in it, of a kernel image of this machine's, with the
+    directory of its modules behind a colon if it is not found beside it. Locked releases come
+    first; any other is looked up in what the sources offer. A name that fits kernels of several
+    flavours means Debian's cloud one unless `flavour` says otherwise. Raises UsageError listing the
+    known ones, and KernelUnavailable when sources had to be asked and did not answer.
     """
-    wanted = name.strip().removeprefix("v")
+    wanted = name.strip()
+    if "/" in wanted:
+        return _remember(SOURCES["local"].matching(wanted)[0])
+    wanted = wanted.removeprefix("v")
     locked = [r for r in lock.read() if wanted == NEWEST or named(r.kernel, wanted)]
     if found := _best(locked, wanted, flavour):
         return found.kernel
@@ -83,7 +88,7 @@ def resolve(name: str, *, flavour: Flavour | None = None) -> Kernel:
             silent.append(str(error))
             continue
         if found := _best(releases, wanted, flavour):
-            return _as_locked(found).kernel
+            return _remember(_as_locked(found))
     if silent or series_called(wanted) is not None:
         silent = silent or [f"no source offers a {wanted}"]
         raise _unavailable(wanted, silent)
@@ -93,6 +98,15 @@ def resolve(name: str, *, flavour: Flavour | None = None) -> Kernel:
         hint=f"known are {', '.join(_names())}; `python -m lab kernels list --all` shows every"
         " release the sources offer",
     )
+
+
+_RESOLVED: dict[tuple[str, str, str], Release] = {}
+"""What this process resolved and no lock names: `obtain` is to take what was shown then."""
+
+
+def _remember(release: Release) -> Kernel:
+    _RESOLVED[release.kernel.identity] = release
+    return release.kernel
 
 
 def _best(releases: Iterable[Release], wanted: str, flavour: Flavour | None) -> Release | None:
@@ -139,8 +153,10 @@ def obtain(kernel: Kernel) -> KernelFiles:
                 return store.files_of(release, source, note=_log.info)
             except FileGone as error:
                 return _successor(release, source, str(error))
-        offers = source.matching(kernel.release)
-        same = next((r for r in offers if r.kernel.identity == kernel.identity), None)
+        same = _RESOLVED.get(kernel.identity)
+        if same is None:
+            offers = source.matching(kernel.release)
+            same = next((r for r in offers if r.kernel.identity == kernel.identity), None)
         if same is None:
             raise FileGone(f"{source.name} offers no {kernel.release} ({kernel.package}) any more")
         return store.files_of(same, source, note=_log.info)
@@ -172,7 +188,8 @@ def _unavailable(name: str, tried: list[str]) -> KernelUnavailable:
     cached = ", ".join(store.cached()) or "nothing"
     return KernelUnavailable(
         f"kernel {name} cannot be had: {'; then '.join(tried)}; in the cache: {cached}",
-        hint="set LAB_DEBIAN_MIRROR to a Debian mirror that answers",
+        hint="the ways out: a mirror that answers in LAB_DEBIAN_MIRROR, a kernel of your own with"
+        f" --kernel-file, or a directory of them in {VARIABLE}",
     )
 
 

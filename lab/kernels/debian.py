@@ -52,9 +52,9 @@ class Debian:
             root.download(file.path, fetched, file.sha256)
             fetched.rename(into)
 
-    def unpack(self, packages: Sequence[Path], release: str, tree: Path) -> None:
+    def unpack(self, packages: Sequence[Path], release: Release, tree: Path) -> None:
         """Bring both layouts of Debian's kernel packages into the lab's one."""
-        unpack_packages(packages, release, tree)
+        unpack_packages(packages, release.kernel.release, tree)
 
 
 def _ask() -> tuple[Sequence[Release], Sequence[str]]:

@@ -42,7 +42,7 @@ class Source(Protocol):
         """
         ...
 
-    def unpack(self, packages: Sequence[Path], release: str, tree: Path) -> None:
+    def unpack(self, packages: Sequence[Path], release: Release, tree: Path) -> None:
         """Unpack packages into `tree` as `vmlinuz`, `config` and `lib/modules/RELEASE`.
 
         Raises LabError when they do not hold these.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from lab import cache, tools
 from lab.errors import KernelUnavailable, LabError
 
 from .elf import extract_vmlinux
+from .local import Local
 from .model import Kernel, KernelFiles, Release, RemoteFile
 from .source import Source
 
@@ -39,11 +41,12 @@ def files_of(
         release = completed(release, source, note=note)
         place = _place(release)
         packages = [_package(file, release.suite, source, note) for file in release.files]
-        fault = _fault(place)
+        fault = fault_of(place)
         if fault:
             if place.exists():
                 note(f"{release.kernel.release}: {fault}; unpacking it again")
             _unpack(release, source, packages, place)
+        os.utime(place / MANIFEST)  # used today: not to be pruned
     return KernelFiles(
         kernel=release.kernel,
         vmlinuz=place / "vmlinuz",
@@ -107,6 +110,8 @@ def cached() -> tuple[str, ...]:
 
 def _place(release: Release) -> Path:
     identity = [_LAYOUT, release.kernel.release, *(file.sha256 for file in release.files)]
+    if release.kernel.source == Local.name:
+        identity.append(release.kernel.package)  # its modules are no file of the release
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     return cache.root() / "kernels" / f"{release.kernel.release}-{key}"
 
@@ -115,6 +120,7 @@ def _package(file: RemoteFile, suite: str, source: Source, note: Callable[[str],
     place = cache.root() / "packages" / file.sha256 / file.name
     if place.exists():
         if _matches(place, file):
+            os.utime(place)
             return place
         note(f"{file.name} in the cache is not what it was; fetching it again")
     with cache.scratch() as directory:
@@ -139,14 +145,15 @@ def _unpack(release: Release, source: Source, packages: list[Path], place: Path)
     with cache.scratch() as directory:
         tree = directory / "tree"
         tree.mkdir()
-        source.unpack(packages, release.kernel.release, tree)
+        source.unpack(packages, release, tree)
         _finish(release.kernel, tree)
         cache.publish(tree, place)
 
 
 def _finish(kernel: Kernel, tree: Path) -> None:
     extract_vmlinux(tree / "vmlinuz", tree / "vmlinux")
-    # No Debian package ships modules.dep; kmod reads every packing it was built with.
+    # No Debian package ships modules.dep; kmod reads every packing it was built with. Without a
+    # single module (a local kernel with everything built in) it has nothing to say.
     tools.run(["depmod", "-b", tree, kernel.release], what=f"indexing the modules of {kernel}")
     if not (tree / "lib/modules" / kernel.release / "modules.dep").exists():
         raise LabError(f"depmod wrote no modules.dep for {kernel.release}")
@@ -161,7 +168,7 @@ def _hashes(tree: Path) -> dict[str, str]:
     }
 
 
-def _fault(place: Path) -> str:
+def fault_of(place: Path) -> str:
     """What is wrong with an unpacked entry, empty if nothing."""
     try:
         expected: Mapping[str, str] = json.loads((place / MANIFEST).read_text())["files"]

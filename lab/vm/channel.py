@@ -10,6 +10,7 @@ import select
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from .inguest.agent import Decoder, FrameError, encode
@@ -59,6 +60,18 @@ class Channel:
             self._wait(deadline, writing=False)
             self._read()
         return self._ready.popleft()
+
+    def wait(self, others: Sequence[int], *, timeout_s: float) -> set[int]:
+        """Wait until something arrived, the machine ended or one of the descriptors `others` is
+        readable; returns which of these are. For at most `timeout_s` seconds."""
+        if self._ready:
+            return set()
+        poll = select.poll()
+        for descriptor in (self._socket.fileno(), self._watch, *others):
+            if descriptor is not None:
+                poll.register(descriptor, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(timeout_s * 1000)}
+        return ready & set(others)
 
     def _wait(self, deadline: float, *, writing: bool) -> None:
         left = deadline - time.monotonic()

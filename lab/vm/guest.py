@@ -68,11 +68,28 @@ class Process:
         by `receive`; nothing happens when it has ended already. Raises GuestLost."""
         self._link.call("kill", process=self._inbox.number, signal=signal)
 
-    def _feed(self, data: bytes) -> None:
+    def write(self, data: bytes, *, last: bool = False) -> int:
+        """Feed the process's standard input, `last` closing it behind this. Returns how many bytes
+        wait in the guest because the process does not read: feed no more while they are many.
+
+        Only for a process spawned with `stdin` or `window`. Raises GuestLost.
+        """
+        left = 0
         for start in range(0, max(len(data), 1), CHUNK):
-            last = start + CHUNK >= len(data)
+            ends = last and start + CHUNK >= len(data)
             piece = to_text(data[start : start + CHUNK])
-            self._link.call("stdin", process=self._inbox.number, data=piece, last=last)
+            number = self._inbox.number
+            left = self._link.call("stdin", process=number, data=piece, last=ends).get("left", 0)
+        return left
+
+    def resize(self, window: tuple[int, int]) -> None:
+        """Tell the process that its terminal now has so many (rows, columns). Raises GuestLost."""
+        self._link.call("window", process=self._inbox.number, size=list(window))
+
+    def wait(self, others: Sequence[int], timeout_s: float) -> set[int]:
+        """Wait until `receive` may have something or one of the descriptors `others` is readable,
+        for at most `timeout_s` seconds; returns which of `others` are."""
+        return self._link.wait(self._inbox, others, timeout_s)
 
 
 class Guest:
@@ -141,7 +158,7 @@ class Guest:
         """
         deadline = time.monotonic() + timeout_s
         process = self._start(argv, env=env, cwd=cwd, stdin=True)
-        process._feed(input)
+        process.write(input, last=True)
         output = {Stream.STDOUT: bytearray(), Stream.STDERR: bytearray()}
         while True:
             try:
@@ -178,23 +195,40 @@ class Guest:
         *,
         env: Mapping[str, str] = NO_ENVIRONMENT,
         cwd: str = "/",
+        stdin: bool = False,
+        window: tuple[int, int] | None = None,
     ) -> Process:
-        """Start a command; it inherits a control socket, whose number is in LAB_CONTROL_FD, and
-        has nothing on its standard input.
+        """Start a command; it inherits a control socket, whose number is in LAB_CONTROL_FD.
+
+        With `stdin` its standard input is what `Process.write` feeds, otherwise there is none.
+        With `window` it has a terminal of so many (rows, columns) for all three streams, and all
+        its output is told as standard output.
 
         Raises GuestLost, and LabError when the command cannot be started.
         """
-        return self._start(argv, env=env, cwd=cwd, stdin=False)
+        return self._start(argv, env=env, cwd=cwd, stdin=stdin, window=window)
 
     def _start(
-        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str, stdin: bool
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        stdin: bool,
+        window: tuple[int, int] | None = None,
     ) -> Process:
         self._processes += 1
         number = self._processes
         inbox = self._link.open(number)
         try:
             self._link.call(
-                "spawn", process=number, argv=list(argv), env=dict(env), cwd=cwd, stdin=stdin
+                "spawn",
+                process=number,
+                argv=list(argv),
+                env=dict(env),
+                cwd=cwd,
+                stdin=stdin,
+                tty=None if window is None else list(window),
             )
         except LabError:
             self._link.drop(number)

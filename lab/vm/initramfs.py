@@ -62,6 +62,8 @@ def _modules(files: KernelFiles) -> list[Path]:
     """The files of the modules init must load, in order, dependencies first."""
     base = files.modules.parents[2]
     chosen: dict[Path, None] = {}
+    if not any(files.modules.rglob("*.ko*")):
+        return []  # a developer's kernel with everything built in; init tells what is missing
     for name in _NEEDED:
         # modprobe knows aliases, built-in modules and soft dependencies (libcrc32c wants one).
         listing = tools.run(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from lab.errors import GuestLost, LabError
@@ -131,6 +131,14 @@ class Link:
                 raise LabError(f"process {inbox.number} has ended; there is nothing to wait for")
             self._event(self._next(deadline, ""))
         return event
+
+    def wait(self, inbox: Inbox, others: Sequence[int], timeout_s: float) -> set[int]:
+        """Wait as `Channel.wait` does, unless an event is in line already."""
+        return (
+            set()
+            if inbox.waiting or inbox.ended
+            else self._channel.wait(others, timeout_s=timeout_s)
+        )
 
     def check(self) -> None:
         """Raise again what this guest was lost to, if it was."""

@@ -80,7 +80,7 @@ def test_a_file_that_has_left_the_pool_is_replaced_and_said_so(
         def download(self, file: RemoteFile, into: Path, *, suite: str) -> None:
             raise FileGone(f"404 {file.name} {into} {suite}")
 
-        def unpack(self, packages: Sequence[Path], release: str, tree: Path) -> None:
+        def unpack(self, packages: Sequence[Path], release: Release, tree: Path) -> None:
             raise AssertionError((packages, release, tree))
 
     def files_of(release: Release, source: Moved, **_: object) -> KernelFiles:

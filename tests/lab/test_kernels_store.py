@@ -76,12 +76,12 @@ class Fake:
             raise self.failure
         into.write_bytes(self.delivers)
 
-    def unpack(self, packages: Sequence[Path], release: str, tree: Path) -> None:
+    def unpack(self, packages: Sequence[Path], release: Release, tree: Path) -> None:
         """Lay out a kernel without modules."""
         self.unpacked += 1
         shutil.copy(packages[0], tree / "vmlinuz")
         (tree / "config").write_text("CONFIG_IO_URING=y\n")
-        modules = tree / "lib/modules" / release
+        modules = tree / "lib/modules" / release.kernel.release
         modules.mkdir(parents=True)
         (modules / "modules.order").touch()
         (modules / "modules.builtin").touch()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+import fcntl
 import json
 import os
 import resource
@@ -23,6 +24,7 @@ import signal
 import socket
 import struct
 import sys
+import termios
 import time
 import zlib
 
@@ -261,9 +263,16 @@ class Agent:
         argv = [str(word) for word in message["argv"]]
         env = {**os.environ, **message["env"]}
         group = self._make_group(number)
-        ours_out, its_out = os.pipe()
         ours_err, its_err = os.pipe()
-        if message["stdin"]:
+        if tty := message.get("tty"):
+            ours_in, its_in = os.openpty()
+            set_window(ours_in, tty)
+            ours_out, its_out = os.dup(ours_in), os.dup(its_in)
+        else:
+            ours_out, its_out = os.pipe()
+        if tty:
+            pass
+        elif message["stdin"]:
             its_in, ours_in = os.pipe()
         else:
             its_in, ours_in = os.open(os.devnull, os.O_RDONLY), -1
@@ -279,8 +288,11 @@ class Agent:
                         procs.write("0")
                     with open("/proc/self/oom_score_adj", "w") as score:
                         score.write("0")
-                for theirs, number_in_child in ((its_in, 0), (its_out, 1), (its_err, 2)):
+                its_two = its_out if tty else its_err
+                for theirs, number_in_child in ((its_in, 0), (its_out, 1), (its_two, 2)):
                     os.dup2(theirs, number_in_child)
+                if tty:
+                    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
                 os.set_inheritable(its_control.fileno(), True)
                 for caught in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
                     signal.signal(caught, signal.SIG_DFL)
@@ -315,14 +327,22 @@ class Agent:
         if ours_in >= 0:
             os.set_blocking(ours_in, False)
 
-    def do_stdin(self, message: dict[str, Any]) -> None:
-        """Feed a process's standard input; "last" closes it behind this piece."""
+    def do_stdin(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Feed a process's standard input; "last" closes it behind this piece. The answer's "left"
+        is how many bytes it has not taken yet."""
         child = self.children.get(int(message["process"]))
         if child is None or child.stdin < 0:
-            return  # it ended, or closed its input, while the host was still writing
+            return {"left": 0}  # it ended, or closed its input, while the host was still writing
         child.stdin_left += to_bytes(message["data"])
         child.stdin_ends = bool(message["last"])
         self._flush_stdin(child)
+        return {"left": len(child.stdin_left)}
+
+    def do_window(self, message: dict[str, Any]) -> None:
+        """Tell a process on a terminal the terminal's size, [rows, columns]."""
+        child = self.children.get(int(message["process"]))
+        if child is not None and child.stdin >= 0:
+            set_window(child.stdin, message["size"])
 
     def do_control(self, message: dict[str, Any]) -> None:
         """Write to a process's control socket."""
@@ -383,7 +403,12 @@ class Agent:
     def _from_child(self, fd: int, events: int) -> None:
         child = self.owner[fd]
         if fd in child.outputs:
-            data = os.read(fd, CHUNK)
+            try:
+                data = os.read(fd, CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:  # EIO: a terminal's last user has closed it (pty(7))
+                data = b""
             if data:
                 self._event(child, child.outputs[fd], data)
             else:
@@ -472,6 +497,12 @@ class Agent:
             self._remove_group(child.group)
             del self.children[child.number]
             self.send({"event": "exited", "process": child.number, "status": child.status})
+
+
+def set_window(terminal: int, size: Any) -> None:
+    """Set a terminal's size, [rows, columns]."""
+    rows, columns = size
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def open_port(name: str) -> int:

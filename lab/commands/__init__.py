@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: MIT
+"""The commands of `python -m lab` that are not about verdicts: kernels, run, shell, probe.
+
+Each module has `add_parser(commands)`, which sets `handler` to what runs the command and returns
+its exit code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import kernels, probe, run, shell
+
+_MODULES = (kernels, run, shell, probe)
+
+
+def add_parsers(commands: Any) -> None:
+    """Add all of them to the subparsers of `python -m lab`."""
+    for module in _MODULES:
+        module.add_parser(commands)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""A guest for a command: kernel fetched, root built, accelerator chosen, booted."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
+from pathlib import Path
+
+from lab import kernels, vm
+from lab.errors import UsageError
+from lab.kernels import Kernel
+
+_THE_GUESTS_OWN = ("/dev", "/proc", "/run", "/sys")
+
+
+def say(text: str) -> None:
+    """A line of the lab's own, on standard error: standard output is the command's."""
+    print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def guest(
+    kernel: Kernel,
+    *,
+    results: Path | None = None,
+    cpus: int = 1,
+    memory_mib: int = 768,
+    copies: Sequence[Path] = (),
+) -> Iterator[vm.Guest]:
+    """A booted guest with `copies` (files or directories of the host) in it at the same paths.
+
+    Its logs go to `results`, or are gone with it. Raises LabError.
+    """
+    with ExitStack() as stack:
+        if results is None:
+            temporary = tempfile.TemporaryDirectory(prefix="lab-run-")
+            results = Path(stack.enter_context(temporary))
+        files = kernels.obtain(kernel)
+        accel = vm.choose_accel(files, results=results)
+        rootfs = vm.build_rootfs()
+        say(f"{files.kernel}, {accel.kind}")
+        booted = stack.enter_context(
+            vm.boot(
+                files,
+                rootfs=rootfs,
+                accel=accel,
+                results=results,
+                cpus=cpus,
+                memory_mib=memory_mib,
+            )
+        )
+        for path in copies:
+            booted.push_tree(packed(path), "/")
+        yield booted
+
+
+def checked(path: Path) -> Path:
+    """The absolute path of something to copy into a guest. Raises UsageError if it cannot be."""
+    if not path.exists():
+        raise UsageError(f"--copy {path}: there is no such file or directory")
+    whole = Path(os.path.abspath(path))  # noqa: PTH100  (links stay what the command line says)
+    own = [top for top in _THE_GUESTS_OWN if whole.is_relative_to(top)]
+    if own or whole == Path("/"):
+        raise UsageError(f"--copy {path}: a guest has a {own[0] if own else '/'} of its own")
+    return whole
+
+
+def packed(path: Path) -> bytes:
+    """A tar, relative to /, of a file or of all below a directory."""
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.add(path, arcname=str(path).lstrip("/"), filter=_as_root)
+    return archive.getvalue()
+
+
+def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    # There are no users of the host in a guest; and a socket or pipe is nothing without its peer.
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    plain = member.isreg() or member.isdir() or member.issym() or member.islnk()
+    return member if plain else None

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""The options by which a command is told its kernel."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lab import kernels
+from lab.errors import UsageError
+from lab.kernels import Flavour, Kernel
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--kernel`, `--kernel-file` and `--modules`."""
+    parser.add_argument(
+        "--kernel",
+        metavar="NAME",
+        help="a series (6.12), a release (6.12.94), a package version, or what uname -r says",
+    )
+    parser.add_argument(
+        "--kernel-file", type=Path, metavar="FILE", help="a kernel image of your own instead"
+    )
+    parser.add_argument(
+        "--modules",
+        type=Path,
+        metavar="DIR",
+        help="its modules: the directory made by make modules_install INSTALL_MOD_PATH=DIR",
+    )
+
+
+def name_of(arguments: argparse.Namespace) -> str:
+    """The name for `lab.kernels.resolve` that the options say. Raises UsageError."""
+    named, file, modules = arguments.kernel, arguments.kernel_file, arguments.modules
+    if (named is None) == (file is None):
+        raise UsageError("one of --kernel and --kernel-file is needed, and not both")
+    if file is None:
+        if modules is not None:
+            raise UsageError("--modules goes with --kernel-file")
+        return str(named)
+    # A name with a slash is a file; see lab.kernels.local.
+    return f"{file.absolute()}" + (f":{modules.absolute()}" if modules else "")
+
+
+def kernel_of(arguments: argparse.Namespace, *, flavour: Flavour | None = None) -> Kernel:
+    """The kernel that the options name. Raises UsageError, KernelUnavailable."""
+    return kernels.resolve(name_of(arguments), flavour=flavour)

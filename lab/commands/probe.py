@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""`python -m lab probe`: what the io_uring of each kernel can do, by doing it in a guest.
+
+Reports are kept as JSON in `probes/` of the cache, one per kernel and probe; `--diff` shows where
+kernels differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab import cache, kernels
+from lab.errors import LabError
+from lab.kernels import Kernel
+from lab.suite import tree
+from lab.suite.probed import Finding, Probed
+
+from . import booting
+from .log import told
+
+INTERRUPTED = 130
+ROOT = Path(__file__).parents[2]
+PROBE_S = 120.0
+_PLACE = "/run/lab/probe"
+
+EPILOG = """\
+exit codes: 0 every kernel was probed; 2 usage; 3 a kernel could not be had or probed; 130
+interrupted."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add `probe` to the subparsers of `python -m lab`."""
+    parser = commands.add_parser(
+        "probe",
+        help="say what the io_uring of kernels can do, and where they differ",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--kernel", action="append", required=True, metavar="NAME", help="repeatable"
+    )
+    parser.add_argument("--diff", action="store_true", help="only what is not the same on all")
+    parser.add_argument("--json", action="store_true", help="the reports as one JSON object")
+    parser.add_argument("--fresh", action="store_true", help="probe again what was probed before")
+    parser.set_defaults(handler=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Probe the kernels; the exit code."""
+    with told():
+        try:
+            found = {}
+            for name in arguments.kernel:
+                kernel = kernels.resolve(name)
+                found[kernel.upstream] = probed(kernel, fresh=arguments.fresh)
+            if arguments.json:
+                print(json.dumps({n: p.to_object() for n, p in found.items()}, indent=1))
+            else:
+                print(table(found, only_differences=arguments.diff))
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except LabError as error:
+            print(f"lab: {error}", file=sys.stderr)
+            return error.exit_code
+    return 0
+
+
+def probed(kernel: Kernel, *, fresh: bool = False) -> Probed:
+    """The kernel's probe, from the cache if this very probe has seen this very kernel. Raises
+    LabError."""
+    contents = tree.contents(ROOT)
+    parts = {path: digest for path, digest in contents.items() if str(path).startswith("ioxide/")}
+    identity = repr([kernel.identity, sorted((str(p), str(d)) for p, d in parts.items())])
+    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    place = cache.root() / "probes" / f"{kernel.release}-{key}.json"
+    if not fresh:
+        try:
+            return Probed.from_json(place.read_text())
+        except (FileNotFoundError, ValueError):
+            pass
+    report = _in_guest(kernel, tree.pack(ROOT, contents | tree.bytecode(ROOT, contents)))
+    with cache.locked("probes"), cache.scratch() as directory:
+        made = directory / place.name
+        made.write_text(json.dumps(report.to_object(), indent=1))
+        cache.publish(made, place)
+    return report
+
+
+def _in_guest(kernel: Kernel, tar: bytes) -> Probed:
+    with booting.guest(kernel) as guest:
+        guest.push_tree(tar, _PLACE)
+        try:
+            done = guest.run(
+                [sys.executable, "-m", "ioxide", "probe", "--json"],
+                cwd=_PLACE,
+                timeout_s=PROBE_S * max(1.0, guest.slowdown / 10),
+            )
+        except TimeoutError as error:
+            raise LabError(f"the probe of {kernel.release} did not end: {error}") from error
+        try:
+            report = Probed.from_json(done.stdout)
+        except ValueError as error:
+            words = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
+            raise LabError(
+                f"the probe of {kernel.release} ended with status {done.status} and no report:"
+                f" {' / '.join(words) or error}"
+            ) from error
+        if report.release != guest.uname:
+            raise LabError(f"the probe speaks of {report.release}, the guest is {guest.uname}")
+        return report
+
+
+def table(found: Mapping[str, Probed], *, only_differences: bool) -> str:
+    """Capability by kernel, as lines of text."""
+    names = list(dict.fromkeys(name for report in found.values() for name in report.findings))
+    rows = [["", *found]]
+    same = 0
+    for name in names:
+        cells = [_cell(report.finding(name)) for report in found.values()]
+        if only_differences and len(set(cells)) == 1:
+            same += 1
+            continue
+        rows.append([name, *cells])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [_line(row, widths) for row in rows]
+    errors = [f"{name}: {report.error}" for name, report in found.items() if report.error]
+    if only_differences:
+        lines.append(f"the same on all: {same} of {len(names)}")
+    return "\n".join(lines + errors)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _cell(finding: Finding | None) -> str:
+    """What was seen; in brackets what was only said or taken."""
+    if finding is None:
+        return "unknown"
+    if finding.observed is not None:
+        return "yes" if finding.observed else "no"
+    if finding.accepted is not None:
+        return "(accepted)" if finding.accepted else "(refused)"
+    return "(declared)" if finding.declared else "?"
