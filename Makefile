@@ -59,6 +59,10 @@ ifndef T
 endif
 	$(RUN) pytest $${T-} $(ARGS)
 
+.PHONY: mutants
+mutants: build ## Put known bugs back, one at a time, and see their tests turn red
+	$(RUN) tests.mutants $(ARGS)
+
 .PHONY: lab
 ifeq ($(strip $(KERNEL)),)
 lab:
