@@ -155,11 +155,9 @@ def judge_reports(
     *,
     upstream: str,
     package: str,
-    as_xfail: bool = False,
 ) -> Judged:
     """As `judge`, by the project's own lists, and let the reports say what came of it.
 
-    `as_xfail` is for a session whose terminal is pytest's own; the host of a guest counts verdicts.
     Raises LabError when errata.toml is wrong.
     """
     from lab.errata import catalogue  # not in guests: they have neither the lists nor the module
@@ -169,7 +167,7 @@ def judge_reports(
     judged = judge(name, verdict, why, said, catalogue=lists, upstream=upstream, package=package)
     if judged.verdict is not verdict or said is not None:
         shown = next((report for report in reports if report.when == "call"), reports[-1])
-        _show(shown, judged, as_xfail=as_xfail)
+        _show(shown, judged)
     return judged
 
 
@@ -193,7 +191,6 @@ def judge_here(report: pytest.TestReport, *, unlisted: bool) -> None:
         [report],
         upstream=kernel.upstream if kernel else "",
         package=kernel.package if kernel else "",
-        as_xfail=True,
     )
 
 
@@ -208,14 +205,12 @@ def _own_kernel() -> Kernel | None:
     return next((kernel for kernel in lab.kernels.known() if kernel.release == release), None)
 
 
-def _show(report: pytest.TestReport, judged: Judged, *, as_xfail: bool) -> None:
+def _show(report: pytest.TestReport, judged: Judged) -> None:
     if judged.verdict is Verdict.XFAILED:
+        # As pytest's own xfail, which is refused everywhere else, so that it is shown as one.
         report.outcome = "skipped"
-        if as_xfail:
-            report.wasxfail = judged.why
-        else:
-            path, line, _ = report.location
-            report.longrepr = (path, (line or 0) + 1, judged.why)
+        report.wasxfail = judged.why
+        report.lab_verdict = judged.verdict  # type: ignore[attr-defined]
     elif judged.verdict in (Verdict.SURPRISE, Verdict.FAILED):
         report.outcome = "failed"
         report.longrepr = judged.why

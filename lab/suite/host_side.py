@@ -290,7 +290,7 @@ class HostSide:
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """pytest counts as ever, but the progress lines are ours."""
         verdict = getattr(report, "lab_verdict", None)
-        if verdict is Verdict.NEVER_RAN:
+        if verdict in (Verdict.NEVER_RAN, Verdict.XFAILED):
             category = verdict.value
         elif report.failed:
             category = "failed" if report.when == "call" else "error"

@@ -188,6 +188,8 @@ def test_guest_run_with_a_listed_erratum(little: Little) -> None:
     ran = little.lab(path, "--deselect", f"{path}::test_other")
     assert (0, "xfailed") == (ran.code, ran.verdicts["test_it"])
     assert "note: IOX-ERR-001 is present: It is broken: res=1\n" in ran.output
+    assert "1 passed, 1 deselected, 1 xfailed" in ran.output
+    assert 'type="pytest.xfail"' in (ran.files / "junit.xml").read_text()
 
 
 def test_guest_run_where_it_should_be_absent(little: Little) -> None:
