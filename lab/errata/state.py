@@ -25,7 +25,7 @@ from .measure import Finding
 _DECISIVE = (
     "tests/kernel_gated/errata",
     "tests/kernel_gated/rawtools.py",
-    "ioxide/_probe",
+    "ioxide/_probe/rawring.py",
     "lab/suite/reproduce.py",
 )
 
