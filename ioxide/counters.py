@@ -51,7 +51,9 @@ class Counters:
     sends: int = 0
     """SEND and SEND_ZC submissions."""
     sends_zc: int = 0
-    """Of these, SEND_ZC."""
+    """Of these, SEND_ZC that took the memory; each has one notification."""
+    zc_fallbacks: int = 0
+    """SEND_ZC that was refused, for want of memory to pin (RLIMIT_MEMLOCK), and done as SEND."""
     zc_notifs: int = 0
     """Notifications that the kernel let go of a SEND_ZC's memory."""
     zc_copied: int = 0

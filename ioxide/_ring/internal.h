@@ -63,7 +63,8 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(recv_appends)       /* completions that went on in a part-filled buffer */           \
 	X(recv_pauses)        /* receives cancelled because the connection's queue was full */ \
 	X(sends)              /* SEND and SEND_ZC submissions */                               \
-	X(sends_zc)           /* of these, SEND_ZC */                                          \
+	X(sends_zc)           /* of these, SEND_ZC that took the memory: a notification each */ \
+	X(zc_fallbacks)       /* SEND_ZC refused and done again as SEND */                     \
 	X(zc_notifs)          /* notifications of SEND_ZC */                                   \
 	X(zc_copied)          /* of these, telling that the kernel copied after all (6.2) */   \
 	X(partial_sends)      /* of these, continued after a short result */                   \

@@ -75,17 +75,21 @@ static void notified(Connection *conn, int res)
 		conn->notification_due = false;
 }
 
-/* Whether SEND_ZC failed only for what this kernel or socket does not know of it. */
+/*
+ * Whether SEND_ZC failed only for what a SEND would not need: a flag or a socket that does not know
+ * it, or memory to pin, which is charged to RLIMIT_MEMLOCK for an ordinary user (seen on 6.18).
+ */
 static bool fall_back(Connection *conn, int res)
 {
 	Driver *driver = conn->driver;
 
-	if (!conn->send_zc || (res != -EINVAL && res != -EOPNOTSUPP))
+	if (!conn->send_zc || (res != -EINVAL && res != -EOPNOTSUPP && res != -ENOMEM && res != -ENOBUFS))
 		return false;
 	if (res == -EINVAL && driver->zero_copy_report)
 		driver->zero_copy_report = false; /* IORING_SEND_ZC_REPORT_USAGE is of 6.2 */
 	else
 		iox_want(conn, IOX_WANT_PLAIN_SEND);
+	driver->counters.zc_fallbacks++;
 	return true;
 }
 
@@ -112,10 +116,12 @@ void iox_send_complete(Connection *conn, int res, unsigned flags)
 		Py_DECREF(conn);
 		return;
 	}
-	if (flags & IOX_CQE_F_MORE)
+	if (flags & IOX_CQE_F_MORE) {
 		conn->notification_due = true; /* which keeps the reference */
-	else
+		driver->counters.sends_zc++;
+	} else {
 		conn->kernel_refs--;
+	}
 	conn->send_armed = false;
 	iox_list_remove(&conn->send_clock);
 
@@ -214,7 +220,6 @@ bool iox_send_submit(Connection *conn)
 				      conn->sending.used - conn->sent, MSG_WAITALL | MSG_NOSIGNAL, 0);
 		if (driver->zero_copy_report)
 			sqe->ioprio |= IOX_SEND_ZC_REPORT_USAGE;
-		driver->counters.sends_zc++;
 	} else {
 		io_uring_prep_send(sqe, conn->fd, conn->sending.mem + conn->sent,
 				   conn->sending.used - conn->sent, MSG_WAITALL | MSG_NOSIGNAL);

@@ -8,7 +8,10 @@ import contextlib
 import hashlib
 import random
 import socket
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +32,7 @@ from tests.support import (
 pytestmark = pytest.mark.kernel_gated
 
 MIB = 1 << 20
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.issue(100)
@@ -286,3 +290,34 @@ def test_early_returning_handlers_strand_no_buffer(mode: Changes) -> None:
         until(lambda: server.stats().connections_now == 0, "all ended")
         assert 0 == server.stats().buffers_held_now
         assert 64 == server.stats().accepts
+
+
+ORDINARY_USER = """
+import encodings.idna, os, resource, socket  # all before the user changes
+import ioxide
+from tests.support import connect, read_to_end, serve
+
+async def handler(conn):
+    conn.write(b"z" * (12 << 20))
+
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (4 << 20, 4 << 20))
+if os.geteuid() == 0:  # root may pin as much as it likes
+    os.setgid(65534)
+    os.setuid(65534)
+with serve(handler, zero_copy_send=True) as server, connect(server) as client:
+    print(len(read_to_end(client)), server.stats().zc_fallbacks)
+"""
+
+
+@pytest.mark.needs("SEND_ZC")
+def test_zero_copy_send_beyond_the_memlock_limit_is_copied() -> None:
+    """An ordinary user's answer that is larger than may be pinned is sent as a copy, whole."""
+    done = subprocess.run(
+        [sys.executable, "-c", ORDINARY_USER],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert ("", f"{12 << 20} 1\n", 0) == (done.stderr, done.stdout, done.returncode)
