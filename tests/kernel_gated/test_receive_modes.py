@@ -58,7 +58,7 @@ def test_bytes_come_back_whole(mode: Changes, send: Changes) -> None:
         sender.join()
         stats = server.stats()
     assert hashlib.sha256(sent).hexdigest() == hashlib.sha256(received).hexdigest()
-    assert bool(send) == (stats.sends_zc > 0)
+    assert bool(send) == (stats.sends_zc + stats.zc_fallbacks > 0)
     assert 0 == stats.unknown_cqes
     until(lambda: server.stats().buffers_held_now == 0, "every buffer back")
 
@@ -67,14 +67,15 @@ def test_bytes_come_back_whole(mode: Changes, send: Changes) -> None:
 @pytest.mark.needs("SEND_ZC")
 @pytest.mark.parametrize("mode", MODES)
 def test_zero_copy_send_in_every_mode(mode: Changes) -> None:
-    """With zero_copy_send each answer is one SEND_ZC with its notification, in every mode."""
+    """With zero_copy_send answers leave by SEND_ZC, each with its notification, in every mode."""
     body = random.Random(1).randbytes(65536)
     with serve(echo, **mode, zero_copy_send=True) as server, connect(server) as client:
         for _ in range(3):
             client.sendall(body)
             assert body == read_exactly(client, len(body))
+        # What is written while a notification is due is copied: so at least one, not all three.
+        until(lambda: server.stats().sends_zc >= 1, "a SEND_ZC")
         until(lambda: server.stats().zc_notifs == server.stats().sends_zc, "all notifications")
-        assert server.stats().sends_zc >= 3
 
 
 @pytest.mark.needs("SEND_ZC")
