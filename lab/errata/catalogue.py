@@ -21,7 +21,17 @@ _NODE = re.compile(rf"{re.escape(REPRODUCERS)}test_\w+\.py::test_\w+")
 _CAPABILITY = re.compile(r"[A-Z][A-Z0-9_]*")
 _RELEASE = re.compile(r"\d+\.\d+(\.\d+)?(-\S+)?")
 _FIELDS = frozenset(
-    ("id", "title", "capability", "reproducer", "known_bad", "known_good", "links", "reported")
+    (
+        "id",
+        "title",
+        "capability",
+        "reproducer",
+        "known_bad",
+        "known_good",
+        "links",
+        "reported",
+        "splat",
+    )
 )
 
 
@@ -45,6 +55,12 @@ class Erratum:
     """Its public descriptions."""
     reported: str
     """What others say about which kernels have it; nothing is judged by it."""
+    splat: re.Pattern[str] | None = None
+    """The line by which a kernel that notices the defect itself complains of it in its log."""
+
+    def complained(self, line: str) -> bool:
+        """Whether this line of a kernel log is the complaint that belongs to the defect."""
+        return self.splat is not None and self.splat.search(line) is not None
 
     def expected(self, upstream: str, package: str) -> bool | None:
         """Whether it is present on this release by the lists; None if neither names it.
@@ -119,6 +135,7 @@ def _erratum(entry: Mapping[str, Any], where: str) -> Erratum:
         known_good=good,
         links=_texts(entry, "links", where),
         reported=_text(entry, "reported", where) if "reported" in entry else "",
+        splat=_pattern(entry, "splat", where) if "splat" in entry else None,
     )
 
 
@@ -135,6 +152,14 @@ def _text(
     if pattern is not None and not pattern.fullmatch(value):
         raise LabError(f"{where}: {name} is {value!r}, expected one like {example!r}")
     return value
+
+
+def _pattern(entry: Mapping[str, Any], name: str, where: str) -> re.Pattern[str]:
+    value = _text(entry, name, where)
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise LabError(f"{where}: {name} is {value!r}, no regular expression: {error}") from error
 
 
 def _texts(entry: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:

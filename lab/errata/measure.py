@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from lab.errors import GuestLost, LabError
 from lab.suite import dmesg
 from lab.suite.errata import Seen
+from lab.suite.reproduce import KMSG_VARIABLE, mark_of
 from lab.vm import Event, Exited, Guest, Output, Process, Stream
 
 TREE = "/tmp/ioxide-under-test"
@@ -30,6 +31,8 @@ class Finding:
     seen: Seen | None
     """None when it was not decided: the guest was lost, or the reproducer hung or died."""
     evidence: str
+    splat: str = ""
+    """The first line by which the kernel complained of it in its log."""
 
 
 class Lab(Protocol):
@@ -77,7 +80,12 @@ def _in_guest(guest: Guest, names: Sequence[str], found: dict[str, Finding]) -> 
     while todo := [name for name in names if name not in found]:
         log = len(guest.kernel_log())
         argv = (sys.executable, "-m", "lab.suite.reproduce", *todo)
-        env = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": "/tmp", "LC_ALL": "C.UTF-8"}
+        env = {
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": "/tmp",
+            "LC_ALL": "C.UTF-8",
+            KMSG_VARIABLE: "/dev/kmsg",
+        }
         listener = _Listener(guest, guest.spawn(argv, env=env, cwd=TREE))
         try:
             listener.listen(found)
@@ -86,12 +94,22 @@ def _in_guest(guest: Guest, names: Sequence[str], found: dict[str, Finding]) -> 
             raise
         except _Ended as ended:
             found[listener.running or todo[0]] = Finding(None, str(ended))
-        if splat := dmesg.scan(guest.kernel_log()[log:]):
-            # Whose it was is not told apart here; `lab test` does that.
-            for name in todo:
-                if name in found and found[name].seen is not None:
-                    evidence = f"{found[name].evidence} (kernel log: {splat.line})".strip()
-                    found[name] = Finding(found[name].seen, evidence)
+        guest.mark_kernel_log(f"{dmesg.MARK} reproduced")  # what was said before it is in the log
+        for name, line in splats(guest.kernel_log()[log:], todo).items():
+            if name in found:
+                found[name] = replace(found[name], splat=line)
+
+
+def splats(log: bytes, names: Sequence[str]) -> dict[str, str]:
+    """By reproducer, the first complaint between its mark in the kernel log and the next one's."""
+    marks = {mark_of(name): name for name in names}
+    running, pieces = "", {name: bytearray() for name in ("", *names)}
+    for line in log.splitlines(keepends=True):
+        text = line.decode("utf-8", "backslashreplace").rstrip()
+        running = next((name for mark, name in marks.items() if text.endswith(mark)), running)
+        pieces[running] += line
+    found = {name: dmesg.scan(bytes(piece)) for name, piece in pieces.items() if name}
+    return {name: splat.line for name, splat in found.items() if splat is not None}
 
 
 class _Listener:

@@ -61,7 +61,7 @@ class State:
         if entry is None or entry["reproducers"] != self._reproducers:
             return None
         findings = {
-            id: Finding(Seen(f["seen"]) if f["seen"] else None, f["evidence"])
+            id: Finding(Seen(f["seen"]) if f["seen"] else None, f["evidence"], f["splat"])
             for id, f in entry["findings"].items()
         }
         if any(id not in findings or findings[id].seen is None for id in errata):

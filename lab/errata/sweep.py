@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from lab.kernels import Kernel
 from lab.suite.errata import Seen
 
 from . import lists, table
-from .catalogue import Catalogue
+from .catalogue import Catalogue, Erratum
 from .measure import Finding, Lab, measure
 from .state import Measured, State
 
@@ -85,13 +85,20 @@ def sweep(job: Job, shelf: Shelf, state: State, say: Callable[[str], None]) -> S
             kernel.upstream,
             kernel.package,
             kernel.release,
-            {job.nodes[node]: finding for node, finding in found.items()},
+            {e.id: noticed(e, found[e.reproducer]) for e in job.catalogue},
         )
         state.put(measured)
         swept.measured.append(measured)
         say(f"{head}: {time.monotonic() - begun:.0f} s: {summary(measured)}")
     _judge(job.catalogue, swept)
     return swept
+
+
+def noticed(erratum: Erratum, finding: Finding) -> Finding:
+    """The finding; where the kernel itself complained of the defect, it is present."""
+    if finding.seen is Seen.ABSENT and erratum.complained(finding.splat):
+        return replace(finding, seen=Seen.PRESENT, evidence=f"{erratum.id}: {finding.splat}")
+    return finding
 
 
 def _judge(catalogue: Catalogue, swept: Swept) -> None:
@@ -105,6 +112,10 @@ def _judge(catalogue: Catalogue, swept: Swept) -> None:
             elif finding.seen is Seen.FAILED:
                 swept.faults.append(
                     f"{erratum.reproducer} failed on {row.package}: {finding.evidence}"
+                )
+            if finding.splat and not erratum.complained(finding.splat):
+                swept.faults.append(
+                    f"{row.package} complained of {erratum.reproducer}: {finding.splat}"
                 )
     differences = lists.differences(catalogue, swept.measured)
     swept.faults += [str(difference) for difference in differences if difference.surprise]

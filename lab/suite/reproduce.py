@@ -20,9 +20,18 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
+from .dmesg import MARK
 from .errata import ErratumPresent, Seen
 from .probed import Probed
 from .skips import missing
+
+KMSG_VARIABLE = "LAB_KMSG"
+"""Names the file that is told, between two reproducers, which one is next: /dev/kmsg in a guest."""
+
+
+def mark_of(name: str) -> str:
+    """The line in the kernel log before the complaints that belong to this reproducer."""
+    return f"{MARK} reproduce {name}"
 
 
 def main(names: Sequence[str]) -> int:
@@ -33,6 +42,7 @@ def main(names: Sequence[str]) -> int:
     _say(release=os.uname().release)
     for name in names:
         _say(begun=name)
+        _mark(name)
         seen, evidence = reproduce(name, probe)
         _say(name=name, seen=seen.value, evidence=evidence)
     _say(done=len(names))
@@ -74,6 +84,16 @@ def _marks(holder: object) -> Iterator[Any]:
     found = getattr(holder, "pytestmark", ())
     for one in found if isinstance(found, (list, tuple)) else (found,):
         yield getattr(one, "mark", one)
+
+
+def _mark(name: str) -> None:
+    if path := os.environ.get(KMSG_VARIABLE):
+        # Opened anew each time: the kernel limits how fast one descriptor may write.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, f"<5>{mark_of(name)}".encode())
+        finally:
+            os.close(descriptor)
 
 
 def _say(**fields: object) -> None:

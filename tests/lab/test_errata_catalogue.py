@@ -94,6 +94,7 @@ def test_package_counts_before_upstream(
         ("known_good", "[7.3]", "known_good is [7.3], expected a list of texts"),
         ("known_good", '["6.18.15"]', "6.18.15 is in known_bad and in known_good"),
         ("links", '["a", "a"]', "links has 'a' more than once"),
+        ("splat", '"(kbuf"', "splat is '(kbuf', no regular expression"),
         ("fixed_in", '"7.0"', "unknown field 'fixed_in'"),
     ],
 )

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,11 +21,13 @@ from lab.errata.sweep import Job, sweep
 from lab.errors import GuestLost, KernelUnavailable, LabError
 from lab.kernels import Kernel
 from lab.suite.errata import Seen
+from lab.suite.reproduce import mark_of
 from lab.vm import Event, Exited, Output, Stream
 
 pytestmark = pytest.mark.lab
 
 NODES = [f"{REPRODUCERS}test_errata_it.py::test_{letter}" for letter in "abc"]
+COMPLAINT = "WARNING: CPU: 0 PID: 7 at io_uring/kbuf.h:146 io_recv_finish+0x37c/0x4a0"
 PRESENT, ABSENT = Finding(Seen.PRESENT, "seen"), Finding(Seen.ABSENT, "")
 
 
@@ -60,6 +63,7 @@ class FakeProcess:
         self._put(release=guest.uname)
         for name in names:
             self._put(begun=name)
+            guest.script.log += f"[    9.0] {mark_of(name)}\n".encode()
             word = guest.script.does.get(name, "absent")
             if word == "panics":
                 self._events.append(GuestLost("the guest's kernel panicked"))
@@ -71,7 +75,7 @@ class FakeProcess:
                 self._events.append(Exited(-11 if word == "dies" else 0))
                 return
             if word == "splats":
-                guest.script.log += b"[   10.0] BUG: kernel NULL pointer dereference\n"
+                guest.script.log += f"[   10.0] {COMPLAINT}\n".encode()
                 word = "absent"
             self._put(name=name, seen=word, evidence="seen" if word == "present" else "")
         self._put(done=len(names))
@@ -110,7 +114,11 @@ class FakeGuest:
     def kernel_log(self) -> bytes:
         return self.script.log
 
-    def spawn(self, argv: Sequence[str], **_: Any) -> FakeProcess:
+    def mark_kernel_log(self, text: str) -> None:
+        self.script.log += f"[   11.0] {text}\n".encode()
+
+    def spawn(self, argv: Sequence[str], *, env: dict[str, str], **_: Any) -> FakeProcess:
+        assert env["LAB_KMSG"] == "/dev/kmsg"
         assert argv[1:3] == ("-m", "lab.suite.reproduce")
         assert self.pushed == b"tar", "nothing was pushed before it was run"
         return FakeProcess(self, argv[3:])
@@ -177,11 +185,29 @@ def test_no_guest_is_an_error(tmp_path: Path) -> None:
     assert script.boots == 2
 
 
-def test_complaint_of_the_kernel_is_kept(tmp_path: Path) -> None:
-    """A splat during the reproducers stands in the evidence."""
-    script = Script({NODES[0]: "splats"})
+def test_complaint_is_its_own_reproducers(tmp_path: Path) -> None:
+    """A splat in the kernel log belongs to the reproducer that ran, also when others came after it
+    and when its process died."""
+    script = Script({NODES[0]: "present", NODES[1]: "splats", NODES[2]: "dies"})
     found = measure(FakeLab(_kernel("6.12.1"), script), b"tar", NODES, tmp_path / "results")
-    assert "BUG: kernel NULL pointer" in found[NODES[0]].evidence
+    assert ["", COMPLAINT, ""] == [f.splat.partition("] ")[2] for f in found.values()]
+
+
+def test_complaint_of_the_defect_is_its_presence(tmp_path: Path) -> None:
+    """Where the kernel notices an erratum itself and says so, the erratum is present; any other
+    complaint is a fault of its own."""
+    noticed = replace(_erratum("a"), splat=re.compile(r"at io_uring/kbuf\.[ch]:"))
+    catalogue = Catalogue((noticed, _erratum("b"), _erratum("c")))
+    script = Script({NODES[0]: "splats", NODES[1]: "splats"})
+    swept = sweep(
+        _job(tmp_path, "6.12.1", catalogue=catalogue),
+        FakeShelf(v6_12_1=script),
+        State(tmp_path / "measured.json", "one"),
+        lambda _: None,
+    )
+    (row,) = swept.measured
+    assert [Seen.PRESENT, Seen.ABSENT, Seen.ABSENT] == [f.seen for f in row.findings.values()]
+    assert [f"6.12.1-1 complained of {NODES[1]}: [   10.0] {COMPLAINT}"] == swept.faults
 
 
 # -- the sweep ---------------------------------------------------------------------------------

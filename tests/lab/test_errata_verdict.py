@@ -209,6 +209,29 @@ def test_local_run(little: Little) -> None:
     assert "1 failed, 1 passed, 1 xfailed" in ran.output
 
 
+NOTICED = """\
+@pytest.mark.needs("INC")
+def test_it():
+    with open(os.environ["LAB_FAKE_KMSG"], "a") as log:
+        print("[    2.0] WARNING: CPU: 0 PID: 7 at io_uring/kbuf.h:146 f+0x1/0x2", file=log)
+
+def test_fine():
+    pass
+"""
+
+
+def test_complaint_of_the_kernel_about_the_erratum(little: Little) -> None:
+    """A splat that errata.toml gives to the erratum is its presence, and not a splat; without the
+    entry it is a splat."""
+    path = _prepared(little)
+    little.tests(NOTICED, path)
+    assert (1, "splat") == ((ran := little.lab(path)).code, ran.verdicts["test_it"])
+    text = TOML.format(node=NODE, bad="[]", good="[]") + "splat = 'at io_uring/kbuf\\.h:'\n"
+    little.write("lab/kernels/errata.toml", text)
+    assert (0, "xfailed") == ((ran := little.lab(path)).code, ran.verdicts["test_it"])
+    assert "IOX-ERR-001 is present: It is broken: [    2.0] WARNING" in ran.why("test_it")
+
+
 def test_nothing_but_an_erratum_proves_nothing(little: Little) -> None:
     """A session of nothing but an xfail is not green, locally or in a guest."""
     path = _prepared(little)

@@ -83,6 +83,47 @@ def test_buffer_is_whole_where_no_bundle_was() -> None:
         assert buffers.length(0) == 4096
 
 
+def _hundred(flags: int) -> tuple[list[Completion], bytes]:
+    """What a receive of 100 bytes gets of 1000 that wait, and what the first buffer holds then."""
+    with (
+        tcp_pair() as (near, far),
+        RawRing(flags=REACTOR_FLAGS) as ring,
+        Provided(ring) as buffers,
+    ):
+        near.sendall(pattern(1000))
+        waiting(far, 1000)
+        ring.push(
+            lib.IOX_PROBE_OP_RECV,
+            fd=far.fileno(),
+            len=100,
+            ioprio=flags,
+            flags=lib.IOX_PROBE_SQE_BUFFER_SELECT,
+            buf_group=buffers.group,
+        )
+        return ring.collect(1), buffers.read(0, 1000)
+
+
+def test_bundle_of_a_given_length() -> None:
+    """IOX-ERR-012: a bundle asked for 100 bytes takes no more of what waits.
+
+    The second case that liburing a75935ed describes.
+    """
+    found, held = _hundred(lib.IOX_RECVSEND_BUNDLE)
+    assert [0] == [c.buffer_id for c in found], described(found)
+    if found[0].res == 1000:
+        assert pattern(1000) == held
+        raise ErratumPresent("IOX-ERR-012", f"{described(found)}: asked for were 100 bytes")
+    assert [100] == [c.res for c in found], described(found)
+    assert pattern(1000)[:100] == held[:100]
+
+
+def test_receive_of_a_given_length() -> None:
+    """The control of IOX-ERR-012: without the flag a receive keeps to the length it was given."""
+    found, held = _hundred(0)
+    assert [(100, 0)] == [(c.res, c.buffer_id) for c in found], described(found)
+    assert pattern(1000)[:100] == held[:100]
+
+
 def _marked(near: socket.socket, before: bytes, after: bytes) -> None:
     """Send both with an urgent mark between them, at which every receive stops short."""
     near.sendall(before)
