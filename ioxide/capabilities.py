@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from ioxide._probe import mask
 from ioxide._probe.findings import Capability, Finding, ProbeReport
 from ioxide._probe.rawring import RawRing
 from ioxide._probe.refusal import explain
@@ -29,7 +30,13 @@ def probe() -> ProbeReport:
 
     It does not raise when io_uring is forbidden or lacks memory: ``error`` of the report then holds
     one sentence that says so and what to do.
+
+    What the environment variable ``IOXIDE_CAPS`` takes away (``-inc,-min_wait``) is not tried but
+    reported as not observed, with the note "masked".
+
+    :raises ValueError: ``IOXIDE_CAPS`` cannot be meant; the sentence says why.
     """
+    masked = mask.active()
     release = os.uname().release
     try:
         with RawRing() as ring:
@@ -37,5 +44,16 @@ def probe() -> ProbeReport:
             facts = Facts(features=ring.features, opcodes=opcodes)
     except OSError as error:
         return ProbeReport(release=release, error=explain(error), findings=())
-    findings = tuple(experiment.run(facts) for experiment in EXPERIMENTS)
+    findings = tuple(
+        _taken_away(experiment.capability)
+        if experiment.capability in masked
+        else experiment.run(facts)
+        for experiment in EXPERIMENTS
+    )
     return ProbeReport(release=release, error=None, findings=findings)
+
+
+def _taken_away(capability: Capability) -> Finding:
+    return Finding(
+        capability, declared=None, accepted=None, observed=False, evidence={}, note=mask.NOTE
+    )

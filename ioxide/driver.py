@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ioxide._probe import mask
+from ioxide._probe.findings import Capability
 from ioxide._probe.refusal import explain
 from ioxide._ring import _core, ffi, lib
 from ioxide.config import ServerConfig
@@ -46,20 +48,49 @@ class UnsupportedError(RingError):
     """This kernel lacks what a configuration value asks for; the message names both."""
 
 
-def _check_features(ring: Any, features: int, config: ServerConfig) -> None:
+_REQUIRED = (
+    Capability.MULTISHOT_RECV,
+    Capability.MULTISHOT_ACCEPT,
+    Capability.PBUF_RING,
+    Capability.SINGLE_ISSUER,
+    Capability.DEFER_TASKRUN,
+)
+"""Without these no reactor runs; Linux 6.1 has all of them."""
+
+
+def _masked() -> frozenset[Capability]:
+    """What IOXIDE_CAPS takes away. Raises `UnsupportedError` if no reactor runs without it."""
+    masked = mask.active()
+    for capability in _REQUIRED:
+        if capability in masked:
+            raise UnsupportedError(
+                errno.EOPNOTSUPP,
+                f"{mask.VARIABLE} takes away {capability}, which every reactor needs.",
+            )
+    return masked
+
+
+def _check_features(
+    ring: Any, features: int, config: ServerConfig, masked: frozenset[Capability]
+) -> None:
     """Refuse, before anything listens, what would otherwise fail at the first connection."""
 
-    def need(wanted: bool, there: bool, setting: str, what: str, since: str) -> None:
-        if wanted and not there:
+    def need(
+        wanted: bool, there: bool, capability: Capability, setting: str, what: str, since: str
+    ) -> None:
+        gone = capability in masked
+        if wanted and (gone or not there):
+            played = f", from which {mask.VARIABLE} takes away {capability}" if gone else ""
             raise UnsupportedError(
                 errno.EOPNOTSUPP,
                 f"{setting} needs {what}, which is in Linux {since} and newer; this is "
-                f"{os.uname().release}. Leave it out, or use a newer kernel.",
+                f"{os.uname().release}{played}. Leave it out, or use a newer kernel.",
             )
 
     need(
         config.incremental is not None,
         lib.iox_ring_incremental(ring),
+        Capability.INC,
         "incremental",
         "incremental buffer rings (IOU_PBUF_RING_INC)",
         "6.12",
@@ -67,6 +98,7 @@ def _check_features(ring: Any, features: int, config: ServerConfig) -> None:
     need(
         config.recv_bundle,
         bool(features & lib.IOX_FEAT_RECVSEND_BUNDLE),
+        Capability.BUNDLE,
         "recv_bundle=True",
         "receive bundles (IORING_FEAT_RECVSEND_BUNDLE)",
         "6.10",
@@ -74,6 +106,7 @@ def _check_features(ring: Any, features: int, config: ServerConfig) -> None:
     need(
         config.zero_copy_send,
         lib.iox_ring_knows(ring, lib.IOX_OP_SEND_ZC),
+        Capability.SEND_ZC,
         "zero_copy_send=True",
         "IORING_OP_SEND_ZC",
         "6.0",
@@ -81,6 +114,7 @@ def _check_features(ring: Any, features: int, config: ServerConfig) -> None:
     need(
         config.min_wait_us > 0,
         bool(features & lib.IOX_FEAT_MIN_TIMEOUT),
+        Capability.MIN_WAIT,
         f"min_wait_us={config.min_wait_us}",
         "minimum waits (IORING_FEAT_MIN_TIMEOUT)",
         "6.12",
@@ -90,6 +124,7 @@ def _check_features(ring: Any, features: int, config: ServerConfig) -> None:
         need(
             True,
             refused == 0,
+            Capability.NAPI,
             f"napi_busy_poll_us={config.napi_busy_poll_us}",
             "NAPI busy polling (IORING_REGISTER_NAPI)",
             "6.9",
@@ -104,11 +139,12 @@ class Driver:
     """
 
     def __init__(self, config: ServerConfig) -> None:
+        masked = _masked()
         code = ffi.new("int *")
         ring = lib.iox_ring_open(
             config.ring_entries,
             config.cq_entries or 2 * config.ring_entries,
-            config.register_ring_fd,
+            config.register_ring_fd and Capability.REGISTERED_RING_FD not in masked,
             code,
         )
         if ring == ffi.NULL:
@@ -121,7 +157,7 @@ class Driver:
         self.cq_entries: int = info.cq_entries
         self.ring_fd_registered: bool = info.fd_registered
         try:
-            _check_features(ring, self.features, config)
+            _check_features(ring, self.features, config, masked)
         except BaseException:
             lib.iox_ring_close(ring)
             raise

@@ -7,6 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from ioxide._probe.mask import MaskError
 from ioxide.capabilities import probe
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def add_parser(subparsers: Subparsers) -> None:
         help="what this kernel's io_uring can do, with evidence",
         description=(
             "Try every capability of io_uring on the running kernel and print each as declared, "
-            "accepted and observed. Exit status: 0 io_uring is usable, 1 it is not (and why)."
+            "accepted and observed. Exit status: 0 io_uring is usable, 1 it is not (and why), "
+            "2 IOXIDE_CAPS, which takes capabilities away (-inc,-min_wait), is wrong."
         ),
     )
     parser.add_argument("--json", action="store_true", help="print the full report as JSON")
@@ -30,8 +32,12 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Probe and print; 0 when io_uring is usable, 1 when not."""
-    report = probe()
+    """Probe and print; 0 when io_uring is usable, 1 when not, 2 when IOXIDE_CAPS is wrong."""
+    try:
+        report = probe()
+    except MaskError as error:
+        print(f"ioxide: {error}", file=sys.stderr)
+        return 2
     if report.error is not None:
         print(f"ioxide: {report.error}", file=sys.stderr)
         if args.json:
