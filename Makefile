@@ -4,6 +4,7 @@
 # the virtual environment, and the extension is built when a file it is made of changed.
 #
 #   KERNEL=6.12           which kernel `make lab` boots
+#   AS=6.6                which older kernel it plays meanwhile
 #   T='tests/smoke/...'   which tests: files, directories or node ids, separated by spaces
 #   ARGS='-x -k echo'     more arguments for pytest, quoted as in a shell
 #   SLOW=1                take the tests marked slow as well
@@ -69,7 +70,7 @@ lab:
 	@echo 'make lab needs to know which kernel: make lab KERNEL=6.12' >&2; exit 2
 else
 lab: build ## Boot KERNEL in QEMU, run the tests in it and give each a verdict
-	$(RUN) lab test --kernel '$(KERNEL)' $${T-} $(ARGS)
+	$(RUN) lab test --kernel '$(KERNEL)' $(if $(AS),--as '$(AS)') $${T-} $(ARGS)
 endif
 
 .PHONY: probe

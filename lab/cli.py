@@ -45,12 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     test = commands.add_parser(
         "test",
         help="run the suite in a guest",
-        usage="python -m lab test --kernel NAME [pytest arguments]",
+        usage="python -m lab test --kernel NAME [--as SERIES] [pytest arguments]",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     choosing.add_options(test)
+    test.add_argument(
+        "--as",
+        dest="plays",
+        metavar="SERIES",
+        help="let the kernel play an older one (6.6), by taking away what that one lacks",
+    )
     lab.errata.cli.add_commands(commands)
     lab.commands.add_parsers(commands)
     arguments, rest = parser.parse_known_args(argv)
@@ -71,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LabError as error:
         test.error(str(error))
     with told():
-        return int(_test(name, rest).code)
+        plays = [] if arguments.plays is None else [f"--lab-as={arguments.plays}"]
+        return int(_test(name, [*plays, *rest]).code)
 
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:

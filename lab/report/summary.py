@@ -14,6 +14,7 @@ from lab.suite.verdicts import HARMLESS, Conclusion, Verdict, counted
 
 if TYPE_CHECKING:
     from lab.kernels import Kernel
+    from lab.suite.contract import Comparison, Row
     from lab.suite.identity import Expected
     from lab.suite.issues import IssueRow
     from lab.suite.probed import Finding, Probed
@@ -28,6 +29,9 @@ class RunReport:
     """Everything there is to say about one run on one kernel."""
 
     kernel: Kernel
+    row: Row | None
+    """What the contract promises this kernel; None if it has no row for it."""
+    comparison: Comparison
     guest: Guest | None
     """The last guest of the run, for what it said of itself; None if none came up."""
     boots: int
@@ -53,19 +57,27 @@ class RunReport:
         """How many tests passed."""
         return sum(1 for r in self.records.values() if r.verdict is Verdict.PASSED)
 
+    @property
+    def cell(self) -> str:
+        """The kernel's name in the report: "6.12.107", or "6.12.107 as 6.6"."""
+        plays = f" as {self.row.plays}" if self.row and self.row.plays else ""
+        return self.kernel.upstream + plays
+
     def reproduce(self, *names: str) -> str:
         """The line that runs these tests again on the same kernel; their files, if many."""
         slow = " SLOW=1" if self.slow.intersection(names) else ""
         few = names if len(names) == 1 else tuple(dict.fromkeys(n.split("::")[0] for n in names))
-        return f"make lab KERNEL={self.kernel.upstream}{slow} {make_variable(few)}"
+        plays = f" AS={self.row.plays}" if self.row and self.row.plays else ""
+        return f"make lab KERNEL={self.kernel.upstream}{plays}{slow} {make_variable(few)}"
 
 
 def render(report: RunReport) -> list[str]:
     """The report as lines of plain text."""
-    lines = [_rule(f"kernel {report.kernel.upstream}")]
+    lines = [_rule(f"kernel {report.cell}")]
     lines += _guest_lines(report)
     if report.probe is not None:
-        lines += ["", *_probe_table(report.probe)]
+        lines += ["", *_probe_table(report.probe, report.row)]
+        lines += _contract_lines(report)
     if report.issues:
         lines += ["", *_issue_table(report)]
     lines += _red_lines(report)
@@ -139,15 +151,28 @@ def _guest_lines(report: RunReport) -> list[str]:
     ]
 
 
-def _probe_table(probe: Probed) -> list[str]:
+def _contract_lines(report: RunReport) -> list[str]:
+    """Where the promises come from, and each surprise with the line that would settle it."""
+    lines = []
+    if report.row is not None:
+        lines.append(
+            f"promised: the cell {report.row.name} of the contract; * inherited or assumed"
+        )
+        lines += [text for text in (report.row.inherited(),) if text]
+    lines += [f"note: {text}" for text in report.comparison.notes]
+    lines += [f"surprise: {surprise}" for surprise in report.comparison.surprises]
+    return lines
+
+
+def _probe_table(probe: Probed, row: Row | None) -> list[str]:
     if probe.error is not None:
         return [f"probe: {probe.error}"]
     title = "capability"
     width = max(map(len, (title, *probe.findings)))
-    head = f"{title:<{width}}  declared  accepted  observed  evidence"
+    head = f"{title:<{width}}  declared  accepted  observed  promised  evidence"
     rows = [
         f"{name:<{width}}  {_word(f.declared):<8}  {_word(f.accepted):<8}  "
-        f"{_word(f.observed):<8}  {_evidence(f)}".rstrip()
+        f"{_word(f.observed):<8}  {_promise(row, name):<8}  {_evidence(f)}".rstrip()
         for name, f in probe.findings.items()
     ]
     return [head, *rows]
@@ -157,6 +182,15 @@ def _word(value: bool | None) -> str:
     return "-" if value is None else "yes" if value else "no"
 
 
+def _promise(row: Row | None, name: str) -> str:
+    cell = row.cells.get(name) if row is not None else None
+    if cell is None:
+        return "-"
+    # What is inherited was not measured on this series, whatever it was on the other.
+    known = cell.basis != "assumed" and row is not None and cell.series == row.series
+    return _word(cell.present) + ("" if known else "*")
+
+
 def _evidence(finding: Finding) -> str:
     text = ", ".join(f"{key}={value}" for key, value in finding.evidence.items())
     text = text if len(text) <= EVIDENCE_WIDTH else text[: EVIDENCE_WIDTH - 3] + "..."
@@ -164,11 +198,13 @@ def _evidence(finding: Finding) -> str:
 
 
 def _issue_table(report: RunReport) -> list[str]:
-    head = f"{'issue':<6}  {report.kernel.upstream:<12}  tests  proved  absent"
+    width = max(12, len(report.cell))
+    head = f"{'issue':<6}  {report.cell:<{width}}  tests  proved  absent"
     return [
         head,
         *(
-            f"#{row.issue:<5}  {row.word:<12}  {row.tests:>5}  {row.proved:>6}  {row.absent:>6}"
+            f"#{row.issue:<5}  {row.word:<{width}}  {row.tests:>5}  {row.proved:>6}"
+            f"  {row.absent:>6}"
             for row in report.issues
         ),
     ]
@@ -179,6 +215,8 @@ def write_json(report: RunReport) -> None:
     guest = report.guest
     content: dict[str, Any] = {
         "kernel": asdict(report.kernel),
+        "cell": report.row.name if report.row else report.kernel.series,
+        "contract": _contract(report),
         "guest": None
         if guest is None
         else {
@@ -208,3 +246,22 @@ def write_json(report: RunReport) -> None:
         "exit": {"code": int(report.conclusion.code), "why": report.conclusion.why},
     }
     (report.results / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _contract(report: RunReport) -> dict[str, Any] | None:
+    row = report.row
+    if row is None:
+        return None
+    return {
+        "cell": row.name,
+        "series": row.series,
+        "plays": row.plays,
+        "masked": list(row.masked),
+        "inherited": row.inherited(),
+        "expected": {
+            name: {"present": cell.present, "basis": cell.basis.value, "from": cell.series}
+            for name, cell in row.cells.items()
+        },
+        "surprises": [asdict(surprise) for surprise in report.comparison.surprises],
+        "notes": list(report.comparison.notes),
+    }

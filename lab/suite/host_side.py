@@ -9,8 +9,9 @@ the host: see `pytest_runtest_setup`.
 from __future__ import annotations
 
 import faulthandler
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from lab.errors import LabError, UsageError
 from lab.report.progress import Progress, make_progress
 from lab.report.summary import RunReport, render, write_json
 
-from . import errata, issues, selection, tree
+from . import contract, errata, issues, selection, tree
 from .plan import Outcome, Plan, RunOver
 from .plugin import SLOW_LEFT_OUT
+from .probed import Finding
 from .reconcile import Book, DoubleVerdict, Record
 from .results import new_directory, point_latest
 from .session import Session
@@ -43,6 +45,8 @@ class HostSide:
             raise pytest.UsageError("-n: tests in a guest cannot be spread over host processes")
         try:
             self.kernel = config.hook.pytest_lab_resolve(config=config, name=name)
+            self.contract = contract.read()
+            self.row = self._row(config.getoption("lab_as"))
             self.lab = config.hook.pytest_lab_guests(config=config, kernel=self.kernel)
         except UsageError as error:
             config.stash[CONCLUSION] = conclude(Tally({}, usage=str(error)))
@@ -60,7 +64,8 @@ class HostSide:
         if limit is not None and not limit > 0:
             raise pytest.UsageError(f"--lab-timeout {limit}: a test needs more than 0 seconds")
         base = Path(config.getoption("lab_results") or config.rootpath / "lab-results")
-        self.results = new_directory(base, self.kernel.upstream)
+        plays = self.row.plays if self.row else ""
+        self.results = new_directory(base, self.kernel.upstream + (f"-as-{plays}" if plays else ""))
         if getattr(config.option, "xmlpath", None) is None:
             config.option.xmlpath = str(self.results / "junit.xml")
         self.book = Book()
@@ -77,6 +82,42 @@ class HostSide:
         self.slow: set[str] = set()
         self.started = time.monotonic()
 
+    def _row(self, plays: str | None) -> contract.Row | None:
+        """What the kernel is promised, perhaps while it plays an older one. Raises UsageError."""
+        if os.environ.get(contract.MASK_VARIABLE):
+            raise UsageError(
+                f"{contract.MASK_VARIABLE} is for this machine's own kernel, and does not reach a "
+                "guest",
+                hint="unset it, and let the guest's kernel play an older one with --as 6.6",
+            )
+        series = contract.series_of_release(self.kernel.upstream)
+        if plays:
+            return self.contract.playing(series, plays)
+        return self.contract.row(series) if series else None
+
+    def hopeless(self, names: Iterable[str]) -> str:
+        """As `Contract.hopeless`."""
+        return self.contract.hopeless(names)
+
+    def _unconfirmed(self, name: str, finding: Finding) -> str:
+        return contract.unconfirmed(self.row, name, finding, own_machine=False)
+
+    def _compare(self) -> contract.Comparison:
+        """What the contract says of what was observed; nothing if there was no probe."""
+        probe = self.session.probe if self.session else None
+        if probe is None:
+            return contract.Comparison()
+        if self.row is None:
+            why = f"{contract.FILE} has no row for a {self.kernel.upstream}, so nothing is promised"
+            return contract.Comparison(notes=(why,))
+        return contract.compare(self.row, probe, own_machine=False)
+
+    @property
+    def cell(self) -> str:
+        """The kernel's name in reports: "6.12.107", or "6.12.107 as 6.6"."""
+        plays = f" as {self.row.plays}" if self.row and self.row.plays else ""
+        return f"{self.kernel.upstream}{plays}"
+
     def _write_line(self, text: str) -> None:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is None:
@@ -92,7 +133,7 @@ class HostSide:
         kernel = self.kernel
         lock = "locked" if kernel.locked else "NOT the locked release"
         return [
-            f"lab: kernel {kernel.upstream} ({kernel.package} from {kernel.source}, {lock}, "
+            f"lab: kernel {self.cell} ({kernel.package} from {kernel.source}, {lock}, "
             f"verified by {kernel.verified_by})",
             f"lab: results in {self.results}",
         ]
@@ -168,7 +209,7 @@ class HostSide:
             return
         self.book.enter(name, record)
         # For JUnit, where one kernel's file looks like another's.
-        told = [("kernel", self.kernel.upstream), ("verdict", record.verdict.value)]
+        told = [("kernel", self.cell), ("verdict", record.verdict.value)]
         for report in reports:
             report.user_properties += told
             item.ihook.pytest_runtest_logreport(report=report)
@@ -195,6 +236,7 @@ class HostSide:
                 tree_sha256=tree_sha256,
                 extension_sha256=extension_sha256,
                 bytecode_sha256=tree.hashes(compiled)[0],
+                environment=self.row.environment if self.row else {},
                 results=self.results,
                 test_seconds=self._seconds,
             )
@@ -224,21 +266,33 @@ class HostSide:
             return Record(verdict, seconds, why), [made_up]
         _complete(item.nodeid, reports)
         for report in reports:
-            judge_report(report, lambda: self.session.probe if self.session else None)
-        verdict, why = self._judge_errata(item.nodeid, *_verdict(reports), reports)
-        if (splat := outcome.splat) is not None:
+            judge_report(
+                report, lambda: self.session.probe if self.session else None, self._unconfirmed
+            )
+        splat = outcome.splat
+        judged = self._judge_errata(
+            item.nodeid, *_verdict(reports), reports, splat.line if splat else ""
+        )
+        verdict, why = judged.verdict, judged.why
+        if splat is not None:
             shown = next((r for r in reports if r.when == "call"), reports[-1])
             shown.sections.append(("kernel log", splat.excerpt))
-            if verdict is not Verdict.FAILED:
+            if verdict is not Verdict.FAILED and not judged.explained:
                 verdict, why = Verdict.SPLAT, splat.line
                 shown.outcome = "failed"
                 shown.longrepr = f"the kernel complained during this test: {splat.line}"
         return Record(verdict, seconds, why), reports
 
     def _judge_errata(
-        self, name: str, verdict: Verdict, why: str, reports: Sequence[pytest.TestReport]
-    ) -> tuple[Verdict, str]:
-        listed = not self.config.getoption("lab_unlisted")
+        self,
+        name: str,
+        verdict: Verdict,
+        why: str,
+        reports: Sequence[pytest.TestReport],
+        splat: str,
+    ) -> errata.Judged:
+        # A release without what was taken away is none that the lists could name.
+        listed = not self.config.getoption("lab_unlisted") and not (self.row and self.row.plays)
         judged = errata.judge_reports(
             name,
             verdict,
@@ -246,10 +300,11 @@ class HostSide:
             reports,
             upstream=self.kernel.upstream if listed else "",
             package=self.kernel.package if listed else "",
+            splat=splat,
         )
         if judged.note and self.session is not None:
             self.session.notes.append(judged.note)
-        return judged.verdict, judged.why
+        return judged
 
     def _report(self, item: pytest.Item, data: Any) -> pytest.TestReport:
         if data.get("$report_type") != "TestReport" or data.get("nodeid") != item.nodeid:
@@ -339,9 +394,11 @@ class HostSide:
         records = self.book.records("the run ended before it")
         rows = issues.table(self.issues, records, wanted=self._wanted())
         self.faults += issues.holes(rows, self._wanted())
+        comparison = self._compare()
+        surprises = {f"capability {s.capability}": Verdict.SURPRISE for s in comparison.surprises}
         conclusion = conclude(
             Tally(
-                verdicts=self.book.verdicts(),
+                verdicts=self.book.verdicts() | surprises,
                 problems=self.problems,
                 faults=self.faults,
                 interrupted=self.interrupted,
@@ -351,6 +408,8 @@ class HostSide:
         session.exitstatus = int(conclusion.code)
         self.report = RunReport(
             kernel=self.kernel,
+            row=self.row,
+            comparison=comparison,
             guest=self.session.last_guest if self.session else None,
             boots=self.session.boots if self.session else 0,
             expected=self.session.expected if self.session else None,

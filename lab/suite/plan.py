@@ -45,6 +45,8 @@ class Plan:
     tree_sha256: str
     extension_sha256: str
     bytecode_sha256: str
+    environment: Mapping[str, str]
+    """What the probe and pytest in the guest find in their environment: the mask."""
     results: Path
     test_seconds: Callable[[str, float], float]
     """Time limit of a test, in host seconds, given its id and the guest's slowdown."""

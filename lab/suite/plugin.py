@@ -8,7 +8,7 @@ imported when that mode is on; a guest imports no more than it needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import pytest
@@ -25,9 +25,6 @@ MARKERS = (
     "issue(number): proves a promise of this issue",
     "lab: tests the lab itself; never sent to a guest",
 )
-SHOWS_ONLY = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan")
-NOT_PROVED = 3
-
 MODE = pytest.StashKey["Mode"]()
 
 
@@ -35,9 +32,15 @@ class Mode:
     """What the shared hooks need of the mode they run in."""
 
     def __init__(
-        self, probe: Callable[[], Probed | None], identity: Callable[[], Identity]
+        self,
+        probe: Callable[[], Probed | None],
+        identity: Callable[[], Identity],
+        *,
+        hopeless: Callable[[Iterable[str]], str] | None = None,
+        unconfirmed: skips.Unconfirmed | None = None,
     ) -> None:
         self._make_probe, self._make_identity = probe, identity
+        self.hopeless, self.unconfirmed = hopeless, unconfirmed
         self._probe: Probed | None = None
         self._identity: Identity | None = None
 
@@ -54,37 +57,6 @@ class Mode:
         return self._identity
 
 
-class LocalSide:
-    """Plain `pytest`: nothing to add but the law that a run that proved nothing is not green."""
-
-    def __init__(self) -> None:
-        self._passed = 0
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count what passed."""
-        self._passed += report.when == "call" and report.passed
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Registered after this module, so outside of its wrapper: it judges what that noted."""
-        report = yield
-        errata.judge_here(report, unlisted=item.config.getoption("lab_unlisted"))
-        return report
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """A session in which nothing passed is not 0."""
-        shows_only = any(session.config.getoption(name, False) for name in SHOWS_ONLY)
-        if session.exitstatus == pytest.ExitCode.OK and not self._passed and not shows_only:
-            session.exitstatus = NOT_PROVED
-            reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-            if reporter is not None:
-                reporter.ensure_newline()
-                reporter.write_line(f"nothing passed, so nothing is proved: exit {NOT_PROVED}")
-
-
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """The two hooks by which another plugin can bring its own guests."""
     from . import hookspecs
@@ -99,6 +71,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lab-kernel",
         metavar="NAME",
         help="run the tests in a guest with this kernel (what `python -m lab test` does)",
+    )
+    group.addoption(
+        "--lab-as",
+        metavar="SERIES",
+        help="let the guest's kernel play this older series, by taking capabilities away",
     )
     group.addoption("--slow", dest="lab_slow", action="store_true", help="take slow tests too")
     group.addoption("--lab-results", metavar="DIR", help="instead of lab-results/")
@@ -130,13 +107,26 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[MODE] = Mode(lambda: guest.probe, lambda: guest.identity)
         config.pluginmanager.register(guest, "lab-guest-side")
         return
-    config.stash[MODE] = Mode(_probe_here, lambda: identify(config.rootpath, None))
     if name := config.getoption("lab_kernel"):
         from .host_side import HostSide
 
-        config.pluginmanager.register(HostSide(config, str(name)), "lab-host-side")
-    else:
-        config.pluginmanager.register(LocalSide(), "lab-local-side")
+        host = HostSide(config, str(name))
+        # What is judged on the host is judged by the host's side, with the guest's probe.
+        config.stash[MODE] = Mode(_no_probe, _identity_of(config), hopeless=host.hopeless)
+        config.pluginmanager.register(host, "lab-host-side")
+        return
+    from .local_side import LocalSide
+
+    if config.getoption("lab_as"):
+        raise pytest.UsageError("--lab-as is of guests, for --lab-kernel; here set IOXIDE_CAPS")
+    local = LocalSide()
+    config.stash[MODE] = Mode(
+        local.probe,
+        _identity_of(config),
+        hopeless=local.hopeless,
+        unconfirmed=local.unconfirmed,
+    )
+    config.pluginmanager.register(local, "lab-local-side")
 
 
 def pytest_lab_resolve(name: str) -> Any:
@@ -153,10 +143,12 @@ def pytest_lab_guests(kernel: Any) -> Any:
     return guests_of(kernel)
 
 
-def _probe_here() -> Probed:
-    import ioxide
+def _no_probe() -> None:
+    return None
 
-    return Probed.from_json(ioxide.probe().to_json())
+
+def _identity_of(config: pytest.Config) -> Callable[[], Identity]:
+    return lambda: identify(config.rootpath, None)
 
 
 @pytest.fixture(scope="session")
@@ -186,10 +178,14 @@ def pytest_report_collectionfinish(config: pytest.Config) -> str:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """A skip at collection time is an error."""
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A skip at collection time is an error, and so is a test that no kernel could ever run."""
     report = yield
     skips.judge_collection(report)
+    if (hopeless := collector.config.stash[MODE].hopeless) is not None:
+        skips.judge_needs(report, hopeless)
     return report
 
 
@@ -217,7 +213,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Outermost, so that it sees what the skipping plugin made of the outcome."""
     report = yield
-    skips.judge_report(report, item.config.stash[MODE].probe)
+    mode = item.config.stash[MODE]
+    skips.judge_report(report, mode.probe, mode.unconfirmed)
     errata.note(report, call)
     if report.skipped:
         # The gate skips from this file; the summary is to name the test's.

@@ -175,7 +175,7 @@ class Session:
     def _probe(self, guest: Guest) -> Probed:
         self._listener.phase("probing what this kernel can do")
         argv = (sys.executable, "-m", "ioxide", "probe", "--json")
-        env = {"PYTHONDONTWRITEBYTECODE": "1"}
+        env = {"PYTHONDONTWRITEBYTECODE": "1", **self._plan.environment}
         try:
             done: Completed = guest.run(argv, env=env, cwd=TREE, timeout_s=60 + 10 * guest.slowdown)
         except TimeoutError as error:
@@ -200,6 +200,7 @@ class Session:
         self._worker = worker = Worker(
             guest,
             arguments=self._plan.arguments,
+            environment=self._plan.environment,
             cwd=TREE,
             log=self._plan.results / "guest-output.log",
             listener=self._listener,

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The only good skip: the probe of the kernel the test runs on says that what it needs is absent.
+"""The only good skip: the probe of the kernel the test runs on says that what it needs is absent,
+and the contract does not promise it.
 
 Everything else that pytest lets a test say instead of passing or failing (a skip of its own, an
 `xfail`, a module that skips itself while it is collected) becomes a failure, because in a report it
@@ -13,10 +14,13 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from .probed import Probed
+from .probed import Finding, Probed
 
 Source = Callable[[], Probed | None]
 """Gives the probe of the kernel the test ran on; called only when a skip must be judged."""
+
+Unconfirmed = Callable[[str, Finding], str]
+"""Why the contract does not confirm that a capability is absent; empty if it does."""
 
 REASON = re.compile(r"needs (?P<names>[A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*)(?:: |$)")
 
@@ -43,7 +47,7 @@ def missing(names: Iterable[str], report: Probed) -> str:
             raise ValueError(f"needs {name!r}: ioxide.probe() knows no such capability")
         if finding.observed is not True:
             absent.append(name)
-            if finding.note:
+            if finding.note and finding.note not in notes:
                 notes.append(finding.note)
     if not absent:
         return ""
@@ -51,8 +55,11 @@ def missing(names: Iterable[str], report: Probed) -> str:
     return f"needs {', '.join(absent)}: not observed on {report.release}{note}"
 
 
-def refusal(reason: str, probe: Source) -> str:
-    """Why a skip with this reason is not accepted; empty if the probe confirms it."""
+def refusal(reason: str, probe: Source, unconfirmed: Unconfirmed | None = None) -> str:
+    """Why a skip with this reason is not accepted; empty if probe and contract confirm it.
+
+    Without `unconfirmed` there is no contract to ask, as in a guest.
+    """
     match = REASON.match(reason.removeprefix("Skipped: "))
     if match is None:
         return (
@@ -70,6 +77,9 @@ def refusal(reason: str, probe: Source) -> str:
             return f"skip refused: ioxide.probe() knows no capability {name!r}"
         if finding.observed is True:
             return f"skip refused: {name} is observed on {report.release}"
+        if unconfirmed is not None and (why := unconfirmed(name, finding)):
+            note = f" ({finding.note})" if finding.note else ""
+            return f"skip refused: {name} is not observed on {report.release}{note}, but {why}"
     return ""
 
 
@@ -81,11 +91,13 @@ def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     return str(longrepr or "no reason given").removeprefix("Skipped: ")
 
 
-def judge_report(rep: pytest.TestReport, probe: Source) -> None:
+def judge_report(
+    rep: pytest.TestReport, probe: Source, unconfirmed: Unconfirmed | None = None
+) -> None:
     """Turn a report that pytest would count as harmless, but that proves nothing, into a failure.
 
     Idempotent, so that the guest can apply it where the test ran and the host again to what
-    arrived, with the probe it holds itself.
+    arrived, with the probe it holds itself and the contract.
     """
     if hasattr(rep, "wasxfail"):
         reason = rep.wasxfail
@@ -94,7 +106,7 @@ def judge_report(rep: pytest.TestReport, probe: Source) -> None:
         rep.longrepr = (
             f"plain xfail refused (reason: {reason or 'none'}): a test that may fail proves nothing"
         )
-    elif rep.skipped and (why := refusal(skip_reason(rep), probe)):
+    elif rep.skipped and (why := refusal(skip_reason(rep), probe, unconfirmed)):
         rep.outcome = "failed"
         rep.longrepr = why
 
@@ -107,4 +119,19 @@ def judge_collection(rep: pytest.CollectReport) -> None:
             f"skip at collection time refused: {skip_reason(rep)}; the tests in "
             f"{rep.nodeid} would vanish from every report. Mark them needs(...) or skip inside them"
         )
+        rep.result = []
+
+
+def judge_needs(rep: pytest.CollectReport, hopeless: Callable[[Iterable[str]], str]) -> None:
+    """A test that needs what no kernel of the matrix has would be skipped for ever: an error."""
+    if rep.outcome != "passed":
+        return
+    sentences = [
+        f"{item.nodeid} will never run: {why}"
+        for item in rep.result
+        if isinstance(item, pytest.Item) and (names := needed(item)) and (why := hopeless(names))
+    ]
+    if sentences:
+        rep.outcome = "failed"
+        rep.longrepr = "\n".join(sentences)
         rep.result = []

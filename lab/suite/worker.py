@@ -41,7 +41,14 @@ class Worker:
     """The guest's pytest process."""
 
     def __init__(
-        self, guest: Guest, *, arguments: Sequence[str], cwd: str, log: Path, listener: Listener
+        self,
+        guest: Guest,
+        *,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: str,
+        log: Path,
+        listener: Listener,
     ) -> None:
         self.alive = True
         self._guest = guest
@@ -51,7 +58,7 @@ class Worker:
         self._output = bytearray()
         self._out, self._in = Numberer(), Checker(FROM_GUEST)
         argv = (sys.executable, "-m", "pytest", *arguments)
-        self._process = guest.spawn(argv, env=ENVIRONMENT, cwd=cwd)
+        self._process = guest.spawn(argv, env={**ENVIRONMENT, **environment}, cwd=cwd)
 
     # -- from its first word to its last -----------------------------------------------------
 

@@ -52,6 +52,18 @@ CANNED_ERROR = None
 def probe():
     return Report()
 """
+# What the canned probe says, promised to the fake guest's 6.12 and to whatever runs these tests.
+EXPECTED = """\
+"3.0".INC = "yes, measured"
+"3.0".NAPI = "no, measured"
+"3.0".ZCRX = "no, assumed"
+"6.12".INC = "yes, measured"
+"6.12".NAPI = "no, measured"
+"6.12".ZCRX = "no, measured"
+"99.0".INC = "yes, assumed"
+"99.0".NAPI = "yes, assumed"
+"99.0".ZCRX = "yes, assumed"
+"""
 IOXIDE_MAIN = "import ioxide\nprint(ioxide.probe().to_json())\n"
 
 
@@ -106,6 +118,7 @@ class Little:
         shutil.copy(REPOSITORY / "pyproject.toml", root)
         for package in ("tests", "tests/lab"):
             (root / package / "__init__.py").touch()
+        self.write("lab/kernels/expected.toml", EXPECTED)
         self.write("ioxide/__init__.py", IOXIDE)
         self.write("ioxide/__main__.py", IOXIDE_MAIN)
 

@@ -102,7 +102,7 @@ def test_slow(): pass
     for words in (
         f"release {os.uname().release}, package 6.12.107-1 from fake",
         "accel tcg: a fake guest, no machine at all",
-        "NAPI        -         no        no        counter stayed 0",
+        "NAPI        -         no        no        no        counter stayed 0",
         "#92     absent here",
         "#104    proved",
         "collected 3 / selected 2 / proved 1 (left out: 1 slow)",

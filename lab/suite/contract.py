@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: MIT
+"""The contract: which capabilities a kernel series is promised to have, and has not.
+
+`lab/kernels/expected.toml` holds it, one line a cell.  It binds both ways: what is promised and not
+observed, and what is denied and observed, is a surprise.  Only the host reads the file; a guest has
+none and is not asked.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError, UsageError
+
+from .probed import Finding, Probed
+
+EXPECTED = Path(__file__).parents[1] / "kernels/expected.toml"
+FILE = "lab/kernels/expected.toml"
+MASK_VARIABLE = "IOXIDE_CAPS"
+"""By which ioxide is told, in its own process, what to do without; see ioxide/_probe/mask.py."""
+
+_SERIES = re.compile(r"\d+\.\d+")
+_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+_CELL = re.compile(r"(yes|no), (measured|assumed)")
+
+
+class Basis(StrEnum):
+    """How it is known what a cell says."""
+
+    MEASURED = "measured"
+    ASSUMED = "assumed"
+    MASKED = "masked"
+    """It was taken away for this run; never written in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one series is promised about one capability."""
+
+    present: bool
+    basis: Basis
+    series: str
+    """The series whose line it is: a lower one where it is inherited."""
+
+    def __str__(self) -> str:
+        return f"{'yes' if self.present else 'no'}, {self.basis}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one series, or one that plays another, is promised."""
+
+    series: str
+    cells: Mapping[str, Cell]
+    plays: str = ""
+    """The older series it plays, "6.6", or what was taken away, "-INC"; empty if it is itself."""
+
+    @property
+    def name(self) -> str:
+        """The cell of every report that this row is for: "6.12", or "6.12 as 6.6"."""
+        return f"{self.series} as {self.plays}" if self.plays else self.series
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """The capabilities that are taken away."""
+        return tuple(n for n, cell in self.cells.items() if cell.basis is Basis.MASKED)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process must find in its environment so that ioxide does without."""
+        words = ",".join(f"-{name.lower()}" for name in self.masked)
+        return {MASK_VARIABLE: words} if words else {}
+
+    def inherited(self) -> str:
+        """From which series how many cells come, as a sentence; empty if all are its own."""
+        theirs = [c.series for c in self.cells.values() if c.series != self.series]
+        if not theirs:
+            return ""
+        sources = sorted(set(theirs), key=series_key, reverse=True)
+        parts = [f"{theirs.count(source)} from {source}" for source in sources]
+        own = len(self.cells) - len(theirs)
+        has = f"has {own} cells of its own in {FILE}" if own else f"has no row in {FILE}"
+        return f"{self.series} {has} and inherits {', '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Surprise:
+    """A capability that is not as promised, and the line that would make it so."""
+
+    capability: str
+    why: str
+    edit: str
+    """The line of expected.toml that says what was observed; empty if no edit is right."""
+
+    def __str__(self) -> str:
+        return self.why + (f"; if that is right, write in {FILE}: {self.edit}" if self.edit else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the contract says of one probe."""
+
+    surprises: tuple[Surprise, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The whole file."""
+
+    rows: Mapping[str, Mapping[str, Cell]]
+    """Own cells by series, lowest first."""
+
+    def row(self, series: str) -> Row | None:
+        """What `series` is promised, its own cells before inherited ones; None if it is lower than
+        every series of the file."""
+        cells: dict[str, Cell] = {}
+        for known, own in self.rows.items():
+            if series_key(known) <= series_key(series):
+                cells |= own
+        return Row(series, cells) if cells else None
+
+    def playing(self, series: str, older: str) -> Row:
+        """What `series` is promised while it plays `older`: what either lacks is taken away.
+
+        Raises UsageError when `older` is not older, has no row, or has what `series` lacks.
+        """
+        if not _SERIES.fullmatch(older):
+            raise UsageError(f"--as {older!r} is no kernel series", hint="write it like --as 6.6")
+        if series_key(older) >= series_key(series):
+            raise UsageError(
+                f"a {series} cannot play {older}: a mask only takes away, so --as wants an older "
+                "series than --kernel"
+            )
+        own, wanted = self.row(series), self.row(older)
+        if own is None or wanted is None:
+            first = next(iter(self.rows), "none")
+            raise UsageError(
+                f"--as {older}: {FILE} does not say what such a kernel has; its lowest row is "
+                f"{first}"
+            )
+        gone = {name for name in own.cells if not _has(wanted, name)}
+        if given := sorted(n for n in wanted.cells if _has(wanted, n) and not _has(own, n)):
+            raise UsageError(
+                f"a {series} cannot play {older}, which has {', '.join(given)}: a mask only takes "
+                "away"
+            )
+        return mask(own, gone, plays=older)
+
+    def hopeless(self, names: Iterable[str]) -> str:
+        """Why a test that needs `names` would run on no kernel of the file; empty if it would."""
+        wanted = tuple(names)
+        rows = [row for series in self.rows if (row := self.row(series)) is not None]
+        if any(all(_has(row, name) for name in wanted) for row in rows):
+            return ""
+        if unknown := [n for n in wanted if not any(n in row.cells for row in rows)]:
+            return f"{', '.join(unknown)} is unknown to every row of {FILE}"
+        what = " together with ".join(wanted)
+        return f"no kernel series of {FILE} ({', '.join(self.rows)}) has {what}"
+
+
+def mask(row: Row, gone: Iterable[str], *, plays: str = "") -> Row:
+    """The row without the capabilities `gone`; named after them unless it plays something."""
+    taken = frozenset(gone)
+    cells = {
+        name: Cell(False, Basis.MASKED, row.series) if name in taken else cell
+        for name, cell in row.cells.items()
+    }
+    return Row(row.series, cells, plays or ",".join(f"-{name}" for name in sorted(taken)))
+
+
+def _has(row: Row, name: str) -> bool:
+    cell = row.cells.get(name)
+    return cell is not None and cell.present
+
+
+def series_key(series: str) -> tuple[int, ...]:
+    """Sorts series: 6.6 before 6.12."""
+    return tuple(int(part) for part in series.split("."))
+
+
+def series_of_release(release: str) -> str:
+    """The series that a kernel says it is of: "6.18.15+deb13" -> "6.18"; empty if it says none."""
+    match = re.match(r"\d+\.\d+", release)
+    return match[0] if match else ""
+
+
+def compare(row: Row, probe: Probed, *, own_machine: bool) -> Comparison:
+    """Hold a probe against what is promised.
+
+    What could not be tried (observed None) is a surprise in a guest, where the lab makes all that
+    the probe needs; with `own_machine`, on somebody's own machine, it is only said.
+    """
+    if probe.error is not None:
+        return Comparison()
+    surprises, notes = [], []
+    for name, cell in row.cells.items():
+        finding = probe.finding(name)
+        observed = None if finding is None else finding.observed
+        if finding is not None and observed is None and own_machine:
+            if cell.present:
+                notes.append(f"{name} is promised on {row.name}, but {_untried(finding)}")
+        elif cell.present is not (observed is True):
+            surprises.append(_surprise(row, name, cell, finding))
+    if unknown := [name for name in probe.findings if name not in row.cells]:
+        notes.append(f"{FILE} promises {row.name} nothing about {', '.join(unknown)}")
+    return Comparison(tuple(surprises), tuple(notes))
+
+
+def _untried(finding: Finding) -> str:
+    return f"could not be tried here ({finding.note or 'the probe does not say why'})"
+
+
+def _surprise(row: Row, name: str, cell: Cell, finding: Finding | None) -> Surprise:
+    if cell.basis is Basis.MASKED:
+        return Surprise(name, f"{name} was taken away, and is observed all the same", "")
+    source = "" if cell.series == row.series else f", inherited from {cell.series}"
+    if not cell.present:
+        why = f"{name} is denied {row.series} ({cell.basis}{source}), and is observed"
+        return Surprise(name, why, _edit(row, name, present=True))
+    why = f"{name} is promised on {row.series} ({cell.basis}{source})"
+    if finding is None:
+        return Surprise(name, f"{why}, and the probe knows no such capability", "")
+    if finding.observed is None:
+        return Surprise(name, f"{why}, and {_untried(finding)}", "")
+    note = f" ({finding.note})" if finding.note else ""
+    return Surprise(name, f"{why}, and is not observed{note}", _edit(row, name, present=False))
+
+
+def _edit(row: Row, name: str, *, present: bool) -> str:
+    return f'"{row.series}".{name} = "{Cell(present, Basis.MEASURED, row.series)}"'
+
+
+def unconfirmed(row: Row | None, name: str, finding: Finding, *, own_machine: bool) -> str:
+    """Why the contract does not confirm that a test may be skipped for lack of `name`; empty if it
+    does.
+
+    On somebody's own machine a kernel without a row is taken at its probe's word, and so is a
+    capability that could not be tried there.
+    """
+    cell = None if row is None else row.cells.get(name)
+    if cell is None:
+        where = f"to {row.name}" if row is not None else "to so old a kernel"
+        return "" if own_machine else f"{FILE} promises nothing about {name} {where}"
+    if not cell.present or (own_machine and finding.observed is None):
+        return ""
+    assert row is not None
+    source = "" if cell.series == row.series else f", inherited from {cell.series}"
+    return f"{FILE} promises {name} on {row.name} ({cell.basis}{source})"
+
+
+@cache
+def read(path: Path = EXPECTED) -> Contract:
+    """The contract. Raises LabError, naming the cell and the value that is wrong in it."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise LabError(f"{path.name} cannot be read: {error}") from error
+    for series, cells in table.items():
+        if not _SERIES.fullmatch(series) or not isinstance(cells, dict):
+            raise LabError(f'{path.name}: {series!r} is no row, expected "6.12".INC = "yes, ..."')
+    ordered = sorted(table, key=series_key)
+    return Contract(
+        {
+            series: {name: _cell(path, series, name, cell) for name, cell in table[series].items()}
+            for series in ordered
+        }
+    )
+
+
+def _cell(path: Path, series: str, name: str, value: Any) -> Cell:
+    where = f'{path.name}: "{series}".{name}'
+    if not _NAME.fullmatch(name):
+        raise LabError(f"{where}: a capability is written like MIN_WAIT")
+    match = _CELL.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise LabError(f'{where} is {value!r}, expected "yes" or "no" and how that is known')
+    return Cell(match[1] == "yes", Basis(match[2]), series)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""Plain `pytest`, on the kernel of this very machine: the same law as in a guest.
+
+A run that proved nothing is not green, and what the probe observed here is held against what the
+contract promises this kernel's series.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable
+
+import pytest
+
+from lab.errors import LabError
+
+from . import contract, errata
+from .contract import MASK_VARIABLE, Row
+from .probed import Finding, Probed
+
+SHOWS_ONLY = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan")
+DISPROVED = 1
+USAGE = 2
+NOT_PROVED = 3
+
+
+class LocalSide:
+    """The local mode of the plugin."""
+
+    def __init__(self) -> None:
+        self._passed = 0
+        self._probe: Probed | None = None
+        masked = _masked()
+        try:
+            self._contract = contract.read()
+        except LabError as error:
+            raise pytest.UsageError(str(error)) from error
+        series = contract.series_of_release(os.uname().release)
+        row = self._contract.row(series) if series else None
+        if masked and row is None:
+            # There is no row to take anything from, but the run must not look like an unmasked one.
+            row = Row(series or os.uname().release, {})
+        self.row = contract.mask(row, masked) if row is not None and masked else row
+        self.masked = bool(masked)
+
+    def probe(self) -> Probed:
+        """The probe of this machine's kernel, with what is masked."""
+        import ioxide
+
+        self._probe = Probed.from_json(ioxide.probe().to_json())
+        return self._probe
+
+    def hopeless(self, names: Iterable[str]) -> str:
+        """As `Contract.hopeless`."""
+        return self._contract.hopeless(names)
+
+    def unconfirmed(self, name: str, finding: Finding) -> str:
+        """As `contract.unconfirmed`, of this machine."""
+        return contract.unconfirmed(self.row, name, finding, own_machine=True)
+
+    def pytest_report_header(self) -> str | None:
+        """Which older kernel this one plays."""
+        if self.row is None or not self.masked:
+            return None
+        return f"lab: this kernel is {self.row.name}, by {MASK_VARIABLE}"
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count what passed."""
+        self._passed += report.when == "call" and report.passed
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Registered after the plugin, so outside of its wrapper: it judges what that noted."""
+        report = yield
+        # A release without what was taken away is none that the lists could name.
+        unlisted = self.masked or item.config.getoption("lab_unlisted")
+        errata.judge_here(report, unlisted=unlisted)
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """A session in which nothing passed is not 0, and neither is one with a surprise."""
+        lines = []
+        if (
+            session.exitstatus == pytest.ExitCode.OK
+            and not self._passed
+            and not _shows_only(session)
+        ):
+            session.exitstatus = NOT_PROVED
+            lines.append(f"nothing passed, so nothing is proved: exit {NOT_PROVED}")
+        # Only what some test asked the probe for; a session of other tests has no use for it.
+        if self._probe is not None and self.row is not None:
+            found = contract.compare(self.row, self._probe, own_machine=True)
+            inherited = self.row.inherited() if found.surprises or found.notes else ""
+            lines += [f"note: {text}" for text in (*found.notes, inherited) if text]
+            lines += [f"surprise: {surprise}" for surprise in found.surprises]
+            if found.surprises and session.exitstatus in (pytest.ExitCode.OK, NOT_PROVED):
+                session.exitstatus = DISPROVED
+                lines.append(f"this kernel is not what the contract promises: exit {DISPROVED}")
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and lines:
+            reporter.ensure_newline()
+            for line in lines:
+                reporter.write_line(line)
+
+
+def _masked() -> frozenset[str]:
+    """What IOXIDE_CAPS takes away; ends pytest with 2 when it cannot be meant."""
+    if not os.environ.get(MASK_VARIABLE):
+        return frozenset()
+    from ioxide._probe import mask
+
+    try:
+        return frozenset(name.value for name in mask.active())
+    except mask.MaskError as error:
+        pytest.exit(str(error), returncode=USAGE)
+
+
+def _shows_only(session: pytest.Session) -> bool:
+    return any(session.config.getoption(name, False) for name in SHOWS_ONLY)
