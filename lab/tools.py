@@ -18,6 +18,8 @@ PACKAGES: Mapping[str, str] = {
     "busybox": "busybox-static",
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
+    "gpg": "gpg",
+    "gpgv": "gpgv",
     "kmod": "kmod",
     "ldconfig": "libc-bin",
     "ldd": "libc-bin",
@@ -26,6 +28,7 @@ PACKAGES: Mapping[str, str] = {
     "modprobe": "kmod",
     "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
+    "unshare": "util-linux",
     "xz": "xz-utils",
     "zstd": "zstd",
 }

@@ -33,11 +33,23 @@ class DebianSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MainlineSettings:
+    """Where the mainline archive is and by which key it signs."""
+
+    mirror: str
+    fingerprint: str
+    """Of the primary key, all 40 digits."""
+    key_url: str
+    """Where the key is to be had; `{fingerprint}` stands in it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """The whole file."""
 
     series: tuple[Series, ...]
     debian: DebianSettings
+    mainline: MainlineSettings
 
 
 @cache
@@ -54,12 +66,18 @@ def read(path: Path = CATALOGUE) -> Catalogue:
             suites=_texts(debian, "suites"),
             packages=tuple(re.compile(text) for text in _texts(debian, "packages")),
         )
+        archive = table["mainline"]
+        mainline = MainlineSettings(
+            mirror=_text(archive, "mirror"),
+            fingerprint=_text(archive, "fingerprint"),
+            key_url=_text(archive, "key_url"),
+        )
     except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, re.error) as error:
         raise LabError(f"{path.name} is not a kernel catalogue: {error!r}") from error
     for pattern in settings.packages:
         if "release" not in pattern.groupindex:
             raise LabError(f"{path.name}: {pattern.pattern!r} has no group 'release'")
-    return Catalogue(series=rows, debian=settings)
+    return Catalogue(series=rows, debian=settings, mainline=mainline)
 
 
 def _text(row: dict[str, Any], name: str) -> str:

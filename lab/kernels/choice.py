@@ -11,18 +11,21 @@ from dataclasses import replace
 from lab.errors import KernelUnavailable, LabError, UsageError
 
 from . import lock, store
-from .catalogue import catalogue
+from .catalogue import Series, catalogue
 from .catalogue import series as series_called
 from .debian import Debian
 from .local import VARIABLE, Local
+from .mainline import MIRROR, Mainline
 from .model import Flavour, Kernel, KernelFiles, Release, newest_first, version_key
 from .source import FileGone, Source, SourceUnreachable, named
 
 _log = logging.getLogger("lab.kernels")
 
-SOURCES: dict[str, Source] = {"debian": Debian(), "local": Local()}
+SOURCES: dict[str, Source] = {"local": Local(), "debian": Debian(), "mainline": Mainline()}
+"""In the order in which they are asked: what is at hand first."""
 
 NEWEST = "newest"
+_MOST_NAMES = 6
 
 
 def known() -> tuple[Kernel, ...]:
@@ -79,24 +82,25 @@ def resolve(name: str, *, flavour: Flavour | None = None) -> Kernel:
     locked = [r for r in lock.read() if wanted == NEWEST or named(r.kernel, wanted)]
     if found := _best(locked, wanted, flavour):
         return found.kernel
-    silent = []
+    tried, silent = [], False
     # A word that is no version is not worth asking the archives of the world.
     for source in SOURCES.values() if re.match(r"\d+\.\d", wanted) else ():
         try:
             releases = source.matching(wanted)
         except (SourceUnreachable, KernelUnavailable) as error:
-            silent.append(str(error))
+            tried.append(str(error))
+            silent = True
             continue
+        tried.append(f"{source.name} offers no {wanted}")
         if found := _best(releases, wanted, flavour):
             return _remember(_as_locked(found))
     if silent or series_called(wanted) is not None:
-        silent = silent or [f"no source offers a {wanted}"]
-        raise _unavailable(wanted, silent)
+        raise _unavailable(wanted, tried)
     kind = f" of the flavour {flavour}" if flavour else ""
     raise UsageError(
         f"unknown kernel {name!r}{kind}",
-        hint=f"known are {', '.join(_names())}; `python -m lab kernels list --all` shows every"
-        " release the sources offer",
+        hint=f"known are {', '.join(_names())}; `python -m lab kernels list` shows every release"
+        " the sources offer",
     )
 
 
@@ -185,44 +189,55 @@ def _successor(gone: Release, source: Source, why: str) -> KernelFiles:
 
 
 def _unavailable(name: str, tried: list[str]) -> KernelUnavailable:
-    cached = ", ".join(store.cached()) or "nothing"
+    cached = list(dict.fromkeys(store.cached()))
+    if len(cached) > _MOST_NAMES:
+        series = sorted({".".join(one.split(".")[:2]) for one in cached}, key=version_key)
+        cached = [f"{len(cached)} kernels of {', '.join(series)}"]
     return KernelUnavailable(
-        f"kernel {name} cannot be had: {'; then '.join(tried)}; in the cache: {cached}",
-        hint="the ways out: a mirror that answers in LAB_DEBIAN_MIRROR, a kernel of your own with"
-        f" --kernel-file, or a directory of them in {VARIABLE}",
+        f"kernel {name} is not obtainable from here: {'; then '.join(tried)};"
+        f" in the cache: {', '.join(cached) or 'nothing'}",
+        hint=f"the ways out: a mirror that answers in LAB_DEBIAN_MIRROR or {MIRROR}, a kernel of"
+        f" your own with --kernel-file, or a directory of them in {VARIABLE}",
     )
 
 
 def locked_now(names: list[str]) -> tuple[Release, ...]:
-    """The lock with the newest release of the named series (all, if none is named) in it.
-
-    Raises UsageError for an unknown series, KernelUnavailable when a source does not answer.
+    """The lock with the newest release of the named series (all that have one in it, if none is
+    named) in the place of what it has of them; a release that is named by more than its series is
+    added. Raises UsageError for an unknown name, KernelUnavailable when a source does not answer.
     """
-    rows = [row for row in catalogue() if not names or row.name in names]
-    if missing := set(names) - {row.name for row in rows}:
-        raise UsageError(
-            f"unknown series {', '.join(sorted(missing))}",
-            hint=f"the catalogue has {', '.join(row.name for row in catalogue())}",
-        )
     kept = list(lock.read())
-    for row in rows:
-        locked = {r.kernel.flavour for r in kept if r.kernel.series == row.name}
-        flavours: list[Flavour | None] = [*sorted(locked)] or [None]
+    locked = {release.kernel.series for release in kept}
+    for name in names or [row.name for row in catalogue() if row.name in locked]:
+        row = series_called(name)
+        if row is None:
+            added = _RESOLVED.get(resolve(name).identity)
+            if added is not None and added.kernel.source != "local":
+                kept.append(_complete(added))
+            continue
+        here = {r.kernel.flavour for r in kept if r.kernel.series == name}
+        flavours: list[Flavour | None] = [*sorted(here)] or [None]
         for flavour in flavours:
-            try:
-                offers = SOURCES[row.source].matching(row.name, fresh=True)
-            except SourceUnreachable as error:
-                raise _unavailable(row.name, [str(error)]) from error
-            newest = _best(offers, row.name, flavour)
-            if newest is None:
-                raise _unavailable(row.name, [f"{row.source} offers no {row.name}"])
-            kept = [
-                r
-                for r in kept
-                if (r.kernel.series, r.kernel.flavour) != (row.name, newest.kernel.flavour)
-            ]
-            try:
-                kept.append(store.completed(newest, SOURCES[row.source], note=_log.info))
-            except SourceUnreachable as error:
-                raise _unavailable(row.name, [str(error)]) from error
+            newest = _complete(_newest(row, flavour))
+            ours = (name, newest.kernel.flavour)
+            kept = [r for r in kept if (r.kernel.series, r.kernel.flavour) != ours]
+            kept.append(newest)
     return newest_first(kept)
+
+
+def _newest(row: Series, flavour: Flavour | None) -> Release:
+    source = SOURCES[row.source]
+    try:
+        found = _best(source.matching(row.name, fresh=True), row.name, flavour)
+    except SourceUnreachable as error:
+        raise _unavailable(row.name, [str(error)]) from error
+    if found is None:
+        raise _unavailable(row.name, [f"{source.name} offers no {row.name}"])
+    return found
+
+
+def _complete(release: Release) -> Release:
+    try:
+        return store.completed(release, SOURCES[release.kernel.source], note=_log.info)
+    except SourceUnreachable as error:
+        raise _unavailable(release.kernel.release, [str(error)]) from error

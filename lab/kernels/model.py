@@ -48,9 +48,9 @@ class Kernel:
     @property
     def flavour(self) -> Flavour:
         """Which configuration it was built with, as its name tells."""
-        if "-cloud-" in self.release:
-            return Flavour.CLOUD
-        return Flavour.FULL if self.release.endswith("-amd64") else Flavour.OTHER
+        if self.source != "debian":
+            return Flavour.OTHER
+        return Flavour.CLOUD if "-cloud-" in self.release else Flavour.FULL
 
     @property
     def identity(self) -> tuple[str, str, str]:

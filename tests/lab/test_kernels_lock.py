@@ -136,6 +136,10 @@ CATALOGUE = """\
 [debian]
 suites = ["trixie"]
 packages = ['^linux-image-(?P<release>.*)$']
+[mainline]
+mirror = "http://localhost"
+fingerprint = "00"
+key_url = "http://localhost/key"
 [series."6.12"]
 why = "because"
 source = "debian"
