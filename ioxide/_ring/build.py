@@ -26,6 +26,8 @@ SOURCES = (
     "memory.c",
     "pages.c",
     "driver.c",
+    "buffers.c",
+    "drain.c",
     "tick.c",
     "connection.c",
     "receive.c",

@@ -16,8 +16,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-/* How long close() waits for the kernel to end what it still has, in ms. */
-#define CLOSE_LIMIT 5000
 
 static int check_owner(Driver *self)
 {
@@ -58,74 +56,6 @@ static int report_fault(Driver *self, const char *what)
 	}
 	Py_DECREF(result);
 	return 0;
-}
-
-void iox_driver_release(Driver *self, struct iox_group *group, uint16_t bid)
-{
-	Connection *conn;
-
-	if (!iox_group_release(group, bid) || !group->incremental)
-		return; /* the shared group is published once a tick */
-	iox_group_publish(group);
-	conn = group->owner;
-	if (conn && conn->recv_starved) {
-		conn->recv_starved = false;
-		self->counters.recv_rearms++;
-		iox_want(conn, IOX_WANT_RECV);
-	}
-}
-
-void iox_driver_release_lent(Driver *self, struct iox_group *group, uint16_t bid)
-{
-	if (!self->closed && PyThread_get_thread_ident() != self->thread) {
-		if (self->foreign_count == self->foreign_capacity) {
-			uint32_t capacity = self->foreign_capacity ? self->foreign_capacity * 2 : 64;
-			struct iox_return *foreign = PyMem_Realloc(self->foreign, capacity * sizeof(*foreign));
-
-			if (foreign) {
-				self->foreign = foreign;
-				self->foreign_capacity = capacity;
-			}
-		}
-		if (self->foreign_count < self->foreign_capacity) {
-			self->foreign[self->foreign_count++] = (struct iox_return){ group, bid };
-			/* Nobody else tells the reactor, and somebody may wait for just this one. */
-			if (iox_list_linked(&self->starved) || group->incremental)
-				iox_driver_wake(self);
-			return;
-		}
-		/* No memory for the hand-over: the GIL is held, so doing it here is not wrong either. */
-	}
-	if (!self->closed)
-		iox_driver_release(self, group, bid);
-	iox_group_unref(group);
-}
-
-struct iox_group *iox_driver_take_group(Driver *self)
-{
-	struct iox_group *group;
-
-	if (!self->free_group_count)
-		return NULL;
-	group = iox_group_new(self->group_slots, self->group_size, true);
-	if (!group)
-		return NULL;
-	if (iox_group_register(group, self->ring->uring.ring_fd,
-			       self->free_groups[self->free_group_count - 1]) < 0) {
-		iox_group_unref(group);
-		return NULL;
-	}
-	self->free_group_count--;
-	return group;
-}
-
-/* Only after the receive's terminal completion: until then the kernel may fill our buffers. */
-void iox_driver_drop_group(Driver *self, struct iox_group *group)
-{
-	group->owner = NULL;
-	iox_group_unregister(group, self->ring->uring.ring_fd);
-	self->free_groups[self->free_group_count++] = group->id;
-	iox_group_unref(group); /* lent slices keep the memory */
 }
 
 void iox_driver_wake(Driver *self)
@@ -410,51 +340,6 @@ static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 			     "listeners_armed_now", (unsigned long)self->listeners_armed);
 }
 
-/*
- * Ends everything the kernel still has: after this no slab or buffer of ours is in anyone's hands.
- * False when it did not let go in time; the memory must then be left alone for ever.
- */
-static bool drain(Driver *self)
-{
-	uint64_t deadline = iox_clock_ms() + CLOSE_LIMIT;
-	struct io_uring_sqe *sqe;
-
-	self->accepting = false;
-	self->poll_enabled = false;
-	for (uint32_t slot = 0; slot < self->slot_count; slot++)
-		if (self->slots[slot])
-			iox_conn_abort(self->slots[slot], "the reactor was stopped");
-	iox_tick_stage(self);
-	sqe = iox_driver_sqe(self);
-	if (sqe) {
-		/* What is not a connection's: accepts, the wake-up read, the poll. */
-		io_uring_prep_cancel64(sqe, 0, IOX_ASYNC_CANCEL_ALL | IOX_ASYNC_CANCEL_ANY);
-		sqe->user_data = iox_user_data(IOX_KIND_CANCEL, 0, 0);
-	}
-	for (;;) {
-		uint64_t now = iox_clock_ms();
-
-		if (!self->connection_count && !self->listeners_armed && !self->wake_armed &&
-		    !self->poll_armed)
-			return true;
-		if (now >= deadline || iox_tick_enter(self, true, (int64_t)(deadline - now) * 1000000) < 0)
-			return false;
-		iox_tick_reap(self);
-		while (iox_list_linked(&self->starting))
-			iox_list_remove(self->starting.next);
-		for (uint32_t slot = 0; slot < self->slot_count; slot++)
-			if (self->slots[slot])
-				iox_conn_abort(self->slots[slot], "the reactor was stopped");
-		while (iox_list_linked(&self->staged)) {
-			Connection *conn = IOX_ENTRY(self->staged.next, Connection, staged);
-
-			if (!iox_conn_submit(conn))
-				break;
-			iox_list_remove(&conn->staged);
-		}
-	}
-}
-
 PyDoc_STRVAR(driver_close_doc,
 "close()\n--\n\n"
 "End every operation, give back buffers and slabs, close the ring and the eventfd.  False when the\n"
@@ -472,7 +357,7 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 		PyErr_SetString(PyExc_RuntimeError, "close() was called from inside dispatch()");
 		return NULL;
 	}
-	drained = drain(self);
+	drained = iox_driver_drain(self);
 	while (iox_list_linked(&self->ready)) {
 		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
 

@@ -346,12 +346,17 @@ PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chun
 /* driver.c */
 int iox_driver_init(PyObject *module);
 struct io_uring_sqe *iox_driver_sqe(Driver *driver); /* NULL: the queue stays full */
+void iox_driver_wake(Driver *driver);
+
+/* buffers.c */
 void iox_driver_release(Driver *driver, struct iox_group *group, uint16_t bid);
 /* The same for a slice, on any thread; takes over its reference to the group. */
 void iox_driver_release_lent(Driver *driver, struct iox_group *group, uint16_t bid);
 struct iox_group *iox_driver_take_group(Driver *driver); /* NULL: none free, or refused */
 void iox_driver_drop_group(Driver *driver, struct iox_group *group);
-void iox_driver_wake(Driver *driver);
+
+/* drain.c */
+bool iox_driver_drain(Driver *driver);
 
 /* tick.c */
 uint64_t iox_clock_ms(void);
