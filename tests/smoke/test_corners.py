@@ -151,6 +151,8 @@ def test_stop_sends_what_ended_handlers_wrote() -> None:
         assert written.wait(TIMEOUT)
         stopper = threading.Thread(target=server.stop)
         stopper.start()
+        stopper.join(0.5)
+        assert stopper.is_alive()  # it waits for a peer that has not read yet
         assert size == len(read_to_end(client))
     stopper.join(TIMEOUT)
     assert not stopper.is_alive()
