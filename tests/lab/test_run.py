@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: MIT
+"""`lab run` and `lab shell`: the command's own streams and status, 125 for the lab's failures."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab import kernels
+from lab.commands import booting
+from lab.errors import UsageError
+
+pytestmark = pytest.mark.lab
+
+ROOT = Path(__file__).parents[2]
+KERNEL = "6.12"
+SOON = 120.0
+
+
+def lab(*arguments: str | Path, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run `python -m lab` with a pipe at each end."""
+    return subprocess.run(
+        [sys.executable, "-m", "lab", *map(str, arguments)],
+        cwd=ROOT,
+        input=input,
+        capture_output=True,
+        check=False,
+        timeout=SOON,
+    )
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m lab`, running; killed at the end of the block if it still does."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "lab", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def last_line(text: bytes) -> str:
+    """The last line of what was written to standard error."""
+    return text.decode().splitlines()[-1]
+
+
+def qemus_of(pid: int) -> list[int]:
+    """The emulators below a process, by their parents."""
+    found, parents = [], {pid}
+    rows = [
+        (int(p.name), int((p / "stat").read_text().rsplit(")", 1)[1].split()[1]), p)
+        for p in Path("/proc").iterdir()
+        if p.name.isdigit() and (p / "stat").exists()
+    ]
+    for _ in range(8):
+        for child, parent, path in rows:
+            if parent in parents and child not in parents:
+                parents.add(child)
+                if b"qemu-system" in (path / "cmdline").read_bytes().split(b"\0")[0]:
+                    found.append(child)
+    return found
+
+
+def test_a_program_has_its_own_streams_and_status() -> None:
+    """Standard input reaches it, output and errors come back apart, and its status is ours."""
+    script = "tr a-z A-Z; echo wrong >&2; uname -r; exit 7"
+    done = lab("run", "--kernel", KERNEL, "--", "sh", "-c", script, input=b"hello\n")
+    release = kernels.resolve(KERNEL).release
+    assert f"HELLO\n{release}\n".encode() == done.stdout
+    assert "wrong" == last_line(done.stderr)
+    assert 7 == done.returncode
+
+
+@pytest.mark.slow
+def test_a_copied_directory_is_where_it_was(tmp_path: Path) -> None:
+    """--copy takes files, links and modes along; the command starts in it; a signal is 128 + n."""
+    tests = tmp_path / "static tests"
+    tests.mkdir()
+    (tests / "one").write_text("#!/bin/sh\ncat data; pwd; echo $COLOUR; kill -SEGV $$\n")
+    (tests / "one").chmod(0o755)
+    (tests / "data").symlink_to("real")
+    (tests / "real").write_text("data\n")
+    done = lab(
+        *("run", "--kernel", KERNEL, "--copy", tests, "--env", "COLOUR=red", "--", "./one", "x y")
+    )
+    assert f"data\n{tests}\nred\n" == done.stdout.decode()
+    assert 128 + signal.SIGSEGV == done.returncode
+
+
+@pytest.mark.slow
+def test_what_cannot_be_run_has_the_shells_status() -> None:
+    """127 for no such program, 126 for one that may not be executed: none of them the lab's."""
+    done = lab("run", "--kernel", KERNEL, "--", "sh", "-c", "nosuch; a=$?; /etc/passwd; echo $a $?")
+    assert b"127 126\n" == done.stdout
+    done = lab("run", "--kernel", KERNEL, "--", "/nosuch/program")
+    assert 127 == done.returncode
+    assert b"not found" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--kernel", "nonsense", "--", "true"), "unknown kernel 'nonsense'"),
+        (("--kernel", KERNEL), "there is no command"),
+        (("--", "true"), "one of --kernel and --kernel-file is needed"),
+        (("--kernel", KERNEL, "--bogus", "--", "true"), "unknown arguments: --bogus"),
+        (("--kernel", KERNEL, "--cpus", "0", "--", "true"), "0 is no sensible number"),
+        (("--kernel", KERNEL, "--env", "X", "--", "true"), "--env 'X' is not NAME=VALUE"),
+        (("--kernel", KERNEL, "--copy", "/nosuch", "--", "true"), "no such file"),
+        (("--kernel", KERNEL, "--copy", "/proc/self", "--", "true"), "/proc of its own"),
+        (("--kernel-file", "/etc/passwd", "--", "true"), "/etc/passwd is not an x86 kernel image"),
+        (("--kernel-file", "/nosuch", "--", "true"), "the kernel /nosuch cannot be read"),
+        (("--kernel", KERNEL, "--modules", "/", "--", "true"), "--modules goes with --kernel-file"),
+    ],
+)
+def test_a_wrong_request_is_125(arguments: Sequence[str], sentence: str) -> None:
+    """Whatever is wrong before the command runs is the lab's: 125, and a line that says what."""
+    done = lab("run", *arguments)
+    assert 125 == done.returncode
+    assert sentence in last_line(done.stderr)
+    assert b"" == done.stdout
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_lost_guest_is_125_with_its_reason() -> None:
+    """A panic is no exit status of the command's."""
+    done = lab("run", "--kernel", KERNEL, "--", "sh", "-c", "echo c >/proc/sysrq-trigger")
+    assert 125 == done.returncode
+    assert "sysrq triggered crash" in last_line(done.stderr)
+
+
+@pytest.mark.slow
+def test_a_command_that_takes_too_long_is_125() -> None:
+    """--timeout ends the guest and says how long it was."""
+    done = lab("run", "--kernel", KERNEL, "--timeout", "1.5", "--", "sleep", "1000")
+    assert 125 == done.returncode
+    assert "sleep was not done after 1.5 s" in last_line(done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_130_and_leaves_no_guest(number: signal.Signals) -> None:
+    """Ctrl-C in the middle: 130, no traceback, and the emulator is gone."""
+    with started("run", "--kernel", KERNEL, "--", "sh", "-c", "echo up; sleep 1000") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert b"up\n" == process.stdout.readline()
+        qemus = qemus_of(process.pid)
+        assert 1 == len(qemus)
+        process.send_signal(number)
+        assert 130 == process.wait(SOON)
+        assert "lab: interrupted" == last_line(process.stderr.read())
+    assert not Path(f"/proc/{qemus[0]}").exists()
+
+
+@pytest.mark.slow
+def test_output_that_nobody_reads_ends_the_run() -> None:
+    """`lab run ... | head` ends as a program there would: 141, and quietly."""
+    with started("run", "--kernel", KERNEL, "--", "yes") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert b"y\n" == process.stdout.readline()
+        process.stdout.close()
+        assert 141 == process.wait(SOON)
+        assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_endless_input_does_not_fill_the_guest() -> None:
+    """A command that reads nothing of an endless input is not buried under it."""
+    with (
+        subprocess.Popen(["yes"], stdout=subprocess.PIPE) as yes,
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "lab", "run", "--kernel", KERNEL, "--"),
+                *("sh", "-c", "sleep 3; read a; echo $a; grep ^MemFree /proc/meminfo"),
+            ],
+            cwd=ROOT,
+            stdin=yes.stdout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process,
+    ):
+        output, _ = process.communicate(timeout=SOON)
+        yes.kill()
+    match = re.fullmatch(rb"y\nMemFree: +(\d+) kB\n", output)
+    assert match is not None
+    assert 300_000 < int(match[1])
+    assert 0 == process.returncode
+
+
+def test_what_a_guest_has_of_its_own_is_not_copied(tmp_path: Path) -> None:
+    """/ and the guest's own directories are refused; a path keeps its links."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert tmp_path / "link" == booting.checked(tmp_path / "real/../link")
+    for path in ("/", "/dev", "/sys/kernel"):
+        with pytest.raises(UsageError, match="of its own"):
+            booting.checked(Path(path))
+
+
+def until(terminal: int, words: bytes) -> bytes:
+    """What comes from a terminal up to `words`."""
+    seen = b""
+    deadline = time.monotonic() + SOON
+    while words not in seen:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, seen
+        seen += os.read(terminal, 4096)
+    return seen
+
+
+@pytest.mark.slow
+def test_a_shell_has_a_terminal_of_the_guests() -> None:
+    """Ctrl-C ends what runs in the shell and not the shell; its status is ours."""
+    command = [sys.executable, "-m", "lab", "shell", "--kernel", KERNEL]
+    ours, its = pty.openpty()
+    with subprocess.Popen(command, cwd=ROOT, stdin=its, stdout=its, stderr=its) as process:
+        os.close(its)
+        try:
+            prompt = f"[{kernels.resolve(KERNEL).upstream} /]# ".encode()
+            until(ours, prompt)
+            os.write(ours, b"tty; uname -r; sleep 1000\r")
+            assert kernels.resolve(KERNEL).release.encode() in until(ours, b"cloud-amd64\r\n")
+            os.write(ours, b"\x03")
+            until(ours, prompt)
+            os.write(ours, b"exit 5\r")
+            assert 5 == process.wait(SOON)
+        finally:
+            process.kill()
+            os.close(ours)
+
+
+@pytest.mark.slow
+def test_a_shell_without_a_terminal_reads_commands() -> None:
+    """A script at the standard input is run; the shell's status is ours."""
+    done = lab("shell", "--kernel", KERNEL, input=b"echo $((6 * 7))\nexit 4\n")
+    assert b"42\n" == done.stdout
+    assert 4 == done.returncode
+
+
+def test_virtme_ng_runs_a_command_with_its_own_status() -> None:
+    """The same store through virtme-ng: exit 7 is 7, streams are apart, this machine's files are
+    there, and nothing of it stays."""
+    before = set(Path("/tmp").glob("lab-vng-*"))
+    script = f"cat; uname -r; test -e {ROOT}/pyproject.toml || exit 1; echo wrong >&2; exit 7"
+    done = lab(
+        *("run", "--launcher", "vng", "--kernel", KERNEL, "--", "sh", "-c", script),
+        input=b"hello\n",
+    )
+    assert 7 == done.returncode, done.stderr.decode()
+    package = kernels.resolve(KERNEL).package
+    full = kernels.resolve(package, flavour=kernels.Flavour.FULL)
+    assert f"hello\n{full.release}\n".encode() == done.stdout
+    assert "wrong" == last_line(done.stderr)
+    assert before == set(Path("/tmp").glob("lab-vng-*"))
+
+
+@pytest.mark.slow
+def test_virtme_ng_that_loses_its_guest_is_125() -> None:
+    """A panic and a killed command are told apart, though virtme-ng says 255 of both."""
+    vng = ("run", "--launcher", "vng", "--kernel", KERNEL, "--", "sh", "-c")
+    done = lab(*vng, "echo c >/proc/sysrq-trigger")
+    assert 125 == done.returncode
+    assert "lost before it was done" in last_line(done.stderr)
+
+
+@pytest.mark.slow
+def test_a_kernel_of_ones_own_boots(tmp_path: Path) -> None:
+    """--kernel-file with --modules: an image somewhere, its modules elsewhere."""
+    files = kernels.obtain(kernels.resolve(KERNEL))
+    image = tmp_path / "bzImage"
+    image.write_bytes(files.vmlinuz.read_bytes())
+    done = lab(
+        *("run", "--kernel-file", image, "--modules", files.modules.parents[2], "--"),
+        *("sh", "-c", "uname -r; modprobe veth"),
+    )
+    assert 0 == done.returncode, done.stderr.decode()
+    assert f"{files.kernel.release}\n" == done.stdout.decode()
+    assert b"unlocked" in done.stderr
