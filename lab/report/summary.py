@@ -155,9 +155,7 @@ def _contract_lines(report: RunReport) -> list[str]:
     """Where the promises come from, and each surprise with the line that would settle it."""
     lines = []
     if report.row is not None:
-        lines.append(
-            f"promised: the cell {report.row.name} of the contract; * inherited or assumed"
-        )
+        lines.append(f"promised: what the contract says of {report.row.name}; * not measured there")
         lines += [text for text in (report.row.inherited(),) if text]
     lines += [f"note: {text}" for text in report.comparison.notes]
     lines += [f"surprise: {surprise}" for surprise in report.comparison.surprises]
