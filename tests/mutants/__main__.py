@@ -111,7 +111,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="TEXT",
         help="only mutants with TEXT in their id, issue or file; may be repeated",
     )
-    parser.add_argument("-j", dest="jobs", type=int, default=2, help="how many at a time (2)")
+    parser.add_argument("-j", dest="jobs", type=int, default=3, help="how many at a time (3)")
     parser.add_argument(
         "--limit",
         type=float,
