@@ -19,6 +19,7 @@ PACKAGES: Mapping[str, str] = {
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
     "gpg": "gpg",
+    "gpgconf": "gpgconf",
     "gpgv": "gpgv",
     "kmod": "kmod",
     "ldconfig": "libc-bin",

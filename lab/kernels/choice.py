@@ -16,7 +16,7 @@ from .catalogue import series as series_called
 from .debian import Debian
 from .local import VARIABLE, Local
 from .mainline import MIRROR, Mainline
-from .model import Flavour, Kernel, KernelFiles, Release, newest_first, version_key
+from .model import Flavour, Kernel, KernelFiles, Release, age_key, newest_first, version_key
 from .source import FileGone, Source, SourceUnreachable, named
 
 _log = logging.getLogger("lab.kernels")
@@ -56,13 +56,7 @@ def offered(*, fresh: bool = False) -> tuple[Kernel, ...]:
         raise _unavailable("list", silent)
     for sentence in silent:
         _log.warning("%s", sentence)
-    return tuple(
-        sorted(
-            found.values(),
-            key=lambda k: (version_key(k.upstream), version_key(k.package)),
-            reverse=True,
-        )
-    )
+    return tuple(sorted(found.values(), key=age_key, reverse=True))
 
 
 def resolve(name: str, *, flavour: Flavour | None = None) -> Kernel:

@@ -118,10 +118,9 @@ def series_of(upstream: str) -> str:
 
 def newest_first(releases: Iterable[Release]) -> tuple[Release, ...]:
     """Releases sorted by upstream version, then packaging, newest first."""
-    return tuple(
-        sorted(
-            releases,
-            key=lambda r: (version_key(r.kernel.upstream), version_key(r.kernel.package)),
-            reverse=True,
-        )
-    )
+    return tuple(sorted(releases, key=lambda r: age_key(r.kernel), reverse=True))
+
+
+def age_key(kernel: Kernel) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+    """Sort key by which the newest kernel comes last."""
+    return version_key(kernel.upstream), version_key(kernel.package), kernel.release

@@ -53,10 +53,7 @@ class Entry:
             case "package":
                 expected = self.place.parent.name
             case _:
-                try:
-                    expected = self.note.read_text() if self.note else ""
-                except FileNotFoundError:
-                    return "its hash is missing"
+                expected = self.note.read_text() if self.note else ""
         return "" if cache.digest(self.place) == expected else "it is not what was put there"
 
     def remove(self) -> None:
@@ -85,6 +82,9 @@ def verify() -> Iterator[tuple[Entry, str]]:
     for entry in entries():
         with cache.locked(entry.lock):
             if not entry.place.exists():  # somebody else has just replaced it
+                continue
+            if entry.note is not None and not entry.note.exists():
+                entry.remove()  # a run was killed before it was whole; nobody has ever used it
                 continue
             fault = entry.fault()
             if fault:

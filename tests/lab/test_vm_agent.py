@@ -300,3 +300,39 @@ def test_a_stopped_agent_is_silence_with_a_time(local: Local) -> None:
             local.guest.ping(timeout_s=0.2)
     finally:
         local.agent.send_signal(signal.SIGCONT)
+
+
+def test_a_process_can_have_a_terminal(tmp_path: Path) -> None:
+    """With a window all three streams are a terminal of that size, a later size is told, and what
+    is typed is echoed and obeyed: Ctrl-D ends the input."""
+    code = (
+        "import os, sys; print(os.get_terminal_size(0), os.isatty(1), os.isatty(2), flush=True)\n"
+        "sys.stdin.readline(); print(os.get_terminal_size(0), repr(sys.stdin.read()))"
+    )
+    with local_guest(tmp_path) as local:
+        process = local.guest.spawn([sys.executable, "-c", code], window=(33, 99))
+        seen = b""
+        while b"\n" not in seen:
+            event = process.receive(SOON)
+            assert isinstance(event, Output)
+            seen += event.data
+        assert b"os.terminal_size(columns=99, lines=33) True True\r\n" == seen
+        process.resize((20, 50))
+        process.write(b"go\n\x04")
+        seen = b""
+        while not isinstance(event := process.receive(SOON), Exited):
+            assert isinstance(event, Output)
+            seen += event.data
+        assert 0 == event.status
+        assert b"os.terminal_size(columns=50, lines=20) ''\r\n" in seen
+
+
+def test_input_nobody_reads_is_counted(tmp_path: Path) -> None:
+    """`write` says how much waits in the guest, and 0 once the process is gone."""
+    with local_guest(tmp_path) as local:
+        process = local.guest.spawn(["sleep", "1000"], stdin=True)
+        pipe = 65536
+        assert 2_000_000 - pipe == process.write(bytes(2_000_000))
+        process.kill()
+        assert Exited(-signal.SIGKILL) == process.receive(SOON)
+        assert 0 == process.write(b"more")
