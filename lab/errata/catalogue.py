@@ -84,6 +84,11 @@ class Catalogue:
     def __iter__(self) -> Iterator[Erratum]:
         return iter(self.errata)
 
+    @property
+    def reproducers(self) -> dict[str, str]:
+        """The node id of the reproducer by erratum."""
+        return {erratum.id: erratum.reproducer for erratum in self.errata}
+
     def get(self, id: str) -> Erratum | None:
         """The erratum called `id`."""
         return next((erratum for erratum in self.errata if erratum.id == id), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/errata.md"
-EVERY = "every"
+EVERY, MEASURED = "every", "measured"
 _UNASKED = frozenset({"errata", "bisect"})
 
 EPILOG = """\
@@ -44,7 +44,8 @@ def add_commands(commands: Any) -> None:
         "--kernel",
         action="append",
         metavar="NAME",
-        help=f"a release, or '{EVERY}' that the sources offer (the default); repeatable",
+        help=f"a release; '{EVERY}' that the sources offer (the default); of those, the ones "
+        f"'{MEASURED}' already, to write the page of a sweep that was stopped; repeatable",
     )
     errata.add_argument("--fresh", action="store_true", help="measure also what is known")
     errata.add_argument(
@@ -97,8 +98,10 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     from .sweep import Job, evidence, sweep
 
     errata = catalogue.read()
-    kernels = chosen(arguments.kernel or [EVERY])
+    names = arguments.kernel or [EVERY]
     contents = tree.contents(ROOT)
+    state = State(arguments.results / "measured.json", reproducers_sha256(contents))
+    kernels = chosen(names, lambda kernel: state.get(kernel, errata.reproducers) is not None)
     job = Job(
         catalogue=errata,
         kernels=kernels,
@@ -107,7 +110,6 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         fresh=arguments.fresh,
     )
     _say(f"lab: {len(errata.errata)} errata on {len(kernels)} releases")
-    state = State(arguments.results / "measured.json", reproducers_sha256(contents))
     swept = sweep(job, Cellar(), state, _say)
     for row in table.in_order(swept.measured):
         for id, finding in evidence(row):
@@ -121,24 +123,31 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         text = lists.updated(catalogue.ERRATA.read_text(), errata, swept.measured)
         catalogue.ERRATA.write_text(text)
         _say(f"lab: {catalogue.ERRATA.name} has the lists as measured; review the diff")
-    whole = EVERY in (arguments.kernel or [EVERY])
+    whole = bool({EVERY, MEASURED}.intersection(names))
     page = table.render(errata, swept.measured)
     changed = whole and (not PAGE.exists() or PAGE.read_text() != page)
     if whole and not arguments.check and swept.measured:
         PAGE.write_text(page)
         _say(f"lab: docs/errata.md {'is new' if changed else 'is what it was'}")
     if not whole:
-        _say(f"lab: docs/errata.md is written by --kernel {EVERY} only")
+        _say(f"lab: docs/errata.md is written by --kernel {EVERY} or {MEASURED}")
     return _concluded(swept, changed=changed and arguments.check)
 
 
-def chosen(names: Sequence[str]) -> list[Kernel]:
-    """The kernels meant, each once, oldest first. Raises UsageError and KernelUnavailable."""
+def chosen(names: Sequence[str], measured: Callable[[Kernel], bool]) -> list[Kernel]:
+    """The kernels meant, each once, oldest first; `measured` tells which are known already.
+
+    Raises UsageError and KernelUnavailable.
+    """
     import lab.kernels
 
     found: dict[tuple[str, str], Kernel] = {}
     for name in names:
-        some = lab.kernels.offered() if name == EVERY else (lab.kernels.resolve(name),)
+        if name in (EVERY, MEASURED):
+            offered = lab.kernels.offered()
+            some = [kernel for kernel in offered if name == EVERY or measured(kernel)]
+        else:
+            some = [lab.kernels.resolve(name)]
         found |= {(kernel.package, kernel.release): kernel for kernel in some}
     return sorted(
         found.values(), key=lambda k: (version_key(k.upstream), version_key(k.package), k.release)

@@ -60,10 +60,9 @@ def sweep(job: Job, shelf: Shelf, state: State, say: Callable[[str], None]) -> S
     A release that cannot be had or booted costs only itself.
     """
     swept = Swept()
-    ids = {erratum.id: erratum.reproducer for erratum in job.catalogue}
     for number, kernel in enumerate(job.kernels, 1):
         head = f"[{number}/{len(job.kernels)}] {kernel.upstream} ({kernel.package})"
-        known = None if job.fresh else state.get(kernel, ids)
+        known = None if job.fresh else state.get(kernel, job.catalogue.reproducers)
         if known is not None:
             say(f"{head}: known: {summary(known)}")
             swept.measured.append(known)

@@ -219,10 +219,17 @@ def test_request_that_cannot_be_meant(
 
 
 def test_kernels_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`every` is what the sources offer; each kernel comes once, oldest first."""
+    """`every` is what the sources offer, `measured` what is known of it; each kernel comes once,
+    oldest first."""
     offered = (_kernel("7.3.4"), _kernel("6.12.107"), _kernel("6.12.9"))
     monkeypatch.setattr(lab.kernels, "offered", lambda: offered)
     monkeypatch.setattr(lab.kernels, "resolve", lambda _name, **_: offered[1])
     assert ["6.12.9", "6.12.107", "7.3.4"] == [
-        kernel.upstream for kernel in lab.errata.cli.chosen(["6.12", "every"])
+        kernel.upstream for kernel in lab.errata.cli.chosen(["6.12", "every"], lambda _: False)
+    ]
+    assert ["6.12.9", "6.12.107"] == [
+        kernel.upstream
+        for kernel in lab.errata.cli.chosen(
+            ["6.12", "measured"], lambda kernel: kernel.upstream == "6.12.9"
+        )
     ]
