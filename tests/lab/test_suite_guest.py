@@ -21,9 +21,10 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def real(little: Little) -> Little:
-    """A repository with the real ioxide, as it is built here."""
+    """A repository with the real ioxide, as it is built here, and the real contract."""
     shutil.rmtree(little.root / "ioxide")
     shutil.copytree(REPOSITORY / "ioxide", little.root / "ioxide")
+    shutil.copy(REPOSITORY / "lab/kernels/expected.toml", little.root / "lab/kernels")
     return little
 
 
