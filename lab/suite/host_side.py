@@ -131,7 +131,7 @@ class HostSide:
     def pytest_report_header(self) -> list[str]:
         """What is about to be asked of which kernel."""
         kernel = self.kernel
-        lock = "locked" if kernel.locked else "NOT the locked release"
+        lock = "locked" if kernel.locked else "unlocked"
         return [
             f"lab: kernel {self.cell} ({kernel.package} from {kernel.source}, {lock}, "
             f"verified by {kernel.verified_by})",

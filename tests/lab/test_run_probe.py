@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""`lab probe`: what was seen is kept per kernel and probe, and shown side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lab import cache
+from lab.cli import main
+from lab.commands import probe
+from lab.errors import GuestLost
+from lab.kernels import Kernel
+from lab.suite.probed import Finding, Probed
+
+pytestmark = pytest.mark.lab
+
+
+def report(release: str, **seen: bool | None) -> Probed:
+    """A probe that has seen this."""
+    findings: Mapping[str, Finding] = {
+        name: Finding(declared=True, accepted=None, observed=value, evidence={}, note="")
+        for name, value in seen.items()
+    }
+    return Probed(release=release, error=None, findings=findings)
+
+
+@pytest.fixture(autouse=True)
+def guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Guests that answer at once; returns which kernels were booted."""
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
+    booted: list[str] = []
+
+    def in_guest(kernel: Kernel, tar: bytes) -> Probed:
+        assert len(tar) > 0
+        booted.append(kernel.series)
+        return report(kernel.release, BUNDLE=kernel.series != "6.1", SEND_ZC=True, NAPI=None)
+
+    monkeypatch.setattr(probe, "_in_guest", in_guest)
+    return booted
+
+
+def test_kernels_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    """A column a kernel; --diff leaves out what is the same and counts it; what was only declared
+    is not taken for seen."""
+    assert 0 == main(["probe", "--kernel", "6.1", "--kernel", "6.12"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["BUNDLE", "no", "yes"] in rows
+    assert ["SEND_ZC", "yes", "yes"] in rows
+    assert ["NAPI", "(declared)", "(declared)"] in rows
+    assert 0 == main(["probe", "--kernel", "6.1", "--kernel", "6.12", "--diff"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["BUNDLE", "no", "yes"] == rows[1]
+    assert ["the", "same", "on", "all:", "2", "of", "3"] == rows[2]
+    assert 3 == len(rows)
+
+
+def test_a_kernel_is_probed_once(guests: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What this very probe has seen on this very kernel is kept as JSON; --fresh looks again."""
+    assert 0 == main(["probe", "--kernel", "6.12"])
+    assert 0 == main(["probe", "--kernel", "6.12"])
+    assert ["6.12"] == guests
+    (kept,) = cache.root().glob("probes/6.12*.json")
+    assert json.loads(kept.read_text())["capabilities"]["BUNDLE"]["observed"]
+    kept.write_text("{")
+    assert 0 == main(["probe", "--kernel", "6.12"])
+    assert 0 == main(["probe", "--kernel", "6.12", "--fresh"])
+    assert ["6.12"] * 3 == guests
+    capsys.readouterr()
+    assert 0 == main(["probe", "--kernel", "6.12", "--json"])
+    (found,) = json.loads(capsys.readouterr().out).values()
+    assert found["release"].startswith("6.12.")
+
+
+def test_a_probe_that_could_not_be_made_is_no_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unknown kernel: 2. Lost guest: 3. Nothing on standard output in either case."""
+
+    def lost(kernel: Kernel, tar: bytes) -> Probed:
+        raise GuestLost(f"{kernel.series} died with {len(tar)} bytes")
+
+    monkeypatch.setattr(probe, "_in_guest", lost)
+    assert 2 == main(["probe", "--kernel", "nonsense"])
+    assert 3 == main(["probe", "--kernel", "6.12"])
+    shown = capsys.readouterr()
+    assert "" == shown.out
+    assert "6.12 died" in shown.err
