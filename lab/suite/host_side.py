@@ -9,7 +9,6 @@ the host: see `pytest_runtest_setup`.
 from __future__ import annotations
 
 import faulthandler
-import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -23,13 +22,15 @@ from lab.report.progress import Progress, make_progress
 from lab.report.summary import RunReport, render, write_json
 
 from . import contract, errata, issues, selection, tree
+from .contract import Comparison
 from .plan import Outcome, Plan, RunOver
 from .plugin import SLOW_LEFT_OUT
-from .probed import Finding
+from .promises import Promises
 from .reconcile import Book, DoubleVerdict, Record
+from .reports import complete, made_up, verdict_of
 from .results import new_directory, point_latest
 from .session import Session
-from .skips import judge_report, skip_reason
+from .skips import judge_report
 from .verdicts import CONCLUSION, Tally, Verdict, conclude
 
 BASE_SECONDS = 10.0
@@ -45,8 +46,7 @@ class HostSide:
             raise pytest.UsageError("-n: tests in a guest cannot be spread over host processes")
         try:
             self.kernel = config.hook.pytest_lab_resolve(config=config, name=name)
-            self.contract = contract.read()
-            self.row = self._row(config.getoption("lab_as"))
+            self.promises = Promises(self.kernel, config.getoption("lab_as"))
             self.lab = config.hook.pytest_lab_guests(config=config, kernel=self.kernel)
         except UsageError as error:
             config.stash[CONCLUSION] = conclude(Tally({}, usage=str(error)))
@@ -64,8 +64,8 @@ class HostSide:
         if limit is not None and not limit > 0:
             raise pytest.UsageError(f"--lab-timeout {limit}: a test needs more than 0 seconds")
         base = Path(config.getoption("lab_results") or config.rootpath / "lab-results")
-        plays = self.row.plays if self.row else ""
-        self.results = new_directory(base, self.kernel.upstream + (f"-as-{plays}" if plays else ""))
+        plays = f"-as-{self.promises.plays}" if self.promises.plays else ""
+        self.results = new_directory(base, f"{self.kernel.upstream}{plays}")
         if getattr(config.option, "xmlpath", None) is None:
             config.option.xmlpath = str(self.results / "junit.xml")
         self.book = Book()
@@ -82,41 +82,9 @@ class HostSide:
         self.slow: set[str] = set()
         self.started = time.monotonic()
 
-    def _row(self, plays: str | None) -> contract.Row | None:
-        """What the kernel is promised, perhaps while it plays an older one. Raises UsageError."""
-        if os.environ.get(contract.MASK_VARIABLE):
-            raise UsageError(
-                f"{contract.MASK_VARIABLE} is for this machine's own kernel, and does not reach a "
-                "guest",
-                hint="unset it, and let the guest's kernel play an older one with --as 6.6",
-            )
-        series = contract.series_of_release(self.kernel.upstream)
-        if plays:
-            return self.contract.playing(series, plays)
-        return self.contract.row(series) if series else None
-
     def hopeless(self, names: Iterable[str]) -> str:
         """As `Contract.hopeless`."""
-        return self.contract.hopeless(names)
-
-    def _unconfirmed(self, name: str, finding: Finding) -> str:
-        return contract.unconfirmed(self.row, name, finding, own_machine=False)
-
-    def _compare(self) -> contract.Comparison:
-        """What the contract says of what was observed; nothing if there was no probe."""
-        probe = self.session.probe if self.session else None
-        if probe is None:
-            return contract.Comparison()
-        if self.row is None:
-            why = f"{contract.FILE} has no row for a {self.kernel.upstream}, so nothing is promised"
-            return contract.Comparison(notes=(why,))
-        return contract.compare(self.row, probe, own_machine=False)
-
-    @property
-    def cell(self) -> str:
-        """The kernel's name in reports: "6.12.107", or "6.12.107 as 6.6"."""
-        plays = f" as {self.row.plays}" if self.row and self.row.plays else ""
-        return f"{self.kernel.upstream}{plays}"
+        return self.promises.hopeless(names)
 
     def _write_line(self, text: str) -> None:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
@@ -133,7 +101,7 @@ class HostSide:
         kernel = self.kernel
         lock = "locked" if kernel.locked else "unlocked"
         return [
-            f"lab: kernel {self.cell} ({kernel.package} from {kernel.source}, {lock}, "
+            f"lab: kernel {self.promises.cell} ({kernel.package} from {kernel.source}, {lock}, "
             f"verified by {kernel.verified_by})",
             f"lab: results in {self.results}",
         ]
@@ -209,7 +177,7 @@ class HostSide:
             return
         self.book.enter(name, record)
         # For JUnit, where one kernel's file looks like another's.
-        told = [("kernel", self.cell), ("verdict", record.verdict.value)]
+        told = [("kernel", self.promises.cell), ("verdict", record.verdict.value)]
         for report in reports:
             report.user_properties += told
             item.ihook.pytest_runtest_logreport(report=report)
@@ -236,7 +204,7 @@ class HostSide:
                 tree_sha256=tree_sha256,
                 extension_sha256=extension_sha256,
                 bytecode_sha256=tree.hashes(compiled)[0],
-                environment=self.row.environment if self.row else {},
+                environment=self.promises.environment,
                 results=self.results,
                 test_seconds=self._seconds,
             )
@@ -262,16 +230,26 @@ class HostSide:
                 # There is no verdict of the test, but there is one of the kernel.
                 why, verdict = f"{splat.line}; and {why}", Verdict.SPLAT
                 sections.append(("kernel log", splat.excerpt))
-            made_up = _made_up(item, "call", f"{verdict}: {why}", sections, seconds, verdict)
-            return Record(verdict, seconds, why), [made_up]
-        _complete(item.nodeid, reports)
+            report = made_up(
+                item.nodeid,
+                item.location,
+                f"{verdict}: {why}",
+                verdict,
+                keywords=item.keywords,
+                sections=sections,
+                seconds=seconds,
+            )
+            return Record(verdict, seconds, why), [report]
+        complete(item.nodeid, reports)
         for report in reports:
             judge_report(
-                report, lambda: self.session.probe if self.session else None, self._unconfirmed
+                report,
+                lambda: self.session.probe if self.session else None,
+                self.promises.unconfirmed,
             )
         splat = outcome.splat
         judged = self._judge_errata(
-            item.nodeid, *_verdict(reports), reports, splat.line if splat else ""
+            item.nodeid, *verdict_of(reports), reports, splat.line if splat else ""
         )
         verdict, why = judged.verdict, judged.why
         if splat is not None:
@@ -292,7 +270,7 @@ class HostSide:
         splat: str,
     ) -> errata.Judged:
         # A release without what was taken away is none that the lists could name.
-        listed = not self.config.getoption("lab_unlisted") and not (self.row and self.row.plays)
+        listed = not self.config.getoption("lab_unlisted") and not self.promises.plays
         judged = errata.judge_reports(
             name,
             verdict,
@@ -328,7 +306,14 @@ class HostSide:
     def _report_never_ran(self, item: pytest.Item) -> None:
         why = self.over.message if self.over else "the run ended before it"
         self.book.enter(item.nodeid, Record(Verdict.NEVER_RAN, why=why))
-        report = _made_up(item, "setup", f"never ran: {why}", [], 0.0, Verdict.NEVER_RAN)
+        report = made_up(
+            item.nodeid,
+            item.location,
+            f"never ran: {why}",
+            Verdict.NEVER_RAN,
+            when="setup",
+            keywords=item.keywords,
+        )
         item.ihook.pytest_runtest_logreport(report=report)
 
     @pytest.hookimpl(tryfirst=True)
@@ -394,7 +379,8 @@ class HostSide:
         records = self.book.records("the run ended before it")
         rows = issues.table(self.issues, records, wanted=self._wanted())
         self.faults += issues.holes(rows, self._wanted())
-        comparison = self._compare()
+        comparison = self.promises.compare(self.session.probe if self.session else None)
+        self._report_surprises(comparison)
         surprises = {f"capability {s.capability}": Verdict.SURPRISE for s in comparison.surprises}
         conclusion = conclude(
             Tally(
@@ -408,7 +394,7 @@ class HostSide:
         session.exitstatus = int(conclusion.code)
         self.report = RunReport(
             kernel=self.kernel,
-            row=self.row,
+            row=self.promises.row,
             comparison=comparison,
             guest=self.session.last_guest if self.session else None,
             boots=self.session.boots if self.session else 0,
@@ -429,6 +415,21 @@ class HostSide:
             conclusion=conclusion,
         )
         write_json(self.report)
+
+    def _report_surprises(self, comparison: Comparison) -> None:
+        """For JUnit, in which a run with a surprise must not look green."""
+        for surprise in comparison.surprises:
+            report = made_up(
+                f"{contract.FILE}::{surprise.capability}",
+                (contract.FILE, 0, surprise.capability),
+                f"surprise: {surprise}",
+                Verdict.SURPRISE,
+            )
+            report.user_properties += [
+                ("kernel", self.promises.cell),
+                ("verdict", Verdict.SURPRISE.value),
+            ]
+            self.config.hook.pytest_runtest_logreport(report=report)
 
     def _wanted(self) -> tuple[int, ...]:
         """The issues that must be proved: only a whole run can be blamed for a hole."""
@@ -454,51 +455,3 @@ def _base_seconds(item: pytest.Item) -> float:
     if mark is not None and (given := [*mark.args, *mark.kwargs.values()]):
         return float(given[0])
     return BASE_SECONDS * (SLOW_FACTOR if item.get_closest_marker("slow") else 1.0)
-
-
-def _complete(name: str, reports: Sequence[pytest.TestReport]) -> None:
-    """A test that ran has a setup, a teardown and, if it was set up, a call. Raises RunOver."""
-    phases = [report.when for report in reports]
-    called = ["call"] if reports and reports[0].passed else []
-    if phases != ["setup", *called, "teardown"]:
-        raise RunOver(f"the guest's pytest cannot be believed: {name} has the phases {phases}")
-
-
-def _verdict(reports: Sequence[pytest.TestReport]) -> tuple[Verdict, str]:
-    for report in reports:
-        if report.failed:
-            return Verdict.FAILED, _last_line(report)
-    for report in reports:
-        if report.skipped:
-            return Verdict.SKIPPED, skip_reason(report)
-    return Verdict.PASSED, ""
-
-
-def _last_line(report: pytest.TestReport) -> str:
-    crash = getattr(report.longrepr, "reprcrash", None)
-    text = crash.message if crash is not None else report.longreprtext
-    lines = str(text).strip().splitlines()
-    return (f"{report.when}: " if report.when != "call" else "") + (lines[0] if lines else "")
-
-
-def _made_up(
-    item: pytest.Item,
-    when: Any,
-    text: str,
-    sections: Sequence[tuple[str, str]],
-    seconds: float,
-    verdict: Verdict,
-) -> pytest.TestReport:
-    """A report of the host's own about a test whose guest could not give one."""
-    report = pytest.TestReport(
-        nodeid=item.nodeid,
-        location=item.location,
-        keywords=dict.fromkeys(item.keywords, 1),
-        outcome="failed",
-        longrepr=text,
-        when=when,
-        sections=sections,
-        duration=seconds,
-    )
-    report.lab_verdict = verdict  # type: ignore[attr-defined]
-    return report

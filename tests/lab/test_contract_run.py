@@ -78,6 +78,9 @@ def test_denied_capability_that_is_there_is_a_surprise(little: Little) -> None:
     )
     assert ran.results is not None
     assert [line] == [found["edit"] for found in ran.results["contract"]["surprises"]]
+    junit = (ran.files / "junit.xml").read_text()
+    assert 'failures="1"' in junit
+    assert "surprise: INC is denied 6.12" in junit
 
     promise(little, line)
 

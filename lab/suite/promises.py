@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""What the kernel of one run is promised, perhaps while it plays an older one: the contract as the
+host's side of a run asks it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lab.errors import UsageError
+
+from . import contract
+from .contract import Comparison, Row
+from .probed import Finding, Probed
+
+if TYPE_CHECKING:
+    from lab.kernels import Kernel
+
+
+class Promises:
+    """The contract of one kernel in guests.
+
+    `plays` is the older series it is to play, if any. Raises UsageError when it cannot play that,
+    or when this process has a mask of its own, and LabError when the contract cannot be read.
+    """
+
+    def __init__(self, kernel: Kernel, plays: str | None) -> None:
+        if os.environ.get(contract.MASK_VARIABLE):
+            raise UsageError(
+                f"{contract.MASK_VARIABLE} is for this machine's own kernel, and does not reach a "
+                "guest",
+                hint="unset it, and let the guest's kernel play an older one with --as 6.6",
+            )
+        self._kernel = kernel
+        self._contract = contract.read()
+        series = contract.series_of_release(kernel.upstream)
+        self.row: Row | None = None
+        """What it is promised; None if the contract has no row for so old a kernel."""
+        if plays is not None:
+            self.row = self._contract.playing(series, plays)
+        elif series:
+            self.row = self._contract.row(series)
+
+    @property
+    def plays(self) -> str:
+        """The older series it plays; empty if it is itself."""
+        return self.row.plays if self.row is not None else ""
+
+    @property
+    def cell(self) -> str:
+        """The kernel's name in reports: "6.12.107", or "6.12.107 as 6.6"."""
+        upstream = str(self._kernel.upstream)
+        return f"{upstream} as {self.plays}" if self.plays else upstream
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process in the guest must find in its environment."""
+        return self.row.environment if self.row is not None else {}
+
+    def hopeless(self, names: Iterable[str]) -> str:
+        """As `Contract.hopeless`."""
+        return self._contract.hopeless(names)
+
+    def unconfirmed(self, name: str, finding: Finding) -> str:
+        """As `contract.unconfirmed`, in a guest."""
+        return contract.unconfirmed(self.row, name, finding, own_machine=False)
+
+    def compare(self, probe: Probed | None) -> Comparison:
+        """As `contract.compare`, in a guest; nothing is said of what was not probed."""
+        if probe is None:
+            return Comparison()
+        if self.row is None:
+            why = f"{contract.FILE} has no row for a {self._kernel.upstream}: nothing was compared"
+            return Comparison(notes=(why,))
+        return contract.compare(self.row, probe, own_machine=False)

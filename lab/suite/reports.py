@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""pytest's reports as the host reads them, and those it makes up itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import pytest
+
+from .plan import RunOver
+from .skips import skip_reason
+from .verdicts import Verdict
+
+
+def complete(name: str, reports: Sequence[pytest.TestReport]) -> None:
+    """A test that ran has a setup, a teardown and, if it was set up, a call. Raises RunOver."""
+    phases = [report.when for report in reports]
+    called = ["call"] if reports and reports[0].passed else []
+    if phases != ["setup", *called, "teardown"]:
+        raise RunOver(f"the guest's pytest cannot be believed: {name} has the phases {phases}")
+
+
+def verdict_of(reports: Sequence[pytest.TestReport]) -> tuple[Verdict, str]:
+    """What the reports of one test's phases amount to, and a line about why."""
+    for report in reports:
+        if report.failed:
+            return Verdict.FAILED, _last_line(report)
+    for report in reports:
+        if report.skipped:
+            return Verdict.SKIPPED, skip_reason(report)
+    return Verdict.PASSED, ""
+
+
+def _last_line(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else report.longreprtext
+    lines = str(text).strip().splitlines()
+    return (f"{report.when}: " if report.when != "call" else "") + (lines[0] if lines else "")
+
+
+def made_up(
+    name: str,
+    location: tuple[str, int | None, str],
+    text: str,
+    verdict: Verdict,
+    *,
+    when: Literal["setup", "call"] = "call",
+    keywords: Iterable[str] = (),
+    sections: Sequence[tuple[str, str]] = (),
+    seconds: float = 0.0,
+) -> pytest.TestReport:
+    """A report of the host's own about something of which no guest gives one."""
+    report = pytest.TestReport(
+        nodeid=name,
+        location=location,
+        keywords=dict.fromkeys(keywords, 1),
+        outcome="failed",
+        longrepr=text,
+        when=when,
+        sections=sections,
+        duration=seconds,
+    )
+    report.lab_verdict = verdict  # type: ignore[attr-defined]
+    return report
