@@ -25,6 +25,13 @@ from tests.support import (
 )
 
 
+def _moves(server: ioxide.Server) -> bool:
+    """Whether the reactor entered the ring within a moment; if not, it sleeps in there."""
+    enters = server.stats().enters
+    threading.Event().wait(0.3)
+    return server.stats().enters != enters
+
+
 class Holder:
     """A handler that keeps the buffer of whoever sends b"keep", and answers everybody with b"k"."""
 
@@ -51,6 +58,7 @@ def test_a_return_from_another_thread_ends_a_stall() -> None:
         assert b"k" == read_exactly(one, 1)
         other.sendall(b"x")
         until(lambda: server.stats().recv_enobufs >= 1, "a receive without a buffer")
+        until(lambda: not _moves(server), "a reactor at rest")
         holder.kept.pop().release()  # on this thread, while the reactor sleeps
         assert b"k" == read_exactly(other, 1)
 
@@ -164,12 +172,6 @@ def test_no_timeout_is_no_clock() -> None:
         assert 0 == server.stats().aborts
         client.sendall(b"end")
         assert b"z" * (8 << 20) + b"end" == read_to_end(client)
-
-
-def _moves(server: ioxide.Server) -> bool:
-    enters = server.stats().enters
-    threading.Event().wait(0.3)
-    return server.stats().enters != enters
 
 
 @pytest.mark.issue(98)
