@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -48,7 +47,7 @@ class Trial:
         ]
         setpriv = shutil.which("setpriv")
         if setpriv is not None:  # so that even a killed bisection leaves no run behind
-            command = [setpriv, "--pdeathsig", "INT", *command]
+            command = [setpriv, "--pdeathsig", "TERM", *command]
         with (where / "output.txt").open("wb") as log:
             self._run(command, log.fileno())
         path = where / "latest/results.json"
@@ -64,8 +63,9 @@ class Trial:
         try:
             process.wait()
         except BaseException:
-            # Ctrl-C reached it, too, if it came from a terminal; a signal to us alone did not.
-            process.send_signal(signal.SIGINT)
+            # Ctrl-C reached it, too, if it came from a terminal. SIGTERM does the same in it, and
+            # is not ignored where a shell started us in the background (SIGINT is).
+            process.terminate()
             try:
                 process.wait(_END_S)
             except subprocess.TimeoutExpired:

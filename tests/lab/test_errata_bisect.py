@@ -16,7 +16,7 @@ import lab.errata.cli
 import lab.kernels
 from lab.cli import main
 from lab.errata.bisect import Side, Tried, between, bisect
-from lab.errata.trial import read
+from lab.errata.trial import Trial, read
 from lab.errors import LabError, UsageError
 from lab.kernels import Kernel
 
@@ -175,6 +175,35 @@ def test_more_than_one_test_is_refused(tmp_path: Path) -> None:
     """A node id that is several tests has no one verdict."""
     with pytest.raises(UsageError, match="a is 2 tests"):
         read(_results(tmp_path, {"a::b": "passed", "a::c": "passed"}), "a", _kernel("6.12.1"))
+
+
+LAB = """\
+import json, pathlib, sys
+arguments = dict(zip(sys.argv[1::1], sys.argv[2::1]))
+results = next(a for a in sys.argv if a.startswith("--lab-results=")).partition("=")[2]
+if sys.argv[-1] == "tests/test_a.py::test_no_guest":
+    sys.exit("lab: exit 3 (not proved): the agent said nothing")
+assert "--lab-unlisted" in sys.argv
+latest = pathlib.Path(results, "latest")
+latest.mkdir()
+verdicts = {sys.argv[-1]: {"verdict": "failed", "why": "assert 0"}}
+content = {"kernel": {"package": arguments["--kernel"]}, "verdicts": verdicts}
+(latest / "results.json").write_text(json.dumps(content))
+sys.exit(1)
+"""
+
+
+def test_trial_is_a_run_of_its_own(tmp_path: Path) -> None:
+    """A trial runs `lab test` on that very package and takes the side from its results; where
+    there are none it is not decided, with the run's last words."""
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab/__main__.py").write_text(LAB)
+    results = tmp_path / "results"
+    trial = Trial("tests/test_a.py::test_it", tmp_path, results / "one")
+    assert Tried(Side.BAD, "failed: assert 0") == trial(_kernel("6.12.1"))
+    trial = Trial("tests/test_a.py::test_no_guest", tmp_path, results / "two")
+    last = "lab: exit 3 (not proved): the agent said nothing"
+    assert Tried(Side.UNDECIDED, last) == trial(_kernel("6.12.1"))
 
 
 NODE = "tests/lab/test_errata_bisect.py::test_line_has_one_packaging_of_each"
