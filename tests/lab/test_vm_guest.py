@@ -16,6 +16,7 @@ import pytest
 
 from lab.errors import GuestLost
 from lab.kernels import KernelFiles, obtain, resolve
+from lab.kernels.elf import decompress_module
 from lab.vm import Accel, Guest, boot, build_rootfs, choose_accel
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -266,3 +267,21 @@ def test_the_other_series_boot_the_same_way(series: str, rootfs: Path, tmp_path:
         assert f"{guest.uname}\n" == guest.run(["uname", "-r"], timeout_s=SOON).stdout.decode()
         done = guest.run([sys.executable, "-c", NETLINK_VETH], timeout_s=SOON)
         assert "0 ['left', 'lo', 'right']\n" == done.stdout.decode()
+
+
+def test_a_module_the_kernels_build_did_not_sign_is_not_loaded(
+    files: KernelFiles, guest: Guest
+) -> None:
+    """Some releases have their modules vouched for by nothing but the key inside their kernel: one
+    changed byte, and it refuses."""
+    (packed,) = files.modules.rglob("dummy.ko*")
+    module = decompress_module(packed)
+    changed = bytearray(module)
+    place = module.index(b"description=")
+    changed[place + len(b"description=")] ^= 1
+    script = "cat >/tmp/dummy.ko && insmod /tmp/dummy.ko && rmmod dummy"
+    bad = guest.run(["sh", "-c", script], timeout_s=SOON, input=bytes(changed))
+    assert 0 != bad.status
+    assert b"key" in bad.stderr.lower() or b"required" in bad.stderr.lower()
+    good = guest.run(["sh", "-c", script], timeout_s=SOON, input=module)
+    assert 0 == good.status, good.stderr
