@@ -95,14 +95,16 @@ def test_wait_is_not_ended_by_nothing() -> None:
     for kind, flags in KINDS.items():
         for _ in range(3):
             came, ended, result = _silent_wait(flags)
-            if came < SILENT_FULL_MS - 200:
+            if came < SILENT_FULL_MS - 200 and result != -errno.EINTR:
                 break
         # The control: the request was done while the wait went on, or it ended before.
         assert came < SILENT_FULL_MS - 200, f"{kind} ring: the bytes were sent after {came:.0f} ms"
         if ended < SILENT_FULL_MS:
             early.append(f"{kind} ring: ended after {ended:.0f} ms with {result} and none")
         else:
-            assert -errno.ETIME == result, f"{kind} ring"
+            # Where a thread submits, the call may tell of the request it had not taken yet.
+            allowed = (-errno.ETIME, 1) if flags & SETUP_SQPOLL else (-errno.ETIME,)
+            assert result in allowed, f"{kind} ring: {result} after {ended:.0f} ms"
     if early:
         raise ErratumPresent(
             "IOX-ERR-008",
