@@ -76,19 +76,23 @@ def resolve(name: str, *, flavour: Flavour | None = None) -> Kernel:
     locked = [r for r in lock.read() if wanted == NEWEST or named(r.kernel, wanted)]
     if found := _best(locked, wanted, flavour):
         return found.kernel
-    tried, silent = [], False
+    tried: list[str] = []
+    silent: set[str] = set()
     # A word that is no version is not worth asking the archives of the world.
     for source in SOURCES.values() if re.match(r"\d+\.\d", wanted) else ():
         try:
             releases = source.matching(wanted)
         except (SourceUnreachable, KernelUnavailable) as error:
             tried.append(str(error))
-            silent = True
+            silent.add(source.name)
             continue
         tried.append(f"{source.name} offers no {wanted}")
         if found := _best(releases, wanted, flavour):
             return _remember(_as_locked(found))
-    if silent or series_called(wanted) is not None:
+    # A series that neither the catalogue names nor the others have is unknown, whether or not the
+    # mainline archive answers: nothing else would tell a slip of the finger from a kernel.
+    slip = re.fullmatch(r"\d+\.\d+", wanted) is not None and silent <= {"mainline"}
+    if series_called(wanted) is not None or (silent and not slip):
         raise _unavailable(wanted, tried)
     kind = f" of the flavour {flavour}" if flavour else ""
     raise UsageError(
