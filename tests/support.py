@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -13,8 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import ioxide
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+T = TypeVar("T")
 
 # Under emulation Python is some eleven times slower than here; a bound that is never reached costs
 # nothing, so it is one number for every machine; only under a mutant (tests/mutants) is it reached.
@@ -36,14 +43,43 @@ def serve(handler: ioxide.Handler, **changes: object) -> Iterator[ioxide.Server]
     assert 0 == server.stats().memory_faults
 
 
+class CutError(ConnectionResetError, AssertionError):
+    """The server reset the connection, whichever call was the one to find out."""
+
+
 class Client(socket.socket):
-    """A socket that waited in vain fails the test, by an assertion that says so."""
+    """A socket whose failures are assertions that say what the server did.
+
+    A reset is reported once by the kernel, to whichever call comes first, as ECONNRESET, EPIPE or
+    ENOTCONN (tcp(7)); here every call from then on raises `CutError`.
+    """
+
+    cut = False
+
+    def _told(self, late: str, call: Callable[[], T]) -> T:
+        try:
+            result = call()
+        except TimeoutError:
+            raise AssertionError(f"{late} within {TIMEOUT} s") from None
+        except OSError as error:
+            if error.errno not in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN):
+                raise
+            self.cut = True
+        if self.cut:
+            raise CutError("the server cut the connection")
+        return result
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        try:
-            return super().recv(bufsize, flags)
-        except TimeoutError:
-            raise AssertionError(f"nothing came from the server within {TIMEOUT} s") from None
+        receive = super().recv
+        return self._told("nothing came from the server", lambda: receive(bufsize, flags))
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
+        send = super().sendall
+        self._told("the server did not take everything", lambda: send(data, flags))
+
+    def shutdown(self, how: int, /) -> None:
+        shut = super().shutdown
+        self._told("no shutdown", lambda: shut(how))
 
 
 @contextmanager
