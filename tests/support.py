@@ -165,3 +165,23 @@ async def echo(conn: ioxide.Connection) -> None:
     while data := await conn.recv():
         conn.write(data)
         await conn.flush()
+
+
+class Holder:
+    """A handler that keeps the buffer of whoever sends b"keep", and answers everybody with b"k"."""
+
+    def __init__(self) -> None:
+        self.kept: list[memoryview] = []
+
+    async def __call__(self, conn: ioxide.Connection) -> None:
+        async with conn.read() as slices:
+            if slices and bytes(slices[0]) == b"keep":
+                self.kept.append(slices[0][:])
+        conn.write(b"k")
+
+
+def at_rest(server: ioxide.Server) -> bool:
+    """Whether the reactors make no enter for a moment: they sleep in the kernel."""
+    enters = server.stats().enters
+    threading.Event().wait(0.3)
+    return server.stats().enters == enters

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 
 import pytest
 
@@ -103,28 +102,6 @@ def test_callback_that_posts_itself_does_not_starve_the_loop() -> None:
             client.sendall(b"through")
             assert b"through" == read_to_end(client)
         stop.set()
-
-
-def test_wakes_are_coalesced() -> None:
-    """However many posts come while the reactor is busy, one eventfd write wakes it."""
-    busy, release, ran = threading.Event(), threading.Event(), []
-
-    def block() -> None:
-        busy.set()
-        assert release.wait(TIMEOUT)
-
-    with serve(_silent) as server:
-        reactor = server.reactors[0]
-        reactor.post(block)
-        assert busy.wait(TIMEOUT)
-        before = server.stats().wake_writes
-        for _ in range(100):
-            reactor.post(lambda: ran.append(time.monotonic()))
-        written = server.stats().wake_writes - before
-        release.set()
-        until(lambda: len(ran) == 100, "all hundred callbacks")
-
-    assert 1 == written
 
 
 def test_connection_refuses_other_threads() -> None:

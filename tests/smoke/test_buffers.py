@@ -3,22 +3,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import hashlib
 import random
 import socket
-import threading
 
 import pytest
 
 import ioxide
 from tests.support import (
-    TIMEOUT,
-    CutError,
     connect,
-    echo,
-    on_reactor,
     read_exactly,
     read_to_end,
     serve,
@@ -113,133 +105,3 @@ def test_a_read_block_that_raises_gives_its_buffers_back() -> None:
                 client.sendall(b"x")
                 assert b"done" == read_to_end(client)
         assert 0 == server.stats().slices_lent_now
-
-
-def test_no_buffer_left_stalls_and_goes_on() -> None:
-    """With every buffer held, a receive waits instead of closing, and goes on in order (#93)."""
-    sent = random.Random(93).randbytes(24 * 1024)
-    release = threading.Event()
-    digests: list[str] = []
-
-    async def handler(conn: ioxide.Connection) -> None:
-        async with conn.read() as slices:  # holds a buffer; the others fill up behind it
-            body = b"".join(slices)
-            await asyncio.to_thread(release.wait, TIMEOUT)
-        while data := await conn.recv():
-            body += data
-        digests.append(hashlib.sha256(body).hexdigest())
-        conn.write(b"whole")
-
-    with (
-        serve(handler, recv_slots=8, recv_buffer_size=1024) as server,
-        connect(server) as client,
-    ):
-        client.sendall(sent)
-        client.shutdown(socket.SHUT_WR)
-        until(lambda: server.stats().recv_enobufs >= 1, "a receive without a buffer")
-
-        enters = server.stats().enters
-        client.setblocking(False)
-        with pytest.raises(BlockingIOError):  # neither closed nor answered
-            client.recv(1)
-        client.settimeout(TIMEOUT)
-        threading.Event().wait(0.3)
-        assert server.stats().enters - enters < 5  # parked, not spinning
-
-        release.set()
-        assert b"whole" == read_to_end(client)
-        assert 0 == server.stats().buffers_held_now
-    assert [hashlib.sha256(sent).hexdigest()] == digests
-
-
-def test_idle_connections_do_not_starve_a_busy_one() -> None:
-    """One buffer that comes back serves whoever has bytes, not just who has waited longest."""
-    holding, release = threading.Event(), threading.Event()
-
-    async def handler(conn: ioxide.Connection) -> None:
-        async with conn.read() as slices:
-            if slices and bytes(slices[0]) == b"hold":
-                holding.set()
-                await asyncio.to_thread(release.wait, TIMEOUT)
-        conn.write(b"served")
-
-    with serve(handler, recv_slots=1) as server, connect(server) as holder:
-        holder.sendall(b"hold")
-        assert holding.wait(TIMEOUT)
-        with connect(server), connect(server) as busy:  # the first one stays silent
-            busy.sendall(b"x")
-            until(lambda: server.stats().recv_enobufs >= 2, "both wait for a buffer")
-            release.set()
-            assert b"served" == read_to_end(busy)
-            assert b"served" == read_to_end(holder)
-
-
-def test_full_queue_pauses_the_receive() -> None:
-    """At recv_queue_entries the receive is paused and later goes on; nothing is closed or lost."""
-    sent = random.Random(97).randbytes(200_000)
-    release = threading.Event()
-    digests: list[str] = []
-
-    async def handler(conn: ioxide.Connection) -> None:
-        await asyncio.to_thread(release.wait, TIMEOUT)
-        body = bytearray()
-        while data := await conn.recv():
-            body += data
-        if len(body) > 1:  # not the other connection's
-            digests.append(hashlib.sha256(body).hexdigest())
-        conn.write(b"whole")
-
-    def send() -> None:
-        with contextlib.suppress(CutError):  # every later call on `client` raises it again
-            client.sendall(sent)
-            client.shutdown(socket.SHUT_WR)
-
-    with (
-        serve(handler, recv_queue_entries=4, recv_slots=256, recv_buffer_size=512) as server,
-        connect(server) as client,
-        connect(server) as other,
-    ):
-        sender = threading.Thread(target=send)
-        sender.start()
-        until(lambda: server.stats().recv_pauses >= 1, "a paused receive")
-        other.sendall(b"?")
-        release.set()
-        assert b"whole" == read_to_end(client)
-        sender.join()
-        # How far a queue outgrows the limit is the kernel's: a turn of a multishot receive takes up
-        # to 33 buffers on 6.18, and on 6.1 as many as there are bytes.
-    assert [hashlib.sha256(sent).hexdigest()] == digests
-
-
-def test_completion_queue_overflow_loses_nothing() -> None:
-    """A batch larger than the completion queue ends multishots; all bytes still come (#95)."""
-    count = 24
-    conns: list[ioxide.Connection] = []
-
-    async def handler(conn: ioxide.Connection) -> None:
-        conns.append(conn)
-        await echo(conn)
-
-    with serve(
-        handler, ring_entries=4, cq_entries=8, recv_slots=256, recv_buffer_size=64
-    ) as server:
-        clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(count)]
-        try:
-            until(lambda: len(conns) == count, "all connections")
-            for round_number in range(4):
-                message = b"%02d" % round_number * 64
-
-                def block(message: bytes = message) -> None:
-                    for client in clients:
-                        client.sendall(message)
-
-                on_reactor(server.reactors[0], block)
-                for client in clients:
-                    client.settimeout(TIMEOUT)
-                    assert message == read_exactly(client, len(message))
-            assert server.stats().cq_overflow_events >= 1
-            # The wake-up survived it too.
-            on_reactor(server.reactors[0], lambda: None)
-        finally:
-            for client in clients:
-                client.close()

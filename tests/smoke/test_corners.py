@@ -9,7 +9,6 @@ import gc
 import logging
 import socket
 import threading
-import time
 
 import pytest
 
@@ -56,82 +55,6 @@ def test_only_two_exceptions_unwind_the_loop(
         client.sendall(b"alive")
         assert b"alive" == read_exactly(client, 5)
         until(lambda: server.stats().callback_faults == 1, "the fault counted")
-
-
-def test_a_busy_reactor_calls_nobody_late() -> None:
-    """Bytes that came in time are delivered, however long the reactor was busy meanwhile."""
-    count = 100
-    with (
-        serve(echo, read_timeout_ms=400, ring_entries=4, cq_entries=8) as server,
-        contextlib.ExitStack() as stack,
-    ):
-        clients = [stack.enter_context(connect(server)) for _ in range(count)]
-        for client in clients:
-            client.sendall(b"x")
-            assert b"x" == read_exactly(client, 1)
-
-        def be_busy() -> None:
-            for client in clients:
-                client.sendall(b"y")
-            time.sleep(0.6)  # beyond the clocks of all of them
-
-        on_reactor(server.reactors[0], be_busy)
-        for client in clients:
-            assert b"y" == read_exactly(client, 1)
-        assert 0 == server.stats().read_timeouts
-
-
-def test_a_clock_starts_when_the_read_parks() -> None:
-    """A handler that was busy for longer than the timeout still has all of it for its next read."""
-
-    async def handler(conn: ioxide.Connection) -> None:
-        while data := await conn.recv():
-            if data == b"busy":
-                time.sleep(2.2)  # on purpose: the whole reactor stands still
-            conn.write(data)
-
-    with serve(handler, read_timeout_ms=2000) as server, connect(server) as client:
-        client.sendall(b"busy")
-        assert b"busy" == read_exactly(client, 4)
-        with connect(server) as other:
-            other.sendall(b"x")  # an unrelated event makes the clocks be looked at
-            assert b"x" == read_exactly(other, 1)
-        client.sendall(b"again")
-        assert b"again" == read_exactly(client, 5)
-        assert 0 == server.stats().read_timeouts
-
-
-def test_a_reader_that_ends_leaves_the_clock_of_the_fin() -> None:
-    """close() under a parked subtask: a peer that never closes is still cut off in the end."""
-
-    async def handler(conn: ioxide.Connection) -> None:
-        reader = asyncio.create_task(conn.recv())
-        await asyncio.sleep(0.01)
-        conn.close()
-        assert await reader == b""
-
-    with serve(handler, read_timeout_ms=200) as server, connect(server) as client:
-        assert b"" == client.recv(1)
-        until(lambda: server.stats().connections_now == 0, "cut off by the read clock", timeout=20)
-        assert 1 == server.stats().read_timeouts
-        assert 0 == server.stats().handler_faults
-
-
-def test_a_handler_cancelled_before_its_first_step_is_released() -> None:
-    """A task that never ran still gives its connection back."""
-
-    def factory(loop, coro, **kwargs):  # type: ignore[no-untyped-def]
-        task = asyncio.Task(coro, loop=loop, **kwargs)
-        task.cancel()
-        return task
-
-    with serve(echo) as server:
-        loop = server.reactors[0].loop
-        on_reactor(server.reactors[0], lambda: loop.set_task_factory(factory))
-        with connect(server) as client:
-            assert b"" == client.recv(1)
-        until(lambda: server.stats().connections_now == 0, "the connection released")
-        on_reactor(server.reactors[0], lambda: loop.set_task_factory(None))
 
 
 def test_stop_sends_what_ended_handlers_wrote() -> None:

@@ -26,7 +26,6 @@ from tests.support import (
     read_to_end,
     serve,
     until,
-    wait_fds,
 )
 
 
@@ -122,44 +121,6 @@ def test_end_of_handler_sends_all_then_fin() -> None:
         assert 0 == server.stats().aborts
 
 
-def test_silent_peer_runs_into_the_read_clock() -> None:
-    """A parked read ends after read_timeout_ms with ConnectionAbortedError; a busy one does not."""
-    errors: list[str] = []
-
-    async def handler(conn: ioxide.Connection) -> None:
-        await asyncio.sleep(0.5)  # busy, not parked: no clock runs
-        conn.write(await conn.recv())
-        try:
-            await conn.recv()
-        except ConnectionAbortedError as error:
-            errors.append(str(error))
-
-    with serve(handler, read_timeout_ms=200) as server, connect(server) as client:
-        client.sendall(b"early")
-        assert b"early" == read_exactly(client, 5)
-        with pytest.raises(ConnectionResetError):
-            read_to_end(client)
-        assert 1 == server.stats().read_timeouts
-    assert ["read_timeout_ms" in error for error in errors] == [True]
-
-
-def test_peer_that_takes_nothing_runs_into_the_send_clock() -> None:
-    """A flush that the peer's closed window holds up ends after send_timeout_ms."""
-    errors: list[str] = []
-
-    async def handler(conn: ioxide.Connection) -> None:
-        conn.write(b"z" * (8 << 20))
-        try:
-            await conn.flush()
-        except ConnectionAbortedError as error:
-            errors.append(str(error))
-
-    with serve(handler, send_timeout_ms=200) as server, connect(server, rcvbuf=4096):
-        until(lambda: server.stats().send_timeouts == 1, "the send clock")
-        until(lambda: server.stats().connections_now == 0, "the connection's end")
-    assert ["send_timeout_ms" in error for error in errors] == [True]
-
-
 def test_recycled_slabs_never_leak_into_another_stream() -> None:
     """Bytes of one connection never turn up in another's stream, parked sends included (#221)."""
 
@@ -179,24 +140,6 @@ def test_recycled_slabs_never_leak_into_another_stream() -> None:
                 with contextlib.suppress(ConnectionResetError):
                     assert set(read_to_end(a)) <= {ord("A")}
         until(lambda: server.stats().connections_now == 0, "all ended")
-
-
-def test_connections_beyond_the_cap_are_shed() -> None:
-    """Connection max_connections + 1 is closed at once; one that leaves makes room (#92, #97)."""
-    with serve(echo, max_connections=2) as server:
-        with connect(server) as one, connect(server) as two:
-            for client in (one, two):
-                client.sendall(b"x")
-                assert b"x" == read_exactly(client, 1)
-            with connect(server) as extra:
-                assert b"" == extra.recv(1)
-            assert 1 == server.stats().accepts_shed
-            one.sendall(b"y")
-            assert b"y" == read_exactly(one, 1)
-        until(lambda: server.stats().connections_now == 0, "room again")
-        with connect(server) as again:
-            again.sendall(b"z")
-            assert b"z" == read_exactly(again, 1)
 
 
 @pytest.fixture
@@ -277,26 +220,3 @@ def test_signals_to_the_reactor_thread_do_no_harm() -> None:
     finally:
         signal.signal(signal.SIGUSR1, old)
     assert got
-
-
-def test_many_short_connections_leave_nothing() -> None:
-    """After 300 connections, ended in three ways, descriptors and buffers are all back."""
-
-    async def handler(conn: ioxide.Connection) -> None:
-        data = await conn.recv()
-        if data == b"1":
-            conn.abort()
-        elif data == b"2":
-            conn.write(b"bye")
-
-    before = open_fds()
-    with serve(handler) as server:
-        started = open_fds()
-        for number in range(300):
-            with connect(server) as client:
-                client.sendall(b"%d" % (number % 3))
-        until(lambda: server.stats().closes == 300, "all closed")
-        wait_fds(started)
-        assert 0 == server.stats().buffers_held_now
-        assert 300 == server.stats().accepts
-    wait_fds(before)

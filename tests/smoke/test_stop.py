@@ -8,7 +8,6 @@ import contextlib
 import logging
 import socket
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +21,6 @@ from tests.support import (
     read_exactly,
     read_to_end,
     serve,
-    until,
     wait_fds,
 )
 
@@ -96,18 +94,6 @@ def test_forty_starts_and_stops() -> None:
             assert b"x" == read_exactly(client, 1)
     wait_fds(before)
     assert threads == threading.active_count()
-
-
-def test_forty_rings_on_one_thread() -> None:
-    """A thread has sixteen registered ring descriptors; forty drivers in a row leave them free."""
-    before = open_fds()
-    registered = []
-    for _ in range(40):
-        driver = ioxide.Driver(SMALL)
-        registered.append(driver.ring_fd_registered)
-        assert driver.close()
-    assert [True] * 40 == registered
-    wait_fds(before)
 
 
 def test_post_to_a_stopped_reactor_raises() -> None:
@@ -191,22 +177,3 @@ def test_extra_ports() -> None:
             with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as client:
                 client.sendall(b"x")
                 assert b"x" == read_exactly(client, 1)
-
-
-def test_an_idle_server_makes_no_system_call() -> None:
-    """With nobody connected, no timer and no post, the reactor's thread sleeps (#99)."""
-    with serve(echo) as server, connect(server) as client:
-        client.sendall(b"x")
-        assert b"x" == read_exactly(client, 1)
-        client.close()
-        until(lambda: server.stats().connections_now == 0, "nobody connected")
-        status = Path(f"/proc/self/task/{server.reactors[0].native_id}/status")
-
-        def switches() -> int:
-            lines = status.read_text().splitlines()
-            return next(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
-
-        enters, slept = server.stats().enters, switches()
-        threading.Event().wait(1.0)
-        assert enters == server.stats().enters
-        assert slept == switches()

@@ -16,6 +16,7 @@ import threading
 import pytest
 
 import ioxide
+from tests.kernel_gated.modes import MODES, Changes
 from tests.support import (
     TIMEOUT,
     Client,
@@ -28,7 +29,7 @@ from tests.support import (
     wait_unread,
 )
 
-pytestmark = pytest.mark.issue(95)
+pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(95)]
 
 
 @pytest.mark.parametrize(("entries", "overflows"), [(8, True), (1024, False)])
@@ -108,3 +109,35 @@ def test_a_wake_survives_a_full_completion_queue() -> None:
         assert b"x" * 4096 == read_exactly(client, 4096)
         assert server.stats().cq_overflow_events >= 1
         on_reactor(server.reactors[0], lambda: None)  # and the next wake, of a sleeping reactor
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_completion_queue_overflow_loses_nothing(mode: Changes) -> None:
+    """Eight rounds of 24 messages into a queue of 8 completions: every echo matches."""
+    count = 24
+    conns: list[ioxide.Connection] = []
+
+    async def handler(conn: ioxide.Connection) -> None:
+        conns.append(conn)
+        await echo(conn)
+
+    with (
+        serve(handler, **mode, ring_entries=4, cq_entries=8) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(connect(server)) for _ in range(count)]
+        until(lambda: len(conns) == count, "all connections")
+        for number in range(8):
+            message = b"%02d" % number * 16
+
+            def block(message: bytes = message) -> None:
+                for client in clients:
+                    client.sendall(message)
+                for conn in conns:
+                    wait_unread(conn.fileno(), len(message))
+
+            on_reactor(server.reactors[0], block)
+            for client in clients:
+                assert message == read_exactly(client, len(message))
+        assert server.stats().cq_overflow_events >= 1
+        on_reactor(server.reactors[0], lambda: None)

@@ -8,7 +8,6 @@ again; and one beyond the timeout holds up the loop's timers (both 6.18).
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from pathlib import Path
@@ -16,7 +15,12 @@ from pathlib import Path
 import pytest
 
 import ioxide
-from tests.support import SMALL, connect, echo, read_exactly, serve
+from tests.support import (
+    connect,
+    echo,
+    read_exactly,
+    serve,
+)
 
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(103)]
 
@@ -76,36 +80,13 @@ def test_napi_is_registered_only_when_asked_for() -> None:
         assert "disabled" == _napi_lines(server.reactors[0])["NAPI"]
 
 
-LACKING = [
-    pytest.param("INC", {"incremental": ioxide.IncrementalConfig()}, "incremental", "6.12"),
-    pytest.param("BUNDLE", {"recv_bundle": True}, "recv_bundle", "6.10"),
-    pytest.param("NAPI", {"napi_busy_poll_us": 50}, "napi_busy_poll_us=50", "6.9"),
-    pytest.param("MIN_WAIT", {"min_wait_us": 100}, "min_wait_us=100", "6.12"),
-]
-
-
-@pytest.fixture(scope="module")
-def report() -> ioxide.ProbeReport:
-    """What this kernel has; asked once, because under emulation that takes seconds."""
-    return ioxide.probe()
-
-
-@pytest.mark.parametrize(("capability", "changes", "setting", "since"), LACKING)
-def test_a_knob_this_kernel_lacks_is_refused_at_start(
-    report: ioxide.ProbeReport,
-    capability: str,
-    changes: dict[str, object],
-    setting: str,
-    since: str,
-) -> None:
-    """Where the kernel lacks it, starting raises and names setting and kernel; else it starts."""
-    accepted = report[ioxide.Capability(capability)].accepted
-    server = ioxide.Server(echo, SMALL.replace(**changes))
-    if accepted:
-        server.start()
-        server.stop()
-        return
-    with pytest.raises(ioxide.UnsupportedError) as caught:
-        server.start()
-    for word in (setting, since, os.uname().release):
-        assert word in str(caught.value)
+def test_knobs_are_off_by_default() -> None:
+    """Whoever asks for nothing gets no busy polling, minimum wait, bundles or zero copy."""
+    config = ioxide.ServerConfig()
+    assert (0, False, 0, 1) == (
+        config.napi_busy_poll_us,
+        config.napi_prefer_busy_poll,
+        config.min_wait_us,
+        config.min_wait_nr,
+    )
+    assert (None, False, False) == (config.incremental, config.recv_bundle, config.zero_copy_send)

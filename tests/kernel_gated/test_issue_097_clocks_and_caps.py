@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""Issue #97: silent peers, peers that take nothing, and too many peers are bounded.
+
+shutdown(2) ends an armed receive and a parked SEND, but neither drops the kernel's write queue nor
+completes a SEND_ZC's notification (6.18).  A peer that sends a byte now and then (slowloris) is not
+covered: each byte starts the read clock again, by design.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+import ioxide
+from tests.support import (
+    at_rest,
+    connect,
+    echo,
+    on_reactor,
+    read_exactly,
+    read_to_end,
+    serve,
+    until,
+)
+
+pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(97)]
+
+
+def test_silent_peer_runs_into_the_read_clock() -> None:
+    """A parked read ends after read_timeout_ms with ConnectionAbortedError; a busy one does not."""
+    errors: list[str] = []
+
+    async def handler(conn: ioxide.Connection) -> None:
+        await asyncio.sleep(0.5)  # busy, not parked: no clock runs
+        conn.write(await conn.recv())
+        try:
+            await conn.recv()
+        except ConnectionAbortedError as error:
+            errors.append(str(error))
+
+    with serve(handler, read_timeout_ms=200) as server, connect(server) as client:
+        client.sendall(b"early")
+        assert b"early" == read_exactly(client, 5)
+        with pytest.raises(ConnectionResetError):
+            read_to_end(client)
+        assert 1 == server.stats().read_timeouts
+    assert ["read_timeout_ms" in error for error in errors] == [True]
+
+
+def test_peer_that_takes_nothing_runs_into_the_send_clock() -> None:
+    """A flush that the peer's closed window holds up ends after send_timeout_ms."""
+    errors: list[str] = []
+
+    async def handler(conn: ioxide.Connection) -> None:
+        conn.write(b"z" * (8 << 20))
+        try:
+            await conn.flush()
+        except ConnectionAbortedError as error:
+            errors.append(str(error))
+
+    with serve(handler, send_timeout_ms=200) as server, connect(server, rcvbuf=4096):
+        until(lambda: server.stats().send_timeouts == 1, "the send clock")
+        until(lambda: server.stats().connections_now == 0, "the connection's end")
+    assert ["send_timeout_ms" in error for error in errors] == [True]
+
+
+@pytest.mark.needs("SEND_ZC")
+def test_zero_copy_send_to_a_peer_that_takes_nothing() -> None:
+    """A SEND_ZC behind a closed window ends with the send clock, memory and descriptor too."""
+
+    async def handler(conn: ioxide.Connection) -> None:
+        conn.write(b"z" * (8 << 20))
+        with pytest.raises(ConnectionAbortedError, match="send_timeout_ms"):
+            await conn.flush()
+
+    with (
+        serve(handler, zero_copy_send=True, send_timeout_ms=300) as server,
+        connect(server, rcvbuf=4096),
+    ):
+        until(lambda: server.stats().send_timeouts == 1, "the send clock")
+        # The peer is still there and never reads: nothing but our own reset ends it.
+        until(lambda: server.stats().closes == 1, "the descriptor closed")
+        assert server.stats().zc_notifs == server.stats().sends_zc
+        assert 0 == server.stats().handler_faults
+
+
+def test_no_timeout_is_no_clock() -> None:
+    """With both clocks off a parked read and a stalled flush wait, without a single enter."""
+
+    async def handler(conn: ioxide.Connection) -> None:
+        flush = asyncio.create_task(_flush(conn))
+        conn.write(await conn.recv())
+        await flush
+
+    async def _flush(conn: ioxide.Connection) -> None:
+        conn.write(b"z" * (8 << 20))
+        await conn.flush()
+
+    with (
+        serve(handler, read_timeout_ms=0, send_timeout_ms=0) as server,
+        connect(server, rcvbuf=4096) as client,
+    ):
+        until(lambda: server.stats().sends == 1, "a SEND behind a closed window")
+        until(lambda: at_rest(server), "a reactor at rest")
+        assert 0 == server.stats().aborts
+        client.sendall(b"end")
+        assert b"z" * (8 << 20) + b"end" == read_to_end(client)
+
+
+def test_a_busy_reactor_calls_nobody_late() -> None:
+    """Bytes that came in time are delivered, however long the reactor was busy meanwhile."""
+    count = 100
+    with (
+        serve(echo, read_timeout_ms=400, ring_entries=4, cq_entries=8) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(connect(server)) for _ in range(count)]
+        for client in clients:
+            client.sendall(b"x")
+            assert b"x" == read_exactly(client, 1)
+
+        def be_busy() -> None:
+            for client in clients:
+                client.sendall(b"y")
+            time.sleep(0.6)  # beyond the clocks of all of them
+
+        on_reactor(server.reactors[0], be_busy)
+        for client in clients:
+            assert b"y" == read_exactly(client, 1)
+        assert 0 == server.stats().read_timeouts
+
+
+def test_a_clock_starts_when_the_read_parks() -> None:
+    """A handler that was busy for longer than the timeout still has all of it for its next read."""
+
+    async def handler(conn: ioxide.Connection) -> None:
+        while data := await conn.recv():
+            if data == b"busy":
+                time.sleep(2.2)  # on purpose: the whole reactor stands still
+            conn.write(data)
+
+    with serve(handler, read_timeout_ms=2000) as server, connect(server) as client:
+        client.sendall(b"busy")
+        assert b"busy" == read_exactly(client, 4)
+        with connect(server) as other:
+            other.sendall(b"x")  # an unrelated event makes the clocks be looked at
+            assert b"x" == read_exactly(other, 1)
+        client.sendall(b"again")
+        assert b"again" == read_exactly(client, 5)
+        assert 0 == server.stats().read_timeouts
+
+
+def test_a_reader_that_ends_leaves_the_clock_of_the_fin() -> None:
+    """close() under a parked subtask: a peer that never closes is still cut off in the end."""
+
+    async def handler(conn: ioxide.Connection) -> None:
+        reader = asyncio.create_task(conn.recv())
+        await asyncio.sleep(0.01)
+        conn.close()
+        assert await reader == b""
+
+    with serve(handler, read_timeout_ms=200) as server, connect(server) as client:
+        assert b"" == client.recv(1)
+        until(lambda: server.stats().connections_now == 0, "cut off by the read clock", timeout=20)
+        assert 1 == server.stats().read_timeouts
+        assert 0 == server.stats().handler_faults
+
+
+def test_connections_beyond_the_cap_are_shed() -> None:
+    """Connection max_connections + 1 is closed at once; one that leaves makes room (#92, #97)."""
+    with serve(echo, max_connections=2) as server:
+        with connect(server) as one, connect(server) as two:
+            for client in (one, two):
+                client.sendall(b"x")
+                assert b"x" == read_exactly(client, 1)
+            with connect(server) as extra:
+                assert b"" == extra.recv(1)
+            assert 1 == server.stats().accepts_shed
+            one.sendall(b"y")
+            assert b"y" == read_exactly(one, 1)
+        until(lambda: server.stats().connections_now == 0, "room again")
+        with connect(server) as again:
+            again.sendall(b"z")
+            assert b"z" == read_exactly(again, 1)
