@@ -13,6 +13,7 @@ from ioxide.config import ConfigError, IncrementalConfig, Problem, ServerConfig
 from ioxide.connection import Connection, ReadBlock
 from ioxide.counters import Counters
 from ioxide.driver import Driver, RingError, UnsupportedError
+from ioxide.futures import DeadlockError, Future
 from ioxide.loop import Loop
 from ioxide.reactor import Handler, Reactor, ReactorError
 from ioxide.server import Server
@@ -24,8 +25,10 @@ __all__ = [
     "ConfigError",
     "Connection",
     "Counters",
+    "DeadlockError",
     "Driver",
     "Finding",
+    "Future",
     "Handler",
     "IncrementalConfig",
     "Loop",

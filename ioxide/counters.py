@@ -100,7 +100,7 @@ class Counters:
     posts: int = 0
     """Callbacks handed over with `post()`."""
     callback_faults: int = 0
-    """Posted callbacks that raised."""
+    """Posted callbacks and done-callbacks of an `ioxide.Future` that raised."""
     handler_faults: int = 0
     """Handlers that ended by an exception of their own."""
 

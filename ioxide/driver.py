@@ -140,6 +140,7 @@ class Driver:
 
     def __init__(self, config: ServerConfig) -> None:
         masked = _masked()
+        self.thread = threading.current_thread()
         code = ffi.new("int *")
         ring = lib.iox_ring_open(
             config.ring_entries,
@@ -256,11 +257,16 @@ class Driver:
                     self.wake()  # kept for the next tick, which must not block
                 raise
             except BaseException as error:  # CancelledError too, as in asyncio.Handle
-                self.callback_faults += 1
-                if self._on_fault is not None:
-                    self._on_fault(f"posted callback {callback!r} raised", error)
+                self.callback_fault(f"posted callback {callback!r} raised", error)
         if self._posts:
             self.wake()
+
+    def callback_fault(self, message: str, error: BaseException) -> None:
+        """Count and report a callback that raised; from any thread."""
+        with self._lock:
+            self.callback_faults += 1
+        if self._on_fault is not None:
+            self._on_fault(message, error)
 
     def counters(self) -> Counters:
         """A snapshot; from any thread, also after close."""
