@@ -103,6 +103,10 @@ class Counters:
     """Posted callbacks and done-callbacks of an `ioxide.Future` that raised."""
     handler_faults: int = 0
     """Handlers that ended by an exception of their own."""
+    timer_ticks: int = 0
+    """Calls of tickers' callbacks (`Reactor.add_ticker()`)."""
+    ticker_faults: int = 0
+    """Of these, those that raised; the ticker goes on."""
 
     # Gauges
     connections_now: int = 0
