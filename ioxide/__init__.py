@@ -17,7 +17,6 @@ from ioxide.futures import DeadlockError, Future
 from ioxide.loop import Loop
 from ioxide.reactor import Handler, Reactor, ReactorError
 from ioxide.server import Server
-from ioxide.tickers import Ticker
 
 __version__ = "0.1.0.dev0"
 
@@ -41,7 +40,6 @@ __all__ = [
     "RingError",
     "Server",
     "ServerConfig",
-    "Ticker",
     "UnsupportedError",
     "probe",
 ]

@@ -23,34 +23,26 @@ static unsigned free_await_count, free_waiter_count;
 
 /* ---- Waiter ------------------------------------------------------------------------------- */
 
-Waiter *iox_waiter_new(Driver *driver, PyObject *callback)
+static Waiter *waiter_new(Driver *driver)
 {
-	PyObject *context = NULL;
 	Waiter *self;
 
-	if (callback && !(context = PyContext_CopyCurrent()))
-		return NULL;
 	if (free_waiter_count) {
 		self = free_waiters[--free_waiter_count];
 		_Py_NewReference((PyObject *)self);
 	} else {
 		self = PyObject_GC_New(Waiter, &iox_WaiterType);
-		if (!self) {
-			Py_XDECREF(context);
+		if (!self)
 			return NULL;
-		}
 	}
 	self->driver = (Driver *)Py_NewRef(driver);
-	self->callback = Py_XNewRef(callback);
-	self->context = context;
-	self->cancel_message = NULL;
+	self->callback = self->context = self->cancel_message = NULL;
 	iox_list_init(&self->ready);
 	iox_list_init(&self->flushes);
 	self->target = 0;
 	self->state = IOX_WAITER_PENDING;
 	self->cancelled = false;
 	self->blocking = true;
-	self->settles = callback;
 	PyObject_GC_Track(self);
 	return self;
 }
@@ -408,7 +400,7 @@ static PyObject *await_value(Await *self)
 
 static int await_park(Await *self)
 {
-	Waiter *waiter = iox_waiter_new(self->conn->driver, NULL);
+	Waiter *waiter = waiter_new(self->conn->driver);
 
 	if (!waiter)
 		return -1;

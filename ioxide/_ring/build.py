@@ -28,7 +28,6 @@ SOURCES = (
     "driver.c",
     "buffers.c",
     "drain.c",
-    "foreign.c",
     "tick.c",
     "connection.c",
     "receive.c",

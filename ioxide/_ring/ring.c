@@ -8,6 +8,12 @@
 #include <time.h>
 
 /*
+ * How many completions stay in the queue, see iox_ring_taken().  So many may come in one enter, and a
+ * connection whose peer sends without end may bring as many before its receive can be paused.
+ */
+#define CQ_KEPT 63
+
+/*
  * The memlock charge of a closed ring is given back asynchronously, so a ring opened right after
  * another one was closed can see ENOMEM for a moment: wait 5, 10, 20, 40, 80 ms before giving up.
  */
@@ -52,6 +58,9 @@ iox_ring *iox_ring_open(unsigned sq_entries, unsigned cq_entries, bool register_
 	for (unsigned i = 0; ring->uring.sq.array && i < ring->uring.sq.ring_entries; i++)
 		ring->uring.sq.array[i] = i;
 
+	ring->cq_kept = ring->uring.cq.ring_entries / 8;
+	if (ring->cq_kept > CQ_KEPT)
+		ring->cq_kept = CQ_KEPT;
 	ring->enter_fd = ring->uring.ring_fd;
 	/*
 	 * IORING_REGISTER_RING_FDS (5.18) saves the descriptor look-up of every enter.  Sixteen fit in
@@ -128,6 +137,7 @@ int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t tim
 	void *argp = NULL;
 	size_t size = _NSIG / 8;
 
+	wait_nr += ring->cq_head - *ring->uring.cq.khead; /* those that were taken in, and left there */
 	__atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
 	sq->sqe_head = sq->sqe_tail;
 	flags |= ring->enter_flags;

@@ -18,6 +18,8 @@ struct iox_ring {
 	struct io_uring uring;
 	int enter_fd;          /* the registered index, or the raw descriptor */
 	unsigned enter_flags;  /* IOX_ENTER_REGISTERED_RING, or 0 */
+	unsigned cq_head;      /* what we have taken in; the kernel is told less, see iox_ring_taken() */
+	unsigned cq_kept;      /* how much less, at most */
 };
 typedef struct iox_ring iox_ring;
 
@@ -47,7 +49,23 @@ static inline bool iox_ring_overflowed(const iox_ring *ring)
 
 static inline unsigned iox_ring_ready(const iox_ring *ring)
 {
-	return __atomic_load_n(ring->uring.cq.ktail, __ATOMIC_ACQUIRE) - *ring->uring.cq.khead;
+	return __atomic_load_n(ring->uring.cq.ktail, __ATOMIC_ACQUIRE) - ring->cq_head;
+}
+
+/*
+ * Says that the completions before `head` were taken in.  Some of them stay in the queue, though, as
+ * far as the kernel knows: an enter that waits for n completions runs at most max(20, n) pieces of
+ * deferred work (6.14, IO_LOCAL_TW_DEFAULT_MAX), so that a batch of 64 requests would need four
+ * enters.  With k completions left there, waiting for k + 1 is waiting for the next one, and k + 1
+ * may come at once.
+ */
+static inline void iox_ring_taken(iox_ring *ring, unsigned head)
+{
+	unsigned *khead = ring->uring.cq.khead;
+
+	ring->cq_head = head;
+	if (head - *khead > ring->cq_kept)
+		__atomic_store_n(khead, head - ring->cq_kept, __ATOMIC_RELEASE);
 }
 
 #endif

@@ -70,7 +70,11 @@ void iox_tick_stage(Driver *self)
 {
 	struct io_uring_sqe *sqe;
 
-	iox_foreign_drain(self);
+	for (uint32_t i = 0; i < self->foreign_count; i++) {
+		iox_driver_release(self, self->foreign[i].group, self->foreign[i].bid);
+		iox_group_unref(self->foreign[i].group);
+	}
+	self->foreign_count = 0;
 	if (self->shared)
 		iox_group_publish(self->shared);
 	/*
@@ -310,7 +314,7 @@ void iox_tick_complete(Driver *self, uint64_t user_data, int res, unsigned flags
 void iox_tick_reap(Driver *self)
 {
 	struct io_uring_cq *cq = &self->ring->uring.cq;
-	unsigned head = *cq->khead, tail = __atomic_load_n(cq->ktail, __ATOMIC_ACQUIRE);
+	unsigned head = self->ring->cq_head, tail = __atomic_load_n(cq->ktail, __ATOMIC_ACQUIRE);
 
 	if (iox_ring_overflowed(self->ring))
 		self->counters.cq_overflow_events++;
@@ -320,7 +324,7 @@ void iox_tick_reap(Driver *self)
 
 		iox_tick_complete(self, cqe->user_data, cqe->res, cqe->flags);
 	}
-	__atomic_store_n(cq->khead, head, __ATOMIC_RELEASE);
+	iox_ring_taken(self->ring, head);
 }
 
 static bool clock_due(Driver *self)
@@ -337,7 +341,7 @@ static bool clock_due(Driver *self)
 void iox_tick_expire(Driver *self)
 {
 	/*
-	 * One enter does not show all there is: under DEFER_TASKRUN it runs some 20 completions (6.14
+	 * One enter does not show all there is: under DEFER_TASKRUN it runs some 64 completions (6.14
 	 * and newer), and an overflowed CQ gives the rest later.  After a long step bytes that came in
 	 * time may still be on their way, so nobody is late before the kernel has nothing left to tell.
 	 */
@@ -392,6 +396,7 @@ int64_t iox_tick_next_clock(Driver *self)
 int iox_tick_enter(Driver *self, bool block, int64_t timeout_ns)
 {
 	unsigned wait_nr = block ? 1 : 0, min_wait_us = 0;
+	uint64_t began = self->now;
 	int ret;
 
 	if (block && self->min_wait_us) {
@@ -415,6 +420,13 @@ int iox_tick_enter(Driver *self, bool block, int64_t timeout_ns)
 			     min_wait_us);
 	Py_END_ALLOW_THREADS
 	self->now = iox_clock_ms();
+	/*
+	 * A signal and the timeout are told apart from a completion only where the queue is empty, and
+	 * ours seldom is (iox_ring_taken()); who came back early, and for nothing, was interrupted.
+	 */
+	if (ret == 0 && block && !iox_ring_ready(self->ring) &&
+	    (timeout_ns < 0 || (int64_t)(self->now - began + 1) * 1000000 < timeout_ns))
+		ret = -EINTR;
 	if (ret == -EINTR)
 		self->counters.enter_eintr++;
 	else if (ret == -EAGAIN)
