@@ -17,6 +17,7 @@ from ioxide.futures import DeadlockError, Future
 from ioxide.loop import Loop
 from ioxide.reactor import Handler, Reactor, ReactorError
 from ioxide.server import Server
+from ioxide.tickers import Ticker
 
 __version__ = "0.1.0.dev0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "RingError",
     "Server",
     "ServerConfig",
+    "Ticker",
     "UnsupportedError",
     "probe",
 ]

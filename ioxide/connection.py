@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from ioxide._ring import _core
+from ioxide.futures import Future
 
 
 class ReadBlock:
@@ -69,6 +71,13 @@ class Connection(_core.Connection):
 
     ``close()`` sends what was written, then FIN, and throws away what still arrives until the peer
     closes too.  ``abort()`` drops everything and resets.  Both may be called more than once.
+
+    Other threads have ``write_threadsafe(data)``, ``flush_threadsafe()`` and
+    ``close_threadsafe()``.  They queue what `write()`, `flush()` and `close()` do, and the reactor
+    does it in its next tick; the calls of one thread keep their order.  ``write_threadsafe()``
+    raises what `write()` would raise now.  A write that finds its connection ended when the reactor
+    takes it is dropped and counted (`Counters.foreign_drops`), and the `flush_threadsafe()` after
+    it raises.  A buffer of a `read()` block may be given back on any thread.
     """
 
     __slots__ = ()
@@ -82,6 +91,26 @@ class Connection(_core.Connection):
         of this reactor, so it is no place to wait for more of the same message.
         """
         return ReadBlock(self)
+
+    def flush_threadsafe(self) -> Future[None]:
+        """What `flush()` waits for, as a future; from any thread.
+
+        It is done when the kernel has taken everything that this thread wrote before, and raises
+        what `flush()` would raise; `ConnectionAbortedError` when the reactor was stopped first.
+        """
+        future: Future[None] = Future(self._loop.driver)
+        self._flush_threadsafe(functools.partial(self._settle, future))
+        return future
+
+    def _settle(self, future: Future[None], waiter: _core.Waiter) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            self._flushed(waiter)
+        except OSError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
 
     @property
     def peername(self) -> Any:

@@ -90,6 +90,18 @@ class Counters:
     wakes_coalesced: int = 0
     """Wakes that found one already pending."""
 
+    # Calls from other threads
+    foreign_writes: int = 0
+    """`Connection.write_threadsafe()` calls that were queued."""
+    foreign_flushes: int = 0
+    """`Connection.flush_threadsafe()` calls that were queued."""
+    foreign_closes: int = 0
+    """`Connection.close_threadsafe()` calls that were queued."""
+    foreign_returns: int = 0
+    """Receive buffers given back by another thread."""
+    foreign_drops: int = 0
+    """Queued writes that were dropped: their connection had ended when the reactor took them."""
+
     # Memory
     memory_faults: int = 0
     """Operations that ended with EFAULT: memory of theirs was given up too early. Always 0."""
@@ -103,6 +115,10 @@ class Counters:
     """Posted callbacks and done-callbacks of an `ioxide.Future` that raised."""
     handler_faults: int = 0
     """Handlers that ended by an exception of their own."""
+    timer_ticks: int = 0
+    """Calls of tickers' callbacks (`Reactor.add_ticker()`)."""
+    ticker_faults: int = 0
+    """Of these, those that raised; the ticker goes on."""
 
     # Gauges
     connections_now: int = 0

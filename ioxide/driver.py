@@ -197,6 +197,9 @@ class Driver:
         self.posts_run = 0
         self.callback_faults = 0
         self.handler_faults = 0
+        self.timer_ticks = 0
+        self.ticker_faults = 0
+        self._thread = threading.current_thread()
         # The tick's calls go straight to C.
         self.wait = self._core.wait
         self.wake = self._core.wake
@@ -265,8 +268,21 @@ class Driver:
         """Count and report a callback that raised; from any thread."""
         with self._lock:
             self.callback_faults += 1
+        self.report(message, error)
+
+    def report(self, message: str, error: BaseException) -> None:
+        """Tell the loop of an exception that nobody else will see."""
         if self._on_fault is not None:
             self._on_fault(message, error)
+
+    def check_thread(self, what: str) -> None:
+        """Raise `RuntimeError` unless called on the driver's own thread."""
+        # Not by ident: the ident of a thread that has ended is given to the next one.
+        if threading.current_thread() is not self._thread:
+            raise RuntimeError(
+                f"{what} was called on thread {threading.current_thread().name!r}, but belongs to "
+                f"{self._thread.name!r}: hand it over with Reactor.post()"
+            )
 
     def counters(self) -> Counters:
         """A snapshot; from any thread, also after close."""
@@ -275,6 +291,8 @@ class Driver:
             posts=self.posts_run,
             callback_faults=self.callback_faults,
             handler_faults=self.handler_faults,
+            timer_ticks=self.timer_ticks,
+            ticker_faults=self.ticker_faults,
         )
 
     def close(self) -> bool:

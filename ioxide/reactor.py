@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import inspect
 import logging
 import socket
 import threading
@@ -18,6 +19,7 @@ from ioxide.connection import Connection
 from ioxide.counters import Counters
 from ioxide.driver import Driver
 from ioxide.loop import Loop
+from ioxide.tickers import Ticker
 
 logger = logging.getLogger("ioxide")
 
@@ -49,11 +51,13 @@ class Reactor:
         listeners: Sequence[socket.socket],
         *,
         name: str = "ioxide-reactor",
+        on_start: Callable[[Reactor], object] | None = None,
         on_end: Callable[[Reactor], object] | None = None,
     ) -> None:
         self._handler = handler
         self._config = config
         self._listeners = listeners
+        self._on_start = on_start
         self._on_end = on_end
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._ready = threading.Event()
@@ -148,6 +152,30 @@ class Reactor:
 
     # On the reactor's thread
 
+    def add_ticker(self, callback: Callable[[], object], interval_ms: int) -> Ticker:
+        """Call ``callback()`` every `interval_ms` milliseconds, until `Ticker.cancel()` or stop.
+
+        For plain functions that do not take long: they run on the reactor's thread between ticks
+        of the ring, while no handler does.  One that raises is logged and counted
+        (`Counters.ticker_faults`) and goes on.  A reactor without tickers, connections and timers
+        makes no system call.
+
+        Raises `RuntimeError` on another thread (hand the call over with `post()`), and when the
+        reactor does not run.
+        """
+        driver = self.driver
+        driver.check_thread("Reactor.add_ticker()")
+        if not callable(callback) or inspect.iscoroutinefunction(callback):
+            raise TypeError(
+                f"a ticker calls a plain function, not {callback!r}: "
+                "for a coroutine start an asyncio task that sleeps"
+            )
+        if not isinstance(interval_ms, int) or isinstance(interval_ms, bool) or interval_ms < 1:
+            raise ValueError(f"interval_ms={interval_ms!r}: must be an integer of at least 1")
+        if driver.closed:
+            raise RuntimeError(f"{self.name} is stopped: {callback!r} will not be called")
+        return Ticker(self.loop, driver, callback, interval_ms)
+
     def _main(self) -> None:
         try:
             self._run()
@@ -171,8 +199,6 @@ class Reactor:
         with self._lock:
             self._loop = loop  # before the first accept, which may be in the very first tick
         try:
-            for listener in self._listeners:
-                driver.listen(listener.fileno())
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(self._serve())
         finally:
@@ -190,6 +216,10 @@ class Reactor:
             self._stopping = stopping
             if self._stop_requested:
                 stopping.set()
+        if self._on_start is not None:
+            self._on_start(self)
+        for listener in self._listeners:
+            self.driver.listen(listener.fileno())
         # Set from the first callback of a tick, when the accepts have been submitted.
         self.loop.call_soon(self.loop.call_soon, self._ready.set)
         await stopping.wait()

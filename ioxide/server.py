@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -51,16 +53,34 @@ class Server:
     A context manager: entering starts the reactors and returns when they accept; leaving stops
     them.  ``Server(handler, ServerConfig(port=0))`` listens on a free port, see `port`.
 
-    Entering raises `OSError` when a port cannot be had and `RingError` when the kernel refuses a
-    ring; nothing is left running then.
+    ``on_start(reactor)`` is called on the thread of each `Reactor`, inside its running loop, before
+    it accepts: the place for tickers (`Reactor.add_ticker()`) and for what each reactor needs of
+    its own.  Reactors start one after the other.
+
+    Entering raises `OSError` when a port cannot be had, `RingError` when the kernel refuses a ring,
+    and what `on_start` raised; nothing is left running then.
     """
 
-    def __init__(self, handler: Handler, config: ServerConfig | None = None) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        config: ServerConfig | None = None,
+        *,
+        on_start: Callable[[Reactor], object] | None = None,
+    ) -> None:
         if not callable(handler):
             raise TypeError(
                 f"handler must be an async function that takes a Connection, not {handler!r}"
             )
+        if on_start is not None and (
+            not callable(on_start) or inspect.iscoroutinefunction(on_start)
+        ):
+            raise TypeError(
+                f"on_start must be a plain function that takes a Reactor, not {on_start!r}: "
+                "it may start asyncio tasks with reactor.loop.create_task()"
+            )
         self._handler = handler
+        self._on_start = on_start
         self.config = config or ServerConfig()
         self.reactors: tuple[Reactor, ...] = ()
         self.ports: tuple[int, ...] = ()
@@ -112,6 +132,7 @@ class Server:
                     config,
                     row,
                     name=f"ioxide-reactor-{index}",
+                    on_start=self._on_start,
                     on_end=self._reactor_ended,
                 )
                 started.append(reactor)  # first: Ctrl-C may come while start() waits

@@ -23,26 +23,34 @@ static unsigned free_await_count, free_waiter_count;
 
 /* ---- Waiter ------------------------------------------------------------------------------- */
 
-static Waiter *waiter_new(Driver *driver)
+Waiter *iox_waiter_new(Driver *driver, PyObject *callback)
 {
+	PyObject *context = NULL;
 	Waiter *self;
 
+	if (callback && !(context = PyContext_CopyCurrent()))
+		return NULL;
 	if (free_waiter_count) {
 		self = free_waiters[--free_waiter_count];
 		_Py_NewReference((PyObject *)self);
 	} else {
 		self = PyObject_GC_New(Waiter, &iox_WaiterType);
-		if (!self)
+		if (!self) {
+			Py_XDECREF(context);
 			return NULL;
+		}
 	}
 	self->driver = (Driver *)Py_NewRef(driver);
-	self->callback = self->context = self->cancel_message = NULL;
+	self->callback = Py_XNewRef(callback);
+	self->context = context;
+	self->cancel_message = NULL;
 	iox_list_init(&self->ready);
 	iox_list_init(&self->flushes);
 	self->target = 0;
 	self->state = IOX_WAITER_PENDING;
 	self->cancelled = false;
 	self->blocking = true;
+	self->settles = callback;
 	PyObject_GC_Track(self);
 	return self;
 }
@@ -400,7 +408,7 @@ static PyObject *await_value(Await *self)
 
 static int await_park(Await *self)
 {
-	Waiter *waiter = waiter_new(self->conn->driver);
+	Waiter *waiter = iox_waiter_new(self->conn->driver, NULL);
 
 	if (!waiter)
 		return -1;

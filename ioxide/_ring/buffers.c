@@ -20,22 +20,8 @@ void iox_driver_release(Driver *self, struct iox_group *group, uint16_t bid)
 void iox_driver_release_lent(Driver *self, struct iox_group *group, uint16_t bid)
 {
 	if (!self->closed && PyThread_get_thread_ident() != self->thread) {
-		if (self->foreign_count == self->foreign_capacity) {
-			uint32_t capacity = self->foreign_capacity ? self->foreign_capacity * 2 : 64;
-			struct iox_return *foreign = PyMem_Realloc(self->foreign, capacity * sizeof(*foreign));
-
-			if (foreign) {
-				self->foreign = foreign;
-				self->foreign_capacity = capacity;
-			}
-		}
-		if (self->foreign_count < self->foreign_capacity) {
-			self->foreign[self->foreign_count++] = (struct iox_return){ group, bid };
-			/* Nobody else tells the reactor, and somebody may wait for just this one. */
-			if (iox_list_linked(&self->starved) || group->incremental)
-				iox_driver_wake(self);
+		if (iox_foreign_return(self, group, bid))
 			return;
-		}
 		/* No memory for the hand-over: the GIL is held, so doing it here is not wrong either. */
 	}
 	if (!self->closed)

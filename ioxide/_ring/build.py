@@ -28,6 +28,7 @@ SOURCES = (
     "driver.c",
     "buffers.c",
     "drain.c",
+    "foreign.c",
     "tick.c",
     "connection.c",
     "receive.c",

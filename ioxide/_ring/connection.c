@@ -244,6 +244,57 @@ CONN_ACTION(conn_close_method, iox_conn_close(conn))
 CONN_ACTION(conn_abort_method, iox_conn_abort(conn, "connection aborted by abort()"))
 CONN_ACTION(conn_end_reads_method, iox_recv_end(conn))
 
+static PyObject *conn_write_threadsafe(Connection *conn, PyObject *data)
+{
+	if (iox_foreign_write(conn, data) < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+static PyObject *conn_close_threadsafe(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	if (iox_foreign_close(conn) < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+/* `settle(waiter)` is called on the reactor's thread, when _flushed(waiter) can tell the outcome. */
+static PyObject *conn_flush_threadsafe(Connection *conn, PyObject *settle)
+{
+	Waiter *waiter = iox_waiter_new(conn->driver, settle);
+	int ret;
+
+	if (!waiter)
+		return NULL;
+	if (conn->driver->closed) {
+		waiter->target = iox_send_target(conn);
+		ret = iox_waiter_resume(waiter); /* no reactor is left to do it */
+	} else {
+		waiter->target = IOX_TARGET_NOW;
+		ret = iox_foreign_flush(conn, waiter);
+	}
+	Py_DECREF(waiter);
+	if (ret < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+static PyObject *conn_flushed(Connection *conn, PyObject *arg)
+{
+	int ready;
+
+	if (!Py_IS_TYPE(arg, &iox_WaiterType)) {
+		PyErr_SetString(PyExc_TypeError, "_flushed() takes what settle() was called with");
+		return NULL;
+	}
+	ready = iox_send_flush_state(conn, ((Waiter *)arg)->target);
+	if (!ready)
+		iox_raise_os_error(ECONNABORTED, "the reactor was stopped");
+	if (ready <= 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
 static PyObject *conn_fileno(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
 	return PyLong_FromLong(conn->fd);
@@ -261,12 +312,17 @@ static PyObject *conn_get_broken(Connection *conn, void *Py_UNUSED(closure))
 
 static PyObject *conn_get_unsent(Connection *conn, void *Py_UNUSED(closure))
 {
-	return PyLong_FromSize_t(iox_send_unsent(conn));
+	return PyLong_FromSize_t(iox_send_unsent(conn) + conn->foreign_bytes);
 }
 
 static PyObject *conn_get_queued(Connection *conn, void *Py_UNUSED(closure))
 {
 	return PyLong_FromUnsignedLong(conn->chunk_count);
+}
+
+static PyObject *conn_get_loop(Connection *conn, void *Py_UNUSED(closure))
+{
+	return Py_NewRef(conn->driver->loop ? conn->driver->loop : Py_None);
 }
 
 static int conn_traverse(Connection *conn, visitproc visit, void *arg)
@@ -303,6 +359,10 @@ static PyMethodDef conn_methods[] = {
 	{ "close", (PyCFunction)conn_close_method, METH_NOARGS, NULL },
 	{ "abort", (PyCFunction)conn_abort_method, METH_NOARGS, NULL },
 	{ "_end_reads", (PyCFunction)conn_end_reads_method, METH_NOARGS, NULL },
+	{ "write_threadsafe", (PyCFunction)conn_write_threadsafe, METH_O, NULL },
+	{ "close_threadsafe", (PyCFunction)conn_close_threadsafe, METH_NOARGS, NULL },
+	{ "_flush_threadsafe", (PyCFunction)conn_flush_threadsafe, METH_O, NULL },
+	{ "_flushed", (PyCFunction)conn_flushed, METH_O, NULL },
 	{ "fileno", (PyCFunction)conn_fileno, METH_NOARGS, NULL },
 	{ NULL },
 };
@@ -312,6 +372,7 @@ static PyGetSetDef conn_getset[] = {
 	{ "_broken", (getter)conn_get_broken, NULL, NULL, NULL },
 	{ "unsent", (getter)conn_get_unsent, NULL, NULL, NULL },
 	{ "_queued", (getter)conn_get_queued, NULL, NULL, NULL },
+	{ "_loop", (getter)conn_get_loop, NULL, NULL, NULL },
 	{ NULL },
 };
 

@@ -340,6 +340,20 @@ static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 			     "listeners_armed_now", (unsigned long)self->listeners_armed);
 }
 
+/* Nothing completes any more: tasks have ended, futures of other threads hear of it. */
+static void settle_waiters(Driver *self)
+{
+	while (iox_list_linked(&self->ready)) {
+		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
+
+		iox_list_remove(&waiter->ready);
+		if (waiter->settles && iox_waiter_resume(waiter) < 0)
+			PyErr_WriteUnraisable((PyObject *)waiter);
+		waiter->state = IOX_WAITER_DONE;
+		Py_DECREF(waiter);
+	}
+}
+
 PyDoc_STRVAR(driver_close_doc,
 "close()\n--\n\n"
 "End every operation, give back buffers and slabs, close the ring and the eventfd.  False when the\n"
@@ -358,14 +372,8 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 		return NULL;
 	}
 	drained = iox_driver_drain(self);
-	while (iox_list_linked(&self->ready)) {
-		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
-
-		iox_list_remove(&waiter->ready);
-		waiter->state = IOX_WAITER_DONE;
-		Py_DECREF(waiter);
-	}
 	self->closed = true;
+	iox_foreign_drain(self); /* what came while the kernel was waited for */
 	close(self->wake_fd);
 	self->wake_fd = -1;
 	/*
@@ -376,15 +384,13 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 		iox_group_unregister(self->shared, self->ring->uring.ring_fd);
 	iox_ring_close(self->ring);
 	self->ring = NULL;
-	for (uint32_t i = 0; i < self->foreign_count; i++)
-		iox_group_unref(self->foreign[i].group);
-	self->foreign_count = 0;
 	if (drained) {
 		if (self->shared)
 			iox_group_unref(self->shared);
 		self->shared = NULL;
 		iox_slab_pool_clear(&self->slabs);
 	}
+	settle_waiters(self);
 	Py_CLEAR(self->on_connection);
 	Py_CLEAR(self->on_fault);
 	return PyBool_FromLong(drained);
@@ -426,7 +432,7 @@ static void driver_dealloc(Driver *self)
 	PyMem_Free(self->slots);
 	PyMem_Free(self->free_slots);
 	PyMem_Free(self->free_groups);
-	PyMem_Free(self->foreign);
+	PyMem_Free(self->foreign.ops);
 	PyObject_GC_Del(self);
 }
 

@@ -82,6 +82,11 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(wake_writes)        /* eventfd writes */                                             \
 	X(wake_cqes)          /* eventfd reads completed */                                    \
 	X(wakes_coalesced)    /* wakes that found one already pending */                       \
+	X(foreign_writes)     /* writes queued by other threads */                             \
+	X(foreign_flushes)    /* flushes queued by other threads */                            \
+	X(foreign_closes)     /* closes queued by other threads */                             \
+	X(foreign_returns)    /* buffers given back by other threads */                        \
+	X(foreign_drops)      /* queued writes whose connection had ended when they ran */     \
 	X(memory_faults)      /* operations that ended with EFAULT: memory given up too early */ \
 	X(slab_hits)                                                                           \
 	X(slab_misses)
@@ -146,7 +151,11 @@ typedef struct Waiter {
 	uint64_t target;         /* flush: bytes that must have been sent */
 	enum iox_waiter_state state;
 	bool cancelled, blocking;
+	bool settles;            /* the callback settles a future, which close() must not forget */
 } Waiter;
+
+/* A target that is set when the reactor takes the flush: all that was written until then. */
+#define IOX_TARGET_NOW UINT64_MAX
 
 enum iox_await_kind { IOX_AWAIT_RECV, IOX_AWAIT_READ, IOX_AWAIT_FLUSH };
 enum iox_await_state { IOX_AWAIT_FRESH, IOX_AWAIT_PARKED, IOX_AWAIT_FINISHED };
@@ -171,10 +180,22 @@ struct iox_chunk {
 	uint16_t bid;
 };
 
-/* A run released on another thread than the reactor's. */
-struct iox_return {
-	struct iox_group *group; /* with a reference */
-	uint16_t bid;
+/* What another thread asks of the reactor. */
+enum iox_op_kind { IOX_OP_RETURN, IOX_OP_WRITE, IOX_OP_FLUSH, IOX_OP_CLOSE };
+
+struct iox_op {
+	enum iox_op_kind kind;
+	uint16_t bid;                    /* RETURN: a run released, in a buffer of `group` */
+	union {
+		struct iox_group *group; /* with a reference */
+		struct Connection *conn; /* strong, the others */
+	};
+	PyObject *load;                  /* strong; WRITE: bytes, FLUSH: Waiter */
+};
+
+struct iox_ops {
+	struct iox_op *ops;
+	uint32_t count, capacity;
 };
 
 #define IOX_INLINE_CHUNKS 4
@@ -210,6 +231,8 @@ typedef struct Connection {
 	bool notification_due;
 	bool send_zc;             /* the SEND in flight, or the last one, is a SEND_ZC */
 	uint64_t bytes_written, bytes_acked;
+	size_t foreign_bytes;     /* written by other threads and not staged yet */
+	uint64_t bytes_dropped;   /* of these, come too late for the connection */
 	struct iox_node flushes;
 	bool send_armed;
 	int send_errno;
@@ -280,8 +303,7 @@ typedef struct Driver {
 	uint32_t group_slots, group_size;  /* incremental: buffers of a connection, and their bytes */
 	uint16_t *free_groups;    /* ids */
 	uint32_t free_group_count;
-	struct iox_return *foreign;
-	uint32_t foreign_count, foreign_capacity;
+	struct iox_ops foreign;   /* from other threads */
 	uint32_t slices_out;
 
 	int wake_fd;
@@ -303,6 +325,7 @@ extern PyObject *iox_CancelledError;
 
 /* awaitable.c */
 PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit);
+Waiter *iox_waiter_new(Driver *driver, PyObject *callback); /* NULL: a Task adds its own */
 void iox_waiter_wake(Waiter *waiter);
 /* Resumes the waiter's task; -1 with an exception set when that raised. */
 int iox_waiter_resume(Waiter *waiter);
@@ -332,6 +355,10 @@ void iox_recv_close(Connection *conn); /* on close(): what is queued is thrown a
 
 /* send.c */
 size_t iox_send_unsent(const Connection *conn);
+uint64_t iox_send_target(const Connection *conn); /* what acknowledges all written until now */
+bool iox_send_pending(const Connection *conn, uint64_t target); /* it may still be reached */
+int iox_send_check(Connection *conn, size_t length); /* -1: no so many bytes can be written */
+bool iox_send_stage(Connection *conn, const void *data, size_t length); /* false: no memory */
 PyObject *iox_send_write(Connection *conn, PyObject *data);
 int iox_send_flush_state(Connection *conn, uint64_t target);
 void iox_send_wake(Connection *conn, bool all);
@@ -354,6 +381,13 @@ void iox_driver_release(Driver *driver, struct iox_group *group, uint16_t bid);
 void iox_driver_release_lent(Driver *driver, struct iox_group *group, uint16_t bid);
 struct iox_group *iox_driver_take_group(Driver *driver); /* NULL: none free, or refused */
 void iox_driver_drop_group(Driver *driver, struct iox_group *group);
+
+/* foreign.c: what other threads call, but for the drain */
+bool iox_foreign_return(Driver *driver, struct iox_group *group, uint16_t bid); /* false: no memory */
+int iox_foreign_write(Connection *conn, PyObject *data);
+int iox_foreign_flush(Connection *conn, Waiter *waiter);
+int iox_foreign_close(Connection *conn);
+void iox_foreign_drain(Driver *driver);
 
 /* drain.c */
 bool iox_driver_drain(Driver *driver);

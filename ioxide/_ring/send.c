@@ -16,19 +16,32 @@ size_t iox_send_unsent(const Connection *conn)
 	return conn->staging.used + (conn->sending.used - conn->sent);
 }
 
+uint64_t iox_send_target(const Connection *conn)
+{
+	return conn->bytes_written + conn->foreign_bytes + conn->bytes_dropped;
+}
+
+bool iox_send_pending(const Connection *conn, uint64_t target)
+{
+	return conn->bytes_acked < target && !conn->send_errno && !conn->aborted && conn->fd >= 0 &&
+	       !(conn->closing && target > conn->bytes_written);
+}
+
 int iox_send_flush_state(Connection *conn, uint64_t target)
 {
 	if (conn->bytes_acked >= target)
 		return 1;
+	if (iox_send_pending(conn, target))
+		return 0;
 	if (conn->send_errno) {
 		iox_raise_os_error(conn->send_errno, conn->abort_reason);
 		return -1;
 	}
-	if (conn->fd < 0 || conn->aborted) {
-		iox_raise_os_error(ECONNABORTED, conn->abort_reason ? conn->abort_reason : "the connection has ended");
-		return -1;
-	}
-	return 0;
+	if (conn->abort_reason)
+		iox_raise_os_error(ECONNABORTED, conn->abort_reason);
+	else
+		iox_raise_os_error(EPIPE, "the connection was closed before the write was taken");
+	return -1;
 }
 
 void iox_send_wake(Connection *conn, bool all)
@@ -150,46 +163,58 @@ void iox_send_complete(Connection *conn, int res, unsigned flags)
 	Py_DECREF(conn);
 }
 
+int iox_send_check(Connection *conn, size_t length)
+{
+	size_t limit = conn->driver->write_limit, waiting = iox_send_unsent(conn) + conn->foreign_bytes;
+
+	if (conn->send_errno) {
+		iox_raise_os_error(conn->send_errno, conn->abort_reason);
+		return -1;
+	}
+	if (conn->closing || conn->aborted || conn->fd < 0) {
+		iox_raise_os_error(EPIPE, "write() on a connection that was closed");
+		return -1;
+	}
+	if (length > limit || waiting + length > limit) {
+		PyErr_Format(PyExc_BufferError,
+			     "%zu bytes do not fit: %zu wait to be sent and write_limit is %zu bytes; "
+			     "await flush() between writes, or raise write_limit",
+			     length, waiting, limit);
+		return -1;
+	}
+	return 0;
+}
+
+bool iox_send_stage(Connection *conn, const void *data, size_t length)
+{
+	if (!iox_slab_reserve(&conn->driver->slabs, &conn->staging, length))
+		return false;
+	memcpy(conn->staging.mem + conn->staging.used, data, length);
+	conn->staging.used += length;
+	conn->bytes_written += length;
+	if (!conn->send_armed)
+		iox_want(conn, IOX_WANT_SEND);
+	return true;
+}
+
 PyObject *iox_send_write(Connection *conn, PyObject *data)
 {
-	Driver *driver = conn->driver;
 	Py_buffer view;
-	size_t limit;
+	int ret;
 
 	if (iox_conn_check_thread(conn) < 0)
 		return NULL;
 	/* First of all: from 3.12 on it may run Python code (PEP 688), which may end this connection. */
 	if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
 		return NULL;
-	if (conn->send_errno || conn->closing || conn->aborted || conn->fd < 0) {
-		PyBuffer_Release(&view);
-		if (conn->send_errno)
-			iox_raise_os_error(conn->send_errno, conn->abort_reason);
-		else
-			iox_raise_os_error(EPIPE, "write() on a connection that was closed");
-		return NULL;
-	}
-	limit = driver->write_limit;
-	if ((size_t)view.len > limit || iox_send_unsent(conn) + (size_t)view.len > limit) {
-		PyErr_Format(PyExc_BufferError,
-			     "%zd bytes do not fit: %zu wait to be sent and write_limit is %zu bytes; "
-			     "await flush() between writes, or raise write_limit",
-			     view.len, iox_send_unsent(conn), limit);
-		PyBuffer_Release(&view);
-		return NULL;
-	}
-	if (view.len) {
-		if (!iox_slab_reserve(&driver->slabs, &conn->staging, (size_t)view.len)) {
-			PyBuffer_Release(&view);
-			return PyErr_NoMemory();
-		}
-		memcpy(conn->staging.mem + conn->staging.used, view.buf, (size_t)view.len);
-		conn->staging.used += (size_t)view.len;
-		conn->bytes_written += (uint64_t)view.len;
-		if (!conn->send_armed)
-			iox_want(conn, IOX_WANT_SEND);
+	ret = iox_send_check(conn, (size_t)view.len);
+	if (ret == 0 && view.len && !iox_send_stage(conn, view.buf, (size_t)view.len)) {
+		PyErr_NoMemory();
+		ret = -1;
 	}
 	PyBuffer_Release(&view);
+	if (ret < 0)
+		return NULL;
 	Py_RETURN_NONE;
 }
 

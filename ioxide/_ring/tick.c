@@ -70,11 +70,7 @@ void iox_tick_stage(Driver *self)
 {
 	struct io_uring_sqe *sqe;
 
-	for (uint32_t i = 0; i < self->foreign_count; i++) {
-		iox_driver_release(self, self->foreign[i].group, self->foreign[i].bid);
-		iox_group_unref(self->foreign[i].group);
-	}
-	self->foreign_count = 0;
+	iox_foreign_drain(self);
 	if (self->shared)
 		iox_group_publish(self->shared);
 	/*

@@ -184,5 +184,5 @@ def test_counters_are_the_ring_s_own() -> None:
         counted = set(driver._core.counters())
     finally:
         driver.close()
-    python = {"posts", "callback_faults", "handler_faults"}
+    python = {"posts", "callback_faults", "handler_faults", "timer_ticks", "ticker_faults"}
     assert {field.name for field in dataclasses.fields(Counters)} == counted | python

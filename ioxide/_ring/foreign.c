@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What other threads ask of the reactor: one queue for all of it, so that the order of one thread's
+ * calls is the order in which they happen.
+ *
+ * A producer appends, then wakes (iox_driver_wake()).  The reactor takes the whole queue in one
+ * place, at the top of wait(), when the flag of the wake it was woken by has long been cleared: what
+ * is appended later finds the flag down and writes another wake.  The GIL guards the queue itself.
+ *
+ * Nothing here blocks, and a producer never waits for room: bytes are bounded by write_limit, which
+ * counts what is queued here too.
+ */
+#include "internal.h"
+
+#include <errno.h>
+
+static bool push(Driver *self, struct iox_op op)
+{
+	struct iox_ops *queue = &self->foreign;
+
+	if (queue->count == queue->capacity) {
+		uint32_t capacity = queue->capacity ? queue->capacity * 2 : 64;
+		struct iox_op *ops = PyMem_Realloc(queue->ops, capacity * sizeof(*ops));
+
+		if (!ops)
+			return false;
+		queue->ops = ops;
+		queue->capacity = capacity;
+	}
+	queue->ops[queue->count++] = op;
+	return true;
+}
+
+static int push_for(Connection *conn, enum iox_op_kind kind, PyObject *load)
+{
+	if (!push(conn->driver, (struct iox_op){ .kind = kind, .conn = conn, .load = load })) {
+		PyErr_NoMemory();
+		return -1;
+	}
+	Py_INCREF(conn);
+	Py_XINCREF(load);
+	iox_driver_wake(conn->driver);
+	return 0;
+}
+
+bool iox_foreign_return(Driver *self, struct iox_group *group, uint16_t bid)
+{
+	if (!push(self, (struct iox_op){ .kind = IOX_OP_RETURN, .group = group, .bid = bid }))
+		return false;
+	self->counters.foreign_returns++;
+	/* Nobody else tells the reactor, and somebody may wait for just this one. */
+	if (iox_list_linked(&self->starved) || group->incremental)
+		iox_driver_wake(self);
+	return true;
+}
+
+int iox_foreign_write(Connection *conn, PyObject *data)
+{
+	PyObject *bytes;
+	size_t length;
+	int ret;
+
+	/* First of all: it may run Python code, which may end this connection. */
+	bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
+	if (!bytes)
+		return -1;
+	length = (size_t)PyBytes_GET_SIZE(bytes);
+	ret = iox_send_check(conn, length);
+	if (ret == 0 && length) {
+		ret = push_for(conn, IOX_OP_WRITE, bytes);
+		if (ret == 0) {
+			conn->foreign_bytes += length;
+			conn->driver->counters.foreign_writes++;
+		}
+	}
+	Py_DECREF(bytes);
+	return ret;
+}
+
+int iox_foreign_flush(Connection *conn, Waiter *waiter)
+{
+	conn->driver->counters.foreign_flushes++;
+	return push_for(conn, IOX_OP_FLUSH, (PyObject *)waiter);
+}
+
+int iox_foreign_close(Connection *conn)
+{
+	if (conn->closing || conn->fd < 0 || conn->driver->closed)
+		return 0;
+	conn->driver->counters.foreign_closes++;
+	return push_for(conn, IOX_OP_CLOSE, NULL);
+}
+
+static void run_write(Connection *conn, PyObject *bytes)
+{
+	size_t length = (size_t)PyBytes_GET_SIZE(bytes);
+
+	conn->foreign_bytes -= length;
+	if (conn->send_errno || conn->closing || conn->aborted || conn->fd < 0) {
+		conn->bytes_dropped += length; /* ended since: a flush of it raises */
+		conn->driver->counters.foreign_drops++;
+	} else if (!iox_send_stage(conn, PyBytes_AS_STRING(bytes), length)) {
+		iox_conn_abort(conn, "no memory to stage what another thread wrote");
+	}
+}
+
+static void run_flush(Connection *conn, Waiter *waiter)
+{
+	if (waiter->state != IOX_WAITER_PENDING)
+		return; /* cancelled meanwhile */
+	if (waiter->target == IOX_TARGET_NOW)
+		waiter->target = iox_send_target(conn);
+	if (!iox_send_pending(conn, waiter->target)) {
+		iox_waiter_wake(waiter);
+		return;
+	}
+	iox_list_append(&conn->flushes, &waiter->flushes);
+	Py_INCREF(waiter);
+}
+
+void iox_foreign_drain(Driver *self)
+{
+	struct iox_ops taken = self->foreign;
+
+	if (!taken.count)
+		return;
+	/*
+	 * Taken whole: what follows may drop a last reference and so run Python code, during which other
+	 * threads append.  They wake us for it, so it may wait for the next tick.
+	 */
+	self->foreign = (struct iox_ops){ 0 };
+	for (uint32_t i = 0; i < taken.count; i++) {
+		struct iox_op *op = &taken.ops[i];
+
+		switch (op->kind) {
+		case IOX_OP_RETURN:
+			iox_driver_release(self, op->group, op->bid);
+			iox_group_unref(op->group);
+			continue;
+		case IOX_OP_WRITE:
+			run_write(op->conn, op->load);
+			break;
+		case IOX_OP_FLUSH:
+			run_flush(op->conn, (Waiter *)op->load);
+			break;
+		case IOX_OP_CLOSE:
+			iox_conn_close(op->conn);
+			break;
+		}
+		Py_DECREF(op->conn);
+		Py_XDECREF(op->load);
+	}
+	if (self->foreign.ops) {
+		PyMem_Free(taken.ops);
+	} else {
+		taken.count = 0;
+		self->foreign = taken;
+	}
+}
