@@ -3,7 +3,7 @@
 # Each target sets up what it needs first: tools/setup installs missing system packages and makes
 # the virtual environment, and the extension is built when a file it is made of changed.
 #
-#   KERNEL=6.12           which kernel `make lab` boots
+#   KERNEL=6.12           which kernel `make lab` and `make mutants` boot
 #   AS=6.6                which older kernel it plays meanwhile
 #   T='tests/smoke/...'   which tests: files, directories or node ids, separated by spaces
 #   ARGS='-x -k echo'     more arguments for pytest, quoted as in a shell
@@ -63,8 +63,8 @@ endif
 	$(RUN) pytest $${T-} $(ARGS)
 
 .PHONY: mutants
-mutants: build ## Put known bugs back, one at a time, and see their tests turn red
-	$(RUN) tests.mutants $(ARGS)
+mutants: build ## Put known bugs back, one at a time, and see their tests turn red (KERNEL=: in a guest)
+	$(RUN) tests.mutants $(if $(strip $(KERNEL)),--kernel '$(KERNEL)') $(ARGS)
 
 .PHONY: lab
 ifeq ($(strip $(KERNEL)),)

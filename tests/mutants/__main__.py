@@ -2,7 +2,8 @@
 """``python -m tests.mutants``: put bugs back and see the tests turn red.
 
 Exits 0 when every mutant is red by the assertion meant for it, 1 when one is not, 2 for usage, 130
-when interrupted.
+when interrupted.  With ``--kernel 6.12`` they are tried in a guest of the lab; a mutant whose tests
+need what that kernel lacks is reported as absent there.
 """
 
 from __future__ import annotations
@@ -13,90 +14,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 
-from tests.mutants.report import line, summary
-from tests.mutants.table import HERE, Mutant, Stale, Table, TableError, load
-from tests.mutants.verdict import Kind, Verdict, judge
-from tests.mutants.workshop import Build, BuildError, Run, Workshop, copy_tree
-
-WAIT = 5.0
-"""Seconds a test waits for something before it fails; what is tried takes milliseconds."""
-EACH = 20.0
-LIMIT = 90.0
-
-
-class Trial:
-    """All mutants of a table, tried in a few workshops at a time."""
-
-    def __init__(self, table: Table, shops: Sequence[Workshop], *, limit: float) -> None:
-        self._table = table
-        self._limit = limit
-        self._idle: SimpleQueue[Workshop] = SimpleQueue()
-        for shop in shops:
-            self._idle.put(shop)
-        self._shops = tuple(shops)
-        self._done = 0
-        self._lock = threading.Lock()
-
-    def run(self) -> list[Verdict]:
-        """Judge every mutant, in the table's order."""
-        with ThreadPoolExecutor(len(self._shops)) as pool:
-            try:
-                baseline = pool.submit(self._baseline)
-                verdicts = list(pool.map(self._try, self._table.mutants))
-                untouched = baseline.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for shop in self._shops:
-                    shop.stop()
-                raise
-        return [self._held_against(verdict, untouched) for verdict in verdicts]
-
-    def _baseline(self) -> Run:
-        """Everything that is named must be green in the tree as it is, or red means nothing."""
-        shop = self._idle.get()
-        try:
-            nodes = self._table.tests()
-            return shop.run(nodes, limit=LIMIT + 5 * len(nodes), wait=WAIT, each=EACH)
-        finally:
-            self._idle.put(shop)
-
-    def _try(self, mutant: Mutant) -> Verdict:
-        shop = self._idle.get()
-        try:
-            verdict = self._judge(shop, mutant)
-        finally:
-            self._idle.put(shop)
-        with self._lock:
-            self._done += 1
-            print(line(verdict, self._done, len(self._table.mutants)), flush=True)
-        return verdict
-
-    def _judge(self, shop: Workshop, mutant: Mutant) -> Verdict:
-        controls = self._table.controls_of(mutant)
-        try:
-            with shop.spoilt(mutant):
-                run = shop.run((*controls, *mutant.red), limit=self._limit, wait=WAIT, each=EACH)
-        except Stale as error:
-            return Verdict(mutant, Kind.STALE, str(error))
-        except BuildError as error:
-            return Verdict(mutant, Kind.NO_BUILD, "see below", detail=str(error))
-        return judge(mutant, controls, run)
-
-    def _held_against(self, verdict: Verdict, untouched: Run) -> Verdict:
-        for node in (*self._table.controls_of(verdict.mutant), *verdict.mutant.red):
-            outcome = untouched.of(node)
-            if not outcome.passed:
-                reason = f"{node} is not green in the tree as it is: {outcome.message or 'lost'}"
-                detail = outcome.text or untouched.output
-                return Verdict(verdict.mutant, Kind.NOT_GREEN, reason, verdict.seen, 0.0, detail)
-        return verdict
+from tests.mutants.report import summary
+from tests.mutants.table import HERE, TableError, load
+from tests.mutants.trial import Limits, Trial
+from tests.mutants.verdict import proved
+from tests.mutants.workshop import Build, BuildError, Workshop, copy_tree
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -111,13 +37,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="TEXT",
         help="only mutants with TEXT in their id, issue or file; may be repeated",
     )
-    parser.add_argument("-j", dest="jobs", type=int, default=3, help="how many at a time (3)")
+    parser.add_argument("-j", dest="jobs", type=int, help="how many at a time (3; in guests 1)")
     parser.add_argument(
         "--limit",
         type=float,
-        default=LIMIT,
+        default=Limits().run,
         metavar="SECONDS",
-        help=f"how long one mutant's tests may take altogether ({LIMIT:.0f})",
+        help=f"how long one mutant's tests may take altogether ({Limits().run:.0f})",
+    )
+    parser.add_argument(
+        "--kernel",
+        metavar="NAME",
+        help="try them in guests with this kernel instead, each with its own (one at a time)",
     )
     parser.add_argument("--list", action="store_true", help="list the mutants and end")
     parser.add_argument(
@@ -127,6 +58,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--table", type=Path, action="append", help="instead of tests/mutants/*.toml"
     )
     options = parser.parse_args(argv)
+    if options.jobs is None:
+        options.jobs = 1 if options.kernel else 3
     if options.jobs < 1:
         parser.error(f"-j must be at least 1, not {options.jobs}")
     return options
@@ -155,14 +88,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (OSError, subprocess.CalledProcessError, BuildError) as error:
             print(f"mutants: the tree cannot be copied and built: {error}", file=sys.stderr)
             return 1
-        shops = [Workshop(first, build)]
-        for number in range(1, min(options.jobs, len(table.mutants) + 1)):
-            other = Path(scratch, f"tree-{number}")
-            shutil.copytree(first, other, symlinks=True)
-            shops.append(Workshop(other, build))
-        verdicts = Trial(table, shops, limit=options.limit).run()
+        limits = Limits(run=options.limit)
+        if options.kernel:
+            from lab.errors import LabError
+            from tests.mutants.guest import in_guests
+
+            try:
+                verdicts = in_guests(options.kernel, table, first, build, limits, options.jobs)
+            except LabError as error:
+                print(f"mutants: {error}", file=sys.stderr)
+                return 1
+        else:
+            shops = [Workshop(first, build)]
+            for number in range(1, min(options.jobs, len(table.mutants) + 1)):
+                other = Path(scratch, f"tree-{number}")
+                shutil.copytree(first, other, symlinks=True)
+                shops.append(Workshop(other, build))
+            verdicts = Trial(table, shops, limits=limits).run()
     print(summary(verdicts, time.monotonic() - began), flush=True)
-    return 0 if all(verdict.good for verdict in verdicts) else 1
+    return 0 if proved(verdicts) else 1
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.mutants.verdict import Verdict
+from tests.mutants.verdict import Kind, Verdict
 
 _WIDTH = 150
 
@@ -19,7 +19,7 @@ def line(verdict: Verdict, number: int, of: int) -> str:
     """Progress, as soon as one is judged."""
     mutant = verdict.mutant
     text = f"[{number:3}/{of}] {verdict.kind:12} {mutant.id} ({verdict.seconds:.1f} s)"
-    return text if verdict.good else f"{text}: {_one_line(verdict.reason)}"
+    return f"{text}: {_one_line(verdict.reason)}" if verdict.reason else text
 
 
 def summary(verdicts: Sequence[Verdict], seconds: float) -> str:
@@ -33,8 +33,11 @@ def summary(verdicts: Sequence[Verdict], seconds: float) -> str:
     for verdict in bad:
         lines += ["", f"{verdict.kind}: {verdict.mutant.id}: {verdict.reason}"]
         lines += [f"    {part}" for part in verdict.detail.splitlines()[-40:]]
-    red = len(verdicts) - len(bad)
+    absent = [verdict for verdict in verdicts if verdict.kind is Kind.ABSENT]
+    red = len(verdicts) - len(bad) - len(absent)
     lines += ["", f"{red} of {len(verdicts)} mutants red by their own assertion, {seconds:.0f} s"]
+    if absent:
+        lines[-1] += "; absent here: " + ", ".join(verdict.mutant.id for verdict in absent)
     if bad:
         lines[-1] += "; not so: " + ", ".join(verdict.mutant.id for verdict in bad)
     return "\n".join(lines)

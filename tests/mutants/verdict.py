@@ -12,7 +12,7 @@ from tests.mutants.workshop import Outcome, Run
 
 
 class Kind(StrEnum):
-    """How a mutant fared; only RED is good."""
+    """How a mutant fared; only RED is good, and ABSENT no harm."""
 
     RED = "red"
     SURVIVED = "survived"
@@ -24,6 +24,8 @@ class Kind(StrEnum):
     NO_BUILD = "does not build"
     NOT_GREEN = "red without it"
     """A named test or control fails in the tree as it is."""
+    ABSENT = "absent here"
+    """This guest's kernel lacks what each of the tests named for it needs; neither good nor bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        return self.kind is Kind.RED
+        return self.kind in (Kind.RED, Kind.ABSENT)
 
 
 def _state(outcome: Outcome, run: Run, text: str = "") -> str:
@@ -81,3 +83,8 @@ def judge(mutant: Mutant, controls: Sequence[str], run: Run) -> Verdict:
             reason = f"{node}: {state!r} instead of {text!r}"
             return verdict(Kind.OTHER_REASON, reason, outcome.text or run.output)
     return verdict(Kind.RED)
+
+
+def proved(verdicts: Sequence[Verdict]) -> bool:
+    """Whether no mutant is bad, and at least one is red: what tried nothing proved nothing."""
+    return all(v.good for v in verdicts) and any(v.kind is Kind.RED for v in verdicts)

@@ -50,6 +50,11 @@ class Outcome:
         return "failed" in self.outcomes
 
     @property
+    def skipped(self) -> bool:
+        """It was skipped, and nothing of it failed."""
+        return self.ended and "skipped" in self.outcomes and not self.failed
+
+    @property
     def message(self) -> str:
         return "; ".join(self.messages)
 
@@ -208,6 +213,12 @@ class Workshop:
                 built.unlink(missing_ok=True)  # never written to while somebody has it mapped
                 built.write_bytes(content)
 
+    def changed(self, mutant: Mutant) -> dict[str, bytes]:
+        """The files that differ with `mutant` in the tree; raises `Stale` or `BuildError`."""
+        with self.spoilt(mutant):
+            names = [mutant.file, self._build.extension] if mutant.compiled else [mutant.file]
+            return {name: (self.directory / name).read_bytes() for name in names}
+
     def _keep(self, changed: str) -> dict[Path, bytes]:
         commands = self._build.compilers
         objects = [
@@ -264,7 +275,7 @@ class Workshop:
                     os.killpg(process.pid, signal.SIGKILL)  # what it left behind, too
                 status = process.wait()
         return Run(
-            _outcomes(record),
+            outcomes_of(record.read_text() if record.exists() else ""),
             killed,
             status,
             output.read_text(errors="replace")[-6000:],
@@ -272,10 +283,10 @@ class Workshop:
         )
 
 
-def _outcomes(record: Path) -> dict[str, Outcome]:
+def outcomes_of(record: str) -> dict[str, Outcome]:
+    """What the recorder wrote down, test by test; its last line may be cut off."""
     outcomes: dict[str, Outcome] = {}
-    lines = record.read_text().splitlines() if record.exists() else []
-    for line in lines:
+    for line in record.splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
