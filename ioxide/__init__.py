@@ -9,7 +9,7 @@ can do, by doing it.
 from __future__ import annotations
 
 from ioxide.capabilities import Capability, Finding, ProbeReport, probe
-from ioxide.config import ConfigError, IncrementalConfig, Problem, ServerConfig
+from ioxide.config import ConfigError, IncrementalConfig, Problem, ServerConfig, WriteOverflow
 from ioxide.connection import Connection, ReadBlock
 from ioxide.counters import Counters
 from ioxide.driver import Driver, RingError, UnsupportedError
@@ -43,5 +43,6 @@ __all__ = [
     "ServerConfig",
     "Ticker",
     "UnsupportedError",
+    "WriteOverflow",
     "probe",
 ]

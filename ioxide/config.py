@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from enum import StrEnum
 
 # Kernel limits: IORING_MAX_ENTRIES and IORING_MAX_CQ_ENTRIES (io_uring_setup(2)); a provided-buffer
 # ring takes at most 2^15 entries, because buffer ids are 16 bits wide (io_uring_register(2), 5.19).
@@ -47,6 +48,20 @@ def _power_of_two(value: int) -> bool:
 def _round_up(value: int) -> int:
     """The power of two that the kernel makes of a submission queue's size."""
     return 1 << (value - 1).bit_length()
+
+
+class WriteOverflow(StrEnum):
+    """What `Connection.write()` does when the connection's write slab is full.
+
+    Either way the bytes of one batch leave in one submission, in order, and `write_limit` bounds
+    them.
+    """
+
+    GROW = "grow"
+    """Make the slab larger, doubling it up to `write_limit`: one SEND of contiguous memory."""
+    SEGMENTED = "segmented"
+    """Take another slab of `write_slab_size` beside it: one SENDMSG over all of them. No byte is
+    moved, and no slab is ever larger than the others, so all of them are reused."""
 
 
 # Group ids are 16 bits wide; 0 and 1 are not given to connections, 65535 is asked with.
@@ -139,14 +154,17 @@ class ServerConfig:
     recv_bundle: bool = False
     """Let one completion span several shared buffers (6.10); not with `incremental`."""
     write_slab_size: int = 16384
-    """First size of the memory that `write()` copies into."""
+    """Size of the memory that `write()` copies into, rounded up to whole pages."""
     write_limit: int = 16 << 20
     """Unsent bytes of one connection beyond which `write()` raises `BufferError`."""
+    write_overflow: WriteOverflow = WriteOverflow.GROW
+    """What becomes of a batch of written bytes that is larger than a slab."""
     pool_max: int = 1024
-    """Idle write slabs a reactor keeps."""
+    """Idle write slabs a reactor keeps; grown ones, at most as many bytes again."""
 
     zero_copy_send: bool = False
-    """Send with SEND_ZC (6.0): pays for large answers over a real network, not on loopback."""
+    """Send with SEND_ZC (6.0): pays for large answers over a real network, not on loopback.
+    A message of several slabs (`WriteOverflow.SEGMENTED`) is sent with SENDMSG_ZC (6.1)."""
 
     napi_busy_poll_us: int = 0
     """Poll the network device this long before sleeping (6.9); 0 is off. Burns a core."""
@@ -235,6 +253,11 @@ class ServerConfig:
                 "write_limit",
                 f"must be at least write_slab_size, {self.write_slab_size} bytes",
             )
+        check(
+            isinstance(self.write_overflow, WriteOverflow),
+            "write_overflow",
+            "must be WriteOverflow.GROW or WriteOverflow.SEGMENTED",
+        )
         integer("pool_max", 0, 1 << 20)
         check(
             self.incremental is None or isinstance(self.incremental, IncrementalConfig),

@@ -63,8 +63,8 @@ class Connection(_core.Connection):
     `ConnectionAbortedError` when a clock (`ServerConfig.read_timeout_ms`) or `abort()` ended it.
 
     ``write(data)`` copies `data` and returns; the bytes leave at the end of the batch, those of
-    one batch in one SEND.  Raises `BufferError` when more than `ServerConfig.write_limit` bytes
-    would wait, and `BrokenPipeError` or the peer's error when nothing can be sent any more.
+    one batch in one submission.  Raises `BufferError` when more than `ServerConfig.write_limit`
+    bytes would wait, and `BrokenPipeError` or the peer's error when nothing can be sent any more.
 
     ``await conn.flush()`` waits until the kernel has taken everything written before the call:
     that is the backpressure.  Any number of tasks may flush.

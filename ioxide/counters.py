@@ -49,9 +49,11 @@ class Counters:
 
     # Send
     sends: int = 0
-    """SEND and SEND_ZC submissions."""
+    """Sends submitted, of any kind."""
+    sends_vectored: int = 0
+    """Of these, messages of several slabs: SENDMSG or SENDMSG_ZC (`WriteOverflow.SEGMENTED`)."""
     sends_zc: int = 0
-    """Of these, SEND_ZC that took the memory; each has one notification."""
+    """Of these, zero-copy ones that took the memory; each has one notification."""
     zc_fallbacks: int = 0
     """SEND_ZC that was refused, for want of memory to pin (RLIMIT_MEMLOCK), and done as SEND."""
     zc_notifs: int = 0
@@ -106,7 +108,11 @@ class Counters:
     memory_faults: int = 0
     """Operations that ended with EFAULT: memory of theirs was given up too early. Always 0."""
     slab_hits: int = 0
+    """Write slabs taken from those at rest."""
     slab_misses: int = 0
+    """Write slabs that had to be mapped."""
+    slab_grows: int = 0
+    """Write slabs that were made larger while they held bytes (`WriteOverflow.GROW`)."""
 
     # Python side
     posts: int = 0
@@ -128,6 +134,8 @@ class Counters:
     """Incremental mode: connections that can still be taken."""
     slices_lent_now: int = 0
     listeners_armed_now: int = 0
+    slab_bytes_now: int = 0
+    """Memory mapped for write slabs, in use or at rest."""
 
     @classmethod
     def sum(cls, parts: Iterable[Counters]) -> Counters:

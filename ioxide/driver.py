@@ -19,7 +19,7 @@ from ioxide._probe import mask
 from ioxide._probe.findings import Capability
 from ioxide._probe.refusal import explain
 from ioxide._ring import _core, ffi, lib
-from ioxide.config import ServerConfig
+from ioxide.config import ServerConfig, WriteOverflow
 from ioxide.connection import Connection
 from ioxide.counters import Counters
 
@@ -105,7 +105,11 @@ def _check_features(
     )
     need(
         config.zero_copy_send,
-        lib.iox_ring_knows(ring, lib.IOX_OP_SEND_ZC),
+        lib.iox_ring_knows(ring, lib.IOX_OP_SEND_ZC)
+        and (
+            config.write_overflow is not WriteOverflow.SEGMENTED
+            or lib.iox_ring_knows(ring, lib.IOX_OP_SENDMSG_ZC)
+        ),
         Capability.SEND_ZC,
         "zero_copy_send=True",
         "IORING_OP_SEND_ZC",
@@ -175,6 +179,7 @@ class Driver:
                 max_connections=config.max_connections or 2**32 - 1,
                 write_slab_size=config.write_slab_size,
                 write_limit=config.write_limit,
+                segmented=config.write_overflow is WriteOverflow.SEGMENTED,
                 pool_max=config.pool_max,
                 zero_copy=config.zero_copy_send,
                 read_timeout_ms=config.read_timeout_ms,

@@ -49,6 +49,7 @@ class Driver:
         max_connections: int,
         write_slab_size: int,
         write_limit: int,
+        segmented: bool,
         pool_max: int,
         zero_copy: bool,
         read_timeout_ms: int,

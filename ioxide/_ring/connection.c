@@ -107,8 +107,8 @@ static void finalize(Connection *conn)
 	iox_list_remove(&conn->read_clock);
 	iox_list_remove(&conn->send_clock);
 	conn->want = 0;
-	iox_slab_release(&driver->slabs, &conn->staging);
-	iox_slab_release(&driver->slabs, &conn->sending);
+	iox_batch_release(&driver->slabs, &conn->staging);
+	iox_batch_release(&driver->slabs, &conn->sending);
 	if (conn->group->incremental)
 		iox_driver_drop_group(driver, conn->group);
 	conn->group = NULL;

@@ -327,8 +327,9 @@ static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 {
 	self->counters.slab_hits = self->slabs.hits;
 	self->counters.slab_misses = self->slabs.misses;
+	self->counters.slab_grows = self->slabs.grows;
 #define X(name) "sK,"
-	return Py_BuildValue("{" IOX_COUNTERS(X) "sk,sk,sk,sk,sk}",
+	return Py_BuildValue("{" IOX_COUNTERS(X) "sk,sk,sk,sk,sk,sK}",
 #undef X
 #define X(name) #name, (unsigned long long)self->counters.name,
 			     IOX_COUNTERS(X)
@@ -337,7 +338,8 @@ static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 			     "buffers_held_now", (unsigned long)buffers_held(self),
 			     "groups_free_now", (unsigned long)self->free_group_count,
 			     "slices_lent_now", (unsigned long)self->slices_out,
-			     "listeners_armed_now", (unsigned long)self->listeners_armed);
+			     "listeners_armed_now", (unsigned long)self->listeners_armed,
+			     "slab_bytes_now", (unsigned long long)self->slabs.bytes);
 }
 
 /* Nothing completes any more: tasks have ended, futures of other threads hear of it. */
@@ -469,18 +471,18 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 {
 	static char *names[] = { "ring", "connection_type", "groups", "recv_slots", "recv_buffer_size",
 				 "bundle", "recv_queue_entries", "max_connections", "write_slab_size",
-				 "write_limit", "pool_max", "zero_copy", "read_timeout_ms",
+				 "write_limit", "segmented", "pool_max", "zero_copy", "read_timeout_ms",
 				 "send_timeout_ms", "min_wait_us", "min_wait_nr", NULL };
 	unsigned long long address, read_timeout, send_timeout;
 	unsigned int groups, slots, size, queue, connections, pool_max, min_wait_us, min_wait_nr;
 	Py_ssize_t slab_size, write_limit;
 	PyObject *connection_type;
-	int bundle, zero_copy;
+	int bundle, segmented, zero_copy;
 	Driver *self;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!$IIIpIInnIpKKII:Driver", names, &address,
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!$IIIpIInnpIpKKII:Driver", names, &address,
 					 &PyType_Type, &connection_type, &groups, &slots, &size, &bundle,
-					 &queue, &connections, &slab_size, &write_limit, &pool_max,
+					 &queue, &connections, &slab_size, &write_limit, &segmented, &pool_max,
 					 &zero_copy, &read_timeout, &send_timeout, &min_wait_us,
 					 &min_wait_nr))
 		return NULL;
@@ -516,7 +518,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	iox_list_init(&self->send_clocks);
 	if (!init_groups(self, groups))
 		goto error;
-	if (!iox_slab_pool_init(&self->slabs, (size_t)slab_size, pool_max)) {
+	if (!iox_slab_pool_init(&self->slabs, (size_t)slab_size, self->write_limit, pool_max, segmented)) {
 		PyErr_NoMemory();
 		goto error;
 	}

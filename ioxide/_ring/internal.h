@@ -62,8 +62,9 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(recv_bundles)       /* completions that spanned more than one buffer */              \
 	X(recv_appends)       /* completions that went on in a part-filled buffer */           \
 	X(recv_pauses)        /* receives cancelled because the connection's queue was full */ \
-	X(sends)              /* SEND and SEND_ZC submissions */                               \
-	X(sends_zc)           /* of these, SEND_ZC that took the memory: a notification each */ \
+	X(sends)              /* sends submitted, of any kind */                               \
+	X(sends_vectored)     /* of these, messages of more than one slab: SENDMSG(_ZC) */     \
+	X(sends_zc)           /* of these, zero-copy ones that took the memory */              \
 	X(zc_fallbacks)       /* SEND_ZC refused and done again as SEND */                     \
 	X(zc_notifs)          /* notifications of SEND_ZC */                                   \
 	X(zc_copied)          /* of these, telling that the kernel copied after all (6.2) */   \
@@ -89,7 +90,8 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(foreign_drops)      /* queued writes whose connection had ended when they ran */     \
 	X(memory_faults)      /* operations that ended with EFAULT: memory given up too early */ \
 	X(slab_hits)                                                                           \
-	X(slab_misses)
+	X(slab_misses)                                                                         \
+	X(slab_grows)
 
 struct iox_counters {
 #define X(name) uint64_t name;
@@ -225,9 +227,9 @@ typedef struct Connection {
 	Waiter *reader;           /* strong, from parking until its task is resumed */
 
 	/* Send: `staging` takes writes while `sending` belongs to the kernel */
-	struct iox_slab staging, sending;
+	struct iox_batch staging, sending;
 	size_t sent;              /* bytes of `sending` the kernel has taken */
-	struct iox_slab notified; /* sent by SEND_ZC, ours again with its notification */
+	struct iox_batch notified; /* sent by SEND_ZC, ours again with its notification */
 	bool notification_due;
 	bool send_zc;             /* the SEND in flight, or the last one, is a SEND_ZC */
 	uint64_t bytes_written, bytes_acked;

@@ -4,7 +4,9 @@
 
 #include "pages.h"
 
+#include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -15,64 +17,276 @@ static size_t page_round(size_t bytes)
 	return (bytes + page - 1) / page * page;
 }
 
-bool iox_slab_pool_init(struct iox_slab_pool *pool, size_t slab_size, unsigned limit)
+bool iox_slab_pool_init(struct iox_slab_pool *pool, size_t slab_size, size_t write_limit,
+			unsigned limit, bool segmented)
 {
-	pool->slab_size = page_round(slab_size);
-	pool->limit = limit;
-	pool->count = 0;
-	pool->free = limit ? calloc(limit, sizeof(*pool->free)) : NULL;
+	*pool = (struct iox_slab_pool){
+		.slab_size = page_round(slab_size),
+		.largest = page_round(write_limit),
+		.segmented = segmented,
+		.limit = limit,
+		.free = limit ? calloc(limit, sizeof(*pool->free)) : NULL,
+	};
 	return !limit || pool->free;
+}
+
+static char *map(struct iox_slab_pool *pool, size_t size)
+{
+	char *mem = iox_pages_map(size);
+
+	if (mem) {
+		pool->misses++;
+		pool->bytes += size;
+	}
+	return mem;
+}
+
+static void unmap(struct iox_slab_pool *pool, char *mem, size_t size)
+{
+	iox_pages_unmap(mem, size);
+	pool->bytes -= size;
+}
+
+/* A slab of the pool's size. */
+static char *take(struct iox_slab_pool *pool)
+{
+	if (!pool->count)
+		return map(pool, pool->slab_size);
+	pool->hits++;
+	return pool->free[--pool->count];
+}
+
+static void drop_grown(struct iox_slab_pool *pool, unsigned index)
+{
+	pool->grown_bytes -= pool->grown[index].size;
+	pool->grown_count--;
+	memmove(&pool->grown[index], &pool->grown[index + 1],
+		(pool->grown_count - index) * sizeof(pool->grown[0]));
+}
+
+static void unmap_oldest(struct iox_slab_pool *pool)
+{
+	struct iox_grown oldest = pool->grown[0];
+
+	drop_grown(pool, 0);
+	unmap(pool, oldest.mem, oldest.size);
+}
+
+static void give(struct iox_slab_pool *pool, char *mem, size_t size)
+{
+	size_t room = pool->limit * pool->slab_size;
+
+	if (size == pool->slab_size && pool->count < pool->limit) {
+		pool->free[pool->count++] = mem;
+		return;
+	}
+	if (size == pool->slab_size || size > room) {
+		unmap(pool, mem, size);
+		return;
+	}
+	/*
+	 * Grown ones are kept too, or each large answer would cost an mmap(2), an munmap(2) and a fault
+	 * for each page; but no more than the pool might hold of the others, and the oldest go first.
+	 */
+	while (pool->grown_count == IOX_GROWN_LIMIT || pool->grown_bytes + size > room)
+		unmap_oldest(pool);
+	pool->grown[pool->grown_count++] = (struct iox_grown){ mem, size };
+	pool->grown_bytes += size;
+}
+
+void iox_slab_pool_shrink(struct iox_slab_pool *pool)
+{
+	while (pool->grown_count)
+		unmap_oldest(pool);
 }
 
 void iox_slab_pool_clear(struct iox_slab_pool *pool)
 {
+	iox_slab_pool_shrink(pool);
 	while (pool->count)
-		iox_pages_unmap(pool->free[--pool->count], pool->slab_size);
+		unmap(pool, pool->free[--pool->count], pool->slab_size);
 	free(pool->free);
 	pool->free = NULL;
 	pool->limit = 0;
 }
 
-bool iox_slab_reserve(struct iox_slab_pool *pool, struct iox_slab *slab, size_t more)
+/* Moves the batch to a grown slab at rest; the one given last is the likeliest to be large enough. */
+static bool move_to_grown(struct iox_slab_pool *pool, struct iox_batch *batch, size_t need)
 {
-	size_t need = slab->used + more, size;
-	void *mem;
+	for (unsigned i = pool->grown_count; i--;) {
+		struct iox_grown grown = pool->grown[i];
 
-	if (need <= slab->size)
-		return true;
-	if (!slab->mem && need <= pool->slab_size && pool->count) {
-		slab->mem = pool->free[--pool->count];
-		slab->size = pool->slab_size;
+		if (grown.size < need)
+			continue;
+		drop_grown(pool, i);
 		pool->hits++;
+		if (batch->mem) {
+			memcpy(grown.mem, batch->mem, batch->used);
+			give(pool, batch->mem, batch->size);
+		}
+		batch->mem = grown.mem;
+		batch->size = grown.size;
 		return true;
 	}
-	/* Doubling, but never past what size_t holds: need is bounded by write_limit, far below it. */
-	size = slab->size ? slab->size : pool->slab_size;
+	return false;
+}
+
+/* Makes room for `need` bytes in all, in one slab. */
+static bool grow(struct iox_slab_pool *pool, struct iox_batch *batch, size_t need)
+{
+	size_t size = batch->mem ? batch->size : pool->slab_size;
+	char *mem;
+
+	if (need <= size) {
+		batch->mem = take(pool);
+		batch->size = size;
+		return batch->mem;
+	}
+	if (move_to_grown(pool, batch, need))
+		return true;
+	/* Doubling, but no further than write_limit, which is what `need` is bounded by. */
 	while (size < need)
 		size *= 2;
-	if (slab->mem) {
-		mem = mremap(slab->mem, slab->size, size, MREMAP_MAYMOVE);
+	if (size > pool->largest)
+		size = pool->largest;
+	if (batch->mem) {
+		mem = mremap(batch->mem, batch->size, size, MREMAP_MAYMOVE);
 		if (mem == MAP_FAILED)
 			return false;
+		pool->grows++;
+		pool->bytes += size - batch->size;
 	} else {
-		mem = iox_pages_map(size);
+		mem = map(pool, size);
 		if (!mem)
 			return false;
-		pool->misses++;
 	}
-	slab->mem = mem;
-	slab->size = size;
+	batch->mem = mem;
+	batch->size = size;
 	return true;
 }
 
-void iox_slab_release(struct iox_slab_pool *pool, struct iox_slab *slab)
+static bool chain_reserve(struct iox_batch *batch, uint32_t count)
 {
-	if (slab->mem) {
-		if (slab->size == pool->slab_size && pool->count < pool->limit)
-			pool->free[pool->count++] = slab->mem;
-		else
-			iox_pages_unmap(slab->mem, slab->size);
+	struct iox_chain *chain = batch->chain;
+	uint32_t capacity = chain ? chain->capacity : 3;
+
+	if (chain && count <= capacity)
+		return true;
+	while (capacity < count)
+		capacity *= 2;
+	chain = realloc(chain, sizeof(*chain) + (capacity + 1) * sizeof(chain->iov[0]));
+	if (!chain)
+		return false;
+	if (!batch->chain)
+		chain->count = 0;
+	chain->capacity = capacity;
+	batch->chain = chain;
+	return true;
+}
+
+/* Takes every slab that `full` full ones and the last one need; none at all when one is missing. */
+static bool take_slabs(struct iox_slab_pool *pool, struct iox_batch *batch, uint32_t full)
+{
+	uint32_t had = batch->chain ? batch->chain->count : 0, next = had + 1;
+	bool first = !batch->mem;
+
+	if (full > had && !chain_reserve(batch, full))
+		return false;
+	if (first) {
+		batch->mem = take(pool);
+		batch->size = pool->slab_size;
 	}
-	slab->mem = NULL;
-	slab->size = slab->used = 0;
+	while (batch->mem && next <= full) {
+		char *mem = take(pool);
+
+		if (!mem)
+			break;
+		batch->chain->iov[next++].iov_base = mem;
+	}
+	if (batch->mem && next > full)
+		return true;
+	while (--next > had)
+		give(pool, batch->chain->iov[next].iov_base, pool->slab_size);
+	if (first && batch->mem) {
+		give(pool, batch->mem, batch->size);
+		batch->mem = NULL;
+	}
+	return false;
+}
+
+static bool write_segments(struct iox_slab_pool *pool, struct iox_batch *batch, const char *data,
+			   size_t length)
+{
+	size_t slab = pool->slab_size;
+
+	if (!take_slabs(pool, batch, (uint32_t)((batch->used + length - 1) / slab)))
+		return false;
+	while (length) {
+		struct iox_chain *chain = batch->chain;
+		size_t at = batch->used - (chain ? chain->count * slab : 0), step;
+
+		if (at == slab) {
+			chain->iov[chain->count++] = (struct iovec){ batch->mem, slab };
+			batch->mem = chain->iov[chain->count].iov_base;
+			at = 0;
+		}
+		step = length < slab - at ? length : slab - at;
+		memcpy(batch->mem + at, data, step);
+		batch->used += step;
+		data += step;
+		length -= step;
+	}
+	return true;
+}
+
+bool iox_batch_write(struct iox_slab_pool *pool, struct iox_batch *batch, const char *data,
+		     size_t length)
+{
+	if (pool->segmented)
+		return write_segments(pool, batch, data, length);
+	if (batch->used + length > batch->size && !grow(pool, batch, batch->used + length))
+		return false;
+	memcpy(batch->mem + batch->used, data, length);
+	batch->used += length;
+	return true;
+}
+
+void iox_batch_release(struct iox_slab_pool *pool, struct iox_batch *batch)
+{
+	struct iox_chain *chain = batch->chain;
+
+	if (batch->mem)
+		give(pool, batch->mem, batch->size);
+	if (chain) {
+		for (uint32_t i = 0; i < chain->count; i++) {
+			char *end = (char *)chain->iov[i].iov_base + chain->iov[i].iov_len;
+
+			give(pool, end - pool->slab_size, pool->slab_size);
+		}
+		free(chain);
+	}
+	*batch = (struct iox_batch){ 0 };
+}
+
+struct msghdr *iox_batch_gather(const struct iox_slab_pool *pool, struct iox_batch *batch,
+				size_t sent, char **from)
+{
+	struct iox_chain *chain = batch->chain;
+	size_t slab = pool->slab_size, last = chain ? chain->count * slab : 0;
+	size_t first = sent / slab, length = slab - sent % slab;
+	char *end;
+
+	if (sent >= last) {
+		*from = batch->mem + (sent - last);
+		return NULL;
+	}
+	end = (char *)chain->iov[first].iov_base + chain->iov[first].iov_len;
+	chain->iov[first] = (struct iovec){ end - length, length };
+	chain->iov[chain->count] = (struct iovec){ batch->mem, batch->used - last };
+	chain->msg = (struct msghdr){
+		.msg_iov = &chain->iov[first],
+		/* More than the kernel takes at once: the rest is sent as after any short result. */
+		.msg_iovlen = chain->count + 1 - first < IOV_MAX ? chain->count + 1 - first : IOV_MAX,
+	};
+	return &chain->msg;
 }

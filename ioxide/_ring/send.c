@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The sending half of a connection: two slabs, of which one takes writes while the other belongs to
+ * The sending half of a connection: two batches, of which one takes writes while the other belongs to
  * the kernel, and the tasks that wait for what they wrote to be taken.
  *
  * One SEND is in flight at a time: that keeps the order.
@@ -62,7 +62,7 @@ void iox_send_wake(Connection *conn, bool all)
 
 void iox_send_drop(Connection *conn)
 {
-	iox_slab_release(&conn->driver->slabs, &conn->staging);
+	iox_batch_release(&conn->driver->slabs, &conn->staging);
 	conn->want &= ~IOX_WANT_SEND;
 }
 
@@ -83,7 +83,7 @@ static void notified(Connection *conn, int res)
 	if ((unsigned)res & IOX_NOTIF_USAGE_ZC_COPIED)
 		driver->counters.zc_copied++;
 	if (conn->notified.mem)
-		iox_slab_release(&driver->slabs, &conn->notified);
+		iox_batch_release(&driver->slabs, &conn->notified);
 	else
 		conn->notification_due = false;
 }
@@ -110,10 +110,10 @@ static void slab_sent(Connection *conn)
 {
 	if (conn->notification_due) {
 		conn->notified = conn->sending;
-		conn->sending = (struct iox_slab){ 0 };
+		conn->sending = (struct iox_batch){ 0 };
 		conn->notification_due = false;
 	} else {
-		iox_slab_release(&conn->driver->slabs, &conn->sending);
+		iox_batch_release(&conn->driver->slabs, &conn->sending);
 	}
 	conn->sent = 0;
 }
@@ -187,10 +187,8 @@ int iox_send_check(Connection *conn, size_t length)
 
 bool iox_send_stage(Connection *conn, const void *data, size_t length)
 {
-	if (!iox_slab_reserve(&conn->driver->slabs, &conn->staging, length))
+	if (!iox_batch_write(&conn->driver->slabs, &conn->staging, data, length))
 		return false;
-	memcpy(conn->staging.mem + conn->staging.used, data, length);
-	conn->staging.used += length;
 	conn->bytes_written += length;
 	if (!conn->send_armed)
 		iox_want(conn, IOX_WANT_SEND);
@@ -222,38 +220,47 @@ bool iox_send_submit(Connection *conn)
 {
 	Driver *driver = conn->driver;
 	struct io_uring_sqe *sqe = iox_driver_sqe(driver);
+	/*
+	 * MSG_WAITALL (io_uring, 5.19) lets the kernel itself continue a send that a full socket buffer
+	 * cut short; lengths are 32 bits in an SQE, which write_limit's bound of 1 GiB respects.
+	 */
+	const unsigned flags = MSG_WAITALL | MSG_NOSIGNAL;
+	struct msghdr *message;
+	size_t left;
+	char *from;
 
 	if (!sqe)
 		return false;
 	if (!conn->sending.used) {
 		conn->sending = conn->staging;
-		conn->staging = (struct iox_slab){ 0 };
+		conn->staging = (struct iox_batch){ 0 };
 		conn->sent = 0;
 	}
-	/*
-	 * MSG_WAITALL (io_uring, 5.19) lets the kernel itself continue a send that a full socket buffer
-	 * cut short; lengths are 32 bits in an SQE, which write_limit's bound of 1 GiB respects.
-	 */
+	message = iox_batch_gather(&driver->slabs, &conn->sending, conn->sent, &from);
+	left = conn->sending.used - conn->sent;
 	/*
 	 * One notification is waited for at a time: while it is due, what follows is copied, because
 	 * waiting for the peer's acknowledgement with every batch would cost more than the copy.
 	 */
 	conn->send_zc = driver->zero_copy && !conn->notification_due && !conn->notified.mem &&
 			!(conn->want & IOX_WANT_PLAIN_SEND);
-	if (conn->send_zc) {
-		io_uring_prep_send_zc(sqe, conn->fd, conn->sending.mem + conn->sent,
-				      conn->sending.used - conn->sent, MSG_WAITALL | MSG_NOSIGNAL, 0);
-		if (driver->zero_copy_report)
-			sqe->ioprio |= IOX_SEND_ZC_REPORT_USAGE;
-	} else {
-		io_uring_prep_send(sqe, conn->fd, conn->sending.mem + conn->sent,
-				   conn->sending.used - conn->sent, MSG_WAITALL | MSG_NOSIGNAL);
-	}
+	if (message && conn->send_zc)
+		io_uring_prep_sendmsg_zc(sqe, conn->fd, message, flags);
+	else if (message)
+		io_uring_prep_sendmsg(sqe, conn->fd, message, flags);
+	else if (conn->send_zc)
+		io_uring_prep_send_zc(sqe, conn->fd, from, left, (int)flags, 0);
+	else
+		io_uring_prep_send(sqe, conn->fd, from, left, (int)flags);
+	if (conn->send_zc && driver->zero_copy_report)
+		sqe->ioprio |= IOX_SEND_ZC_REPORT_USAGE;
 	conn->want &= ~IOX_WANT_PLAIN_SEND;
 	sqe->user_data = iox_user_data(IOX_KIND_SEND, conn->generation, conn->slot);
 	conn->send_armed = true;
 	conn->kernel_refs++;
 	driver->counters.sends++;
+	if (message)
+		driver->counters.sends_vectored++;
 	if (driver->send_timeout) {
 		conn->send_deadline = driver->now + driver->send_timeout;
 		iox_list_append(&driver->send_clocks, &conn->send_clock);

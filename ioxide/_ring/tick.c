@@ -190,7 +190,8 @@ void iox_driver_forget(Driver *self, Connection *conn)
 {
 	self->slots[conn->slot] = NULL;
 	self->free_slots[self->free_count++] = conn->slot;
-	self->connection_count--;
+	if (!--self->connection_count)
+		iox_slab_pool_shrink(&self->slabs);
 	if (iox_list_linked(&conn->starting))
 		iox_list_remove(&conn->starting);
 	Py_DECREF(conn);

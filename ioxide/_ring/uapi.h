@@ -52,7 +52,8 @@
 #define IOX_SQ_CQ_OVERFLOW (1U << 1) /* 5.8 */
 
 /* Opcodes */
-#define IOX_OP_SEND_ZC 47 /* 6.0 */
+#define IOX_OP_SEND_ZC    47 /* 6.0 */
+#define IOX_OP_SENDMSG_ZC 48 /* 6.1 */
 
 /* sqe->ioprio flags of recv, send and accept */
 #define IOX_RECVSEND_POLL_FIRST      (1U << 0) /* 5.19 */

@@ -26,4 +26,9 @@ SENDS = [
     pytest.param({"zero_copy_send": True}, id="zc", marks=pytest.mark.needs("SEND_ZC")),
 ]
 
+OVERFLOWS = [
+    pytest.param({}, id="grow"),
+    pytest.param({"write_overflow": ioxide.WriteOverflow.SEGMENTED}, id="segmented"),
+]
+
 Changes = dict[str, Any]
