@@ -9,10 +9,12 @@ can do, by doing it.
 from __future__ import annotations
 
 from ioxide.capabilities import Capability, Finding, ProbeReport, probe
+from ioxide.companion import detached
 from ioxide.config import ConfigError, IncrementalConfig, Problem, ServerConfig, WriteOverflow
 from ioxide.connection import Connection, ReadBlock
+from ioxide.context import ReactorContext
 from ioxide.counters import Counters
-from ioxide.driver import Driver, RingError, UnsupportedError
+from ioxide.driver import Driver, RingError, StoppedError, UnsupportedError
 from ioxide.futures import DeadlockError, Future
 from ioxide.loop import Loop
 from ioxide.reactor import Handler, Reactor, ReactorError
@@ -36,13 +38,16 @@ __all__ = [
     "ProbeReport",
     "Problem",
     "Reactor",
+    "ReactorContext",
     "ReactorError",
     "ReadBlock",
     "RingError",
     "Server",
     "ServerConfig",
+    "StoppedError",
     "Ticker",
     "UnsupportedError",
     "WriteOverflow",
+    "detached",
     "probe",
 ]

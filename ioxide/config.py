@@ -182,6 +182,12 @@ class ServerConfig:
     """Longest wait of one parked read, and of a peer's FIN after ours; 0 is no limit for reads."""
     send_timeout_ms: int = 60_000
     """Longest time for one batch of written bytes to be taken by the peer; 0 is no limit."""
+    context: bool = True
+    """Give each reactor a `ReactorContext`. False leaves out that and the queue of posts; handlers
+    still run, and go on, on their reactor's loop."""
+    stall_warning_ms: int = 1_000
+    """Log the stack of a reactor that one tick's callbacks have kept for so long, once per stall,
+    and count it (`Counters.stalls`); 0 is off."""
     stop_timeout_ms: int = 5_000
     """How long `Server.stop()` lets handlers finish before it cancels them."""
 
@@ -275,9 +281,15 @@ class ServerConfig:
         integer("min_wait_nr", 1, self._cq_size() if ring_ok else None)
         if self.max_connections is not None:
             integer("max_connections", 1, 2**31 - 1)
-        for field in ("read_timeout_ms", "send_timeout_ms", "stop_timeout_ms"):
+        for field in (
+            "read_timeout_ms",
+            "send_timeout_ms",
+            "stop_timeout_ms",
+            "stall_warning_ms",
+        ):
             integer(field, 0, 2**31 - 1)
         for field in (
+            "context",
             "dual_stack",
             "register_ring_fd",
             "zero_copy_send",

@@ -52,8 +52,9 @@ class Connection(_core.Connection):
     """One accepted TCP connection; belongs to the reactor thread that accepted it.
 
     Made by the reactor and handed to the handler.  When the handler ends, what it wrote is still
-    sent, then the connection is closed: a handler need not call `close()`.  All methods raise
-    `RuntimeError` when called from another thread.
+    sent, then the connection is closed: a handler need not call `close()`.  On another thread all
+    methods, `peername` and `sockname` raise a `RuntimeError` that names the reactor; what `recv()`
+    and `flush()` return raises it when it is awaited.  `closed` and `unsent` may be read anywhere.
 
     ``await conn.recv()`` returns what has arrived, at least one byte, in order; ``b""`` when the
     peer has ended its side (which leaves ours open for writing) or when this side was closed.
@@ -134,4 +135,4 @@ class Connection(_core.Connection):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return f"<ioxide.Connection fd={self.fileno()} {state} unsent={self.unsent}>"
+        return f"<ioxide.Connection fd={self._fd} {state} unsent={self.unsent}>"

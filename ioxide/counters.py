@@ -116,15 +116,21 @@ class Counters:
 
     # Python side
     posts: int = 0
-    """Callbacks handed over with `post()`."""
+    """Callbacks handed over with `post()` that have run, or been begun."""
     callback_faults: int = 0
-    """Posted callbacks and done-callbacks of an `ioxide.Future` that raised."""
+    """Posted callbacks, done-callbacks and callbacks of the loop (``call_soon()``) that raised."""
+    task_faults: int = 0
+    """Tasks and futures whose exception nobody took, as asyncio reports them, and tasks that were
+    destroyed pending."""
     handler_faults: int = 0
     """Handlers that ended by an exception of their own."""
     timer_ticks: int = 0
     """Calls of tickers' callbacks (`Reactor.add_ticker()`)."""
     ticker_faults: int = 0
     """Of these, those that raised; the ticker goes on."""
+
+    stalls: int = 0
+    """Times that callbacks kept the reactor for longer than `ServerConfig.stall_warning_ms`."""
 
     # Gauges
     connections_now: int = 0

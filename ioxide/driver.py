@@ -44,6 +44,10 @@ def _ring_error(code: int, config: ServerConfig, what: str) -> RingError:
     return RingError(code, f"{what}: {reason}")
 
 
+class StoppedError(RuntimeError):
+    """The reactor is stopped or stopping, and takes nothing any more."""
+
+
 class UnsupportedError(RingError):
     """This kernel lacks what a configuration value asks for; the message names both."""
 
@@ -144,7 +148,6 @@ class Driver:
 
     def __init__(self, config: ServerConfig) -> None:
         masked = _masked()
-        self.thread = threading.current_thread()
         code = ffi.new("int *")
         ring = lib.iox_ring_open(
             config.ring_entries,
@@ -195,6 +198,7 @@ class Driver:
                 "be registered",
             ) from error
         self._posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.drains_posts = config.context
         self._on_fault: Callable[[str, BaseException], object] | None = None
         self._lock = threading.RLock()  # a signal handler may post() inside a post()
         self._closed = False
@@ -204,7 +208,9 @@ class Driver:
         self.handler_faults = 0
         self.timer_ticks = 0
         self.ticker_faults = 0
-        self._thread = threading.current_thread()
+        self.stalls = 0
+        self.task_faults = 0
+        self.thread = threading.current_thread()
         # The tick's calls go straight to C.
         self.wait = self._core.wait
         self.wake = self._core.wake
@@ -237,18 +243,34 @@ class Driver:
         return self._core.wake_fd
 
     @property
+    def tick(self) -> int | None:
+        """Which tick's callbacks run now; None while the reactor waits. From any thread."""
+        return self._core.tick
+
+    @property
+    def enters(self) -> int:
+        """`Counters.enters` without the rest of a snapshot."""
+        return self._core.enters
+
+    @property
     def closed(self) -> bool:
         return self._closed
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
         """Queue ``callback(*args)`` for the reactor's thread; from any thread, never run inline.
 
-        Raises `RuntimeError` once the driver is closed.
+        Raises `StoppedError` once the driver is closed, and `RuntimeError` when its queue is not
+        drained because of `ServerConfig.context`.
         """
+        if not self.drains_posts:
+            raise RuntimeError(
+                f"with ServerConfig.context=False no posts are run: {callback!r} was not queued. "
+                "Use loop.call_soon_threadsafe()."
+            )
         with self._lock:  # so that nothing is queued behind close()'s back and then forgotten
             if self._closed:
-                raise RuntimeError(
-                    f"the reactor is stopped: {callback!r} was not queued and will not run"
+                raise StoppedError(
+                    f"{self.thread.name} is stopped: {callback!r} was not queued and will not run"
                 )
             self._posts.append((callback, args))
         self.wake()
@@ -271,9 +293,18 @@ class Driver:
 
     def callback_fault(self, message: str, error: BaseException) -> None:
         """Count and report a callback that raised; from any thread."""
+        self.count_callback_fault()
+        self.report(message, error)
+
+    def count_callback_fault(self) -> None:
+        """From any thread."""
         with self._lock:
             self.callback_faults += 1
-        self.report(message, error)
+
+    def count_task_fault(self) -> None:
+        """From any thread: asyncio reports a lost exception where its task is collected."""
+        with self._lock:
+            self.task_faults += 1
 
     def report(self, message: str, error: BaseException) -> None:
         """Tell the loop of an exception that nobody else will see."""
@@ -283,10 +314,10 @@ class Driver:
     def check_thread(self, what: str) -> None:
         """Raise `RuntimeError` unless called on the driver's own thread."""
         # Not by ident: the ident of a thread that has ended is given to the next one.
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread() is not self.thread:
             raise RuntimeError(
                 f"{what} was called on thread {threading.current_thread().name!r}, but belongs to "
-                f"{self._thread.name!r}: hand it over with Reactor.post()"
+                f"{self.thread.name!r}: hand it over with Reactor.post()"
             )
 
     def counters(self) -> Counters:
@@ -298,6 +329,8 @@ class Driver:
             handler_faults=self.handler_faults,
             timer_ticks=self.timer_ticks,
             ticker_faults=self.ticker_faults,
+            task_faults=self.task_faults,
+            stalls=self.stalls,
         )
 
     def close(self) -> bool:

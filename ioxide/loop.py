@@ -12,13 +12,16 @@ descriptor.  Polling each of them through the ring was tried and is slower than 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import selectors
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ioxide.companion import Companion
 from ioxide.connection import Connection
-from ioxide.driver import Driver
+from ioxide.driver import Driver, StoppedError
+from ioxide.watchdog import WATCHDOG, Unwatched, Watchdog
 
 logger = logging.getLogger("ioxide")
 
@@ -28,6 +31,7 @@ class _RingSelector(selectors.BaseSelector):
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self.watchdog: Watchdog | Unwatched = Unwatched()
         self.epoll = selectors.EpollSelector()
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -41,6 +45,8 @@ class _RingSelector(selectors.BaseSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self._driver.wait(timeout)
+        if self.watchdog.asleep:
+            self.watchdog.rouse()
         return []  # what epoll has is asked for after the batch, in Loop._process_events()
 
     def close(self) -> None:
@@ -54,6 +60,9 @@ class Loop(asyncio.SelectorEventLoop):
         self, driver: Driver, *, on_connection: Callable[[Connection], object] | None = None
     ) -> None:
         self.driver = driver
+        self._drains_posts = driver.drains_posts
+        self._companion: Companion | None = None
+        self._ending = False
         self._ring_selector = _RingSelector(driver)
         super().__init__(self._ring_selector)
         driver.attach(
@@ -75,7 +84,52 @@ class Loop(asyncio.SelectorEventLoop):
             raise
         if ready:
             super()._process_events(self._ring_selector.epoll.select(0))  # type: ignore[misc]
-        self.driver.run_posts()
+        if self._drains_posts:
+            self.driver.run_posts()
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """As asyncio's; counts what was reported, whoever handles it."""
+        # Which keys mean what: asyncio.Handle, Future.__del__(), Task.__del__(), TaskGroup.
+        if "handle" in context:
+            self.driver.count_callback_fault()
+        elif context.keys() & {"task", "future", "asyncgen"}:
+            self.driver.count_task_fault()
+        super().call_exception_handler(context)
+
+    @property
+    def reactor_name(self) -> str:
+        """The name of the thread it runs on."""
+        return self.driver.thread.name
+
+    def companion(self) -> Companion:
+        """The thread that `detached()` work runs on, started by the first call."""
+        if self._ending:
+            raise StoppedError(f"{self.reactor_name} is stopping and detaches nothing any more")
+        if self._companion is None:
+            self._companion = Companion(self)
+        return self._companion
+
+    def begin_end(self) -> None:
+        """Cancel detached work; what remains to be done before `close()` is bounded then."""
+        self._ending = True
+        if self._companion is not None:
+            self._companion.end()
+
+    @contextlib.contextmanager
+    def watched(self, limit_ms: int) -> Iterator[None]:
+        """Log and count each time that callbacks keep the loop for longer than `limit_ms`.
+
+        0 is never.
+        """
+        if not limit_ms:
+            yield
+            return
+        self._ring_selector.watchdog = WATCHDOG
+        try:
+            with WATCHDOG.watching(self.driver, limit_ms):
+                yield
+        finally:
+            self._ring_selector.watchdog = Unwatched()
 
     def _write_to_self(self) -> None:
         # call_soon_threadsafe() from anywhere: the driver's eventfd, which coalesces; the self-pipe
@@ -87,6 +141,9 @@ class Loop(asyncio.SelectorEventLoop):
             return
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
+        self._ending = True
+        if self._companion is not None:
+            self._companion.close()
         # The ring first: it still polls the epoll descriptor that super().close() closes.
         if not self.driver.close():
             logger.error("the kernel did not let go of an operation; its memory stays mapped")

@@ -16,8 +16,9 @@ from typing import Any
 
 from ioxide.config import ServerConfig
 from ioxide.connection import Connection
+from ioxide.context import ReactorContext
 from ioxide.counters import Counters
-from ioxide.driver import Driver
+from ioxide.driver import Driver, StoppedError
 from ioxide.loop import Loop
 from ioxide.tickers import Ticker
 
@@ -67,6 +68,7 @@ class Reactor:
         self._stopping: asyncio.Event | None = None
         self._stop_requested = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._context = ReactorContext(self) if config.context else None
         self.fault: BaseException | None = None
 
     # From any thread
@@ -106,6 +108,16 @@ class Reactor:
         return self._driver
 
     @property
+    def context(self) -> ReactorContext | None:
+        """What `ReactorContext.current()` is on its thread; None with ``context=False``."""
+        return self._context
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop has begun, or the reactor has ended."""
+        return self._stop_requested
+
+    @property
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
@@ -121,9 +133,20 @@ class Reactor:
         """Queue ``callback(*args)`` for the reactor's thread; never runs it inline.
 
         A callback that raises is logged and counted (`Counters.callback_faults`).  Raises
-        `RuntimeError` when the reactor is stopped.
+        `StoppedError` when the reactor is stopped.  With ``ServerConfig.context=False`` it is
+        ``loop.call_soon_threadsafe()`` that queues it.
         """
-        self.driver.post(callback, *args)
+        if self._config.context:
+            self.driver.post(callback, *args)
+            return
+        try:
+            self.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+            raise StoppedError(
+                f"{self.name} is stopped: {callback!r} was not queued and will not run"
+            ) from None
 
     def stats(self) -> Counters:
         """What this reactor has counted so far."""
@@ -178,12 +201,17 @@ class Reactor:
 
     def _main(self) -> None:
         try:
+            if self._context is not None:
+                self._context._install()
             self._run()
         except BaseException as error:
             self.fault = error
             if self._ready.is_set():
                 logger.critical("%s ended by %r", self.name, error, exc_info=error)
         finally:
+            self._stop_requested = True  # also after a fault: nothing is taken any more
+            if self._context is not None:
+                self._context._end()
             self._ready.set()
             if self._on_end is not None:
                 self._on_end(self)
@@ -200,7 +228,11 @@ class Reactor:
             self._loop = loop  # before the first accept, which may be in the very first tick
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
-                runner.run(self._serve())
+                try:
+                    with loop.watched(self._config.stall_warning_ms):
+                        runner.run(self._serve())
+                finally:
+                    loop.begin_end()
         finally:
             self._stop_requested = True  # also after a fault: nothing is taken any more
             # The runner has cancelled what was left and closed the loop, and with it the driver.

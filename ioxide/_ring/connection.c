@@ -24,10 +24,15 @@ int iox_conn_check_thread(const Connection *conn)
 		return -1;
 	}
 	if (PyThread_get_thread_ident() != conn->driver->thread) {
+		PyObject *name = conn->driver->loop ?
+				 PyObject_GetAttrString(conn->driver->loop, "reactor_name") : NULL;
+
+		PyErr_Clear();
 		PyErr_Format(PyExc_RuntimeError,
-			     "this connection belongs to the reactor on thread %lu, not to thread %lu: "
+			     "this connection belongs to %V on thread %lu, not to thread %lu: "
 			     "hand the work over with Reactor.post()",
-			     conn->driver->thread, PyThread_get_thread_ident());
+			     name, "the reactor", conn->driver->thread, PyThread_get_thread_ident());
+		Py_XDECREF(name);
 		return -1;
 	}
 	return 0;
@@ -295,7 +300,15 @@ static PyObject *conn_flushed(Connection *conn, PyObject *arg)
 	Py_RETURN_NONE;
 }
 
+/* Not for other threads: by the time that they use it the number may be another connection's. */
 static PyObject *conn_fileno(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	if (conn->fd >= 0 && iox_conn_check_thread(conn) < 0)
+		return NULL;
+	return PyLong_FromLong(conn->fd);
+}
+
+static PyObject *conn_get_fd(Connection *conn, void *Py_UNUSED(closure))
 {
 	return PyLong_FromLong(conn->fd);
 }
@@ -369,6 +382,7 @@ static PyMethodDef conn_methods[] = {
 
 static PyGetSetDef conn_getset[] = {
 	{ "closed", (getter)conn_get_closed, NULL, NULL, NULL },
+	{ "_fd", (getter)conn_get_fd, NULL, NULL, NULL },
 	{ "_broken", (getter)conn_get_broken, NULL, NULL, NULL },
 	{ "unsent", (getter)conn_get_unsent, NULL, NULL, NULL },
 	{ "_queued", (getter)conn_get_queued, NULL, NULL, NULL },

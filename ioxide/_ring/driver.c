@@ -556,6 +556,19 @@ static PyObject *driver_get_wake_fd(Driver *self, void *Py_UNUSED(closure))
 	return PyLong_FromLong(self->wake_fd);
 }
 
+/* For the watchdog: which tick's callbacks run now; None while waiting for the next one. */
+static PyObject *driver_get_tick(Driver *self, void *Py_UNUSED(closure))
+{
+	if (self->waiting)
+		Py_RETURN_NONE;
+	return PyLong_FromUnsignedLongLong(self->counters.enters);
+}
+
+static PyObject *driver_get_enters(Driver *self, void *Py_UNUSED(closure))
+{
+	return PyLong_FromUnsignedLongLong(self->counters.enters);
+}
+
 static PyObject *driver_get_loop(Driver *self, void *Py_UNUSED(closure))
 {
 	return Py_NewRef(self->loop ? self->loop : Py_None);
@@ -580,6 +593,8 @@ static PyGetSetDef driver_getset[] = {
 	{ "connection_count", (getter)driver_get_connection_count, NULL, NULL, NULL },
 	{ "wake_fd", (getter)driver_get_wake_fd, NULL, NULL, NULL },
 	{ "loop", (getter)driver_get_loop, NULL, NULL, NULL },
+	{ "tick", (getter)driver_get_tick, NULL, NULL, NULL },
+	{ "enters", (getter)driver_get_enters, NULL, NULL, NULL },
 	{ NULL },
 };
 

@@ -319,6 +319,7 @@ typedef struct Driver {
 
 	struct iox_slab_pool slabs;
 	struct iox_counters counters;
+	bool waiting;             /* in io_uring_enter(2), without the GIL */
 	bool dispatching, closed;
 } Driver;
 

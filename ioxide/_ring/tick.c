@@ -412,10 +412,12 @@ int iox_tick_enter(Driver *self, bool block, int64_t timeout_ns)
 			wait_nr = 1;
 	}
 	self->counters.enters++;
+	self->waiting = true;
 	Py_BEGIN_ALLOW_THREADS
 	ret = iox_ring_enter(self->ring, wait_nr, IOX_ENTER_GETEVENTS, block ? timeout_ns : -1,
 			     min_wait_us);
 	Py_END_ALLOW_THREADS
+	self->waiting = false;
 	self->now = iox_clock_ms();
 	/*
 	 * A signal and the timeout are told apart from a completion only where the queue is empty, and

@@ -68,6 +68,9 @@ BAD: list[tuple[str, Any]] = [
     ("send_timeout_ms", -1),
     ("send_timeout_ms", None),
     ("stop_timeout_ms", -1),
+    ("stall_warning_ms", -1),
+    ("stall_warning_ms", 0.5),
+    ("context", 1),
 ]
 
 
@@ -188,4 +191,5 @@ def test_counters_are_the_ring_s_own() -> None:
     finally:
         driver.close()
     python = {"posts", "callback_faults", "handler_faults", "timer_ticks", "ticker_faults"}
+    python |= {"task_faults", "stalls"}
     assert {field.name for field in dataclasses.fields(Counters)} == counted | python

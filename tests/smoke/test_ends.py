@@ -38,8 +38,8 @@ def test_a_partial_send_is_continued() -> None:
             errors.append(type(error))
 
     with serve(handler) as server, connect(server, rcvbuf=4096):
-        until(lambda: bool(conns) and _unsent(conns[0].fileno()) > 0, "a SEND that took a part")
-        with socket.socket(fileno=os.dup(conns[0].fileno())) as ours:
+        until(lambda: bool(conns) and _unsent(conns[0]._fd) > 0, "a SEND that took a part")
+        with socket.socket(fileno=os.dup(conns[0]._fd)) as ours:
             ours.shutdown(socket.SHUT_WR)
         until(lambda: server.stats().sends == 2, "a SEND for what was left")
         until(lambda: len(errors) == 1, "the flush's end")

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""`detached()`: an await whose inside does not run on the reactor.
+
+Each loop that needs one has a companion: a thread with an ordinary asyncio loop, started by the
+first `detached()` and ended with the reactor's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from ioxide.loop import Loop
+
+logger = logging.getLogger("ioxide")
+
+T = TypeVar("T")
+
+GRACE = 5.0
+"""Seconds that detached work has to end after a stopping reactor has cancelled it."""
+
+
+async def detached(coro: Coroutine[Any, Any, T]) -> T:
+    """Await `coro`, but run it off the reactor, on its companion's thread; then come home.
+
+    For code whose steps need not be on the reactor: a library's plumbing, or what blocks or
+    computes here and there and would hold up every connection.  Inside, `ReactorContext.current()`
+    is None, contextvars are a copy of the caller's, and using a connection raises a `RuntimeError`
+    that names its reactor.  The value or the exception comes home to the caller.
+
+    Cancelling the await cancels `coro`, and waits until that has ended.  A reactor that stops
+    cancels its detached work; if that has not ended after 5 s it is left behind, with a log entry.
+
+    On a loop that is no reactor's there is nothing to leave: `coro` runs there, as a task.
+
+    Raises `StoppedError` when the reactor's loop is ending.
+    """
+    from ioxide.loop import Loop
+
+    if not asyncio.iscoroutine(coro):
+        raise TypeError(f"detached() takes a coroutine, not {coro!r}")
+    home = asyncio.get_running_loop()
+    if not isinstance(home, Loop):
+        return await home.create_task(coro)
+    try:
+        companion = home.companion()
+    except BaseException:
+        coro.close()
+        raise
+    return await companion.run(coro)
+
+
+class _Work(Generic[T]):
+    """One `detached()`; `begin` and `cancel` run on the companion's thread, the rest at home."""
+
+    def __init__(self, home: Loop, coro: Coroutine[Any, Any, T]) -> None:
+        self._home = home
+        self._coro = coro
+        self._context = contextvars.copy_context()
+        self.ended: asyncio.Future[None] = home.create_future()
+        self.task: asyncio.Task[T] | None = None
+        self.cancels_delivered = 0
+
+    def begin(self) -> None:
+        self.task = asyncio.get_running_loop().create_task(self._coro, context=self._context)
+        self.task.add_done_callback(lambda _: self._tell_home())
+
+    def cancel(self) -> None:
+        assert self.task is not None  # begin() was queued before
+        if self.task.cancel():
+            self.cancels_delivered += 1
+
+    def _tell_home(self) -> None:
+        with contextlib.suppress(RuntimeError):  # home is closed: nobody waits any more
+            self._home.call_soon_threadsafe(self.end)
+
+    def end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class Companion:
+    """A thread with an asyncio loop, for what `home` does not want to run itself."""
+
+    def __init__(self, home: Loop) -> None:
+        self._home = home
+        self._loop = asyncio.new_event_loop()
+        self._works: set[_Work[Any]] = set()
+        self._abandoned = False
+        self._stopping = asyncio.Event()
+        self._thread = threading.Thread(
+            target=self._main, name=f"{home.reactor_name}-companion", daemon=True
+        )
+        self._thread.start()
+
+    # At home
+
+    async def run(self, coro: Coroutine[Any, Any, T]) -> T:
+        work = _Work(self._home, coro)
+        self._works.add(work)
+        self._loop.call_soon_threadsafe(work.begin)
+        cancelled: asyncio.CancelledError | None = None
+        cancels = 0
+        try:
+            while not work.ended.done():
+                try:
+                    await asyncio.wait([work.ended])
+                except asyncio.CancelledError as error:
+                    if work.ended.done():
+                        raise  # the coroutine had ended before; this is for the caller alone
+                    cancelled = error
+                    cancels += 1
+                    self._loop.call_soon_threadsafe(work.cancel)
+        finally:
+            self._works.discard(work)
+        if work.task is None or not work.task.done():
+            raise cancelled or asyncio.CancelledError(f"{self._thread.name} was left behind")
+        # What came after the coroutine's end did not reach it, but must not be lost.
+        if cancelled is not None and (work.cancels_delivered < cancels or work.task.cancelled()):
+            raise cancelled
+        return work.task.result()
+
+    def end(self) -> None:
+        """Cancel everything, and give up after `GRACE` on what does not end."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._home.call_later(GRACE, self._abandon)
+
+    def _abandon(self) -> None:
+        self._abandoned = True
+        for work in self._works:
+            work.end()
+
+    def close(self) -> None:
+        """Wait for the thread, when home does not run any more."""
+        self._thread.join(0 if self._abandoned else GRACE)
+        if self._thread.is_alive():
+            logger.error(
+                "%s: detached work does not end %g s after it was cancelled; its thread is left "
+                "behind",
+                self._thread.name,
+                GRACE,
+            )
+
+    # On the companion's thread
+
+    def _main(self) -> None:
+        # The runner cancels what is left and ends generators and executor.
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            while not self._stopping.is_set():
+                # These two have ended a task here; they go on where it is awaited, at home.
+                with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                    runner.run(self._live())
+
+    async def _live(self) -> None:
+        await self._stopping.wait()

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: MIT
+"""The ways onto a reactor's thread from elsewhere, and how code finds the reactor it runs on.
+
+Awaits need none of this: whatever a handler awaits, it goes on on its reactor, because the futures
+of asyncio, of HTTP clients and of `asyncio.to_thread()` belong to the loop that runs there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import InvalidStateError
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from ioxide.driver import StoppedError
+from ioxide.futures import Future
+
+if TYPE_CHECKING:
+    from ioxide.loop import Loop
+    from ioxide.reactor import Reactor
+
+T = TypeVar("T")
+
+_here = threading.local()
+
+
+class ReactorContext:
+    """What a reactor's thread carries for all its life (issue #104 of the C# project).
+
+    Made by the reactor; `current()` finds it there, `Reactor.context` anywhere.  Copying it, also
+    deeply, gives the same object: it stands for the thread.
+    """
+
+    SEND_TIMEOUT: ClassVar[float] = 30.0
+    """Seconds that `send()` waits when it is not told; assign another number to change it."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        # Futures that are not done, so that the reactor's end can tell those who wait for them;
+        # with run(), the coroutine while it has not become a task.
+        self._waited_for: dict[Future[Any], Coroutine[Any, Any, Any] | None] = {}
+
+    @staticmethod
+    def current() -> ReactorContext | None:
+        """The context of the reactor whose thread this is; None on every other thread."""
+        return getattr(_here, "context", None)
+
+    @property
+    def reactor(self) -> Reactor:
+        return self._reactor
+
+    @property
+    def loop(self) -> Loop:
+        """The reactor's asyncio loop."""
+        return self._reactor.loop
+
+    def post(self, fn: Callable[..., object], *args: Any) -> None:
+        """Queue ``fn(*args)`` for the reactor's thread and return; from any thread.
+
+        It never runs inline, also not on the reactor.  One that raises is logged and counted
+        (`Counters.callback_faults`).  Raises `StoppedError` when the reactor is stopped; what is
+        still queued when it stops is dropped.
+        """
+        self._reactor.post(fn, *args)
+
+    def send(self, fn: Callable[..., T], *args: Any, timeout: float | None = None) -> T:
+        """Run ``fn(*args)`` on the reactor's thread and return its value; from any thread.
+
+        On the reactor's own thread it is called right here.  Elsewhere the caller blocks, and what
+        `fn` raises is raised here with its traceback.
+
+        Raises `StoppedError` when the reactor is stopped or stopping, or stops before `fn` has
+        begun; `DeadlockError` at once when reactors would wait for each other; `TimeoutError` after
+        `timeout` seconds (None: `SEND_TIMEOUT`).  If `fn` had not begun by then, it never will.  If
+        it had, it goes on: its value is dropped, and an exception is logged and counted.
+        """
+        if self._reactor.on_reactor_thread:
+            return fn(*args)
+        self._refuse_when_stopping(fn)
+        future: _Sent[T] = _Sent(self._reactor.driver)
+        limit = self.SEND_TIMEOUT if timeout is None else timeout
+        self._waited_for[future] = None
+        try:
+            self.post(_fulfil, future, fn, args)
+            return future.result(limit)
+        except TimeoutError:
+            if future.give_up():
+                raise TimeoutError(self._late(fn, limit, timeout, future)) from None
+            return future.result()  # its own TimeoutError, or an answer in the last moment
+        except BaseException:  # Ctrl-C, or a wait that could never end
+            future.give_up()
+            raise
+        finally:
+            self._waited_for.pop(future, None)
+
+    def run(self, coro: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start `coro` as a task on the reactor's loop; from any thread.
+
+        Like `asyncio.run_coroutine_threadsafe()`, but the future can be awaited on any loop, does
+        not deadlock its own reactor, and an exception that nobody looks at is logged and counted
+        (`Counters.task_faults`).  The task runs in a copy of the caller's contextvars.  Cancelling
+        the future cancels the task.
+
+        Raises `StoppedError` when the reactor is stopped or stopping; so does the future when it
+        stops before the task has begun.  A task that has begun is cancelled by a stop.
+        """
+        if not asyncio.iscoroutine(coro):
+            raise TypeError(f"run() takes a coroutine, not {coro!r}")
+        try:
+            self._refuse_when_stopping(coro)
+            future: _Running[T] = _Running(self._reactor.driver)
+            self._waited_for[future] = coro
+            try:
+                self.post(self._start, future, coro, contextvars.copy_context())
+            except BaseException:
+                self._waited_for.pop(future, None)
+                raise
+        except BaseException:
+            coro.close()
+            raise
+        return future
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<ioxide.ReactorContext of {self._reactor.name}>"
+
+    # For the reactor
+
+    def _install(self) -> None:
+        """On the reactor's thread; there is nothing to take back, the thread ends with it."""
+        _here.context = self
+
+    def _end(self) -> None:
+        """Tell those who wait for what will not run any more; the posts have been dropped."""
+        error = StoppedError(f"{self._reactor.name} was stopped before it came to this call")
+        while self._waited_for:
+            future, coro = self._waited_for.popitem()
+            if coro is not None:
+                coro.close()
+            with contextlib.suppress(InvalidStateError):  # done meanwhile, or cancelled
+                future.set_exception(error)
+
+    def _refuse_when_stopping(self, what: object) -> None:
+        if self._reactor.stopping:
+            raise StoppedError(
+                f"{self._reactor.name} is stopping: {what!r} was not queued and will not run"
+            )
+
+    def _late(self, fn: object, limit: float, timeout: float | None, future: Future[Any]) -> str:
+        source = "ReactorContext.SEND_TIMEOUT" if timeout is None else "timeout"
+        end = (
+            "it had not begun and will not run"
+            if future.cancelled()
+            else "it has begun and goes on, its value will be dropped"
+        )
+        return (
+            f"{self._reactor.name} did not finish {fn!r} within {limit:g} s ({source}): {end}. "
+            "Something may keep the reactor busy; see ServerConfig.stall_warning_ms."
+        )
+
+    def _start(
+        self, future: _Running[T], coro: Coroutine[Any, Any, T], context: contextvars.Context
+    ) -> None:
+        if future.cancelled():
+            self._waited_for.pop(future, None)
+            coro.close()
+            return
+        self._waited_for[future] = None
+        task = self.loop.create_task(coro, context=context)
+        task.add_done_callback(functools.partial(self._ended, future))
+        future.add_done_callback(lambda _: self._cancel(task))
+
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        if not task.done():  # else it is the task that has ended the future
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the task with it
+                self.loop.call_soon_threadsafe(task.cancel)
+
+    def _ended(self, future: _Running[T], task: asyncio.Task[T]) -> None:
+        self._waited_for.pop(future, None)
+        if task.cancelled():
+            future.cancel()
+        if not future.set_running_or_notify_cancel():
+            return  # cancelled; had the task raised all the same, asyncio reports it
+        error = task.exception()
+        if error is None:
+            future.set_result(task.result())
+        else:
+            future.set_exception(error)
+
+
+class _Sent(Future[T]):
+    abandoned = False
+    """The sender has gone: nobody will see the outcome."""
+
+    def give_up(self) -> bool:
+        """Do not wait any more; False when the outcome is there after all."""
+        if not self.cancel() and not self.done():
+            self.abandoned = True
+        return self.cancelled() or not self.done()
+
+
+class _Running(Future[T]):
+    """Reports an exception that nobody has looked at, as asyncio does for its own futures."""
+
+    _unseen: BaseException | None = None
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        self._unseen = exception
+        super().set_exception(exception)
+
+    def result(self, timeout: float | None = None) -> T:
+        try:
+            return super().result(timeout)
+        finally:
+            self._look()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        try:
+            return super().exception(timeout)
+        finally:
+            self._look()
+
+    def _look(self) -> None:
+        if self.done():
+            self._unseen = None
+
+    def __del__(self) -> None:
+        if self._unseen is not None:
+            self._driver.count_task_fault()
+            self._driver.report("ReactorContext.run(): exception was never retrieved", self._unseen)
+
+
+def _fulfil(future: _Sent[Any], fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """On the reactor's thread."""
+    if not future.set_running_or_notify_cancel():
+        return  # its sender did not wait so long
+    try:
+        future.set_result(fn(*args))
+    except BaseException as error:
+        future.set_exception(error)
+        # As in asyncio, these two go on through the loop; others only if nobody waits for them.
+        if future.abandoned or isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+    finally:
+        del future  # not kept alive by the traceback that it holds

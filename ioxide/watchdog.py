@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""Finds the reactor that something blocks: a stdlib future, a joined thread, `time.sleep()`.
+
+From inside this cannot be seen, so one thread per process looks from outside whether each reactor
+comes back to its ring.  It looks a few times per limit while any reactor has something to do, and
+sleeps while none has: the first tick after that rouses it.  So it costs a tick the look at one
+flag, an idle process nothing, and no request a system call.
+
+It needs the GIL to look.  What keeps the GIL all the time, in C, is seen only once it lets go, and
+not at all if the reactor has come back by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+
+from ioxide.driver import Driver
+
+logger = logging.getLogger("ioxide")
+
+_LOOKS = 4  # per limit: a stall is told of at most a quarter of its limit late
+
+
+class _Watch:
+    """What was last seen of one reactor."""
+
+    def __init__(self, driver: Driver, limit: float) -> None:
+        self.limit = limit
+        self._driver = driver
+        self._enters = -1
+        self._tick: int | None = None
+        self._since = 0.0
+        self._told = False
+
+    def look(self) -> bool:
+        """Whether it has done anything since the last look, or does now; tells of a stall."""
+        enters, tick, now = self._driver.enters, self._driver.tick, time.monotonic()
+        moved = enters != self._enters
+        self._enters = enters
+        if tick is None or tick != self._tick:
+            self._tick, self._since, self._told = tick, now, False
+        elif now - self._since >= self.limit and not self._told:
+            self._told = True
+            self._tell(now - self._since)
+        return moved or tick is not None
+
+    def _tell(self, seconds: float) -> None:
+        driver = self._driver
+        driver.stalls += 1
+        frame = sys._current_frames().get(driver.thread.ident or 0)
+        stack = "".join(traceback.format_stack(frame)) if frame else "  (it has just ended)\n"
+        logger.warning(
+            "%s has not come back to its loop for %d ms (stall_warning_ms=%d), and everything else "
+            "on it waits. It is here:\n%s",
+            driver.thread.name,
+            seconds * 1000,
+            self.limit * 1000,
+            stack,
+        )
+
+
+class Watchdog:
+    """The thread that watches all reactors of the process, while there are any."""
+
+    def __init__(self) -> None:
+        self.asleep = False
+        """Nothing moves, and the next tick has to `rouse()` it; read in every tick."""
+        self._watches: list[_Watch] = []
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def rouse(self) -> None:
+        self.asleep = False
+        self._wake.set()
+
+    @contextlib.contextmanager
+    def watching(self, driver: Driver, limit_ms: int) -> Iterator[None]:
+        """Log and count when callbacks keep `driver`'s thread for longer than `limit_ms`."""
+        watch = _Watch(driver, limit_ms / 1000)
+        with self._lock:
+            self._watches.append(watch)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._main, name="ioxide-watchdog", daemon=True
+                )
+                self._thread.start()
+        self.rouse()  # it may sleep, or wait for longer than this limit
+        try:
+            yield
+        finally:
+            with self._lock:  # which the thread never takes
+                self._watches.remove(watch)
+                self.rouse()
+                if not self._watches and self._thread is not None:
+                    self._thread.join()
+                    self._thread = None
+
+    def _main(self) -> None:
+        while watches := list(self._watches):
+            if self._look(watches):
+                self._wake.wait(min(watch.limit for watch in watches) / _LOOKS)
+            else:
+                self.asleep = True
+                # A tick that began before it could see that is seen here.
+                if not self._look(watches):
+                    self._wake.wait()
+                self.asleep = False
+            self._wake.clear()
+
+    def _look(self, watches: list[_Watch]) -> bool:
+        # All of them, not only up to the first that moves.
+        return sum(watch.look() for watch in watches) > 0
+
+
+WATCHDOG = Watchdog()
+
+
+class Unwatched:
+    """In its place while a loop is not watched."""
+
+    asleep = False
+
+    def rouse(self) -> None:
+        """Never called."""
