@@ -453,8 +453,12 @@ static bool init_groups(Driver *self, unsigned groups)
 		return true;
 	}
 	self->shared = iox_group_new(self->group_slots, self->group_size, false);
-	ret = self->shared ? iox_group_register(self->shared, self->ring->uring.ring_fd, IOX_SHARED_GROUP)
-			   : -ENOMEM;
+	ret = -ENOMEM;
+	if (self->shared) {
+		Py_BEGIN_ALLOW_THREADS
+		ret = iox_group_register_waiting(self->shared, self->ring->uring.ring_fd, IOX_SHARED_GROUP);
+		Py_END_ALLOW_THREADS
+	}
 	if (ret < 0) {
 		errno = -ret;
 		PyErr_SetFromErrno(PyExc_OSError);

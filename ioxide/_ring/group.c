@@ -70,6 +70,16 @@ int iox_group_register(struct iox_group *group, int ring_fd, uint16_t id)
 	return 0;
 }
 
+int iox_group_register_waiting(struct iox_group *group, int ring_fd, uint16_t id)
+{
+	int ret, attempt = 0;
+
+	do
+		ret = iox_group_register(group, ring_fd, id);
+	while (ret == -ENOMEM && iox_pages_wait(attempt++));
+	return ret;
+}
+
 void iox_group_unregister(struct iox_group *group, int ring_fd)
 {
 	struct iox_buf_reg reg;

@@ -44,6 +44,8 @@ struct iox_group {
 struct iox_group *iox_group_new(uint32_t count, uint32_t size, bool incremental);
 void iox_group_unref(struct iox_group *group); /* frees the memory with the last reference */
 int iox_group_register(struct iox_group *group, int ring_fd, uint16_t id);
+/* The same before anything is served: waits for memory as iox_pages_wait() says. */
+int iox_group_register_waiting(struct iox_group *group, int ring_fd, uint16_t id);
 /* Synchronous: when it returns the kernel picks no buffer of this group any more. */
 void iox_group_unregister(struct iox_group *group, int ring_fd);
 

@@ -7,6 +7,7 @@
 #include "pages.h"
 
 #include <sys/mman.h>
+#include <time.h>
 
 void *iox_pages_map(size_t bytes)
 {
@@ -23,4 +24,14 @@ void iox_pages_unmap(void *pages, size_t bytes)
 #else
 	munmap(pages, bytes);
 #endif
+}
+
+bool iox_pages_wait(int attempt)
+{
+	struct timespec pause = { 0, (5L * 1000 * 1000) << attempt };
+
+	if (attempt == 5)
+		return false;
+	nanosleep(&pause, NULL);
+	return true;
 }

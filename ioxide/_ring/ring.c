@@ -2,6 +2,7 @@
 #include "ring.h"
 
 #include "group.h"
+#include "pages.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,24 +14,16 @@
  */
 #define CQ_KEPT 63
 
-/*
- * The memlock charge of a closed ring is given back asynchronously, so a ring opened right after
- * another one was closed can see ENOMEM for a moment: wait 5, 10, 20, 40, 80 ms before giving up.
- */
 static int queue_init(unsigned entries, struct io_uring *uring, const struct io_uring_params *wanted)
 {
-	struct timespec pause = { 0, 5 * 1000 * 1000 };
-	int ret;
+	struct io_uring_params params;
+	int ret, attempt = 0;
 
-	for (int attempt = 0;; attempt++) {
-		struct io_uring_params params = *wanted;
-
+	do {
+		params = *wanted;
 		ret = io_uring_queue_init_params(entries, uring, &params);
-		if (ret != -ENOMEM || attempt == 5)
-			return ret;
-		nanosleep(&pause, NULL);
-		pause.tv_nsec *= 2;
-	}
+	} while (ret == -ENOMEM && iox_pages_wait(attempt++));
+	return ret;
 }
 
 iox_ring *iox_ring_open(unsigned sq_entries, unsigned cq_entries, bool register_fd, int *error)
@@ -77,7 +70,7 @@ iox_ring *iox_ring_open(unsigned sq_entries, unsigned cq_entries, bool register_
 bool iox_ring_incremental(iox_ring *ring)
 {
 	struct iox_group *group = iox_group_new(1, 64, true);
-	bool known = group && iox_group_register(group, ring->uring.ring_fd, UINT16_MAX) == 0;
+	bool known = group && iox_group_register_waiting(group, ring->uring.ring_fd, UINT16_MAX) == 0;
 
 	if (group) {
 		iox_group_unregister(group, ring->uring.ring_fd);
