@@ -3,10 +3,12 @@
 
 One thread, one io_uring, one asyncio loop.  A handler is an ordinary ``async def`` that takes a
 `Connection`; a `Server` runs it for each connection.  `probe()` tells what this kernel's io_uring
-can do, by doing it.
+can do, by doing it.  `run()` and `new_event_loop()` put any asyncio program on the ring.
 """
 
 from __future__ import annotations
+
+import sys
 
 from ioxide.capabilities import Capability, Finding, ProbeReport, probe
 from ioxide.companion import detached
@@ -18,8 +20,13 @@ from ioxide.driver import Driver, RingError, StoppedError, UnsupportedError
 from ioxide.futures import DeadlockError, Future
 from ioxide.loop import Loop
 from ioxide.reactor import Handler, Reactor, ReactorError
+from ioxide.runner import new_event_loop, run
 from ioxide.server import Server
 from ioxide.tickers import Ticker
+from ioxide.transports import Transport
+
+if sys.version_info < (3, 14):  # where asyncio deprecates them
+    from ioxide.runner import EventLoopPolicy as EventLoopPolicy
 
 __version__ = "0.1.0.dev0"
 
@@ -46,8 +53,11 @@ __all__ = [
     "ServerConfig",
     "StoppedError",
     "Ticker",
+    "Transport",
     "UnsupportedError",
     "WriteOverflow",
     "detached",
+    "new_event_loop",
     "probe",
+    "run",
 ]

@@ -18,6 +18,8 @@ class Counters:
     # Connections
     accepts: int = 0
     """Connections taken."""
+    adoptions: int = 0
+    """Connections that asyncio had connected or accepted, taken over for its transports."""
     accepts_shed: int = 0
     """Connections closed at once: the cap was reached, or there was no memory."""
     accept_pauses: int = 0

@@ -2,8 +2,10 @@
 """An asyncio event loop whose wait is a ring's tick.
 
 It is asyncio's own unix loop with another selector: `select()` is `Driver.wait()`, and the batch is
-dispatched from `_process_events()`, where no task is current and no context is entered.  Everything
-else (timers, transports, subprocesses, signals, executors) is asyncio's.
+dispatched from `_process_events()`, where no task is current and no context is entered.  TCP
+streams are connections of the core with an asyncio transport as their face (tcp.py, transports.py).
+Everything else (timers, subprocesses, signals, executors, datagrams, Unix sockets, ``sock_recv()``
+and its like) is asyncio's.
 
 Plain sockets that other libraries register keep their epoll instance; the ring only polls its
 descriptor.  Polling each of them through the ring was tried and is slower than epoll.
@@ -11,7 +13,6 @@ descriptor.  Polling each of them through the ring was tried and is slower than 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import selectors
@@ -21,6 +22,7 @@ from typing import Any
 from ioxide.companion import Companion
 from ioxide.connection import Connection
 from ioxide.driver import Driver, StoppedError
+from ioxide.tcp import TcpLoop
 from ioxide.watchdog import WATCHDOG, Unwatched, Watchdog
 
 logger = logging.getLogger("ioxide")
@@ -53,18 +55,23 @@ class _RingSelector(selectors.BaseSelector):
         self.epoll.close()
 
 
-class Loop(asyncio.SelectorEventLoop):
-    """An asyncio loop over `driver`, which it closes with itself; on the driver's thread only."""
+class Loop(TcpLoop):
+    """An asyncio loop over `driver`, which it closes with itself; on the driver's thread only.
+
+    ``create_server()``, ``create_connection()``, ``connect_accepted_socket()`` and what stands on
+    them (``asyncio.start_server()``, aiohttp, uvicorn ...) run on the ring when the socket is TCP,
+    with TLS or without.  They have neither clocks nor a `ServerConfig.write_limit`, as asyncio has
+    none, and do not count for `ServerConfig.max_connections`.
+    """
 
     def __init__(
         self, driver: Driver, *, on_connection: Callable[[Connection], object] | None = None
     ) -> None:
-        self.driver = driver
         self._drains_posts = driver.drains_posts
         self._companion: Companion | None = None
         self._ending = False
         self._ring_selector = _RingSelector(driver)
-        super().__init__(self._ring_selector)
+        super().__init__(driver, self._ring_selector)
         driver.attach(
             loop=self,
             poll_fd=self._ring_selector.epoll.fileno(),

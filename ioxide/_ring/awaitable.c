@@ -48,10 +48,22 @@ Waiter *iox_waiter_new(Driver *driver, PyObject *callback)
 	iox_list_init(&self->flushes);
 	self->target = 0;
 	self->state = IOX_WAITER_PENDING;
-	self->cancelled = false;
+	self->cancelled = self->standing = false;
 	self->blocking = true;
 	self->settles = callback;
 	PyObject_GC_Track(self);
+	return self;
+}
+
+Waiter *iox_waiter_standing(Driver *driver, PyObject *callback, PyObject *context)
+{
+	Waiter *self = iox_waiter_new(driver, NULL);
+
+	if (!self)
+		return NULL;
+	self->callback = Py_NewRef(callback);
+	self->context = Py_NewRef(context);
+	self->standing = true;
 	return self;
 }
 
@@ -70,6 +82,13 @@ static int waiter_clear(Waiter *self)
 	Py_CLEAR(self->context);
 	Py_CLEAR(self->cancel_message);
 	return 0;
+}
+
+void iox_waiter_dismiss(Waiter *self)
+{
+	self->standing = false;
+	waiter_clear(self);
+	Py_DECREF(self);
 }
 
 static void waiter_dealloc(Waiter *self)
@@ -97,6 +116,15 @@ void iox_waiter_wake(Waiter *self)
 		waiter_queue(self, IOX_WAITER_WOKEN);
 }
 
+void iox_waiter_wake_next(Waiter *self)
+{
+	if (self->state != IOX_WAITER_PENDING)
+		return;
+	self->state = IOX_WAITER_WOKEN;
+	iox_list_append(&self->driver->next, &self->ready);
+	Py_INCREF(self);
+}
+
 static int waiter_call_soon(Waiter *self, PyObject *callback, PyObject *context)
 {
 	PyObject *method, *kwargs = NULL, *args = NULL, *handle = NULL;
@@ -121,8 +149,15 @@ int iox_waiter_resume(Waiter *self)
 	PyObject *type, *value, *traceback;
 	int ret;
 
-	self->callback = self->context = NULL;
-	self->state = IOX_WAITER_DONE;
+	if (self->standing) {
+		/* Before the call: what happens in it may wake it once more. */
+		Py_INCREF(callback);
+		Py_INCREF(context);
+		self->state = IOX_WAITER_PENDING;
+	} else {
+		self->callback = self->context = NULL;
+		self->state = IOX_WAITER_DONE;
+	}
 	if (!callback)
 		return 0;
 

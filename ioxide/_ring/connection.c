@@ -78,7 +78,8 @@ bool iox_conn_submit(Connection *conn)
 		conn->want &= ~IOX_WANT_CANCEL_SEND;
 	}
 	if (conn->want & IOX_WANT_RECV) {
-		if (!conn->recv_armed && !conn->aborted && conn->fd >= 0 && !iox_recv_submit(conn))
+		if (!conn->recv_armed && !conn->recv_held && !conn->aborted && conn->fd >= 0 &&
+		    !iox_recv_submit(conn))
 			return false;
 		conn->want &= ~IOX_WANT_RECV;
 	}
@@ -103,7 +104,8 @@ static void finalize(Connection *conn)
 
 		setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	}
-	close(conn->fd);
+	if (!conn->lent)
+		close(conn->fd);
 	conn->fd = -1;
 	driver->counters.closes++;
 	iox_recv_discard(conn);
@@ -119,6 +121,7 @@ static void finalize(Connection *conn)
 	conn->group = NULL;
 	iox_recv_wake(conn);
 	iox_send_wake(conn, true);
+	iox_face_wake(conn);
 	iox_driver_forget(driver, conn);
 }
 
@@ -132,10 +135,16 @@ void iox_conn_progress(Connection *conn)
 			finalize(conn);
 		return;
 	}
-	if (!conn->closing)
+	if (!conn->closing && !conn->eof_wanted)
 		return;
 	if (conn->send_armed || (iox_send_unsent(conn) && !conn->send_errno))
 		return;
+	if (!conn->closing) {
+		if (!conn->eof_sent && !conn->send_errno)
+			shutdown(conn->fd, SHUT_WR);
+		conn->eof_sent = true;
+		return;
+	}
 	if (conn->send_errno) {
 		/* Something was cut off: FIN would call the stream whole. */
 		iox_conn_abort(conn, "what was written could not be sent");
@@ -177,7 +186,7 @@ void iox_conn_abort(Connection *conn, const char *reason)
 	if (conn->aborted || conn->fd < 0)
 		return;
 	conn->aborted = true;
-	conn->driver->counters.aborts++;
+	conn->driver->counters.aborts += reason != NULL;
 	conn->abort_reason = reason;
 	if (!conn->recv_errno)
 		conn->recv_errno = ECONNABORTED;
@@ -186,6 +195,7 @@ void iox_conn_abort(Connection *conn, const char *reason)
 	iox_send_drop(conn);
 	iox_recv_wake(conn);
 	iox_send_wake(conn, true);
+	iox_face_wake(conn);
 	iox_list_remove(&conn->starved);
 	iox_list_remove(&conn->read_clock);
 	iox_list_remove(&conn->send_clock);
@@ -342,12 +352,16 @@ static int conn_traverse(Connection *conn, visitproc visit, void *arg)
 {
 	Py_VISIT(conn->driver);
 	Py_VISIT(conn->reader);
+	Py_VISIT(conn->face);
+	Py_VISIT(conn->on_start);
 	return 0;
 }
 
 static int conn_clear(Connection *conn)
 {
 	Py_CLEAR(conn->reader);
+	Py_CLEAR(conn->face);
+	Py_CLEAR(conn->on_start);
 	return 0;
 }
 
@@ -377,6 +391,17 @@ static PyMethodDef conn_methods[] = {
 	{ "_flush_threadsafe", (PyCFunction)conn_flush_threadsafe, METH_O, NULL },
 	{ "_flushed", (PyCFunction)conn_flushed, METH_O, NULL },
 	{ "fileno", (PyCFunction)conn_fileno, METH_NOARGS, NULL },
+	{ "_attach", (PyCFunction)iox_face_attach, METH_VARARGS, NULL },
+	{ "_detach", (PyCFunction)iox_face_detach, METH_NOARGS, NULL },
+	{ "_read", (PyCFunction)iox_face_read, METH_O, NULL },
+	{ "_take", (PyCFunction)iox_face_take, METH_O, NULL },
+	{ "_take_into", (PyCFunction)iox_face_take_into, METH_O, NULL },
+	{ "_put", (PyCFunction)iox_face_put, METH_O, NULL },
+	{ "_watch", (PyCFunction)iox_face_watch, METH_O, NULL },
+	{ "_check", (PyCFunction)iox_face_check, METH_NOARGS, NULL },
+	{ "_end_writes", (PyCFunction)iox_face_end_writes, METH_NOARGS, NULL },
+	{ "_own", (PyCFunction)iox_face_own, METH_NOARGS, NULL },
+	{ "_drop", (PyCFunction)iox_face_drop, METH_NOARGS, NULL },
 	{ NULL },
 };
 

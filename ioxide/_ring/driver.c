@@ -123,16 +123,30 @@ static PyObject *driver_wait(Driver *self, PyObject *timeout)
 	Py_RETURN_NONE;
 }
 
+/* What was to be called with the next tick: this is it. */
+static void take_next(Driver *self)
+{
+	while (iox_list_linked(&self->next)) {
+		struct iox_node *node = self->next.next;
+
+		iox_list_remove(node);
+		iox_list_append(&self->ready, node);
+	}
+}
+
 static int start_connections(Driver *self)
 {
 	while (iox_list_linked(&self->starting)) {
 		Connection *conn = IOX_ENTRY(self->starting.next, Connection, starting);
-		PyObject *result;
+		PyObject *result, *callback;
 		int ret = 0;
 
 		iox_list_remove(&conn->starting);
 		Py_INCREF(conn);
-		result = PyObject_CallOneArg(self->on_connection, (PyObject *)conn);
+		callback = conn->on_start ? conn->on_start : Py_NewRef(self->on_connection);
+		conn->on_start = NULL;
+		result = PyObject_CallOneArg(callback, (PyObject *)conn);
+		Py_DECREF(callback);
 		if (!result) {
 			iox_conn_abort(conn, "the handler could not be started");
 			ret = report_fault(self, "a connection's handler could not be started");
@@ -184,6 +198,7 @@ static PyObject *driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
 	}
 	self->dispatching = true;
 	self->nudged = false;
+	take_next(self);
 	iox_tick_reap(self);
 	iox_tick_expire(self);
 	if (start_connections(self) < 0 || resume_waiters(self) < 0) {
@@ -223,10 +238,19 @@ static PyObject *driver_feed(Driver *self, PyObject *batch)
 	Py_RETURN_NONE;
 }
 
-static PyObject *driver_listen(Driver *self, PyObject *arg)
-{
-	long fd = PyLong_AsLong(arg);
+PyDoc_STRVAR(driver_listen_doc,
+"listen(fd, on_connection=None)\n--\n\n"
+"Accept on a listening socket.  Its connections go to `on_connection`, as connections of asyncio\n"
+"without clocks and limits; to the driver's own on_connection, with both, when there is none.");
 
+static PyObject *driver_listen(Driver *self, PyObject *const *args, Py_ssize_t nargs)
+{
+	long fd = nargs ? PyLong_AsLong(args[0]) : -1;
+
+	if (nargs < 1 || nargs > 2) {
+		PyErr_SetString(PyExc_TypeError, "listen(fd, on_connection=None)");
+		return NULL;
+	}
 	if ((fd == -1 && PyErr_Occurred()) || check_owner(self) < 0)
 		return NULL;
 	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
@@ -238,6 +262,7 @@ static PyObject *driver_listen(Driver *self, PyObject *arg)
 			.fd = (int)fd,
 			.used = true,
 			.generation = iox_driver_generation(self),
+			.on_connection = nargs == 2 && args[1] != Py_None ? Py_NewRef(args[1]) : NULL,
 		};
 		self->accepting = true;
 		Py_RETURN_NONE;
@@ -246,37 +271,63 @@ static PyObject *driver_listen(Driver *self, PyObject *arg)
 	return NULL;
 }
 
-PyDoc_STRVAR(driver_unlisten_doc,
-"unlisten()\n--\n\n"
-"Stop accepting.  The listening sockets may be closed once listeners_armed is 0.");
-
-static PyObject *driver_unlisten(Driver *self, PyObject *Py_UNUSED(ignored))
+static bool stop_listener(Driver *self, unsigned index)
 {
-	if (check_owner(self) < 0)
-		return NULL;
-	self->accepting = false;
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
-		struct iox_listener *listener = &self->listeners[i];
-		struct io_uring_sqe *sqe;
+	struct iox_listener *listener = &self->listeners[index];
+	struct io_uring_sqe *sqe;
 
-		if (!listener->used || listener->stopping)
-			continue;
-		listener->stopping = true;
-		listener->retry_at = 0;
-		if (!listener->armed) {
-			listener->used = false;
-			continue;
-		}
+	if (listener->armed) {
 		sqe = iox_driver_sqe(self);
 		if (!sqe) {
-			listener->stopping = false;
 			PyErr_SetString(PyExc_BlockingIOError, "the submission queue stays full: try again");
-			return NULL;
+			return false;
 		}
-		io_uring_prep_cancel64(sqe, iox_user_data(IOX_KIND_ACCEPT, listener->generation, i), 0);
+		io_uring_prep_cancel64(sqe, iox_user_data(IOX_KIND_ACCEPT, listener->generation, index), 0);
 		sqe->user_data = iox_user_data(IOX_KIND_CANCEL, 0, 0);
 	}
+	listener->stopping = true;
+	listener->retry_at = 0;
+	listener->used = listener->armed;
+	Py_CLEAR(listener->on_connection); /* here, not with the last completion: it may run Python */
+	return true;
+}
+
+PyDoc_STRVAR(driver_unlisten_doc,
+"unlisten(fd=None)\n--\n\n"
+"Stop accepting, on one listening socket or on all.  One may be closed at once, and its port is then\n"
+"free; all of them may be closed once listeners_armed is 0.");
+
+static PyObject *driver_unlisten(Driver *self, PyObject *const *args, Py_ssize_t nargs)
+{
+	bool all = !nargs || args[0] == Py_None;
+	long fd = all ? -1 : PyLong_AsLong(args[0]);
+
+	if ((!all && fd == -1 && PyErr_Occurred()) || check_owner(self) < 0)
+		return NULL;
+	if (all)
+		self->accepting = false;
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
+		struct iox_listener *listener = &self->listeners[i];
+
+		if (listener->used && !listener->stopping && (all || listener->fd == fd) &&
+		    !stop_listener(self, i))
+			return NULL;
+	}
+	if (!all) {
+		/* Now, not with the next tick: until then the ring holds the socket, and its port. */
+		self->counters.enters++;
+		iox_ring_enter(self->ring, 0, IOX_ENTER_GETEVENTS, -1, 0);
+	}
 	Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(driver_adopt_doc,
+"_adopt(fd)\n--\n\n"
+"Take a connected TCP socket over; None, and nothing has changed, when there is no room for it.");
+
+static PyObject *driver_adopt(Driver *self, PyObject *fd)
+{
+	return check_owner(self) < 0 ? NULL : iox_driver_adopt(self, fd);
 }
 
 static PyObject *driver_wake(Driver *self, PyObject *Py_UNUSED(ignored))
@@ -345,6 +396,7 @@ static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 /* Nothing completes any more: tasks have ended, futures of other threads hear of it. */
 static void settle_waiters(Driver *self)
 {
+	take_next(self);
 	while (iox_list_linked(&self->ready)) {
 		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
 
@@ -395,6 +447,8 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 	settle_waiters(self);
 	Py_CLEAR(self->on_connection);
 	Py_CLEAR(self->on_fault);
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
+		Py_CLEAR(self->listeners[i].on_connection);
 	return PyBool_FromLong(drained);
 }
 
@@ -404,6 +458,8 @@ static int driver_traverse(Driver *self, visitproc visit, void *arg)
 	Py_VISIT(self->on_connection);
 	Py_VISIT(self->on_fault);
 	Py_VISIT(self->connection_type);
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
+		Py_VISIT(self->listeners[i].on_connection);
 	return 0;
 }
 
@@ -412,6 +468,8 @@ static int driver_clear(Driver *self)
 	Py_CLEAR(self->loop);
 	Py_CLEAR(self->on_connection);
 	Py_CLEAR(self->on_fault);
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
+		Py_CLEAR(self->listeners[i].on_connection);
 	return 0;
 }
 
@@ -515,6 +573,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self->min_wait_nr = min_wait_nr;
 	self->now = iox_clock_ms();
 	iox_list_init(&self->ready);
+	iox_list_init(&self->next);
 	iox_list_init(&self->starting);
 	iox_list_init(&self->staged);
 	iox_list_init(&self->starved);
@@ -583,8 +642,9 @@ static PyMethodDef driver_methods[] = {
 	{ "wait", (PyCFunction)driver_wait, METH_O, driver_wait_doc },
 	{ "dispatch", (PyCFunction)driver_dispatch, METH_NOARGS, driver_dispatch_doc },
 	{ "_feed", (PyCFunction)driver_feed, METH_O, driver_feed_doc },
-	{ "listen", (PyCFunction)driver_listen, METH_O, NULL },
-	{ "unlisten", (PyCFunction)driver_unlisten, METH_NOARGS, driver_unlisten_doc },
+	{ "listen", (PyCFunction)(void *)driver_listen, METH_FASTCALL, driver_listen_doc },
+	{ "unlisten", (PyCFunction)(void *)driver_unlisten, METH_FASTCALL, driver_unlisten_doc },
+	{ "_adopt", (PyCFunction)driver_adopt, METH_O, driver_adopt_doc },
 	{ "wake", (PyCFunction)driver_wake, METH_NOARGS, "wake()\n--\n\nEnd a wait(); from any thread." },
 	{ "connections", (PyCFunction)driver_connections, METH_NOARGS, NULL },
 	{ "counters", (PyCFunction)driver_counters, METH_NOARGS, NULL },

@@ -48,6 +48,7 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
  */
 #define IOX_COUNTERS(X)                                                                        \
 	X(accepts)            /* connections taken */                                          \
+	X(adoptions)          /* connected descriptors taken over from asyncio */              \
 	X(accepts_shed)       /* closed at once: the cap was reached, or no memory */          \
 	X(accept_pauses)      /* listeners parked by EMFILE, ENFILE, ENOBUFS or ENOMEM */      \
 	X(accept_rearms)      /* multishot accepts ended by the kernel and armed again */      \
@@ -154,6 +155,7 @@ typedef struct Waiter {
 	enum iox_waiter_state state;
 	bool cancelled, blocking;
 	bool settles;            /* the callback settles a future, which close() must not forget */
+	bool standing;           /* a transport's: called anew each time it is woken */
 } Waiter;
 
 /* A target that is set when the reactor takes the flush: all that was written until then. */
@@ -225,6 +227,7 @@ typedef struct Connection {
 	int recv_errno;
 	const char *abort_reason; /* a literal; with recv_errno ECONNABORTED */
 	Waiter *reader;           /* strong, from parking until its task is resumed */
+	bool recv_held;           /* the transport's protocol has paused reading: not armed */
 
 	/* Send: `staging` takes writes while `sending` belongs to the kernel */
 	struct iox_batch staging, sending;
@@ -238,11 +241,19 @@ typedef struct Connection {
 	struct iox_node flushes;
 	bool send_armed;
 	int send_errno;
+	bool eof_wanted, eof_sent; /* write_eof(): FIN after what is staged, reading goes on */
+
+	/* The other face: an asyncio transport instead of a handler; see face.c */
+	Waiter *face;             /* strong; called for whatever happens to the connection */
+	bool face_reads;          /* it takes received bytes now */
+	uint64_t face_acked;      /* it wants to hear when so many bytes were sent */
 
 	/* Life */
 	unsigned kernel_refs;     /* operations whose terminal completion is still to come */
 	uint8_t want;
-	bool started;             /* handed to on_connection */
+	bool lent;                /* fd is still a Python socket's, which closes it */
+	bool served;              /* a handler's: clocks, write_limit and max_connections hold */
+	PyObject *on_start;       /* whom it is handed to, once, if not to the driver's on_connection */
 	bool reads_ended, closing, fin_sent, aborted;
 	struct iox_node starting, staged, starved, read_clock, send_clock;
 	uint64_t read_deadline, send_deadline; /* ms */
@@ -267,6 +278,7 @@ struct iox_listener {
 	uint32_t generation;
 	bool used, armed, stopping;
 	uint64_t retry_at; /* ms; 0 = not parked */
+	PyObject *on_connection; /* asyncio's create_server(); NULL: the connections are handlers' */
 };
 
 #define IOX_MAX_LISTENERS 64
@@ -288,8 +300,10 @@ typedef struct Driver {
 	Connection **slots;
 	uint32_t *free_slots;
 	uint32_t slot_count, free_count, connection_count, generation;
+	uint32_t served_count;    /* of the connections, those that max_connections is about */
 
 	struct iox_node ready;    /* Waiters whose task is to be resumed */
+	struct iox_node next;     /* standing Waiters to be called again with the next tick */
 	struct iox_node starting; /* Connections to hand to on_connection */
 	struct iox_node staged;   /* Connections with something to submit */
 	struct iox_node starved;  /* shared: Connections parked without a buffer, oldest first */
@@ -329,6 +343,9 @@ extern PyObject *iox_CancelledError;
 /* awaitable.c */
 PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit);
 Waiter *iox_waiter_new(Driver *driver, PyObject *callback); /* NULL: a Task adds its own */
+void iox_waiter_wake_next(Waiter *waiter); /* with the next tick */
+Waiter *iox_waiter_standing(Driver *driver, PyObject *callback, PyObject *context);
+void iox_waiter_dismiss(Waiter *waiter); /* it is not called any more; drops the reference */
 void iox_waiter_wake(Waiter *waiter);
 /* Resumes the waiter's task; -1 with an exception set when that raised. */
 int iox_waiter_resume(Waiter *waiter);
@@ -340,12 +357,34 @@ int iox_conn_check_thread(const Connection *conn);
 bool iox_conn_submit(Connection *conn); /* false: the submission queue is full */
 void iox_conn_progress(Connection *conn);
 void iox_conn_close(Connection *conn);
-void iox_conn_abort(Connection *conn, const char *reason);
+void iox_conn_abort(Connection *conn, const char *reason); /* NULL: the stream was whole */
 void iox_raise_os_error(int error, const char *what); /* what: NULL for the error's own text */
+
+/* adopt.c */
+Connection *iox_conn_new(Driver *driver, int fd, bool served); /* NULL: no room; fd stays the caller's */
+PyObject *iox_driver_adopt(Driver *driver, PyObject *arg);
+
+/* face.c */
+void iox_face_received(Connection *conn);
+void iox_face_sent(Connection *conn);
+void iox_face_wake(Connection *conn);
+/* Methods of the type, for ioxide/transports.py */
+PyObject *iox_face_attach(Connection *conn, PyObject *args);
+PyObject *iox_face_detach(Connection *conn, PyObject *ignored);
+PyObject *iox_face_read(Connection *conn, PyObject *reading);
+PyObject *iox_face_take(Connection *conn, PyObject *limit);
+PyObject *iox_face_take_into(Connection *conn, PyObject *buffer);
+PyObject *iox_face_put(Connection *conn, PyObject *data);
+PyObject *iox_face_watch(Connection *conn, PyObject *unsent);
+PyObject *iox_face_check(Connection *conn, PyObject *ignored);
+PyObject *iox_face_end_writes(Connection *conn, PyObject *ignored);
+PyObject *iox_face_drop(Connection *conn, PyObject *ignored);
+PyObject *iox_face_own(Connection *conn, PyObject *ignored);
 
 /* receive.c */
 int iox_recv_ready(Connection *conn); /* 1 something to return, 0 wait, -1 exception */
 PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit);
+size_t iox_recv_copy(Connection *conn, char *to, size_t limit); /* how many bytes it copied */
 PyObject *iox_recv_take_slices(Connection *conn);
 void iox_recv_park(Connection *conn, Waiter *waiter);
 void iox_recv_wake(Connection *conn);

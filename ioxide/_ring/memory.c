@@ -144,10 +144,10 @@ static bool grow(struct iox_slab_pool *pool, struct iox_batch *batch, size_t nee
 	}
 	if (move_to_grown(pool, batch, need))
 		return true;
-	/* Doubling, but no further than write_limit, which is what `need` is bounded by. */
+	/* Doubling, but no further than write_limit, beyond which a transport's batch alone goes. */
 	while (size < need)
 		size *= 2;
-	if (size > pool->largest)
+	if (size > pool->largest && need <= pool->largest)
 		size = pool->largest;
 	if (batch->mem) {
 		mem = mremap(batch->mem, batch->size, size, MREMAP_MAYMOVE);

@@ -44,7 +44,7 @@ static void chunk_pop(Connection *conn)
 {
 	conn->chunk_head = (conn->chunk_head + 1) & (conn->chunk_capacity - 1);
 	if (--conn->chunk_count == 0 && conn->recv_paused && !conn->reads_ended) {
-		conn->recv_paused = false;
+		conn->recv_paused = false; /* whether it is armed is iox_conn_submit()'s to say */
 		iox_want(conn, IOX_WANT_RECV);
 	}
 }
@@ -70,29 +70,17 @@ int iox_recv_ready(Connection *conn)
 	return conn->at_eof || conn->closing || conn->fd < 0;
 }
 
-PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit)
+size_t iox_recv_copy(Connection *conn, char *to, size_t limit)
 {
-	size_t total = 0;
-	PyObject *bytes;
-	char *to;
+	size_t left = limit;
 
-	if (!conn->chunk_count)
-		return PyBytes_FromStringAndSize(NULL, 0);
-	for (uint32_t i = 0; i < conn->chunk_count; i++)
-		total += conn->chunks[(conn->chunk_head + i) & (conn->chunk_capacity - 1)].length;
-	if (limit >= 0 && (size_t)limit < total)
-		total = (size_t)limit;
-	bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)total);
-	if (!bytes)
-		return NULL;
-	to = PyBytes_AS_STRING(bytes);
-	while (total) {
+	while (left && conn->chunk_count) {
 		struct iox_chunk *chunk = chunk_first(conn);
-		uint32_t step = chunk->length < total ? chunk->length : (uint32_t)total;
+		uint32_t step = chunk->length < left ? chunk->length : (uint32_t)left;
 
 		memcpy(to, iox_group_buffer(conn->group, chunk->bid) + chunk->offset, step);
 		to += step;
-		total -= step;
+		left -= step;
 		chunk->offset += step;
 		chunk->length -= step;
 		if (!chunk->length) {
@@ -102,6 +90,23 @@ PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit)
 			iox_driver_release(conn->driver, conn->group, bid);
 		}
 	}
+	return limit - left;
+}
+
+PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit)
+{
+	size_t total = 0;
+	PyObject *bytes;
+
+	if (!conn->chunk_count)
+		return PyBytes_FromStringAndSize(NULL, 0);
+	for (uint32_t i = 0; i < conn->chunk_count; i++)
+		total += conn->chunks[(conn->chunk_head + i) & (conn->chunk_capacity - 1)].length;
+	if (limit >= 0 && (size_t)limit < total)
+		total = (size_t)limit;
+	bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)total);
+	if (bytes)
+		iox_recv_copy(conn, PyBytes_AS_STRING(bytes), total);
 	return bytes;
 }
 
@@ -127,7 +132,8 @@ PyObject *iox_recv_take_slices(Connection *conn)
 void iox_recv_start_clock(Connection *conn)
 {
 	Driver *driver = conn->driver;
-	uint64_t timeout = driver->read_timeout;
+	/* One length for all that are in the list: it is in order of deadline. */
+	uint64_t timeout = conn->served || conn->fin_sent ? driver->read_timeout : 0;
 
 	if (!timeout && conn->fin_sent)
 		timeout = LINGER_LIMIT;
@@ -147,6 +153,8 @@ void iox_recv_park(Connection *conn, Waiter *waiter)
 
 void iox_recv_wake(Connection *conn)
 {
+	if (conn->face)
+		iox_face_received(conn);
 	if (!conn->reader)
 		return;
 	/* Its clock stops here: clocks are looked at between this and the task's step. */
@@ -261,7 +269,7 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 		}
 		if (!conn->chunk_count)
 			conn->recv_paused = false;
-		if (!conn->recv_paused) {
+		if (!conn->recv_paused && !conn->recv_held) {
 			driver->counters.recv_rearms++;
 			iox_want(conn, IOX_WANT_RECV);
 		}
@@ -292,6 +300,7 @@ void iox_recv_close(Connection *conn)
 {
 	iox_recv_discard(conn);
 	iox_recv_wake(conn);
+	conn->recv_held = false; /* the peer's end is to be seen, and its bytes are thrown away */
 	if (conn->fd >= 0 && !conn->recv_armed && !conn->at_eof && !conn->recv_errno && !conn->aborted &&
 	    !starved(conn)) {
 		/* Paused: the peer's end is seen only by an armed receive. */
@@ -300,10 +309,13 @@ void iox_recv_close(Connection *conn)
 	}
 }
 
-/* Reading ends now, as if the peer had sent FIN; what is queued is still delivered. */
+/*
+ * Reading ends now, as if the peer had sent FIN; what is queued is still delivered.  A server that
+ * stops does this to its handlers' connections, not to those that they themselves have opened.
+ */
 void iox_recv_end(Connection *conn)
 {
-	if (conn->reads_ended || conn->fd < 0)
+	if (conn->reads_ended || conn->fd < 0 || !conn->served)
 		return;
 	conn->reads_ended = true;
 	iox_recv_wake(conn);

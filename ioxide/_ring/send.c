@@ -66,11 +66,18 @@ void iox_send_drop(Connection *conn)
 	conn->want &= ~IOX_WANT_SEND;
 }
 
+/*
+ * How much one SEND carries: its length is 32 bits wide, and the kernel moves less than 2 GiB at a
+ * time.  write_limit is not above it; what asyncio's transports take has no limit.
+ */
+#define SEND_MAX ((size_t)1 << 30)
+
 static void send_failed(Connection *conn, int error)
 {
 	conn->send_errno = error;
 	iox_send_drop(conn);
 	iox_send_wake(conn, true);
+	iox_face_wake(conn);
 }
 
 /* SEND_ZC: the kernel does not look at the slab any more. */
@@ -159,6 +166,8 @@ void iox_send_complete(Connection *conn, int res, unsigned flags)
 			iox_want(conn, IOX_WANT_SEND);
 		iox_send_wake(conn, conn->aborted);
 	}
+	if (conn->face)
+		iox_face_sent(conn);
 	iox_conn_progress(conn);
 	Py_DECREF(conn);
 }
@@ -175,7 +184,8 @@ int iox_send_check(Connection *conn, size_t length)
 		iox_raise_os_error(EPIPE, "write() on a connection that was closed");
 		return -1;
 	}
-	if (length > limit || waiting + length > limit) {
+	/* asyncio's write() takes everything: its protocol is told to pause instead. */
+	if (conn->served && (length > limit || waiting + length > limit)) {
 		PyErr_Format(PyExc_BufferError,
 			     "%zu bytes do not fit: %zu wait to be sent and write_limit is %zu bytes; "
 			     "await flush() between writes, or raise write_limit",
@@ -222,7 +232,7 @@ bool iox_send_submit(Connection *conn)
 	struct io_uring_sqe *sqe = iox_driver_sqe(driver);
 	/*
 	 * MSG_WAITALL (io_uring, 5.19) lets the kernel itself continue a send that a full socket buffer
-	 * cut short; lengths are 32 bits in an SQE, which write_limit's bound of 1 GiB respects.
+	 * cut short.
 	 */
 	const unsigned flags = MSG_WAITALL | MSG_NOSIGNAL;
 	struct msghdr *message;
@@ -238,6 +248,8 @@ bool iox_send_submit(Connection *conn)
 	}
 	message = iox_batch_gather(&driver->slabs, &conn->sending, conn->sent, &from);
 	left = conn->sending.used - conn->sent;
+	if (left > SEND_MAX)
+		left = SEND_MAX;
 	/*
 	 * One notification is waited for at a time: while it is due, what follows is copied, because
 	 * waiting for the peer's acknowledgement with every batch would cost more than the copy.
@@ -261,7 +273,7 @@ bool iox_send_submit(Connection *conn)
 	driver->counters.sends++;
 	if (message)
 		driver->counters.sends_vectored++;
-	if (driver->send_timeout) {
+	if (driver->send_timeout && conn->served) {
 		conn->send_deadline = driver->now + driver->send_timeout;
 		iox_list_append(&driver->send_clocks, &conn->send_clock);
 	}

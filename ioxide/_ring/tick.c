@@ -6,6 +6,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -49,9 +50,17 @@ static bool arm_listener(Driver *self, unsigned index)
 {
 	struct iox_listener *listener = &self->listeners[index];
 	struct io_uring_sqe *sqe = iox_driver_sqe(self);
+	int flags;
 
 	if (!sqe)
 		return false;
+	/*
+	 * asyncio's listeners are O_NONBLOCK, of which io_uring makes REQ_F_NOWAIT: -EAGAIN instead of
+	 * waiting.  Not once but each time: who shares the socket by fork() shares the flag as well.
+	 */
+	flags = listener->on_connection ? fcntl(listener->fd, F_GETFL) : -1;
+	if (flags >= 0 && flags & O_NONBLOCK)
+		fcntl(listener->fd, F_SETFL, flags & ~O_NONBLOCK);
 	/* Neither NONBLOCK (io_uring would return -EAGAIN) nor inheritable. */
 	io_uring_prep_multishot_accept(sqe, listener->fd, NULL, NULL, SOCK_CLOEXEC);
 	sqe->user_data = iox_user_data(IOX_KIND_ACCEPT, listener->generation, index);
@@ -121,75 +130,30 @@ uint32_t iox_driver_generation(Driver *self)
 	return self->generation;
 }
 
-static bool grow_table(Driver *self)
+static void accept_connection(Driver *self, struct iox_listener *listener, int fd)
 {
-	uint32_t count = self->slot_count ? self->slot_count * 2 : 64;
-	Connection **slots = PyMem_Realloc(self->slots, count * sizeof(*slots));
-	uint32_t *free_slots;
+	bool served = !listener->on_connection;
+	Connection *conn = NULL;
 
-	if (!slots)
-		return false;
-	self->slots = slots;
-	free_slots = PyMem_Realloc(self->free_slots, count * sizeof(*free_slots));
-	if (!free_slots)
-		return false;
-	self->free_slots = free_slots;
-	for (uint32_t slot = count; slot > self->slot_count; slot--) {
-		slots[slot - 1] = NULL;
-		free_slots[self->free_count++] = slot - 1;
-	}
-	self->slot_count = count;
-	return true;
-}
-
-static void accept_connection(Driver *self, int fd)
-{
-	struct iox_group *group;
-	Connection *conn;
-
-	if (!self->accepting || self->connection_count >= self->max_connections ||
-	    (!self->free_count && !grow_table(self)))
-		goto shed;
-	group = self->shared ? self->shared : iox_driver_take_group(self);
-	if (!group)
-		goto shed;
-	conn = (Connection *)self->connection_type->tp_alloc(self->connection_type, 0);
+	if (self->accepting && !listener->stopping &&
+	    (!served || self->served_count < self->max_connections))
+		conn = iox_conn_new(self, fd, served);
 	if (!conn) {
-		if (!self->shared)
-			iox_driver_drop_group(self, group);
-		goto shed;
+		PyErr_Clear();
+		close(fd);
+		self->counters.accepts_shed++;
+		return;
 	}
-	conn->group = group;
-	if (group->incremental)
-		group->owner = conn;
-	conn->driver = (Driver *)Py_NewRef(self);
-	conn->slot = self->free_slots[--self->free_count];
-	conn->generation = iox_driver_generation(self);
-	conn->fd = fd;
-	conn->chunks = conn->inline_chunks;
-	conn->chunk_capacity = IOX_INLINE_CHUNKS;
-	iox_list_init(&conn->flushes);
-	iox_list_init(&conn->starting);
-	iox_list_init(&conn->staged);
-	iox_list_init(&conn->starved);
-	iox_list_init(&conn->read_clock);
-	iox_list_init(&conn->send_clock);
-	self->slots[conn->slot] = conn; /* the table's reference */
-	self->connection_count++;
+	conn->on_start = Py_XNewRef(listener->on_connection);
 	self->counters.accepts++;
 	iox_list_append(&self->starting, &conn->starting);
-	iox_want(conn, IOX_WANT_RECV);
-	return;
-shed:
-	PyErr_Clear();
-	close(fd);
-	self->counters.accepts_shed++;
 }
 
 void iox_driver_forget(Driver *self, Connection *conn)
 {
 	self->slots[conn->slot] = NULL;
 	self->free_slots[self->free_count++] = conn->slot;
+	self->served_count -= conn->served;
 	if (!--self->connection_count)
 		iox_slab_pool_shrink(&self->slabs);
 	if (iox_list_linked(&conn->starting))
@@ -216,7 +180,7 @@ static void on_accept(Driver *self, uint32_t generation, uint32_t index, int res
 			self->counters.accept_rearms++;
 	}
 	if (res >= 0) {
-		accept_connection(self, res);
+		accept_connection(self, listener, res);
 	} else if (!listener->stopping && res != -ECONNABORTED && res != -EPROTO && res != -EINTR &&
 		   res != -EAGAIN) {
 		/*
@@ -440,7 +404,7 @@ int iox_tick_enter(Driver *self, bool block, int64_t timeout_ns)
 /* Whether wait() must not block: something is left over from, or was queued since, the last tick. */
 bool iox_tick_must_not_block(Driver *self)
 {
-	return self->nudged || iox_list_linked(&self->ready) || iox_list_linked(&self->starting) ||
+	return self->nudged || iox_list_linked(&self->ready) || iox_list_linked(&self->next) || iox_list_linked(&self->starting) ||
 	       iox_list_linked(&self->staged) || self->poll_ready || iox_ring_ready(self->ring) ||
 	       (iox_list_linked(&self->starved) && shared_free(self));
 }

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/* Where connections come from: accepted by the ring, or connected by asyncio and taken over. */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+static bool grow_table(Driver *self)
+{
+	uint32_t count = self->slot_count ? self->slot_count * 2 : 64;
+	Connection **slots = PyMem_Realloc(self->slots, count * sizeof(*slots));
+	uint32_t *free_slots;
+
+	if (!slots)
+		return false;
+	self->slots = slots;
+	free_slots = PyMem_Realloc(self->free_slots, count * sizeof(*free_slots));
+	if (!free_slots)
+		return false;
+	self->free_slots = free_slots;
+	for (uint32_t slot = count; slot > self->slot_count; slot--) {
+		slots[slot - 1] = NULL;
+		free_slots[self->free_count++] = slot - 1;
+	}
+	self->slot_count = count;
+	return true;
+}
+
+Connection *iox_conn_new(Driver *self, int fd, bool served)
+{
+	struct iox_group *group;
+	Connection *conn;
+
+	if (!self->free_count && !grow_table(self))
+		return NULL;
+	group = self->shared ? self->shared : iox_driver_take_group(self);
+	if (!group)
+		return NULL;
+	conn = (Connection *)self->connection_type->tp_alloc(self->connection_type, 0);
+	if (!conn) {
+		if (!self->shared)
+			iox_driver_drop_group(self, group);
+		return NULL;
+	}
+	conn->group = group;
+	if (group->incremental)
+		group->owner = conn;
+	conn->driver = (Driver *)Py_NewRef(self);
+	conn->slot = self->free_slots[--self->free_count];
+	conn->generation = iox_driver_generation(self);
+	conn->fd = fd;
+	conn->served = served;
+	conn->chunks = conn->inline_chunks;
+	conn->chunk_capacity = IOX_INLINE_CHUNKS;
+	iox_list_init(&conn->flushes);
+	iox_list_init(&conn->starting);
+	iox_list_init(&conn->staged);
+	iox_list_init(&conn->starved);
+	iox_list_init(&conn->read_clock);
+	iox_list_init(&conn->send_clock);
+	self->slots[conn->slot] = conn; /* the table's reference */
+	self->connection_count++;
+	self->served_count += served;
+	iox_want(conn, IOX_WANT_RECV);
+	return conn;
+}
+
+/*
+ * A connected TCP socket of Python's becomes a connection.  Its descriptor is closed by the socket
+ * object, unless _own() is called first.  None when there is no room (incremental mode has group ids
+ * for so many); the socket is then left as it was.
+ */
+PyObject *iox_driver_adopt(Driver *self, PyObject *arg)
+{
+	long fd = PyLong_AsLong(arg);
+	Connection *conn;
+	int flags;
+
+	if (fd == -1 && PyErr_Occurred())
+		return NULL;
+	flags = fcntl((int)fd, F_GETFL);
+	if (flags < 0)
+		return PyErr_SetFromErrno(PyExc_OSError);
+	conn = iox_conn_new(self, (int)fd, false);
+	if (!conn) {
+		if (PyErr_Occurred())
+			return NULL;
+		Py_RETURN_NONE;
+	}
+	/* With O_NONBLOCK io_uring would answer -EAGAIN instead of waiting. */
+	fcntl((int)fd, F_SETFL, flags & ~O_NONBLOCK);
+	conn->lent = true;
+	self->counters.adoptions++;
+	return Py_NewRef(conn);
+}

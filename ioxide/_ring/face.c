@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The other face of a connection: what an asyncio transport asks of the same core.
+ *
+ * A handler parks a Waiter of its own with each await.  A transport has one standing Waiter, whose
+ * callback is a method of the transport: it goes through the same ready queue and is called from the
+ * same place, for bytes and the end of the stream while the protocol reads, when as much was sent as
+ * the transport wants to hear of, and when the connection is over.
+ */
+#include "internal.h"
+
+#include <sys/socket.h>
+
+void iox_face_wake(Connection *conn)
+{
+	if (conn->face)
+		iox_waiter_wake(conn->face);
+}
+
+void iox_face_received(Connection *conn)
+{
+	if (conn->face_reads)
+		iox_waiter_wake(conn->face);
+}
+
+void iox_face_sent(Connection *conn)
+{
+	if (conn->bytes_acked < conn->face_acked)
+		return;
+	conn->face_acked = UINT64_MAX;
+	iox_waiter_wake(conn->face);
+}
+
+static bool something_to_take(const Connection *conn)
+{
+	return conn->chunk_count || conn->at_eof || conn->recv_errno;
+}
+
+/*
+ * _attach(callback, context): from now on call callback(waiter) in `context`, from dispatch, whenever
+ * something happens.
+ */
+PyObject *iox_face_attach(Connection *conn, PyObject *args)
+{
+	PyObject *callback, *context;
+
+	if (!PyArg_ParseTuple(args, "OO!:_attach", &callback, &PyContext_Type, &context) ||
+	    iox_conn_check_thread(conn) < 0)
+		return NULL;
+	if (conn->face || conn->reader) {
+		PyErr_SetString(PyExc_RuntimeError, "this connection has a face already");
+		return NULL;
+	}
+	conn->face = iox_waiter_standing(conn->driver, callback, context);
+	if (!conn->face)
+		return NULL;
+	conn->face_acked = UINT64_MAX;
+	if (conn->fd < 0 || conn->send_errno)
+		iox_face_wake(conn); /* it ended before anybody looked */
+	Py_RETURN_NONE;
+}
+
+/* _detach(): do not call the callback again. */
+PyObject *iox_face_detach(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	Waiter *face = conn->face;
+
+	if (iox_conn_check_thread(conn) < 0)
+		return NULL;
+	conn->face = NULL;
+	if (face)
+		iox_waiter_dismiss(face);
+	Py_RETURN_NONE;
+}
+
+/*
+ * _read(reading): whether the callback is to hear of bytes.  While it is not, what has come stays in
+ * the queue and nothing more is received, so that the peer meets a closed window.
+ */
+PyObject *iox_face_read(Connection *conn, PyObject *arg)
+{
+	int reading = PyObject_IsTrue(arg);
+
+	if (reading < 0 || iox_conn_check_thread(conn) < 0)
+		return NULL;
+	conn->face_reads = reading;
+	if (conn->fd < 0 || conn->closing || conn->aborted)
+		Py_RETURN_NONE;
+	conn->recv_held = !reading;
+	if (!reading) {
+		if (conn->recv_armed && !conn->recv_cancelling) {
+			conn->recv_cancelling = true;
+			iox_want(conn, IOX_WANT_CANCEL);
+		}
+		Py_RETURN_NONE;
+	}
+	if (conn->want & IOX_WANT_CANCEL && !conn->recv_paused) {
+		/* Paused and resumed within one step: nothing was submitted. */
+		conn->want &= ~IOX_WANT_CANCEL;
+		conn->recv_cancelling = false;
+	}
+	if (something_to_take(conn))
+		iox_face_wake(conn);
+	if (!conn->recv_armed && !conn->recv_paused && !conn->at_eof && !conn->recv_errno &&
+	    !conn->recv_starved && !iox_list_linked(&conn->starved))
+		iox_want(conn, IOX_WANT_RECV);
+	Py_RETURN_NONE;
+}
+
+/*
+ * One callback takes one piece.  What is left makes one more call, but with the next tick: between two
+ * of its callbacks a protocol may count on what it has set in motion, as with asyncio's transports.
+ */
+static void call_again(Connection *conn)
+{
+	if (conn->face && conn->face_reads && something_to_take(conn))
+		iox_waiter_wake_next(conn->face);
+}
+
+/* 1 bytes, 0 nothing now, -1 exception; *eof: the end of the stream */
+static int look(Connection *conn, bool *eof)
+{
+	*eof = false;
+	if (iox_conn_check_thread(conn) < 0)
+		return -1;
+	if (conn->chunk_count)
+		return 1;
+	if (iox_recv_ready(conn) < 0)
+		return -1;
+	*eof = conn->at_eof;
+	return 0;
+}
+
+/*
+ * _take(limit): at most `limit` received bytes, b"" at the end of the stream, None when there is
+ * nothing now.
+ */
+PyObject *iox_face_take(Connection *conn, PyObject *arg)
+{
+	Py_ssize_t limit = PyNumber_AsSsize_t(arg, PyExc_OverflowError);
+	PyObject *bytes;
+	bool eof;
+	int some;
+
+	if (limit < 0) {
+		if (!PyErr_Occurred())
+			PyErr_SetString(PyExc_ValueError, "the limit must not be negative");
+		return NULL;
+	}
+	some = look(conn, &eof);
+	if (some < 0)
+		return NULL;
+	if (!some && !eof)
+		Py_RETURN_NONE;
+	bytes = iox_recv_take(conn, limit);
+	if (some && bytes)
+		call_again(conn);
+	return bytes;
+}
+
+/*
+ * _take_into(buffer): copy received bytes into it; how many, 0 at the end of the stream, -1 when there
+ * is nothing now.
+ */
+PyObject *iox_face_take_into(Connection *conn, PyObject *buffer)
+{
+	Py_ssize_t count = 0;
+	Py_buffer view;
+	bool eof;
+	int some;
+
+	if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0)
+		return NULL;
+	some = look(conn, &eof);
+	if (some > 0) {
+		count = (Py_ssize_t)iox_recv_copy(conn, view.buf, (size_t)view.len);
+		call_again(conn);
+	}
+	PyBuffer_Release(&view);
+	if (some < 0)
+		return NULL;
+	return PyLong_FromSsize_t(some || eof ? count : -1);
+}
+
+/* _put(data): write(), which refuses no size of a transport's connection; how many bytes wait now. */
+PyObject *iox_face_put(Connection *conn, PyObject *data)
+{
+	PyObject *result = iox_send_write(conn, data);
+
+	if (!result)
+		return NULL;
+	Py_DECREF(result);
+	return PyLong_FromSize_t(iox_send_unsent(conn));
+}
+
+/* _watch(unsent): call when of what was written until now at most so many bytes wait. */
+PyObject *iox_face_watch(Connection *conn, PyObject *arg)
+{
+	size_t low = PyLong_AsSize_t(arg);
+
+	if ((low == (size_t)-1 && PyErr_Occurred()) || iox_conn_check_thread(conn) < 0)
+		return NULL;
+	conn->face_acked = conn->bytes_written > low ? conn->bytes_written - low : 0;
+	if (conn->bytes_acked >= conn->face_acked || conn->send_errno || conn->fd < 0) {
+		conn->face_acked = UINT64_MAX;
+		iox_face_wake(conn);
+	}
+	Py_RETURN_NONE;
+}
+
+/* _check(): raise what kept written bytes from being sent, if anything did. */
+PyObject *iox_face_check(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	if (conn->send_errno) {
+		iox_raise_os_error(conn->send_errno, conn->abort_reason);
+		return NULL;
+	}
+	Py_RETURN_NONE;
+}
+
+/* _end_writes(): FIN after what was written; reading goes on. */
+PyObject *iox_face_end_writes(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	if (iox_conn_check_thread(conn) < 0)
+		return NULL;
+	conn->eof_wanted = true;
+	iox_conn_progress(conn);
+	Py_RETURN_NONE;
+}
+
+/*
+ * _drop(): end the connection now.  Was all that was written sent, the peer sees the end of a whole
+ * stream, as after close(2); otherwise a reset.
+ */
+PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	if (iox_conn_check_thread(conn) < 0)
+		return NULL;
+	if (conn->fd < 0 || conn->aborted)
+		Py_RETURN_NONE;
+	if (conn->send_armed || conn->send_errno || conn->recv_errno || iox_send_unsent(conn)) {
+		iox_conn_abort(conn, "the transport was aborted");
+	} else {
+		conn->fin_sent = true;
+		shutdown(conn->fd, SHUT_WR);
+		iox_conn_abort(conn, NULL);
+	}
+	Py_RETURN_NONE;
+}
+
+/*
+ * _own(): the Python socket has given the descriptor up, so that it is ours to close.  False when the
+ * connection is over already, and the socket has to close it.
+ */
+PyObject *iox_face_own(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	if (iox_conn_check_thread(conn) < 0)
+		return NULL;
+	conn->lent = false;
+	return PyBool_FromLong(conn->fd >= 0);
+}

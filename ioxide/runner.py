@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Programs on an `ioxide.Loop`: `run()`, and the factory that runners and servers ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from ioxide.config import ServerConfig
+from ioxide.driver import Driver
+from ioxide.loop import Loop
+
+T = TypeVar("T")
+
+
+def new_event_loop(config: ServerConfig | None = None) -> Loop:
+    """A new asyncio loop on a ring of its own, to be used and closed on the calling thread.
+
+    For ``asyncio.Runner(loop_factory=ioxide.new_event_loop)``, and for whatever takes the name of
+    such a factory, as ``uvicorn --loop ioxide:new_event_loop`` does.  Of `config` count the ring's
+    and the buffers' sizes; ports and clocks are a `Server`'s.
+
+    Raises `RingError` when the kernel refuses the ring, `UnsupportedError` when it lacks what
+    `config` asks for.
+    """
+    driver = Driver(config or ServerConfig())
+    try:
+        return Loop(driver)
+    except BaseException:
+        driver.close()
+        raise
+
+
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    config: ServerConfig | None = None,
+    debug: bool | None = None,
+) -> T:
+    """``asyncio.run()`` on an `ioxide.Loop`."""
+    with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(config)) as runner:
+        return runner.run(main)
+
+
+# Deprecated since Python 3.14, and what older libraries know.
+if sys.version_info < (3, 14):
+
+    class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+        """For ``asyncio.set_event_loop_policy()``: every new loop is an `ioxide.Loop`."""
+
+        def new_event_loop(self) -> Loop:
+            return new_event_loop()

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""Socket objects for a descriptor that the connection core owns: lent for a call, never owning."""
+
+from __future__ import annotations
+
+import asyncio.trsock
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ioxide._ring import _core
+
+
+@contextmanager
+def borrowed(fd: int, family: int = socket.AF_INET) -> Iterator[socket.socket]:
+    """A socket object around `fd` for the length of a block; it does not close it.
+
+    Raises `OSError` (EBADF) when `fd` is no open descriptor.
+    """
+    # With SOCK_NONBLOCK the constructor leaves the descriptor as it is; without, it would make it
+    # non-blocking whenever socket.setdefaulttimeout() is set, and io_uring answers -EAGAIN then.
+    sock = socket.socket(
+        family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP, fileno=fd
+    )
+    try:
+        yield sock
+    finally:
+        sock.detach()
+
+
+class _Lent(socket.socket):
+    """Gives its descriptor up instead of closing it."""
+
+    def __del__(self) -> None:
+        self.detach()
+
+
+class TransportSocket(asyncio.trsock.TransportSocket):
+    """asyncio's class over the core's descriptor, for ``transport.get_extra_info("socket")``.
+
+    Once the connection has ended its calls raise `OSError` (EBADF), and `fileno()` is -1.
+    """
+
+    __slots__ = ("_connection", "_family")
+
+    def __init__(self, connection: _core.Connection, family: int) -> None:
+        self._connection: _core.Connection | None = connection
+        self._family = family
+
+    @property
+    def _sock(self) -> socket.socket:
+        sock = _Lent(
+            self._family,
+            socket.SOCK_STREAM | socket.SOCK_NONBLOCK,
+            socket.IPPROTO_TCP,
+            fileno=self.fileno() if self.fileno() >= 0 else None,
+        )
+        if self.fileno() < 0:
+            socket.socket.close(sock)
+        return sock
+
+    @property
+    def family(self) -> int:
+        return socket.AddressFamily(self._family)
+
+    @property
+    def type(self) -> int:
+        return socket.SOCK_STREAM
+
+    @property
+    def proto(self) -> int:
+        return socket.IPPROTO_TCP
+
+    def fileno(self) -> int:
+        return -1 if self._connection is None else self._connection.fileno()
+
+    def release(self) -> None:
+        """Called when the transport is done with the connection."""
+        self._connection = None

@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: MIT
+"""asyncio's face of a connection: a `asyncio.Transport` over the core that handlers use as well.
+
+The core alone receives, sends and ends; what is here turns its events into a protocol's callbacks.
+The transport has one standing waiter in the core.  It goes through the queue that also resumes
+handlers' tasks, and is called from the same place: no task is current, the batch has been taken in,
+and one call takes one piece of bytes, so that a protocol that closes, pauses or raises finds the
+rest where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.trsock
+import contextvars
+import logging
+import socket
+import sys
+import warnings
+from asyncio import constants, transports
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ioxide.sockets import TransportSocket, borrowed
+
+if TYPE_CHECKING:
+    from ioxide.connection import Connection
+    from ioxide.tcp import TcpLoop
+
+logger = logging.getLogger("asyncio")
+
+# As asyncio's own transports: what data_received() is given at most.
+_MAX_SIZE = 256 * 1024
+
+_SERVER_KNOWS_CLIENTS = sys.version_info >= (3, 13)  # Server._attach() then takes the transport
+
+
+class Transport(transports._FlowControlMixin, asyncio.Transport):
+    """A TCP connection of ``loop.create_server()``, ``create_connection()`` and their like.
+
+    Made by `ioxide.Loop`.  Its contract is asyncio's.  What differs is said here:
+
+    * ``abort()`` with bytes still to be sent resets the connection, so that the peer does not take
+      a cut-off stream for a whole one.
+    * ``write()`` copies and returns; what one batch of callbacks wrote leaves in one SEND.
+      A failure to send is reported by ``connection_lost(exc)``, after what had been received.
+    """
+
+    _start_tls_compatible = True
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE  # which Loop says is not there
+
+    if TYPE_CHECKING:  # the mixin's, of which typeshed does not tell
+        _extra: dict[str, Any]
+        _protocol_paused: Any
+        _high_water: int
+        _low_water: int
+
+        def _maybe_pause_protocol(self) -> None: ...
+        def _maybe_resume_protocol(self) -> None: ...
+
+    _connection: Connection | None = None  # for __del__, should __init__ raise
+
+    def __init__(
+        self,
+        loop: TcpLoop,
+        connection: Connection,
+        protocol: asyncio.BaseProtocol,
+        sock: socket.socket | None = None,
+        *,
+        family: int,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        super().__init__(extra, loop)
+        self._loop: Any = loop
+        self._connection = connection
+        self.context = contextvars.copy_context() if context is None else context
+        self._server = server
+        self._fd = connection.fileno()
+        self._sock = sock  # asyncio's own, of a connection that it had made
+        if sock is None:
+            self._extra["socket"] = TransportSocket(connection, family)
+        else:
+            self._extra["socket"] = asyncio.trsock.TransportSocket(sock)
+        with borrowed(self._fd, family) as sock:
+            for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
+                if name not in self._extra:
+                    try:
+                        self._extra[name] = ask()
+                    except OSError:
+                        self._extra[name] = None
+        self._conn_lost = 0  # connection_lost() is on its way; then: writes since
+        self._closing = False
+        self._paused = False
+        self._eof = False  # write_eof() was called
+        self._ended = False  # the peer's end has been seen
+        self._reading = False
+        # Bound once: these are what a request costs.
+        self._take = connection._take
+        self._put = connection._put
+        self._received: Callable[[Any], object]
+        self.set_protocol(protocol)
+        if server is not None:
+            server._attach(self) if _SERVER_KNOWS_CLIENTS else server._attach()
+        loop._transports[self._fd] = self  # type: ignore[attr-defined]
+        self._waiter = waiter
+        self._resumed: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        info = [type(self).__name__]
+        if self._connection is None:
+            info.append("closed")
+        elif self._closing:
+            info.append("closing")
+        info.append(f"fd={self._fd}")
+        if self._connection is not None:
+            info.append("read=polling" if self._reading else "read=idle")
+            info.append(f"write=<bufsize={self.get_write_buffer_size()}>")
+        return f"<{' '.join(info)}>"
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if self._connection is not None:
+            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+
+    # Its beginning
+
+    def begin(self) -> None:
+        """Tell the protocol, then start to read; in the transport's context, no task current."""
+        try:
+            self._protocol.connection_made(self)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._fatal_error(error, "Fatal error: protocol.connection_made() call failed.")
+        if self._connection is not None and not self._conn_lost:
+            self._connection._attach(self._event, self.context)
+            if self._closing:
+                self._sent(self._connection)
+        waiter, self._waiter = self._waiter, None
+        if waiter is None:
+            self._set_reading()
+            return
+        # Whoever waits goes on first: data_received() may need what it makes of the transport.
+        if not waiter.done():
+            waiter.set_result(None)
+        self._loop.call_soon(self._set_reading, context=self.context)
+
+    # What happens, told by the core
+
+    def _event(self, _waiter: object) -> None:
+        """Called by the core's standing waiter, once for each thing that happened."""
+        if self._reading:
+            self._received(_MAX_SIZE)
+        connection = self._connection
+        if connection is None or self._conn_lost:
+            return
+        if self._protocol_paused or self._closing or connection._broken:
+            self._sent(connection)
+
+    def _received_data(self, limit: int) -> None:
+        try:
+            data = self._take(limit)
+        except OSError as error:
+            self._fatal_error(error, "Fatal read error on socket transport")
+            return
+        if data:
+            try:
+                self._data_received(data)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._fatal_error(error, "Fatal error: protocol.data_received() call failed.")
+        elif data is not None:
+            self._on_eof()
+
+    def _received_buffer(self, _limit: int) -> None:
+        assert self._connection is not None
+        protocol = self._protocol
+        if self._connection._queued:
+            try:
+                buffer = protocol.get_buffer(-1)
+                if not len(buffer):
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._fatal_error(error, "Fatal error: protocol.get_buffer() call failed.")
+                return
+            if self._conn_lost:
+                return
+        else:
+            buffer = bytearray()
+        try:
+            count = self._connection._take_into(buffer)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._fatal_error(error, "Fatal read error on socket transport")
+            return
+        if count > 0:
+            try:
+                protocol.buffer_updated(count)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._fatal_error(error, "Fatal error: protocol.buffer_updated() call failed.")
+        elif count == 0:
+            self._on_eof()
+
+    def _on_eof(self) -> None:
+        self._ended = True
+        self._set_reading()
+        if self._loop.get_debug():
+            logger.debug("%r received EOF", self)
+        try:
+            keep_open = self._protocol.eof_received()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._fatal_error(error, "Fatal error: protocol.eof_received() call failed.")
+            return
+        if not keep_open:
+            self.close()
+
+    def _sent(self, connection: Connection) -> None:
+        """Written bytes were taken by the kernel, or never will be."""
+        try:
+            connection._check()
+        except OSError as error:
+            if self._reading and connection._queued:
+                return  # what the peer had sent first; each piece makes a call of its own
+            self._fatal_error(error, "Fatal write error on socket transport")
+            return
+        if self._protocol_paused:
+            self._maybe_resume_protocol()  # may write, close, ...
+            if not self._protocol_paused:
+                self._tell_resumed()
+        if self._conn_lost:
+            return
+        if self._protocol_paused:
+            connection._watch(self._low_water)
+        elif self._closing:
+            if connection.unsent:
+                connection._watch(0)
+            else:
+                self._force_close(None)
+
+    def _tell_resumed(self) -> None:
+        waiter, self._resumed = self._resumed, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def resumed(self) -> None:
+        """Wait until the protocol is not asked to pause writing any more, or all is over."""
+        if self._protocol_paused and not self._conn_lost:
+            self._resumed = self._loop.create_future()
+            await self._resumed
+
+    # Reading
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol: Any = protocol
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            self._received = self._received_buffer
+        else:
+            self._received = self._received_data
+            self._data_received = protocol.data_received  # type: ignore[attr-defined]
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol  # type: ignore[no-any-return]
+
+    def is_reading(self) -> bool:
+        return not self._closing and not self._paused
+
+    def pause_reading(self) -> None:
+        if not self.is_reading():
+            return
+        self._paused = True
+        self._set_reading()
+        if self._loop.get_debug():
+            logger.debug("%r pauses reading", self)
+
+    def resume_reading(self) -> None:
+        if self._closing or not self._paused:
+            return
+        self._paused = False
+        self._set_reading()
+        if self._loop.get_debug():
+            logger.debug("%r resumes reading", self)
+
+    def _set_reading(self) -> None:
+        reading = not (self._paused or self._closing or self._ended)
+        if reading != self._reading and self._connection is not None:
+            self._reading = reading
+            self._connection._read(reading)
+
+    # Writing
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(
+                f"data argument must be a bytes-like object, not {type(data).__name__!r}"
+            )
+        if self._eof:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if not data:
+            return
+        if self._conn_lost:
+            # As asyncio: while close() still sends what was written before, more is taken (TLS ends
+            # its stream that way); afterwards it is dropped, and said after some times.
+            if self._conn_lost >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
+                logger.warning("socket.send() raised exception.")
+            self._conn_lost += 1
+            return
+        try:
+            unsent = self._put(data)
+        except OSError:
+            return  # sending has failed: the core's event, which is on its way, says why
+        if unsent > self._high_water and not self._protocol_paused:
+            self._pause_protocol()
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        if self._eof:
+            raise RuntimeError("Cannot call writelines() after write_eof()")
+        for data in list_of_data:
+            self.write(data)
+
+    def _pause_protocol(self) -> None:
+        self._maybe_pause_protocol()
+        if self._protocol_paused and self._connection is not None:
+            self._connection._watch(self._low_water)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        super().set_write_buffer_limits(high, low)
+        if self._protocol_paused and self._connection is not None:
+            self._connection._watch(self._low_water)
+
+    def get_write_buffer_size(self) -> int:
+        return 0 if self._connection is None else self._connection.unsent
+
+    def write_eof(self) -> None:
+        if self._closing or self._eof:
+            return
+        self._eof = True
+        assert self._connection is not None
+        self._connection._end_writes()
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    # Its end
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._set_reading()
+        connection = self._connection
+        assert connection is not None
+        if connection.unsent:
+            connection._watch(0)
+        else:
+            self._force_close(None)
+
+    def abort(self) -> None:
+        self._force_close(None)
+
+    def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
+        if isinstance(exc, OSError):
+            if self._loop is not None and self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=exc)
+        elif self._loop is not None:
+            self._loop.call_exception_handler(
+                {
+                    "message": message,
+                    "exception": exc,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+        self._force_close(exc)
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        if self._conn_lost or self._connection is None:
+            return
+        self._closing = True
+        self._connection._drop()
+        self._set_reading()
+        self._lose(exc)
+
+    def _lose(self, exc: BaseException | None) -> None:
+        """Nothing more happens here; the protocol is told by a callback of its own, once."""
+        self._conn_lost += 1
+        assert self._connection is not None
+        self._connection._detach()
+        self._tell_resumed()
+        self._loop.call_soon(self._call_connection_lost, exc, context=self.context)
+
+    def _call_connection_lost(self, exc: BaseException | None) -> None:
+        try:
+            self._protocol.connection_lost(exc)
+        finally:
+            self._give_up()
+            self._take = self._put = self._received = self._data_received = _gone
+            self._protocol = None
+            self._loop = None
+            server, self._server = self._server, None
+            if server is not None:
+                server._detach(self) if _SERVER_KNOWS_CLIENTS else server._detach()
+
+    def _give_up(self) -> None:
+        """Leave the connection to the core, which ends it in its own time."""
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        sock, self._sock = self._sock, None
+        if sock is None:
+            self._extra["socket"].release()
+        elif connection._own():
+            sock.detach()
+        else:
+            sock.close()
+
+
+def _gone(_: Any) -> Any:
+    raise RuntimeError("this transport's connection has ended")
