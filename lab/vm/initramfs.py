@@ -5,14 +5,17 @@ image of all its modules."""
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
+
+from virtme import modfinder
+from virtme.cpiowriter import CpioWriter
 
 from lab import cache, tools
 from lab.errors import LabError
 from lab.kernels import KernelFiles
 from lab.kernels.elf import decompress_module
 
-from .cpio import Cpio
 from .erofs import cached_image, make_image
 
 _INGUEST = Path(__file__).with_name("inguest")
@@ -27,21 +30,25 @@ def build_initramfs(files: KernelFiles) -> Path:
 
     Raises MissingTool, and LabError when the kernel has no way to mount the root.
     """
-    archive = Cpio()
+    buffer = io.BytesIO()
+    # virtme-ng's writer takes neither a clock nor the disk's inode numbers: the same files are the
+    # same bytes, and the cache finds them again.
+    archive = CpioWriter(buffer)
     for name in _DIRECTORIES:
-        archive.directory(name)
-    archive.character_device("dev/console", 5, 1)
-    archive.file("bin/busybox", _static_busybox().read_bytes(), 0o755)
-    archive.file("init", (_INGUEST / "init").read_bytes(), 0o755)
+        archive.mkdir(name.encode(), 0o755)
+    archive.mkchardev(b"dev/console", (5, 1), 0o600)
+    archive.write_file(b"bin/busybox", _static_busybox().read_bytes(), 0o755)
+    archive.write_file(b"init", (_INGUEST / "init").read_bytes(), 0o755)
     for name in ("agent.py", "pid1"):
-        archive.file(f"lab/{name}", (_INGUEST / name).read_bytes())
+        archive.write_file(f"lab/{name}".encode(), (_INGUEST / name).read_bytes(), 0o644)
     order = []
     for module in _modules(files):
-        name = module.name[: module.name.index(".ko") + 3]
+        name = _name(module) + ".ko"
         order.append(name)
-        archive.file(f"lab/modules/{name}", decompress_module(module))
-    archive.file("lab/modules/order", "".join(f"{name}\n" for name in order).encode())
-    data = archive.finish()
+        archive.write_file(f"lab/modules/{name}".encode(), decompress_module(module), 0o644)
+    archive.write_file(b"lab/modules/order", "".join(f"{n}\n" for n in order).encode(), 0o644)
+    archive.write_trailer()
+    data = buffer.getvalue()
     key = hashlib.sha256(data).hexdigest()[:16]
 
     def write(image: Path, _: Path) -> None:
@@ -60,21 +67,37 @@ def _static_busybox() -> Path:
 
 def _modules(files: KernelFiles) -> list[Path]:
     """The files of the modules init must load, in order, dependencies first."""
-    base = files.modules.parents[2]
-    chosen: dict[Path, None] = {}
     if not any(files.modules.rglob("*.ko*")):
         return []  # a developer's kernel with everything built in; init tells what is missing
-    for name in _NEEDED:
-        # modprobe knows aliases, built-in modules and soft dependencies (libcrc32c wants one).
-        listing = tools.run(
-            ["modprobe", "-d", base, "-S", files.kernel.release, "--show-depends", name],
-            what=f"looking for the module {name} of {files.kernel.release}",
+    tools.find("modprobe")
+    release = files.kernel.release
+    found = [
+        Path(path)
+        for path in modfinder.find_modules_from_install(
+            _NEEDED, root=str(files.modules.parents[2]), kver=release
         )
-        for line in listing.splitlines():
-            kind, _, rest = line.partition(" ")
-            if kind == "insmod":
-                chosen.setdefault(Path(rest.split()[0]))
-    return list(chosen)
+    ]
+    # The finder takes a module that modprobe does not know for one that is built in.
+    there = {*map(_name, found), *_built_in(files.modules / "modules.builtin")}
+    if missing := [name for name in _NEEDED if name not in there]:
+        raise LabError(
+            f"{release} has no {', '.join(missing)}, neither built in nor among its modules:"
+            " a guest's root cannot be mounted",
+            hint="for a kernel of your own, --modules names where modules_install put them",
+        )
+    return found
+
+
+def _built_in(index: Path) -> set[str]:
+    try:
+        return {_name(Path(line)) for line in index.read_text().splitlines()}
+    except FileNotFoundError:
+        return set()
+
+
+def _name(module: Path) -> str:
+    """A module's name as the kernel says it, from the name of its file (virtio_pci.ko.xz)."""
+    return module.name.partition(".ko")[0].replace("-", "_")
 
 
 def build_modules_image(files: KernelFiles) -> Path:

@@ -11,59 +11,83 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from lab import tools
 from lab.errors import LabError, UsageError
 from lab.kernels import Kernel, KernelFiles
 from lab.vm import AccelKind, choose_accel, qemu
 from lab.vm.accel import FIRST_LINE_S
 from lab.vm.console import Console
-from lab.vm.cpio import Cpio
 from lab.vm.devices import Disk, FilePort, SerialConsole
 from lab.vm.erofs import cached_image
+from lab.vm.initramfs import build_initramfs
 from lab.vm.processor import Accel, processor_arguments
 from lab.vm.tree import Tree, shared_libraries
 
 pytestmark = pytest.mark.lab
 
+REPOSITORY = Path(__file__).parents[2]
 KERNEL = Kernel("9.9", "9.9.1", "9.9.1-1", "9.9.1-test", "fake", locked=True, verified_by="us")
 
 
-@given(
-    files=st.dictionaries(
-        st.from_regex(r"\A[a-z]{1,12}\Z"), st.binary(max_size=300), min_size=1, max_size=5
-    )
-)
-def test_busybox_unpacks_what_we_pack(
-    files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+def kernel_with(modules: Path, *names: str, built_in: str = "") -> KernelFiles:
+    """A kernel of nothing but modules, whose names modprobe knows."""
+    release = KERNEL.release
+    place = modules / "lib/modules" / release
+    (place / "kernel").mkdir(parents=True)
+    for name in names:
+        command = ["gcc", "-c", "-x", "c", "/dev/null", "-o", str(place / f"kernel/{name}.ko")]
+        subprocess.run(command, check=True)
+    for index in ("modules.order", "modules.builtin.modinfo"):
+        (place / index).touch()
+    (place / "modules.builtin").write_text(built_in)
+    tools.run(["depmod", "-b", modules, release], what="indexing modules")
+    nothing = modules / "none"
+    return KernelFiles(KERNEL, nothing, nothing, nothing, place)
+
+
+def test_an_initramfs_holds_what_init_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The archive of an initramfs holds the files byte for byte."""
-    archive = Cpio()
-    archive.directory("d")
-    for name, data in files.items():
-        archive.file(f"d/{name}", data, 0o640)
-    archive.symlink("link", "d")
-    packed = archive.finish()
-    directory = tmp_path_factory.mktemp("cpio")
+    """busybox unpacks what we pack: our programs byte for byte, the modules that are not built in
+    and their order; and the same kernel gives the same bytes, so that the cache finds them."""
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
+    names = ("virtio_blk", "erofs", "overlay")
+    built_in = "kernel/virtio-pci.ko\nkernel/virtio_console.ko\n"
+    files = kernel_with(tmp_path, *names, built_in=built_in)
+    made = build_initramfs(files)
+    directory = tmp_path / "root"
+    directory.mkdir()
     subprocess.run(
-        ["busybox", "cpio", "-i"], input=packed, cwd=directory, check=True, capture_output=True
+        ["busybox", "cpio", "-i"],
+        input=made.read_bytes(),
+        cwd=directory,
+        check=True,
+        capture_output=True,
     )
-    assert {path.name: path.read_bytes() for path in (directory / "d").iterdir()} == files
-    assert Path("d") == (directory / "link").readlink()
-    assert all(path.stat().st_mode & 0o777 == 0o640 for path in (directory / "d").iterdir())
+    inguest = REPOSITORY / "lab/vm/inguest"
+    assert (inguest / "init").read_bytes() == (directory / "init").read_bytes()
+    assert 0o755 == (directory / "init").stat().st_mode & 0o777
+    assert 0o755 == (directory / "bin/busybox").stat().st_mode & 0o777
+    assert (inguest / "agent.py").read_bytes() == (directory / "lab/agent.py").read_bytes()
+    assert [f"{name}.ko" for name in names] == (
+        (directory / "lab/modules/order").read_text().split()
+    )
+    assert (files.modules / "kernel/erofs.ko").read_bytes() == (
+        directory / "lab/modules/erofs.ko"
+    ).read_bytes()
+    assert (directory / "dev/console").is_char_device() or os.geteuid() != 0
+
+    content = made.read_bytes()
+    made.unlink()
+    assert content == build_initramfs(files).read_bytes()
 
 
-def test_the_same_archive_twice_is_the_same_bytes() -> None:
-    """No clock and no inode number is in it, so the cache finds it again."""
-
-    def made() -> bytes:
-        archive = Cpio()
-        archive.character_device("console", 5, 1)
-        archive.file("a", b"b")
-        return archive.finish()
-
-    assert made() == made()
+def test_a_kernel_without_a_way_to_its_root_is_refused(tmp_path: Path) -> None:
+    """A module that is neither there nor built in is named before anything boots."""
+    files = kernel_with(tmp_path, "virtio_blk", "overlay", built_in="kernel/virtio_pci.ko\n")
+    with pytest.raises(LabError, match=r"9\.9\.1-test has no virtio_console, erofs, neither"):
+        build_initramfs(files)
 
 
 PANIC = """\
