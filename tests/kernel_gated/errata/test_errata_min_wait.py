@@ -29,6 +29,24 @@ SQE_CQE_SKIP_SUCCESS = 1 << 6  # IOSQE_CQE_SKIP_SUCCESS, 5.17
 
 MIN_MS, LATE_MS, FULL_MS = 20, 1_000, 5_000
 SILENT_MS, SILENT_FULL_MS = 300, 1_000
+TRIES = 8
+"""How often a wait is tried whose control says that a busy machine spoiled it."""
+
+
+def _submit(ring: RawRing, flags: int) -> None:
+    """Submit the one request that is queued, to its end: the thread of an SQPOLL ring may have
+    taken it before the call counts what is left, or not yet when the call returns."""
+    wakeup = ENTER_SQ_WAKEUP if flags & SETUP_SQPOLL else 0
+    deadline = time.monotonic() + WAIT_MS / 1000
+    submitted = ring.enter(flags=wakeup)
+    if not wakeup:
+        assert submitted == 1, f"the receive was not submitted: {submitted}"
+        return
+    while submitted != 0:
+        assert submitted == 1, f"the receive was not submitted: {submitted}"
+        assert time.monotonic() < deadline, "the ring's thread never took the receive"
+        time.sleep(0.001)
+        submitted = ring.enter(flags=wakeup)
 
 
 def _late_wait(flags: int) -> tuple[float, float]:
@@ -38,8 +56,7 @@ def _late_wait(flags: int) -> tuple[float, float]:
     with near, far, RawRing(flags=flags) as ring:
         ring.provide(group=1, entries=2, size=64)
         ring.recv(far.fileno(), group=1)
-        submitted = ring.enter(flags=ENTER_SQ_WAKEUP if flags & SETUP_SQPOLL else 0)
-        assert submitted == 1, f"the receive was not submitted: {submitted}"
+        _submit(ring, flags)
         sent: list[float] = []
 
         def send() -> None:
@@ -93,7 +110,7 @@ def test_wait_is_not_ended_by_nothing() -> None:
     """
     early = []
     for kind, flags in KINDS.items():
-        for _ in range(3):
+        for _ in range(TRIES):
             came, ended, result = _silent_wait(flags)
             if came < SILENT_FULL_MS - 200 and result != -errno.EINTR:
                 break
@@ -102,9 +119,7 @@ def test_wait_is_not_ended_by_nothing() -> None:
         if ended < SILENT_FULL_MS:
             early.append(f"{kind} ring: ended after {ended:.0f} ms with {result} and none")
         else:
-            # Where a thread submits, the call may tell of the request it had not taken yet.
-            allowed = (-errno.ETIME, 1) if flags & SETUP_SQPOLL else (-errno.ETIME,)
-            assert result in allowed, f"{kind} ring: {result} after {ended:.0f} ms"
+            assert result == -errno.ETIME, f"{kind} ring: {result} after {ended:.0f} ms"
     if early:
         raise ErratumPresent(
             "IOX-ERR-008",
@@ -125,8 +140,7 @@ def _silent_wait(flags: int) -> tuple[float, float, int]:
             len=len(into),
             flags=SQE_CQE_SKIP_SUCCESS,
         )
-        submitted = ring.enter(flags=ENTER_SQ_WAKEUP if flags & SETUP_SQPOLL else 0)
-        assert submitted == 1, f"the receive was not submitted: {submitted}"
+        _submit(ring, flags)
         sent: list[float] = []
 
         def send() -> None:
