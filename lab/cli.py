@@ -45,12 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     test = commands.add_parser(
         "test",
         help="run the suite in a guest",
-        usage="python -m lab test --kernel NAME [--as SERIES] [pytest arguments]",
+        usage="python -m lab test --kernel NAME [--as SERIES] [--launcher vng] [pytest arguments]",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     choosing.add_options(test)
+    choosing.add_launcher(test)
     test.add_argument(
         "--as",
         dest="plays",
@@ -78,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         test.error(str(error))
     with told():
         plays = [] if arguments.plays is None else [f"--lab-as={arguments.plays}"]
-        return int(_test(name, [*plays, *rest]).code)
+        by = [f"--lab-launcher={arguments.launcher.value}"]
+        return int(_test(name, [*plays, *by, *rest]).code)
 
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 
-from lab import kernels, vm
+from lab import vm
 from lab.errors import UsageError
 from lab.kernels import Kernel
 
@@ -28,12 +28,14 @@ def say(text: str) -> None:
 def guest(
     kernel: Kernel,
     *,
+    launcher: vm.Launcher = vm.Launcher.QEMU,
     results: Path | None = None,
     cpus: int = 1,
     memory_mib: int = 768,
     copies: Sequence[Path] = (),
 ) -> Iterator[vm.Guest]:
-    """A booted guest with `copies` (files or directories of the host) in it at the same paths.
+    """A booted guest with `copies` (files or directories of the host) in it at the same paths,
+    for it to write on.
 
     Its logs go to `results`, or are gone with it. Raises LabError.
     """
@@ -41,22 +43,19 @@ def guest(
         if results is None:
             temporary = tempfile.TemporaryDirectory(prefix="lab-run-")
             results = Path(stack.enter_context(temporary))
-        files = kernels.obtain(kernel)
-        accel = vm.choose_accel(files, results=results)
-        rootfs = vm.build_rootfs()
-        say(f"{files.kernel}, {accel.kind}")
-        booted = stack.enter_context(
-            vm.boot(
-                files,
-                rootfs=rootfs,
-                accel=accel,
-                results=results,
-                cpus=cpus,
-                memory_mib=memory_mib,
-            )
+        pad = vm.Launchpad(
+            launcher.bootable(kernel),
+            launcher,
+            cpus=cpus,
+            memory_mib=memory_mib,
+            writable=[path for path in copies if path.is_dir()],
         )
-        for path in copies:
-            booted.push_tree(packed(path), "/")
+        files, accel = pad.prepare(results)
+        say(", ".join(filter(None, (str(files.kernel), str(accel.kind), launcher.words))))
+        booted = stack.enter_context(pad.boot(results))
+        if launcher is vm.Launcher.QEMU:  # the other's guests have this machine's files
+            for path in copies:
+                booted.push_tree(packed(path), "/")
         yield booted
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from lab import kernels
 from lab.errors import UsageError
 from lab.kernels import Flavour, Kernel
+from lab.vm import Launcher
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="its modules: the directory made by make modules_install INSTALL_MOD_PATH=DIR",
+    )
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add `--launcher`."""
+    parser.add_argument(
+        "--launcher",
+        type=Launcher,
+        choices=tuple(Launcher),
+        default=Launcher.QEMU,
+        help="vng: boot with virtme-ng, this machine's own files as root, read-only",
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 from lab.errors import GuestLost, LabError, UsageError
 from lab.suite import dmesg
+from lab.vm import Launcher
 
-from . import booting, choosing, streams, vng
+from . import booting, choosing, streams
 from .booting import say
 from .log import told
 
@@ -92,12 +93,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keep console.log and the guest's other logs here",
     )
-    parser.add_argument(
-        "--launcher",
-        choices=("qemu", "vng"),
-        default="qemu",
-        help="vng: boot with virtme-ng, this machine's own files as root, read-only",
-    )
+    choosing.add_launcher(parser)
 
 
 def _number(text: str) -> int:
@@ -152,12 +148,11 @@ def environment(pairs: Sequence[str]) -> Mapping[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.launcher == "vng":
-        return vng.run(arguments)
     env = environment(arguments.env)
     copies = [booting.checked(path) for path in arguments.copy]
     with booting.guest(
         choosing.kernel_of(arguments),
+        launcher=arguments.launcher,
         results=arguments.results,
         cpus=arguments.cpus,
         memory_mib=arguments.memory,
@@ -168,7 +163,7 @@ def _run(arguments: argparse.Namespace) -> int:
             # The shell's words and statuses for what is not there or cannot be run, 127 and 126.
             ["/bin/sh", "-c", 'exec "$@"', "sh", *arguments.argv],
             env=env,
-            cwd=working_directory(copies),
+            cwd=working_directory(copies, arguments.launcher),
             stdin=True,
         )
         limit = arguments.timeout
@@ -181,8 +176,8 @@ def _run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def working_directory(copies: Sequence[Path]) -> str:
+def working_directory(copies: Sequence[Path], launcher: Launcher) -> str:
     """Where a command starts."""
     if not copies:
-        return "/"
+        return "/" if launcher is Launcher.QEMU else str(Path.cwd())
     return str(copies[-1] if copies[-1].is_dir() else copies[-1].parent)

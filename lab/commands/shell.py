@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from . import booting, choosing, streams, vng
+from . import booting, choosing, streams
 from .run import add_options, environment, guarded, working_directory
 
 
@@ -37,19 +37,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _shell(arguments: argparse.Namespace) -> int:
-    if arguments.launcher == "vng":
-        return vng.shell(arguments)
     env = dict(environment(arguments.env))
     copies = [booting.checked(path) for path in arguments.copy]
     interactive = os.isatty(0) and os.isatty(1)
     with booting.guest(
         choosing.kernel_of(arguments),
+        launcher=arguments.launcher,
         results=arguments.results,
         cpus=arguments.cpus,
         memory_mib=arguments.memory,
         copies=copies,
     ) as guest:
-        cwd = working_directory(copies)
+        cwd = working_directory(copies, arguments.launcher)
         if not interactive:
             process = guest.spawn(["/bin/sh"], env=env, cwd=cwd, stdin=True)
             return streams.pump(process)

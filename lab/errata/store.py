@@ -9,8 +9,7 @@ from pathlib import Path
 
 from lab.errors import KernelUnavailable
 from lab.kernels import Kernel
-from lab.suite.guests import KernelLab
-from lab.vm import Guest
+from lab.vm import Guest, Launchpad
 
 from .measure import Lab
 
@@ -27,7 +26,7 @@ class _Exactly:
     """Guests of one release: where the source gives another in its place, none."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self._kernel, self._lab = kernel, KernelLab(kernel)
+        self._kernel, self._lab = kernel, Launchpad(kernel)
 
     @contextmanager
     def boot(self, results: Path) -> Iterator[Guest]:

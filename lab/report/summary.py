@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lab.suite.issues import IssueRow
     from lab.suite.probed import Finding, Probed
     from lab.suite.reconcile import Record
-    from lab.vm import Guest
+    from lab.vm import Guest, Launcher
 
 EVIDENCE_WIDTH = 60
 
@@ -32,6 +32,7 @@ class RunReport:
     row: Row | None
     """What the contract promises this kernel; None if it has no row for it."""
     comparison: Comparison
+    launcher: Launcher
     guest: Guest | None
     """The last guest of the run, for what it said of itself; None if none came up."""
     boots: int
@@ -68,7 +69,8 @@ class RunReport:
         slow = " SLOW=1" if self.slow.intersection(names) else ""
         few = names if len(names) == 1 else tuple(dict.fromkeys(n.split("::")[0] for n in names))
         plays = f" AS={self.row.plays}" if self.row and self.row.plays else ""
-        return f"make lab KERNEL={self.kernel.upstream}{plays}{slow} {make_variable(few)}"
+        by = f" LAUNCHER={self.launcher}" if self.launcher.words else ""
+        return f"make lab KERNEL={self.kernel.upstream}{plays}{by}{slow} {make_variable(few)}"
 
 
 def render(report: RunReport) -> list[str]:
@@ -147,6 +149,7 @@ def _guest_lines(report: RunReport) -> list[str]:
     return [
         f"release {guest.uname}, package {report.kernel.package} from {report.kernel.source}",
         f"accel {guest.accel.kind}: {guest.accel.reason}",
+        *([f"booted {report.launcher.words}"] if report.launcher.words else ()),
         f"agent after {guest.boot_seconds:.1f} s, {guest.slowdown:.1f}x slower than here{again}",
     ]
 
@@ -222,6 +225,7 @@ def write_json(report: RunReport) -> None:
             "nonce": guest.nonce,
             "accel": str(guest.accel.kind),
             "accel_reason": guest.accel.reason,
+            "launcher": report.launcher.value,
             "boot_seconds": guest.boot_seconds,
             "slowdown": guest.slowdown,
             "boots": report.boots,

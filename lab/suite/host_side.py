@@ -20,6 +20,7 @@ import pytest
 from lab.errors import LabError, UsageError
 from lab.report.progress import Progress, make_progress
 from lab.report.summary import RunReport, render, write_json
+from lab.vm import Launcher
 
 from . import contract, errata, issues, selection, tree
 from .contract import Comparison
@@ -65,7 +66,9 @@ class HostSide:
             raise pytest.UsageError(f"--lab-timeout {limit}: a test needs more than 0 seconds")
         base = Path(config.getoption("lab_results") or config.rootpath / "lab-results")
         plays = f"-as-{self.promises.plays}" if self.promises.plays else ""
-        self.results = new_directory(base, f"{self.kernel.upstream}{plays}")
+        self.launcher = Launcher(config.getoption("lab_launcher"))
+        by = f"-{self.launcher}" if self.launcher is not Launcher.QEMU else ""
+        self.results = new_directory(base, f"{self.kernel.upstream}{plays}{by}")
         if getattr(config.option, "xmlpath", None) is None:
             config.option.xmlpath = str(self.results / "junit.xml")
         self.book = Book()
@@ -103,6 +106,7 @@ class HostSide:
         return [
             f"lab: kernel {self.promises.cell} ({kernel.package} from {kernel.source}, {lock}, "
             f"verified by {kernel.verified_by})",
+            *([f"lab: booted {self.launcher.words}"] if self.launcher.words else ()),
             f"lab: results in {self.results}",
         ]
 
@@ -177,7 +181,7 @@ class HostSide:
             return
         self.book.enter(name, record)
         # For JUnit, where one kernel's file looks like another's.
-        told = [("kernel", self.promises.cell), ("verdict", record.verdict.value)]
+        told = [*self._properties(), ("verdict", record.verdict.value)]
         for report in reports:
             report.user_properties += told
             item.ihook.pytest_runtest_logreport(report=report)
@@ -396,6 +400,7 @@ class HostSide:
             kernel=self.kernel,
             row=self.promises.row,
             comparison=comparison,
+            launcher=self.launcher,
             guest=self.session.last_guest if self.session else None,
             boots=self.session.boots if self.session else 0,
             expected=self.session.expected if self.session else None,
@@ -425,11 +430,11 @@ class HostSide:
                 f"surprise: {surprise}",
                 Verdict.SURPRISE,
             )
-            report.user_properties += [
-                ("kernel", self.promises.cell),
-                ("verdict", Verdict.SURPRISE.value),
-            ]
+            report.user_properties += [*self._properties(), ("verdict", Verdict.SURPRISE.value)]
             self.config.hook.pytest_runtest_logreport(report=report)
+
+    def _properties(self) -> list[tuple[str, object]]:
+        return [("kernel", self.promises.cell), ("launcher", self.launcher.value)]
 
     def _wanted(self) -> tuple[int, ...]:
         """The issues that must be proved: only a whole run can be blamed for a hole."""

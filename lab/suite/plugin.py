@@ -77,6 +77,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SERIES",
         help="let the guest's kernel play this older series, by taking capabilities away",
     )
+    group.addoption(
+        "--lab-launcher",
+        metavar="NAME",
+        default="qemu",
+        choices=("qemu", "vng"),
+        help="what boots the guest: the lab itself (qemu), or virtme-ng with this machine's own "
+        "files as root (vng)",
+    )
     group.addoption("--slow", dest="lab_slow", action="store_true", help="take slow tests too")
     group.addoption("--lab-results", metavar="DIR", help="instead of lab-results/")
     group.addoption(
@@ -129,18 +137,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(local, "lab-local-side")
 
 
-def pytest_lab_resolve(name: str) -> Any:
+def pytest_lab_resolve(config: pytest.Config, name: str) -> Any:
     """The kernels of the lab's catalogue, unless another plugin knows better."""
     import lab.kernels
+    from lab.vm import Launcher
 
-    return lab.kernels.resolve(name)
+    return Launcher(config.getoption("lab_launcher")).bootable(lab.kernels.resolve(name))
 
 
-def pytest_lab_guests(kernel: Any) -> Any:
+def pytest_lab_guests(config: pytest.Config, kernel: Any) -> Any:
     """QEMU guests, unless another plugin offers its own."""
-    from .guests import guests_of
+    from lab.vm import Launcher, Launchpad
 
-    return guests_of(kernel)
+    return Launchpad(kernel, Launcher(config.getoption("lab_launcher")))
 
 
 def _no_probe() -> None:

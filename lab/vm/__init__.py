@@ -6,6 +6,7 @@ from __future__ import annotations
 from .accel import choose_accel
 from .events import Completed, Control, Event, Exited, Output, Stream
 from .guest import Guest, Process, boot
+from .launcher import Launcher, Launchpad
 from .processor import Accel, AccelKind
 from .rootfs import build_rootfs
 
@@ -17,6 +18,8 @@ __all__ = [
     "Event",
     "Exited",
     "Guest",
+    "Launcher",
+    "Launchpad",
     "Output",
     "Process",
     "Stream",

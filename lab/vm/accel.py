@@ -15,7 +15,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from lab import cache
+from lab import cache, tools
 from lab.errors import UsageError
 from lab.kernels import KernelFiles
 
@@ -102,14 +102,14 @@ def _kvm_fails(files: KernelFiles, results: Path | None) -> str:
 
 
 def _try_kvm(files: KernelFiles, results: Path | None) -> str:
-
     accel = Accel(AccelKind.KVM, _KVM_CPU, _MACHINE, "to be proved")
     with tempfile.TemporaryDirectory(prefix="lab-kvm-") as temporary:
         directory = results or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
         console = Console(directory / "kvm-probe-console.log")
         log = directory / "kvm-probe-qemu.log"
-        arguments = [
+        command = [
+            str(tools.find(qemu.PROGRAM)),
             *COMMON,
             *processor_arguments(accel, cpus=1),
             *("-m", "256M"),
@@ -120,7 +120,7 @@ def _try_kvm(files: KernelFiles, results: Path | None) -> str:
                 ("console=ttyS0", "panic=-1", "lab.probe=1"),
             ).arguments(),
         ]
-        with qemu.running(arguments, log=log) as machine:
+        with qemu.running(command, log=log) as machine:
             ended = machine.ended(FIRST_LINE_S)
             if b"lab: init reached" in console.read():
                 return ""

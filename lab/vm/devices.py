@@ -43,19 +43,39 @@ class PortBus:
         return ("-device", "virtio-serial-pci,id=ports")
 
 
+def _socket(label: str, peer: int | Path) -> str:
+    """A socket for `-chardev`: inherited, with no name in any file system and gone with the
+    processes that hold it; or, for a QEMU that somebody else starts, one it connects to."""
+    where = f"fd={peer}" if isinstance(peer, int) else f"path={escaped(peer)}"
+    return f"socket,id={label},{where}"
+
+
 @dataclass(frozen=True, slots=True)
 class SocketPort:
-    """A virtio-serial port tied to an inherited socket: no name in any file system, and gone
-    with the processes that hold it."""
+    """A virtio-serial port tied to a socket, inherited or listening."""
 
     name: str
-    descriptor: int
+    peer: int | Path
 
     def arguments(self) -> Sequence[str]:
         label = self.name.replace(".", "-")
         return (
-            *("-chardev", f"socket,id={label},fd={self.descriptor}"),
+            *("-chardev", _socket(label, self.peer)),
             *("-device", f"virtserialport,bus=ports.0,chardev={label},name={self.name}"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PortConsole:
+    """A console on the ports' bus (hvc0), written to a file: the kernel's where the serial port is
+    somebody else's. Two serial ports cannot be consoles at once (6.12 took the first alone)."""
+
+    log: Path
+
+    def arguments(self) -> Sequence[str]:
+        return (
+            *("-chardev", f"file,id=kernel-log,path={escaped(self.log)}"),
+            *("-device", "virtconsole,bus=ports.0,chardev=kernel-log"),
         )
 
 
@@ -77,13 +97,13 @@ class FilePort:
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """QMP on an inherited socket."""
+    """QMP on a socket, inherited or listening."""
 
-    descriptor: int
+    peer: int | Path
 
     def arguments(self) -> Sequence[str]:
         return (
-            *("-chardev", f"socket,id=qmp,fd={self.descriptor}"),
+            *("-chardev", _socket("qmp", self.peer)),
             *("-mon", "chardev=qmp,mode=control"),
         )
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -284,35 +284,53 @@ def boot(
     Raises GuestLost when the guest does not come up or is not the one that was started,
     MissingTool, and LabError.
     """
+    initramfs, modules = build_initramfs(files), build_modules_image(files)
+
+    def start(cmdline: Sequence[str]) -> AbstractContextManager[Machine]:
+        return started(
+            accel=accel,
+            kernel=files.vmlinux,
+            initramfs=initramfs,
+            rootfs=rootfs,
+            modules=modules,
+            cmdline=(*cmdline, *extra_cmdline),
+            results=results,
+            cpus=cpus,
+            memory_mib=memory_mib,
+        )
+
+    patience = _BOOT_S[accel.kind] if timeout_s is None else timeout_s
+    with introduced(files, start, accel=accel, timeout_s=patience) as guest:
+        yield guest
+
+
+@contextmanager
+def introduced(
+    files: KernelFiles,
+    start: Callable[[Sequence[str]], AbstractContextManager[Machine]],
+    *,
+    accel: Accel,
+    timeout_s: float,
+) -> Iterator[Guest]:
+    """A guest on the machine that `start` starts when it is given the lab's words for the kernel's
+    command line: once its agent has spoken, within `timeout_s` seconds, and is the one meant.
+
+    Raises GuestLost, and what `start` raises.
+    """
     nonce = secrets.token_hex(16)
     release = files.kernel.release
-    patience = _BOOT_S[accel.kind] if timeout_s is None else timeout_s
-    initramfs, modules = build_initramfs(files), build_modules_image(files)
-    with ExitStack() as stack:
-        begun = time.monotonic()
-        machine = stack.enter_context(
-            started(
-                accel=accel,
-                kernel=files.vmlinux,
-                initramfs=initramfs,
-                rootfs=rootfs,
-                modules=modules,
-                cmdline=(
-                    f"lab.nonce={nonce}",
-                    f"lab.release={release}",
-                    *_OF_SOURCE.get(files.kernel.source, ()),
-                    *extra_cmdline,
-                ),
-                results=results,
-                cpus=cpus,
-                memory_mib=memory_mib,
-            )
-        )
+    words = (
+        f"lab.nonce={nonce}",
+        f"lab.release={release}",
+        *_OF_SOURCE.get(files.kernel.source, ()),
+    )
+    begun = time.monotonic()
+    with start(words) as machine:
         link = Link(
             Channel(machine.agent, watch=machine.qemu.pidfd),
             lambda cause: _lost(machine, cause),
         )
-        hello = link.hello(deadline=begun + patience, within_s=patience)
+        hello = link.hello(deadline=begun + timeout_s, within_s=timeout_s)
         boot_seconds = time.monotonic() - begun
         if hello.get("nonce") != nonce:
             link.lose(f"the agent names the nonce {hello.get('nonce')!r}, this run's is {nonce}")

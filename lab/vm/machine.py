@@ -9,14 +9,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import tools
+
 from .console import Console
 from .devices import Boot, Device, Disk, FilePort, Monitor, PortBus, SerialConsole, SocketPort
 from .inguest.agent import PORT, STRAY
 from .processor import COMMON, Accel, processor_arguments
-from .qemu import Qemu, running
+from .qemu import PROGRAM, Qemu, running
 
 CMDLINE = (
-    "console=ttyS0",
     # The kernel's own words from WARN up during boot; the agent opens the rest. loglevel=4 would
     # keep WARN itself off the console.
     *("quiet", "loglevel=5"),
@@ -26,12 +27,14 @@ CMDLINE = (
     *("oops=panic", "panic=-1"),
     # Boot time under emulation: together 0.5 to 0.8 s (6.12).
     *("mitigations=off", "cryptomgr.notests", "nokaslr", "tsc=reliable", "no_timer_check"),
-    *("audit=0", "apparmor=0", "selinux=0", "8250.nr_uarts=1", "rcupdate.rcu_expedited=1"),
+    *("audit=0", "apparmor=0", "selinux=0", "rcupdate.rcu_expedited=1"),
     # -cpu max has RDRAND under TCG too; without trust the first getrandom waits for jitter.
     "random.trust_cpu=on",
     # A busy host stops an emulated CPU for longer than the 20 s a soft lockup needs to be told.
     *("watchdog_thresh=60", "rcupdate.rcu_cpu_stall_timeout=120"),
 )
+"""What every guest's kernel is told, whoever boots it."""
+_CONSOLE = ("console=ttyS0", "8250.nr_uarts=1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def started(
     with ExitStack() as stack:
         agent, its_agent = (stack.enter_context(one) for one in socket.socketpair())
         monitor, its_monitor = (stack.enter_context(one) for one in socket.socketpair())
-        console, stray, words = _logs(results)
+        console, stray, words = new_logs(results)
         devices: Sequence[Device] = (
             SerialConsole(console),
             PortBus(),
@@ -71,7 +74,7 @@ def started(
             Monitor(its_monitor.fileno()),
             Disk("root", rootfs),
             Disk("modules", modules),
-            Boot(kernel, initramfs, (*CMDLINE, *cmdline)),
+            Boot(kernel, initramfs, (*_CONSOLE, *CMDLINE, *cmdline)),
         )
         arguments = [
             *COMMON,
@@ -79,12 +82,14 @@ def started(
             *("-m", f"{memory_mib}M"),
             *(word for device in devices for word in device.arguments()),
         ]
-        qemu = stack.enter_context(running(arguments, log=words, inherit=(its_agent, its_monitor)))
+        command = (str(tools.find(PROGRAM)), *arguments)
+        qemu = stack.enter_context(running(command, log=words, inherit=(its_agent, its_monitor)))
         yield Machine(qemu, Console(console), stray, agent, monitor)
 
 
-def _logs(results: Path) -> tuple[Path, Path, Path]:
-    """Fresh names for a guest's logs: a run may need more than one guest."""
+def new_logs(results: Path) -> tuple[Path, Path, Path]:
+    """Fresh names for a guest's logs (console, stray output, QEMU's words): a run may need more
+    than one guest."""
     results.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:

@@ -10,7 +10,7 @@ import shlex
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -37,7 +37,7 @@ def version() -> tuple[int, int, int]:
 
 
 class Qemu:
-    """A running QEMU; made by `running`."""
+    """A running QEMU, or the process that started it and ends with it; made by `running`."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process = process
@@ -77,14 +77,18 @@ class Qemu:
 
 @contextmanager
 def running(
-    arguments: Sequence[str], *, log: Path, inherit: Sequence[socket.socket] = ()
+    command: Sequence[str],
+    *,
+    log: Path,
+    inherit: Sequence[socket.socket] = (),
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Qemu]:
-    """A QEMU that is gone when the block is left, or when the calling thread or process dies.
+    """The QEMU that `command` is, or starts and ends with: gone when the block is left, or when the
+    calling thread or process dies.
 
     `log` takes its own words and, first, the whole command line. `inherit` are sockets named in
-    the arguments by number; they are closed here once QEMU has them. Raises MissingTool.
+    the command by number; they are closed here once QEMU has them. Raises MissingTool.
     """
-    command = [str(tools.find(PROGRAM)), *arguments]
     setpriv = str(tools.find("setpriv"))
     with ExitStack() as stack:
         words = stack.enter_context(log.open("wb"))
@@ -99,6 +103,7 @@ def running(
             stdin=subprocess.DEVNULL,
             stdout=words,
             stderr=words,
+            env=None if env is None else dict(env),
             pass_fds=[one.fileno() for one in inherit],
             # A Ctrl-C at the terminal is for the runner; it ends QEMU in its own order.
             start_new_session=True,

@@ -107,6 +107,8 @@ class Little:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.limit_s = LIMIT_SECONDS
+        """How long a run may take."""
         shutil.copytree(
             REPOSITORY / "lab", root / "lab", ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -162,7 +164,7 @@ class Little:
             stderr=subprocess.STDOUT,
             text=True,
             errors="backslashreplace",
-            timeout=LIMIT_SECONDS,
+            timeout=self.limit_s,
             check=False,
         )
         return self.ran(done.returncode, done.stdout)

@@ -7,9 +7,11 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -278,12 +280,29 @@ def test_virtme_ng_runs_a_command_with_its_own_status() -> None:
 
 
 @pytest.mark.slow
+def test_a_copied_directory_is_virtme_ngs_to_write_in(tmp_path: Path) -> None:
+    """--copy with virtme-ng: the directory is there without a copy, and what the guest writes in
+    it is the guest's alone, wherever it lies."""
+    place = Path(tempfile.mkdtemp(dir=ROOT, prefix=".vng-"))
+    try:
+        for directory in (tmp_path, place):
+            (directory / "data").write_text("ours\n")
+            vng = ("run", "--launcher", "vng", "--kernel", KERNEL, "--copy", directory, "--")
+            done = lab(*vng, "sh", "-c", "cat data; echo theirs >data; cat data; pwd")
+            assert f"ours\ntheirs\n{directory}\n" == done.stdout.decode(), done.stderr.decode()
+            assert "ours\n" == (directory / "data").read_text()
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.mark.slow
 def test_virtme_ng_that_loses_its_guest_is_125() -> None:
     """A panic and a killed command are told apart, though virtme-ng says 255 of both."""
     vng = ("run", "--launcher", "vng", "--kernel", KERNEL, "--", "sh", "-c")
     done = lab(*vng, "echo c >/proc/sysrq-trigger")
     assert 125 == done.returncode
-    assert "lost before it was done" in last_line(done.stderr)
+    assert "Kernel panic - not syncing: sysrq triggered crash" in last_line(done.stderr)
+    assert 128 + signal.SIGKILL == lab(*vng, "kill -KILL $$").returncode
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.suite_support import REPOSITORY, Little
+from tests.support import until
 
 # Each of these boots at least one guest, which takes seconds, and minutes on a busy machine.
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -25,6 +26,7 @@ def real(little: Little) -> Little:
     shutil.rmtree(little.root / "ioxide")
     shutil.copytree(REPOSITORY / "ioxide", little.root / "ioxide")
     shutil.copy(REPOSITORY / "lab/kernels/expected.toml", little.root / "lab/kernels")
+    little.limit_s = 500
     return little
 
 
@@ -76,6 +78,52 @@ def test_after(lab_identity):
     assert "sysrq triggered crash" in (ran.files / "kernel.log").read_text()
     assert "lab: end" in (ran.files / "guest-2/kernel.log").read_text()
     assert [] == machines(ran.files.resolve())
+
+
+def test_virtme_ng_brings_the_same_verdicts(real: Little) -> None:
+    """`lab test --launcher vng`: this machine's files are the root, and the tests still run from
+    the pushed tree on the kernel that was asked for, with everything proved, found and reported as
+    in a guest of the lab's own."""
+    real.tests("""
+@pytest.mark.needs("INC", "BUNDLE", "NAPI")
+def test_identity(lab_identity):
+    expected = lab_identity.expected
+    assert lab_identity.release == os.uname().release == expected.release
+    assert expected.kernel.startswith("6.12.") and "cloud" not in expected.release
+    assert lab_identity.nonce == expected.nonce
+    assert lab_identity.tree_sha256 == expected.tree_sha256
+    assert lab_identity.extension_sha256 == expected.extension_sha256 != ""
+    assert os.getcwd() == "/tmp/ioxide-under-test"
+    with open("/proc/mounts") as mounts:
+        assert "9p" in [line.split()[2] for line in mounts if line.split()[1] == "/"]
+def test_warning():
+    with open("/dev/kmsg", "w") as log:
+        log.write("<4>WARNING: CPU: 0 PID: 1 at a/test.c:1")
+def test_panic():
+    with open("/proc/sysrq-trigger", "w") as trigger:
+        trigger.write("c")
+    time.sleep(600)
+def test_after(): pass
+""")
+
+    ran = real.run("lab", "test", "--launcher", "vng", "--kernel", "6.12")
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {
+        "test_identity": "passed",
+        "test_warning": "splat",
+        "test_panic": "lost",
+        "test_after": "passed",
+    }
+    assert "Kernel panic" in ran.why("test_panic")
+    assert ran.results is not None
+    guest = ran.results["guest"]
+    assert guest["launcher"] == "vng"
+    assert guest["accel_reason"]
+    assert "booted by virtme-ng, with this machine's files as root" in ran.output
+    assert "LAUNCHER=vng" in ran.output
+    assert ran.files.resolve().name.endswith("-vng")
+    until(lambda: [] == machines(ran.files.resolve()), "its QEMUs are gone")
 
 
 def test_kernel_warning_in_a_real_guest_is_a_splat(real: Little) -> None:

@@ -23,8 +23,8 @@ from lab.vm.monitor import describe
 pytestmark = pytest.mark.lab
 
 SOON_MS = 20_000
-IDLE = ("-nodefaults", "-no-user-config", "-display", "none", "-S", "-m", "16M")
-"""A machine whose processor never starts."""
+IDLE = (qemu.PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-S", "-m", "16M")
+"""The command of a machine whose processor never starts."""
 
 RUNNER = f"""
 import sys, time
@@ -44,7 +44,7 @@ def gone(pidfd: int) -> bool:
 
 
 def with_monitor(end: socket.socket) -> tuple[str, ...]:
-    """The idle machine's arguments, with QMP on a socket."""
+    """The idle machine's command, with QMP on a socket."""
     return (*IDLE, *Monitor(end.fileno()).arguments())
 
 
@@ -130,7 +130,7 @@ def test_a_runner_that_died_too_early_starts_no_qemu(tmp_path: Path) -> None:
 
 def test_an_end_is_told_in_words(tmp_path: Path) -> None:
     """A QEMU that refuses its arguments, or is killed, is quoted."""
-    with qemu.running(("-machine", "nonsense"), log=tmp_path / "log") as machine:
+    with qemu.running((qemu.PROGRAM, "-machine", "nonsense"), log=tmp_path / "log") as machine:
         assert machine.ended(SOON_MS / 1000)
         assert "unsupported machine type" in machine.how_it_ended()
         assert machine.how_it_ended().startswith("QEMU ended with status 1: ")
