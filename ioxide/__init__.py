@@ -18,8 +18,10 @@ from ioxide.context import ReactorContext
 from ioxide.counters import Counters
 from ioxide.driver import Driver, RingError, StoppedError, UnsupportedError
 from ioxide.futures import DeadlockError, Future
+from ioxide.handlers import Handler
 from ioxide.loop import Loop
-from ioxide.reactor import Handler, Reactor, ReactorError
+from ioxide.modes import ContinuationMode
+from ioxide.reactor import Reactor, ReactorError
 from ioxide.runner import new_event_loop, run
 from ioxide.server import Server
 from ioxide.tickers import Ticker
@@ -34,6 +36,7 @@ __all__ = [
     "Capability",
     "ConfigError",
     "Connection",
+    "ContinuationMode",
     "Counters",
     "DeadlockError",
     "Driver",

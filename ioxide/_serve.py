@@ -15,7 +15,8 @@ from typing import Any
 
 from ioxide.config import ConfigError, ServerConfig
 from ioxide.driver import RingError
-from ioxide.reactor import Handler, ReactorError
+from ioxide.handlers import Handler
+from ioxide.reactor import ReactorError
 from ioxide.server import Server
 
 # Each integer of the configuration is an option of the same name.

@@ -7,6 +7,8 @@ import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ioxide.modes import ContinuationMode
+
 # Kernel limits: IORING_MAX_ENTRIES and IORING_MAX_CQ_ENTRIES (io_uring_setup(2)); a provided-buffer
 # ring takes at most 2^15 entries, because buffer ids are 16 bits wide (io_uring_register(2), 5.19).
 _MAX_SQ_ENTRIES = 32768
@@ -176,6 +178,11 @@ class ServerConfig:
     min_wait_nr: int = 1
     """How many completions end the wait at once."""
 
+    continuation_mode: ContinuationMode = ContinuationMode.INLINE
+    """Where a handler goes on when what it awaits of its connection is done."""
+    pool_threads: int = 4
+    """Worker threads of a reactor in the modes `pool` and `pool_coalesced`; no others use them."""
+
     max_connections: int | None = None
     """Connections of one reactor; the next one is closed as soon as it is accepted."""
     read_timeout_ms: int = 60_000
@@ -279,6 +286,12 @@ class ServerConfig:
         integer("napi_busy_poll_us", 0, 2**32 - 1)
         integer("min_wait_us", 0, 2**32 - 1)
         integer("min_wait_nr", 1, self._cq_size() if ring_ok else None)
+        check(
+            isinstance(self.continuation_mode, ContinuationMode),
+            "continuation_mode",
+            "must be a ContinuationMode: " + ", ".join(mode.name for mode in ContinuationMode),
+        )
+        integer("pool_threads", 1, 256)
         if self.max_connections is not None:
             integer("max_connections", 1, 2**31 - 1)
         for field in (

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import socket
 from collections.abc import Sequence
 from types import TracebackType
@@ -124,10 +123,11 @@ class Connection(_core.Connection):
         return self._ask(socket.socket.getsockname)
 
     def _ask(self, question: Any) -> Any:
-        if self.fileno() < 0:
-            return None
         # A duplicate, so that no Python socket object ever owns the connection's own descriptor.
-        with socket.socket(fileno=os.dup(self.fileno())) as sock:
+        fd = self._duplicate()
+        if fd < 0:
+            return None
+        with socket.socket(fileno=fd) as sock:
             try:
                 return question(sock)
             except OSError:

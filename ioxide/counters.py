@@ -67,7 +67,7 @@ class Counters:
 
     # Tasks
     wakeups: int = 0
-    """Tasks resumed inline, inside the tick."""
+    """Parked tasks resumed; in the default mode inline, inside the tick."""
     wakeup_faults: int = 0
     """Resumptions that raised."""
 
@@ -94,7 +94,9 @@ class Counters:
     wakes_coalesced: int = 0
     """Wakes that found one already pending."""
 
-    # Calls from other threads
+    # Calls between threads
+    handoffs: int = 0
+    """Times a worker was told of tasks to resume or to start (the pool modes)."""
     foreign_writes: int = 0
     """`Connection.write_threadsafe()` calls that were queued."""
     foreign_flushes: int = 0

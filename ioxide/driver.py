@@ -22,6 +22,7 @@ from ioxide._ring import _core, ffi, lib
 from ioxide.config import ServerConfig, WriteOverflow
 from ioxide.connection import Connection
 from ioxide.counters import Counters
+from ioxide.modes import ContinuationMode
 
 
 class RingError(OSError):
@@ -202,6 +203,7 @@ class Driver:
         self._on_fault: Callable[[str, BaseException], object] | None = None
         self._lock = threading.RLock()  # a signal handler may post() inside a post()
         self._closed = False
+        self.mode = config.continuation_mode
         self._final: dict[str, int] | None = None
         self.posts_run = 0
         self.callback_faults = 0
@@ -232,6 +234,11 @@ class Driver:
         self._on_fault = on_fault
         self._core.attach(
             loop=loop, poll_fd=poll_fd, on_connection=on_connection, on_fault=on_fault
+        )
+        mode = self.mode
+        self._core.continue_by(
+            self._post_resumption if mode is ContinuationMode.POSTED else None,
+            mode is ContinuationMode.POOL,
         )
 
     @property
@@ -320,6 +327,18 @@ class Driver:
                 f"{what} was called on thread {threading.current_thread().name!r}, but belongs to "
                 f"{self.thread.name!r}: hand it over with Reactor.post()"
             )
+
+    def handler_fault(self) -> None:
+        """Count a handler that raised; from any thread."""
+        with self._lock:
+            self.handler_faults += 1
+
+    def new_worker(self, loop: Any, on_connection: Callable[[Connection], object]) -> _core.Worker:
+        """Make the calling thread, which runs `loop`, a home of handlers (the pool modes)."""
+        return _core.Worker(self._core, loop, on_connection)
+
+    def _post_resumption(self, resume: Callable[[], object]) -> None:
+        self._posts.append((resume, ()))  # from dispatch(), after which run_posts() is called
 
     def counters(self) -> Counters:
         """A snapshot; from any thread, also after close."""

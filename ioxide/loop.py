@@ -22,6 +22,7 @@ from typing import Any
 from ioxide.companion import Companion
 from ioxide.connection import Connection
 from ioxide.driver import Driver, StoppedError
+from ioxide.modes import ContinuationMode
 from ioxide.tcp import TcpLoop
 from ioxide.watchdog import WATCHDOG, Unwatched, Watchdog
 
@@ -67,7 +68,7 @@ class Loop(TcpLoop):
     def __init__(
         self, driver: Driver, *, on_connection: Callable[[Connection], object] | None = None
     ) -> None:
-        self._drains_posts = driver.drains_posts
+        self._drains_posts = driver.drains_posts or driver.mode is ContinuationMode.POSTED
         self._companion: Companion | None = None
         self._ending = False
         self._ring_selector = _RingSelector(driver)

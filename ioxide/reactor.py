@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import functools
 import inspect
 import logging
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ioxide.config import ServerConfig
@@ -19,20 +17,12 @@ from ioxide.connection import Connection
 from ioxide.context import ReactorContext
 from ioxide.counters import Counters
 from ioxide.driver import Driver, StoppedError
+from ioxide.handlers import Handler, Handlers
 from ioxide.loop import Loop
 from ioxide.tickers import Ticker
+from ioxide.workers import Workers
 
 logger = logging.getLogger("ioxide")
-
-Handler = Callable[[Connection], Awaitable[object]]
-
-
-# What a socket reports of a lost peer beside the ConnectionErrors (tcp(7), ip(7)).
-_LOST = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
-
-
-def _is_loss(error: OSError) -> bool:
-    return isinstance(error, ConnectionError) or error.errno in _LOST
 
 
 class ReactorError(RuntimeError):
@@ -67,7 +57,7 @@ class Reactor:
         self._loop: Loop | None = None
         self._stopping: asyncio.Event | None = None
         self._stop_requested = False
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._handlers: Handlers | Workers | None = None
         self._context = ReactorContext(self) if config.context else None
         self.fault: BaseException | None = None
 
@@ -237,6 +227,8 @@ class Reactor:
             self._stop_requested = True  # also after a fault: nothing is taken any more
             # The runner has cancelled what was left and closed the loop, and with it the driver.
             loop.close()
+            if isinstance(self._handlers, Workers):
+                self._handlers.close(self._config.stop_timeout_ms)
             with self._lock:
                 self._stopping = None
             for listener in self._listeners:
@@ -248,6 +240,7 @@ class Reactor:
             self._stopping = stopping
             if self._stop_requested:
                 stopping.set()
+        self._handlers = self._open_handlers(stopping)
         if self._on_start is not None:
             self._on_start(self)
         for listener in self._listeners:
@@ -255,7 +248,25 @@ class Reactor:
         # Set from the first callback of a tick, when the accepts have been submitted.
         self.loop.call_soon(self.loop.call_soon, self._ready.set)
         await stopping.wait()
+        if isinstance(self._handlers, Workers):
+            self._handlers.check()  # or one of them ended by itself
         await self._stop_serving()
+
+    def _open_handlers(self, stopping: asyncio.Event) -> Handlers | Workers:
+        config = self._config
+        if not config.continuation_mode.pooled:
+            return Handlers(self._handler, self.driver, self.loop, self.name)
+        workers = Workers(
+            self._handler,
+            self.driver,
+            self.loop,
+            count=config.pool_threads,
+            name=self.name,
+            on_fault=stopping.set,
+        )
+        self._handlers = workers  # first: what was started is to be ended also when the rest fails
+        workers.open()
+        return workers
 
     async def _stop_serving(self) -> None:
         driver = self.driver
@@ -273,48 +284,14 @@ class Reactor:
         for connection in driver.connections():
             connection._end_reads()
         deadline = self.loop.time() + self._config.stop_timeout_ms / 1000
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._config.stop_timeout_ms / 1000)
-        if self._tasks:
-            logger.warning(
-                "%s: %d handlers did not end within stop_timeout_ms=%d and are cancelled",
-                self.name,
-                len(self._tasks),
-                self._config.stop_timeout_ms,
-            )
-            for task in self._tasks:
-                task.cancel()
+        if self._handlers is not None:
+            await self._handlers.finish(self._config.stop_timeout_ms)
         # What the handlers that did end have written is still sent: close() promises it.
         while self.loop.time() < deadline and any(c.unsent for c in driver.connections()):
             await asyncio.sleep(0.005)
 
     def _start_handler(self, connection: Connection) -> None:
-        if self._stop_requested:
+        if self._stop_requested or self._handlers is None:
             connection.close()
             return
-        task = self.loop.create_task(self._handle(connection))
-        self._tasks.add(task)
-        task.add_done_callback(functools.partial(self._handler_ended, connection))
-
-    def _handler_ended(self, connection: Connection, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        connection.close()  # again for a task that was cancelled before its first step
-
-    async def _handle(self, connection: Connection) -> None:
-        """Run the handler and release the connection, exactly once, however the handler ends."""
-        try:
-            await self._handler(connection)
-        except OSError as error:
-            if _is_loss(error) and (connection.closed or connection._broken):
-                # The peer went away in the middle, or another task closed: no fault of this one.
-                logger.debug("%s: handler of %r ended by %r", self.name, connection, error)
-            else:
-                self._fault(connection, error)
-        except Exception as error:
-            self._fault(connection, error)
-        finally:
-            connection.close()
-
-    def _fault(self, connection: Connection, error: Exception) -> None:
-        self.driver.handler_faults += 1
-        logger.error("%s: handler of %r raised %r", self.name, connection, error, exc_info=error)
+        self._handlers.start(connection)

@@ -14,7 +14,8 @@ from typing import Self
 
 from ioxide.config import ServerConfig
 from ioxide.counters import Counters
-from ioxide.reactor import Handler, Reactor, ReactorError
+from ioxide.handlers import Handler
+from ioxide.reactor import Reactor, ReactorError
 
 logger = logging.getLogger("ioxide")
 

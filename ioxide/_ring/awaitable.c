@@ -41,6 +41,7 @@ Waiter *iox_waiter_new(Driver *driver, PyObject *callback)
 		}
 	}
 	self->driver = (Driver *)Py_NewRef(driver);
+	self->home = NULL;
 	self->callback = Py_XNewRef(callback);
 	self->context = context;
 	self->cancel_message = NULL;
@@ -70,6 +71,7 @@ Waiter *iox_waiter_standing(Driver *driver, PyObject *callback, PyObject *contex
 static int waiter_traverse(Waiter *self, visitproc visit, void *arg)
 {
 	Py_VISIT(self->driver);
+	Py_VISIT(self->home);
 	Py_VISIT(self->callback);
 	Py_VISIT(self->context);
 	Py_VISIT(self->cancel_message);
@@ -96,6 +98,7 @@ static void waiter_dealloc(Waiter *self)
 	PyObject_GC_UnTrack(self);
 	/* The ready queue and the flush list hold references: it is in neither. */
 	waiter_clear(self);
+	Py_CLEAR(self->home);
 	Py_CLEAR(self->driver);
 	if (free_waiter_count < FREE_LIMIT)
 		free_waiters[free_waiter_count++] = self;
@@ -106,14 +109,22 @@ static void waiter_dealloc(Waiter *self)
 static void waiter_queue(Waiter *self, enum iox_waiter_state state)
 {
 	self->state = state;
-	iox_list_append(&self->driver->ready, &self->ready);
+	iox_list_append(self->home ? &self->home->ready : &self->driver->ready, &self->ready);
 	Py_INCREF(self);
 }
 
 void iox_waiter_wake(Waiter *self)
 {
-	if (self->state == IOX_WAITER_PENDING)
+	if (self->state == IOX_WAITER_PENDING) {
 		waiter_queue(self, IOX_WAITER_WOKEN);
+		if (self->home)
+			iox_worker_notify(self->home);
+	}
+}
+
+static PyObject *waiter_loop(Waiter *self)
+{
+	return self->home ? self->home->loop : self->driver->loop;
 }
 
 void iox_waiter_wake_next(Waiter *self)
@@ -129,7 +140,11 @@ static int waiter_call_soon(Waiter *self, PyObject *callback, PyObject *context)
 {
 	PyObject *method, *kwargs = NULL, *args = NULL, *handle = NULL;
 
-	method = PyObject_GetAttrString(self->driver->loop, "call_soon");
+	if (!waiter_loop(self)) {
+		PyErr_SetString(PyExc_RuntimeError, "the loop of this ioxide await has ended");
+		return -1;
+	}
+	method = PyObject_GetAttrString(waiter_loop(self), "call_soon");
 	if (method)
 		args = PyTuple_Pack(2, callback, (PyObject *)self);
 	if (args)
@@ -186,7 +201,8 @@ int iox_waiter_resume(Waiter *self)
 
 static int waiter_check_thread(Waiter *self)
 {
-	if (PyThread_get_thread_ident() == self->driver->thread)
+	if (self->home ? self->home == iox_worker_here(self->driver)
+		       : PyThread_get_thread_ident() == self->driver->thread)
 		return 0;
 	PyErr_SetString(PyExc_RuntimeError,
 			"an ioxide await can only be cancelled on its reactor's thread: "
@@ -205,6 +221,8 @@ static PyObject *waiter_cancel(Waiter *self, PyObject *const *args, Py_ssize_t n
 	Py_XSETREF(self->cancel_message, Py_NewRef(message));
 	self->cancelled = true;
 	waiter_queue(self, IOX_WAITER_CANCELLED);
+	if (self->home && iox_worker_schedule(self->home) < 0)
+		return NULL;
 	Py_RETURN_TRUE;
 }
 
@@ -267,6 +285,19 @@ static PyObject *waiter_result(Waiter *self, PyObject *Py_UNUSED(ignored))
 	Py_RETURN_NONE;
 }
 
+/* What mode posted puts into the queue of posts. */
+static PyObject *waiter_resume_method(Waiter *self, PyObject *Py_UNUSED(ignored))
+{
+	if (self->state != IOX_WAITER_WOKEN && self->state != IOX_WAITER_CANCELLED)
+		Py_RETURN_NONE;
+	if (iox_waiter_resume(self) < 0) {
+		self->driver->counters.wakeup_faults++;
+		if (iox_driver_report(self->driver, "resuming a task raised") < 0)
+			return NULL;
+	}
+	Py_RETURN_NONE;
+}
+
 static PyObject *waiter_done(Waiter *self, PyObject *Py_UNUSED(ignored))
 {
 	return PyBool_FromLong(self->state != IOX_WAITER_PENDING);
@@ -279,7 +310,9 @@ static PyObject *waiter_cancelled(Waiter *self, PyObject *Py_UNUSED(ignored))
 
 static PyObject *waiter_get_loop(Waiter *self, PyObject *Py_UNUSED(ignored))
 {
-	return Py_NewRef(self->driver->loop ? self->driver->loop : Py_None);
+	PyObject *loop = waiter_loop(self);
+
+	return Py_NewRef(loop ? loop : Py_None);
 }
 
 static PyObject *waiter_get_blocking(Waiter *self, void *Py_UNUSED(closure))
@@ -313,6 +346,7 @@ static PyMethodDef waiter_methods[] = {
 	{ "exception", (PyCFunction)waiter_result, METH_NOARGS, NULL },
 	{ "get_loop", (PyCFunction)waiter_get_loop, METH_NOARGS, NULL },
 	{ "result", (PyCFunction)waiter_result, METH_NOARGS, NULL },
+	{ "_resume", (PyCFunction)waiter_resume_method, METH_NOARGS, NULL },
 	{ NULL },
 };
 
@@ -352,7 +386,7 @@ PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t l
 	self->conn = (Connection *)Py_NewRef(conn);
 	self->waiter = NULL;
 	self->limit = limit;
-	self->target = conn->bytes_written;
+	self->target = conn->driver && conn->driver->workers ? iox_send_target(conn) : conn->bytes_written;
 	self->kind = kind;
 	self->state = IOX_AWAIT_FRESH;
 	PyObject_GC_Track(self);
@@ -441,16 +475,20 @@ static PyObject *await_value(Await *self)
 	}
 }
 
-static int await_park(Await *self)
+static int await_park(Await *self, bool on_worker)
 {
 	Waiter *waiter = iox_waiter_new(self->conn->driver, NULL);
 
 	if (!waiter)
 		return -1;
+	if (on_worker)
+		waiter->home = (Worker *)Py_NewRef(iox_worker_here(self->conn->driver));
 	self->waiter = waiter;
 	self->state = IOX_AWAIT_PARKED;
 	if (self->kind == IOX_AWAIT_FLUSH) {
 		waiter->target = self->target;
+		if (on_worker)
+			return iox_foreign_flush(self->conn, waiter);
 		/* The list's reference: as with a reader, a parked task must not be garbage. */
 		iox_list_append(&self->conn->flushes, &waiter->flushes);
 		Py_INCREF(waiter);
@@ -462,7 +500,7 @@ static int await_park(Await *self)
 
 static PySendResult await_send(Await *self, PyObject *Py_UNUSED(value), PyObject **result)
 {
-	int ready;
+	int ready, where;
 
 	*result = NULL;
 	if (self->state == IOX_AWAIT_FINISHED) {
@@ -470,7 +508,8 @@ static PySendResult await_send(Await *self, PyObject *Py_UNUSED(value), PyObject
 			     await_names[self->kind]);
 		return PYGEN_ERROR;
 	}
-	if (iox_conn_check_thread(self->conn) < 0)
+	where = iox_conn_check_thread(self->conn);
+	if (where < 0)
 		return PYGEN_ERROR;
 	if (self->state == IOX_AWAIT_PARKED) {
 		if (self->waiter->state != IOX_WAITER_DONE) {
@@ -481,13 +520,19 @@ static PySendResult await_send(Await *self, PyObject *Py_UNUSED(value), PyObject
 		}
 		await_unpark(self);
 	}
+	if (where > 0 && self->conn->ending && self->kind != IOX_AWAIT_FLUSH) {
+		/* Closed here, though the reactor may not know yet: what is queued is thrown away. */
+		*result = self->kind == IOX_AWAIT_RECV ? PyBytes_FromStringAndSize(NULL, 0) : PyList_New(0);
+		await_finish(self);
+		return *result ? PYGEN_RETURN : PYGEN_ERROR;
+	}
 	ready = await_ready(self);
 	if (ready > 0) {
 		*result = await_value(self);
 		await_finish(self);
 		return *result ? PYGEN_RETURN : PYGEN_ERROR;
 	}
-	if (ready < 0 || await_park(self) < 0) {
+	if (ready < 0 || await_park(self, where > 0) < 0) {
 		await_finish(self);
 		return PYGEN_ERROR;
 	}

@@ -37,6 +37,7 @@ SOURCES = (
     "face.c",
     "slice.c",
     "awaitable.c",
+    "worker.c",
     "probe.c",
 )
 HEADERS = ("core.h", "ring.h", "probe.h")

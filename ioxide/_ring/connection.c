@@ -14,6 +14,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,9 +25,11 @@ int iox_conn_check_thread(const Connection *conn)
 		return -1;
 	}
 	if (PyThread_get_thread_ident() != conn->driver->thread) {
-		PyObject *name = conn->driver->loop ?
-				 PyObject_GetAttrString(conn->driver->loop, "reactor_name") : NULL;
+		PyObject *name;
 
+		if (iox_worker_here(conn->driver))
+			return 1;
+		name = conn->driver->loop ? PyObject_GetAttrString(conn->driver->loop, "reactor_name") : NULL;
 		PyErr_Clear();
 		PyErr_Format(PyExc_RuntimeError,
 			     "this connection belongs to %V on thread %lu, not to thread %lu: "
@@ -246,29 +249,33 @@ static PyObject *conn_flush(Connection *conn, PyObject *Py_UNUSED(ignored))
 	return iox_await_new(conn, IOX_AWAIT_FLUSH, -1);
 }
 
-#define CONN_ACTION(name, call)                                                     \
+#define CONN_ACTION(name, call, on_worker)                                          \
 	static PyObject *name(Connection *conn, PyObject *Py_UNUSED(ignored))       \
 	{                                                                           \
-		if (iox_conn_check_thread(conn) < 0)                                \
+		int where = iox_conn_check_thread(conn);                            \
+									            \
+		if (where < 0 || (where > 0 && (on_worker) < 0))                    \
 			return NULL;                                                \
-		call;                                                               \
+		if (!where)                                                         \
+			call;                                                       \
 		Py_RETURN_NONE;                                                     \
 	}
 
-CONN_ACTION(conn_close_method, iox_conn_close(conn))
-CONN_ACTION(conn_abort_method, iox_conn_abort(conn, "connection aborted by abort()"))
-CONN_ACTION(conn_end_reads_method, iox_recv_end(conn))
+CONN_ACTION(conn_close_method, iox_conn_close(conn), iox_foreign_close(conn, false))
+CONN_ACTION(conn_abort_method, iox_conn_abort(conn, "connection aborted by abort()"),
+	    iox_foreign_close(conn, true))
 
-static PyObject *conn_write_threadsafe(Connection *conn, PyObject *data)
+static PyObject *conn_end_reads(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	if (iox_foreign_write(conn, data) < 0)
+	if (iox_conn_check_thread(conn) < 0)
 		return NULL;
+	iox_recv_end(conn);
 	Py_RETURN_NONE;
 }
 
 static PyObject *conn_close_threadsafe(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	if (iox_foreign_close(conn) < 0)
+	if (iox_foreign_close(conn, false) < 0)
 		return NULL;
 	Py_RETURN_NONE;
 }
@@ -323,9 +330,24 @@ static PyObject *conn_get_fd(Connection *conn, void *Py_UNUSED(closure))
 	return PyLong_FromLong(conn->fd);
 }
 
+/* In one go with respect to the reactor, which may close the descriptor at any time. */
+static PyObject *conn_duplicate(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	int fd = -1;
+
+	if (conn->fd >= 0) {
+		if (iox_conn_check_thread(conn) < 0)
+			return NULL;
+		fd = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0);
+		if (fd < 0)
+			return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	return PyLong_FromLong(fd);
+}
+
 static PyObject *conn_get_closed(Connection *conn, void *Py_UNUSED(closure))
 {
-	return PyBool_FromLong(conn->closing || conn->aborted || conn->fd < 0);
+	return PyBool_FromLong(conn->closing || conn->aborted || conn->ending || conn->fd < 0);
 }
 
 static PyObject *conn_get_broken(Connection *conn, void *Py_UNUSED(closure))
@@ -385,8 +407,8 @@ static PyMethodDef conn_methods[] = {
 	{ "flush", (PyCFunction)conn_flush, METH_NOARGS, NULL },
 	{ "close", (PyCFunction)conn_close_method, METH_NOARGS, NULL },
 	{ "abort", (PyCFunction)conn_abort_method, METH_NOARGS, NULL },
-	{ "_end_reads", (PyCFunction)conn_end_reads_method, METH_NOARGS, NULL },
-	{ "write_threadsafe", (PyCFunction)conn_write_threadsafe, METH_O, NULL },
+	{ "_end_reads", (PyCFunction)conn_end_reads, METH_NOARGS, NULL },
+	{ "write_threadsafe", (PyCFunction)iox_foreign_write, METH_O, NULL },
 	{ "close_threadsafe", (PyCFunction)conn_close_threadsafe, METH_NOARGS, NULL },
 	{ "_flush_threadsafe", (PyCFunction)conn_flush_threadsafe, METH_O, NULL },
 	{ "_flushed", (PyCFunction)conn_flushed, METH_O, NULL },
@@ -402,6 +424,7 @@ static PyMethodDef conn_methods[] = {
 	{ "_end_writes", (PyCFunction)iox_face_end_writes, METH_NOARGS, NULL },
 	{ "_own", (PyCFunction)iox_face_own, METH_NOARGS, NULL },
 	{ "_drop", (PyCFunction)iox_face_drop, METH_NOARGS, NULL },
+	{ "_duplicate", (PyCFunction)conn_duplicate, METH_NOARGS, NULL },
 	{ NULL },
 };
 

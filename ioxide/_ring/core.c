@@ -25,7 +25,7 @@ static int install(void)
 	if (!module)
 		return -1;
 	if (iox_awaitable_init(module) == 0 && iox_connection_init(module) == 0 &&
-	    iox_slice_init(module) == 0 && iox_driver_init(module) == 0)
+	    iox_slice_init(module) == 0 && iox_worker_init(module) == 0 && iox_driver_init(module) == 0)
 		ret = PyDict_SetItemString(modules, core_definition.m_name, module);
 	Py_DECREF(module);
 	return ret;

@@ -33,13 +33,17 @@ static int check_owner(Driver *self)
 }
 
 /* Hands a pending exception to on_fault; KeyboardInterrupt and SystemExit stay raised (-1). */
-static int report_fault(Driver *self, const char *what)
+int iox_driver_report(Driver *self, const char *what)
 {
 	PyObject *type, *value, *traceback, *result;
 
 	/* As in asyncio.Handle: of BaseException only these two unwind the loop. */
 	if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit))
 		return -1;
+	if (!self->on_fault) { /* a worker's, after the end */
+		PyErr_WriteUnraisable((PyObject *)self);
+		return 0;
+	}
 	PyErr_Fetch(&type, &value, &traceback);
 	PyErr_NormalizeException(&type, &value, &traceback);
 	if (traceback)
@@ -103,6 +107,8 @@ static PyObject *driver_wait(Driver *self, PyObject *timeout)
 	/* Handlers ran since the last look: clocks that are set or waited for now count from now. */
 	self->now = iox_clock_ms();
 	iox_tick_stage(self);
+	if (iox_list_linked(&self->handing))
+		iox_workers_hand_over(self); /* before the clocks: a worker may set one meanwhile */
 	if (iox_tick_must_not_block(self)) {
 		timeout_ns = 0;
 	} else if ((clock = iox_tick_next_clock(self)) >= 0) {
@@ -113,7 +119,9 @@ static PyObject *driver_wait(Driver *self, PyObject *timeout)
 	/*
 	 * GETEVENTS also when not waiting: under DEFER_TASKRUN nothing completes unless the owner asks.
 	 */
+	self->sleeping_until = timeout_ns < 0 ? UINT64_MAX : self->now + (uint64_t)timeout_ns / 1000000;
 	ret = iox_tick_enter(self, timeout_ns != 0, timeout_ns);
+	self->sleeping_until = 0;
 	if (ret < 0) {
 		errno = -ret;
 		return PyErr_SetFromErrno(PyExc_OSError);
@@ -149,7 +157,7 @@ static int start_connections(Driver *self)
 		Py_DECREF(callback);
 		if (!result) {
 			iox_conn_abort(conn, "the handler could not be started");
-			ret = report_fault(self, "a connection's handler could not be started");
+			ret = iox_driver_report(self, "a connection's handler could not be started");
 		}
 		Py_XDECREF(result);
 		Py_DECREF(conn);
@@ -159,6 +167,17 @@ static int start_connections(Driver *self)
 	return 0;
 }
 
+/* Mode posted: the task goes on from the queue of posts, at the top of the loop. */
+static int post_resumption(Driver *self, Waiter *waiter)
+{
+	PyObject *resume = PyObject_GetAttrString((PyObject *)waiter, "_resume");
+	PyObject *result = resume ? PyObject_CallOneArg(self->on_resume, resume) : NULL;
+
+	Py_XDECREF(resume);
+	Py_XDECREF(result);
+	return result ? 0 : -1;
+}
+
 static int resume_waiters(Driver *self)
 {
 	while (iox_list_linked(&self->ready)) {
@@ -166,11 +185,14 @@ static int resume_waiters(Driver *self)
 		int ret;
 
 		iox_list_remove(&waiter->ready);
-		ret = iox_waiter_resume(waiter);
+		if (self->on_resume && !waiter->settles && !waiter->standing)
+			ret = post_resumption(self, waiter);
+		else
+			ret = iox_waiter_resume(waiter);
 		Py_DECREF(waiter);
 		if (ret < 0) {
 			self->counters.wakeup_faults++;
-			if (report_fault(self, "resuming a task raised") < 0)
+			if (iox_driver_report(self, "resuming a task raised") < 0)
 				return -1;
 		}
 	}
@@ -354,6 +376,23 @@ static PyObject *driver_attach(Driver *self, PyObject *args, PyObject *kwargs)
 	Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(driver_continue_doc,
+"continue_by(on_resume, wake_each)\n--\n\n"
+"How parked tasks go on when it is not inline: on_resume(call) is given each task's resumption;\n"
+"wake_each makes every call from another thread write a wake of its own.");
+
+static PyObject *driver_continue_by(Driver *self, PyObject *args)
+{
+	PyObject *on_resume;
+	int wake_each;
+
+	if (!PyArg_ParseTuple(args, "Op:continue_by", &on_resume, &wake_each) || check_owner(self) < 0)
+		return NULL;
+	Py_XSETREF(self->on_resume, on_resume == Py_None ? NULL : Py_NewRef(on_resume));
+	self->wake_each = wake_each;
+	Py_RETURN_NONE;
+}
+
 static PyObject *driver_connections(Driver *self, PyObject *Py_UNUSED(ignored))
 {
 	PyObject *list = PyList_New(0);
@@ -445,7 +484,9 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 		iox_slab_pool_clear(&self->slabs);
 	}
 	settle_waiters(self);
+	iox_workers_hand_over(self); /* tasks there hear that their connections have ended */
 	Py_CLEAR(self->on_connection);
+	Py_CLEAR(self->on_resume);
 	Py_CLEAR(self->on_fault);
 	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
 		Py_CLEAR(self->listeners[i].on_connection);
@@ -457,6 +498,7 @@ static int driver_traverse(Driver *self, visitproc visit, void *arg)
 	Py_VISIT(self->loop);
 	Py_VISIT(self->on_connection);
 	Py_VISIT(self->on_fault);
+	Py_VISIT(self->on_resume);
 	Py_VISIT(self->connection_type);
 	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
 		Py_VISIT(self->listeners[i].on_connection);
@@ -465,6 +507,7 @@ static int driver_traverse(Driver *self, visitproc visit, void *arg)
 
 static int driver_clear(Driver *self)
 {
+	Py_CLEAR(self->on_resume);
 	Py_CLEAR(self->loop);
 	Py_CLEAR(self->on_connection);
 	Py_CLEAR(self->on_fault);
@@ -574,6 +617,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self->now = iox_clock_ms();
 	iox_list_init(&self->ready);
 	iox_list_init(&self->next);
+	iox_list_init(&self->handing);
 	iox_list_init(&self->starting);
 	iox_list_init(&self->staged);
 	iox_list_init(&self->starved);
@@ -639,6 +683,7 @@ static PyObject *driver_get_loop(Driver *self, void *Py_UNUSED(closure))
 
 static PyMethodDef driver_methods[] = {
 	{ "attach", (PyCFunction)(void *)driver_attach, METH_VARARGS | METH_KEYWORDS, NULL },
+	{ "continue_by", (PyCFunction)driver_continue_by, METH_VARARGS, driver_continue_doc },
 	{ "wait", (PyCFunction)driver_wait, METH_O, driver_wait_doc },
 	{ "dispatch", (PyCFunction)driver_dispatch, METH_NOARGS, driver_dispatch_doc },
 	{ "_feed", (PyCFunction)driver_feed, METH_O, driver_feed_doc },

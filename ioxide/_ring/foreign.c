@@ -13,6 +13,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 static bool push(Driver *self, struct iox_op op)
 {
@@ -31,6 +32,21 @@ static bool push(Driver *self, struct iox_op op)
 	return true;
 }
 
+static void wake(Driver *self)
+{
+	uint64_t one = 1;
+
+	if (!self->wake_each || self->wake_fd < 0) {
+		iox_driver_wake(self);
+		return;
+	}
+	/* What upstream did before its issue #96, kept to be measured: a write for each call. */
+	__atomic_exchange_n(&self->wake_pending, 1, __ATOMIC_SEQ_CST);
+	self->counters.wake_writes++;
+	while (write(self->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+}
+
 static int push_for(Connection *conn, enum iox_op_kind kind, PyObject *load)
 {
 	if (!push(conn->driver, (struct iox_op){ .kind = kind, .conn = conn, .load = load })) {
@@ -39,7 +55,7 @@ static int push_for(Connection *conn, enum iox_op_kind kind, PyObject *load)
 	}
 	Py_INCREF(conn);
 	Py_XINCREF(load);
-	iox_driver_wake(conn->driver);
+	wake(conn->driver);
 	return 0;
 }
 
@@ -49,12 +65,12 @@ bool iox_foreign_return(Driver *self, struct iox_group *group, uint16_t bid)
 		return false;
 	self->counters.foreign_returns++;
 	/* Nobody else tells the reactor, and somebody may wait for just this one. */
-	if (iox_list_linked(&self->starved) || group->incremental)
-		iox_driver_wake(self);
+	if (iox_list_linked(&self->starved) || group->incremental || self->wake_each)
+		wake(self);
 	return true;
 }
 
-int iox_foreign_write(Connection *conn, PyObject *data)
+PyObject *iox_foreign_write(Connection *conn, PyObject *data)
 {
 	PyObject *bytes;
 	size_t length;
@@ -63,9 +79,13 @@ int iox_foreign_write(Connection *conn, PyObject *data)
 	/* First of all: it may run Python code, which may end this connection. */
 	bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
 	if (!bytes)
-		return -1;
+		return NULL;
 	length = (size_t)PyBytes_GET_SIZE(bytes);
 	ret = iox_send_check(conn, length);
+	if (ret == 0 && conn->ending) {
+		iox_raise_os_error(EPIPE, "write() on a connection that was closed");
+		ret = -1;
+	}
 	if (ret == 0 && length) {
 		ret = push_for(conn, IOX_OP_WRITE, bytes);
 		if (ret == 0) {
@@ -74,7 +94,9 @@ int iox_foreign_write(Connection *conn, PyObject *data)
 		}
 	}
 	Py_DECREF(bytes);
-	return ret;
+	if (ret < 0)
+		return NULL;
+	Py_RETURN_NONE;
 }
 
 int iox_foreign_flush(Connection *conn, Waiter *waiter)
@@ -83,12 +105,20 @@ int iox_foreign_flush(Connection *conn, Waiter *waiter)
 	return push_for(conn, IOX_OP_FLUSH, (PyObject *)waiter);
 }
 
-int iox_foreign_close(Connection *conn)
+int iox_foreign_close(Connection *conn, bool abort)
 {
-	if (conn->closing || conn->fd < 0 || conn->driver->closed)
+	if (conn->aborted || conn->fd < 0 || conn->driver->closed || (!abort && (conn->closing || conn->ending)))
 		return 0;
+	if (push_for(conn, abort ? IOX_OP_ABORT : IOX_OP_CLOSE, NULL) < 0)
+		return -1;
+	conn->ending = true;
 	conn->driver->counters.foreign_closes++;
-	return push_for(conn, IOX_OP_CLOSE, NULL);
+	return 0;
+}
+
+int iox_foreign_unpause(Connection *conn)
+{
+	return push_for(conn, IOX_OP_UNPAUSE, NULL);
 }
 
 static void run_write(Connection *conn, PyObject *bytes)
@@ -99,6 +129,7 @@ static void run_write(Connection *conn, PyObject *bytes)
 	if (conn->send_errno || conn->closing || conn->aborted || conn->fd < 0) {
 		conn->bytes_dropped += length; /* ended since: a flush of it raises */
 		conn->driver->counters.foreign_drops++;
+		iox_send_wake(conn, false);
 	} else if (!iox_send_stage(conn, PyBytes_AS_STRING(bytes), length)) {
 		iox_conn_abort(conn, "no memory to stage what another thread wrote");
 	}
@@ -145,6 +176,12 @@ void iox_foreign_drain(Driver *self)
 			break;
 		case IOX_OP_CLOSE:
 			iox_conn_close(op->conn);
+			break;
+		case IOX_OP_ABORT:
+			iox_conn_abort(op->conn, "connection aborted by abort()");
+			break;
+		case IOX_OP_UNPAUSE:
+			iox_recv_unpause(op->conn);
 			break;
 		}
 		Py_DECREF(op->conn);

@@ -70,7 +70,7 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(zc_notifs)          /* notifications of SEND_ZC */                                   \
 	X(zc_copied)          /* of these, telling that the kernel copied after all (6.2) */   \
 	X(partial_sends)      /* of these, continued after a short result */                   \
-	X(wakeups)            /* tasks resumed inline */                                       \
+	X(wakeups)            /* parked tasks resumed */                                       \
 	X(wakeup_faults)      /* resumptions that raised */                                    \
 	X(enters)             /* io_uring_enter(2) calls */                                    \
 	X(enter_eintr)                                                                         \
@@ -88,6 +88,7 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(foreign_flushes)    /* flushes queued by other threads */                            \
 	X(foreign_closes)     /* closes queued by other threads */                             \
 	X(foreign_returns)    /* buffers given back by other threads */                        \
+	X(handoffs)           /* times a worker was told of tasks to resume (pool modes) */    \
 	X(foreign_drops)      /* queued writes whose connection had ended when they ran */     \
 	X(memory_faults)      /* operations that ended with EFAULT: memory given up too early */ \
 	X(slab_hits)                                                                           \
@@ -146,10 +147,11 @@ enum iox_waiter_state {
 typedef struct Waiter {
 	PyObject_HEAD
 	struct Driver *driver;   /* strong */
+	struct Worker *home;     /* strong; where its task lives, NULL: on the reactor */
 	PyObject *callback;      /* the Task's wake-up, while parked */
 	PyObject *context;
 	PyObject *cancel_message;
-	struct iox_node ready;   /* in driver->ready, which then holds a reference */
+	struct iox_node ready;   /* in the queue of its home, which then holds a reference */
 	struct iox_node flushes; /* in conn->flushes */
 	uint64_t target;         /* flush: bytes that must have been sent */
 	enum iox_waiter_state state;
@@ -185,7 +187,14 @@ struct iox_chunk {
 };
 
 /* What another thread asks of the reactor. */
-enum iox_op_kind { IOX_OP_RETURN, IOX_OP_WRITE, IOX_OP_FLUSH, IOX_OP_CLOSE };
+enum iox_op_kind {
+	IOX_OP_RETURN,
+	IOX_OP_WRITE,
+	IOX_OP_FLUSH,
+	IOX_OP_CLOSE,
+	IOX_OP_ABORT,
+	IOX_OP_UNPAUSE, /* the queue of a paused receive was emptied */
+};
 
 struct iox_op {
 	enum iox_op_kind kind;
@@ -255,6 +264,7 @@ typedef struct Connection {
 	bool served;              /* a handler's: clocks, write_limit and max_connections hold */
 	PyObject *on_start;       /* whom it is handed to, once, if not to the driver's on_connection */
 	bool reads_ended, closing, fin_sent, aborted;
+	bool ending;              /* another thread has queued its close or abort */
 	struct iox_node starting, staged, starved, read_clock, send_clock;
 	uint64_t read_deadline, send_deadline; /* ms */
 
@@ -327,6 +337,12 @@ typedef struct Driver {
 	int wake_pending;         /* atomic: a wake is written and not yet read */
 	bool wake_armed;
 	bool nudged;              /* wake() on the reactor's own thread */
+	bool wake_each;           /* every foreign call writes a wake of its own (mode pool) */
+	uint64_t sleeping_until;  /* ms; 0: not in wait(), UINT64_MAX: until something completes */
+
+	PyObject *on_resume;      /* posted: gets what resumes a task, instead of resuming it now */
+	struct iox_node handing;  /* Workers that have not been told of something */
+	unsigned workers;
 
 	int poll_fd;              /* the loop's epoll instance, or -1 */
 	bool poll_armed, poll_ready, poll_enabled;
@@ -337,7 +353,19 @@ typedef struct Driver {
 	bool dispatching, closed;
 } Driver;
 
-extern PyTypeObject iox_DriverType, iox_ConnectionType, iox_AwaitType, iox_WaiterType, iox_SliceType;
+/* A thread with a loop of its own, where handlers live in the pool modes; see worker.c. */
+typedef struct Worker {
+	PyObject_HEAD
+	Driver *driver;           /* strong */
+	PyObject *loop;           /* NULL once it has ended */
+	PyObject *on_connection;
+	PyObject *starting;       /* connections to hand to on_connection */
+	struct iox_node ready;    /* Waiters whose task is to be resumed */
+	struct iox_node handing;  /* in driver->handing */
+	bool scheduled;           /* its loop will call drain() */
+} Worker;
+
+extern PyTypeObject iox_WorkerType, iox_DriverType, iox_ConnectionType, iox_AwaitType, iox_WaiterType, iox_SliceType;
 extern PyObject *iox_CancelledError;
 
 /* awaitable.c */
@@ -353,6 +381,7 @@ int iox_awaitable_init(PyObject *module);
 
 /* connection.c */
 int iox_connection_init(PyObject *module);
+/* 0 on the reactor, 1 on one of its workers, -1 with an exception on any other thread. */
 int iox_conn_check_thread(const Connection *conn);
 bool iox_conn_submit(Connection *conn); /* false: the submission queue is full */
 void iox_conn_progress(Connection *conn);
@@ -389,6 +418,7 @@ PyObject *iox_recv_take_slices(Connection *conn);
 void iox_recv_park(Connection *conn, Waiter *waiter);
 void iox_recv_wake(Connection *conn);
 void iox_recv_discard(Connection *conn);
+void iox_recv_unpause(Connection *conn); /* its queue was emptied; on the reactor */
 void iox_recv_start_clock(Connection *conn);
 bool iox_recv_submit(Connection *conn);
 void iox_recv_complete(Connection *conn, int res, unsigned flags);
@@ -416,6 +446,7 @@ PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chun
 int iox_driver_init(PyObject *module);
 struct io_uring_sqe *iox_driver_sqe(Driver *driver); /* NULL: the queue stays full */
 void iox_driver_wake(Driver *driver);
+int iox_driver_report(Driver *driver, const char *what); /* a pending exception; -1: it unwinds */
 
 /* buffers.c */
 void iox_driver_release(Driver *driver, struct iox_group *group, uint16_t bid);
@@ -426,10 +457,18 @@ void iox_driver_drop_group(Driver *driver, struct iox_group *group);
 
 /* foreign.c: what other threads call, but for the drain */
 bool iox_foreign_return(Driver *driver, struct iox_group *group, uint16_t bid); /* false: no memory */
-int iox_foreign_write(Connection *conn, PyObject *data);
+PyObject *iox_foreign_write(Connection *conn, PyObject *data);
 int iox_foreign_flush(Connection *conn, Waiter *waiter);
-int iox_foreign_close(Connection *conn);
+int iox_foreign_close(Connection *conn, bool abort);
+int iox_foreign_unpause(Connection *conn);
 void iox_foreign_drain(Driver *driver);
+
+/* worker.c */
+int iox_worker_init(PyObject *module);
+Worker *iox_worker_here(const Driver *driver); /* NULL: this thread is none of its workers */
+void iox_worker_notify(Worker *worker);        /* on the reactor: it has something new */
+int iox_worker_schedule(Worker *worker);       /* the same, on the worker itself */
+void iox_workers_hand_over(Driver *driver);
 
 /* drain.c */
 bool iox_driver_drain(Driver *driver);

@@ -39,13 +39,34 @@ static struct iox_chunk *chunk_first(Connection *conn)
 	return &conn->chunks[conn->chunk_head];
 }
 
+void iox_recv_unpause(Connection *conn)
+{
+	if (conn->chunk_count || !conn->recv_paused || conn->reads_ended || conn->fd < 0)
+		return;
+	conn->recv_paused = false;
+	iox_want(conn, IOX_WANT_RECV);
+}
+
 /* Drops the first chunk; its buffer is the caller's now. */
 static void chunk_pop(Connection *conn)
 {
 	conn->chunk_head = (conn->chunk_head + 1) & (conn->chunk_capacity - 1);
-	if (--conn->chunk_count == 0 && conn->recv_paused && !conn->reads_ended) {
-		conn->recv_paused = false; /* whether it is armed is iox_conn_submit()'s to say */
-		iox_want(conn, IOX_WANT_RECV);
+	if (--conn->chunk_count || !conn->recv_paused)
+		return;
+	if (conn->driver->workers && iox_worker_here(conn->driver) && iox_foreign_unpause(conn) == 0)
+		return;
+	PyErr_Clear(); /* no memory to ask the reactor: the GIL is held, so doing it here is not wrong */
+	iox_recv_unpause(conn);
+}
+
+/* Gives the buffer of a run that was copied out back, on whatever thread that was. */
+static void give_back(Connection *conn, uint16_t bid)
+{
+	if (conn->driver->workers && iox_worker_here(conn->driver)) {
+		conn->group->refs++;
+		iox_driver_release_lent(conn->driver, conn->group, bid);
+	} else {
+		iox_driver_release(conn->driver, conn->group, bid);
 	}
 }
 
@@ -87,7 +108,7 @@ size_t iox_recv_copy(Connection *conn, char *to, size_t limit)
 			uint16_t bid = chunk->bid;
 
 			chunk_pop(conn);
-			iox_driver_release(conn->driver, conn->group, bid);
+			give_back(conn, bid);
 		}
 	}
 	return limit - left;
@@ -149,6 +170,10 @@ void iox_recv_park(Connection *conn, Waiter *waiter)
 {
 	conn->reader = (Waiter *)Py_NewRef(waiter);
 	iox_recv_start_clock(conn);
+	/* The reactor may sleep beyond the clock that a worker has just set. */
+	if (waiter->home && iox_list_linked(&conn->read_clock) &&
+	    conn->read_deadline < conn->driver->sleeping_until)
+		iox_driver_wake(conn->driver);
 }
 
 void iox_recv_wake(Connection *conn)

@@ -52,7 +52,7 @@ void iox_send_wake(Connection *conn, bool all)
 		Waiter *waiter = IOX_ENTRY(node, Waiter, flushes);
 
 		node = node->next;
-		if (all || waiter->target <= conn->bytes_acked) {
+		if (all || !iox_send_pending(conn, waiter->target)) {
 			iox_list_remove(&waiter->flushes);
 			iox_waiter_wake(waiter);
 			Py_DECREF(waiter);
@@ -208,10 +208,10 @@ bool iox_send_stage(Connection *conn, const void *data, size_t length)
 PyObject *iox_send_write(Connection *conn, PyObject *data)
 {
 	Py_buffer view;
-	int ret;
+	int ret = iox_conn_check_thread(conn);
 
-	if (iox_conn_check_thread(conn) < 0)
-		return NULL;
+	if (ret)
+		return ret > 0 ? iox_foreign_write(conn, data) : NULL;
 	/* First of all: from 3.12 on it may run Python code (PEP 688), which may end this connection. */
 	if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
 		return NULL;

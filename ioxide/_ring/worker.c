@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Worker: a thread with an asyncio loop of its own, on which handlers live in the pool modes.
+ *
+ * A Waiter remembers the worker that parked it (home).  When the reactor wakes it, it goes into the
+ * worker's queue instead of the reactor's, and before the reactor waits for its next batch it tells
+ * each worker that has something new, once: loop.call_soon_threadsafe(worker.drain).  There the tasks
+ * are resumed as dispatch() does it on the reactor.
+ *
+ * A connection's queue of received bytes, its reader and its clocks are shared under the GIL.  What
+ * needs the ring, the buffers or the slabs goes through the queue in foreign.c.
+ */
+#include "internal.h"
+
+static __thread Worker *here;
+
+Worker *iox_worker_here(const Driver *driver)
+{
+	return here && here->driver == driver ? here : NULL;
+}
+
+static bool waits(const Worker *self)
+{
+	return iox_list_linked(&self->ready) || PyList_GET_SIZE(self->starting);
+}
+
+void iox_worker_notify(Worker *self)
+{
+	if (!self->scheduled && !iox_list_linked(&self->handing))
+		iox_list_append(&self->driver->handing, &self->handing);
+}
+
+/* On the worker's own thread: what was queued there runs when the current step has ended. */
+static int schedule(Worker *self, const char *how)
+{
+	PyObject *drain, *result = NULL;
+
+	iox_list_remove(&self->handing);
+	if (self->scheduled || !self->loop)
+		return 0;
+	self->scheduled = true;
+	drain = PyObject_GetAttrString((PyObject *)self, "drain");
+	if (drain)
+		result = PyObject_CallMethod(self->loop, how, "O", drain);
+	Py_XDECREF(drain);
+	if (!result)
+		self->scheduled = false;
+	Py_XDECREF(result);
+	return result ? 0 : -1;
+}
+
+int iox_worker_schedule(Worker *self)
+{
+	return schedule(self, "call_soon");
+}
+
+void iox_workers_hand_over(Driver *driver)
+{
+	while (iox_list_linked(&driver->handing)) {
+		Worker *worker = IOX_ENTRY(driver->handing.next, Worker, handing);
+
+		Py_INCREF(worker);
+		if (worker->loop)
+			driver->counters.handoffs++;
+		if (schedule(worker, "call_soon_threadsafe") < 0)
+			PyErr_Clear(); /* its loop has been closed: whoever waited there has ended */
+		Py_DECREF(worker);
+	}
+}
+
+static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "driver", "loop", "on_connection", NULL };
+	PyObject *driver, *loop, *on_connection;
+	Worker *self;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO:Worker", names, &iox_DriverType, &driver, &loop,
+					 &on_connection))
+		return NULL;
+	if (here) {
+		PyErr_SetString(PyExc_RuntimeError, "this thread is a worker already");
+		return NULL;
+	}
+	self = (Worker *)type->tp_alloc(type, 0);
+	if (!self)
+		return NULL;
+	iox_list_init(&self->ready);
+	iox_list_init(&self->handing);
+	self->driver = (Driver *)Py_NewRef(driver);
+	self->loop = Py_NewRef(loop);
+	self->on_connection = Py_NewRef(on_connection);
+	self->driver->workers++;
+	self->starting = PyList_New(0);
+	if (!self->starting) {
+		Py_DECREF(self);
+		return NULL;
+	}
+	here = self;
+	return (PyObject *)self;
+}
+
+static int check_own_thread(Worker *self)
+{
+	if (here == self)
+		return 0;
+	PyErr_SetString(PyExc_RuntimeError, "a worker is used on the thread that made it");
+	return -1;
+}
+
+PyDoc_STRVAR(worker_start_doc,
+"start(connection)\n--\n\n"
+"On the reactor: hand a connection to the worker's on_connection.  False when the worker has ended.");
+
+static PyObject *worker_start(Worker *self, PyObject *conn)
+{
+	if (!self->loop)
+		Py_RETURN_FALSE;
+	if (PyList_Append(self->starting, conn) < 0)
+		return NULL;
+	iox_worker_notify(self);
+	Py_RETURN_TRUE;
+}
+
+static int start_one(Worker *self)
+{
+	PyObject *conn, *result;
+
+	conn = Py_NewRef(PyList_GET_ITEM(self->starting, 0));
+	if (PyList_SetSlice(self->starting, 0, 1, NULL) < 0) {
+		Py_DECREF(conn);
+		return -1;
+	}
+	result = PyObject_CallOneArg(self->on_connection, conn);
+	if (!result) {
+		PyObject *type, *value, *traceback;
+
+		PyErr_Fetch(&type, &value, &traceback);
+		if (iox_foreign_close((Connection *)conn, true) < 0)
+			PyErr_Clear();
+		PyErr_Restore(type, value, traceback);
+	}
+	Py_XDECREF(result);
+	Py_DECREF(conn);
+	return result ? 0 : iox_driver_report(self->driver, "a connection's handler could not be started");
+}
+
+PyDoc_STRVAR(worker_drain_doc,
+"drain()\n--\n\n"
+"On the worker: start and resume what the reactor has handed over.  Called by its loop.");
+
+static PyObject *worker_drain(Worker *self, PyObject *Py_UNUSED(ignored))
+{
+	struct iox_node last;
+	int ret = 0;
+
+	if (check_own_thread(self) < 0)
+		return NULL;
+	/*
+	 * Cleared first, so that what comes from here on is handed over anew; and no further than what
+	 * is there now, because the reactor may add as fast as we take.
+	 */
+	self->scheduled = false;
+	iox_list_append(&self->ready, &last);
+	for (Py_ssize_t left = PyList_GET_SIZE(self->starting); left && !ret && PyList_GET_SIZE(self->starting);
+	     left--)
+		ret = start_one(self);
+	while (!ret && self->ready.next != &last) {
+		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
+
+		iox_list_remove(&waiter->ready);
+		ret = iox_waiter_resume(waiter);
+		Py_DECREF(waiter);
+		if (ret < 0) {
+			self->driver->counters.wakeup_faults++;
+			ret = iox_driver_report(self->driver, "resuming a task raised");
+		}
+	}
+	iox_list_remove(&last);
+	if (ret < 0) {
+		/* KeyboardInterrupt or SystemExit: the rest stays, for when the loop runs on. */
+		PyObject *type, *value, *traceback;
+
+		PyErr_Fetch(&type, &value, &traceback);
+		if (waits(self) && iox_worker_schedule(self) < 0)
+			PyErr_Clear();
+		PyErr_Restore(type, value, traceback);
+		return NULL;
+	}
+	Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(worker_detach_doc,
+"detach()\n--\n\n"
+"On the worker, when its loop ends: take nothing any more, and close what was not started.");
+
+static PyObject *worker_detach(Worker *self, PyObject *Py_UNUSED(ignored))
+{
+	if (check_own_thread(self) < 0)
+		return NULL;
+	for (Py_ssize_t i = 0; i < PyList_GET_SIZE(self->starting); i++)
+		if (iox_foreign_close((Connection *)PyList_GET_ITEM(self->starting, i), false) < 0)
+			return NULL;
+	if (PyList_SetSlice(self->starting, 0, PyList_GET_SIZE(self->starting), NULL) < 0)
+		return NULL;
+	iox_list_remove(&self->handing);
+	while (iox_list_linked(&self->ready)) {
+		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
+
+		iox_list_remove(&waiter->ready);
+		waiter->state = IOX_WAITER_DONE; /* its task has ended with the loop */
+		Py_DECREF(waiter);
+	}
+	Py_CLEAR(self->loop);
+	self->driver->workers--;
+	here = NULL;
+	Py_RETURN_NONE;
+}
+
+static int worker_traverse(Worker *self, visitproc visit, void *arg)
+{
+	Py_VISIT(self->driver);
+	Py_VISIT(self->loop);
+	Py_VISIT(self->on_connection);
+	Py_VISIT(self->starting);
+	return 0;
+}
+
+static int worker_clear(Worker *self)
+{
+	Py_CLEAR(self->loop);
+	Py_CLEAR(self->on_connection);
+	return 0;
+}
+
+static void worker_dealloc(Worker *self)
+{
+	PyObject_GC_UnTrack(self);
+	if (here == self)
+		here = NULL;
+	iox_list_remove(&self->handing);
+	worker_clear(self);
+	Py_CLEAR(self->starting);
+	Py_CLEAR(self->driver);
+	Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static PyMethodDef worker_methods[] = {
+	{ "start", (PyCFunction)worker_start, METH_O, worker_start_doc },
+	{ "drain", (PyCFunction)worker_drain, METH_NOARGS, worker_drain_doc },
+	{ "detach", (PyCFunction)worker_detach, METH_NOARGS, worker_detach_doc },
+	{ NULL },
+};
+
+PyTypeObject iox_WorkerType = {
+	PyVarObject_HEAD_INIT(NULL, 0)
+	.tp_name = "ioxide._ring._core.Worker",
+	.tp_basicsize = sizeof(Worker),
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+	.tp_doc = "Worker(driver, *, loop, on_connection)\n--\n\nThe thread it is made on, as a home of tasks.",
+	.tp_new = worker_new,
+	.tp_dealloc = (destructor)worker_dealloc,
+	.tp_traverse = (traverseproc)worker_traverse,
+	.tp_clear = (inquiry)worker_clear,
+	.tp_methods = worker_methods,
+};
+
+int iox_worker_init(PyObject *module)
+{
+	return PyModule_AddType(module, &iox_WorkerType);
+}

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""Worker threads for the pool modes: handlers live on their loops instead of the reactor's.
+
+A connection stays the reactor's, which owns the ring, the buffers and the slabs.  The reactor tells
+a worker once a batch that tasks of it can go on; what the handler does to its connection comes back
+through the queue of foreign calls (`_ring/worker.c`, `_ring/foreign.c`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ioxide._ring import _core
+from ioxide.connection import Connection
+from ioxide.handlers import Handler, Handlers
+
+if TYPE_CHECKING:
+    from ioxide.driver import Driver
+
+logger = logging.getLogger("ioxide")
+
+
+class _Worker:
+    """One thread and its loop."""
+
+    def __init__(
+        self, handler: Handler, driver: Driver, name: str, on_end: Callable[[], object]
+    ) -> None:
+        self._handler = handler
+        self._driver = driver
+        self._on_end = on_end
+        self._ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Future[int] | None = None
+        self._core: _core.Worker | None = None
+        self.thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self.fault: BaseException | None = None
+        self.ended = False
+
+    def open(self) -> None:
+        self.thread.start()
+        self._ready.wait()
+        if self.fault is not None:
+            raise self.fault
+
+    def start(self, connection: Connection) -> None:
+        """On the reactor: have the handler started for `connection`."""
+        if self._core is None or not self._core.start(connection):
+            connection.close()
+
+    def stop(self, timeout_ms: int) -> None:
+        """Let handlers end within `timeout_ms`, cancel those that do not, then end the thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
+                self._loop.call_soon_threadsafe(self._stop, timeout_ms)
+
+    def _stop(self, timeout_ms: int) -> None:
+        if self._stopping is not None and not self._stopping.done():
+            self._stopping.set_result(timeout_ms)
+
+    def _main(self) -> None:
+        try:
+            # Leaving the runner cancels what is left, whose last steps still need the worker.
+            with asyncio.Runner() as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            self.fault = error
+        finally:
+            if self._core is not None:
+                self._core.detach()
+            self.ended = True
+            self._ready.set()
+            self._on_end()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = self._loop.create_future()
+        handlers = Handlers(self._handler, self._driver, self._loop, self.thread.name)
+        self._core = self._driver.new_worker(self._loop, handlers.start)
+        self._ready.set()
+        await handlers.finish(await self._stopping)
+
+
+class Workers:
+    """The workers of one reactor; used on the reactor's thread.
+
+    `on_fault` is called there when a worker ended by itself: a handler raised KeyboardInterrupt or
+    SystemExit, which end a reactor, too.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        driver: Driver,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        count: int,
+        name: str,
+        on_fault: Callable[[], object],
+    ) -> None:
+        self._loop = loop
+        self._on_fault = on_fault
+        self._ended = asyncio.Event()
+        self._workers = [
+            _Worker(handler, driver, f"{name}-worker-{index}", self._worker_ended)
+            for index in range(count)
+        ]
+        self._turns = itertools.cycle(self._workers)
+
+    def open(self) -> None:
+        """Start the threads; raises what one of them raised."""
+        for worker in self._workers:
+            worker.open()
+
+    def start(self, connection: Connection) -> None:
+        """Give `connection` to the worker whose turn it is."""
+        next(self._turns).start(connection)
+
+    async def finish(self, timeout_ms: int) -> None:
+        """Let handlers end within `timeout_ms`, cancel those that do not, and end the threads.
+
+        The loop goes on meanwhile: what handlers do at their end may need the reactor.
+        """
+        await asyncio.sleep(0)  # connections of the last batch are handed over first
+        for worker in self._workers:
+            worker.stop(timeout_ms)
+        while not all(worker.ended for worker in self._workers):
+            self._ended.clear()
+            await self._ended.wait()
+        for worker in self._workers:
+            worker.thread.join()  # it has nothing left to do
+        self.check()
+
+    def check(self) -> None:
+        """Raise what has ended a worker."""
+        for worker in self._workers:
+            if worker.fault is not None:
+                raise worker.fault
+
+    def close(self, timeout_ms: int) -> None:
+        """The same as `finish()` when the reactor's loop has ended: connections are gone by now."""
+        for worker in self._workers:
+            worker.stop(0)
+        for worker in self._workers:
+            if worker.thread.is_alive():  # neither ended nor never started
+                worker.thread.join(timeout_ms / 1000)
+            if worker.thread.is_alive():
+                logger.error("%s: a handler does not end; its thread stays", worker.thread.name)
+
+    def _worker_ended(self) -> None:
+        """On the worker's thread, as its last act."""
+        with contextlib.suppress(RuntimeError):  # the reactor's loop is closed: close() joins
+            self._loop.call_soon_threadsafe(self._hear_of_end)
+
+    def _hear_of_end(self) -> None:
+        self._ended.set()
+        if any(worker.fault is not None for worker in self._workers):
+            self._on_fault()
