@@ -186,7 +186,8 @@ class ServerConfig:
     max_connections: int | None = None
     """Connections of one reactor; the next one is closed as soon as it is accepted."""
     read_timeout_ms: int = 60_000
-    """Longest wait of one parked read, and of a peer's FIN after ours; 0 is no limit for reads."""
+    """Longest wait of one parked read in which the peer neither sends nor takes anything, and of a
+    peer's FIN after ours; 0 is no limit for reads."""
     send_timeout_ms: int = 60_000
     """Longest time for one batch of written bytes to be taken by the peer; 0 is no limit."""
     context: bool = True

@@ -151,6 +151,9 @@ void iox_send_complete(Connection *conn, int res, unsigned flags)
 		conn->sent += (size_t)res;
 		conn->bytes_acked += (uint64_t)res;
 		driver->counters.bytes_sent += (uint64_t)res;
+		/* A peer that takes bytes is not silent; but this is not the clock of its FIN. */
+		if (iox_list_linked(&conn->read_clock) && !conn->fin_sent)
+			iox_recv_start_clock(conn);
 	}
 	if (res <= 0 && res != -EINTR && res != -EAGAIN && !conn->aborted && !fall_back(conn, res))
 		send_failed(conn, res ? -res : EPIPE);

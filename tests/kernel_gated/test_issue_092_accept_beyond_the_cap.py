@@ -17,6 +17,7 @@ import socket
 import pytest
 
 import ioxide
+from tests.kernel_gated.modes import MODES, Changes
 from tests.support import (
     connect,
     echo,
@@ -30,12 +31,13 @@ from tests.support import (
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(92)]
 
 
-@pytest.mark.needs("INC")
-def test_connections_beyond_the_groups_are_shed() -> None:
-    """Connection max_connections + 1 is closed, the others live, and capacity comes back."""
+@pytest.mark.parametrize("mode", MODES)
+def test_connections_beyond_the_cap_are_shed(mode: Changes) -> None:
+    """Connection 5 of 4 is closed, the others live, capacity comes back; fifty times."""
     own = ioxide.IncrementalConfig(max_connections=4, recv_slots=4, recv_buffer_size=1024)
-    with serve(echo, incremental=own) as server:
-        for cycle in range(20):
+    mode = {"incremental": own} if "incremental" in mode else {**mode, "max_connections": 4}
+    with serve(echo, **mode) as server:
+        for cycle in range(50):
             with contextlib.ExitStack() as stack:
                 held = [stack.enter_context(connect(server)) for _ in range(4)]
                 for client in held:
@@ -47,7 +49,9 @@ def test_connections_beyond_the_groups_are_shed() -> None:
                 held[0].sendall(b"y")
                 assert b"y" == read_exactly(held[0], 1)
             assert 3 * (cycle + 1) == server.stats().accepts_shed
-            until(lambda: server.stats().groups_free_now == 4, "all group ids back")
+            until(lambda: server.stats().connections_now == 0, "room for four")
+            if "incremental" in mode:
+                assert 4 == server.stats().groups_free_now
 
 
 # <linux/io_uring.h>; the number of the system call is the same on every architecture.

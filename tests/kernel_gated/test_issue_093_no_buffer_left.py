@@ -216,11 +216,11 @@ def test_full_queue_pauses_the_receive() -> None:
 def test_a_full_queue_leaves_bytes_in_the_socket() -> None:
     """Of 512 parts that wait, a paused receive takes a turn's worth, however many ticks pass."""
     sent = random.Random(128).randbytes(64 * 1024)
-    conns: list[ioxide.Connection] = []
+    fds: list[int] = []
     release = threading.Event()
 
     async def handler(conn: ioxide.Connection) -> None:
-        conns.append(conn)
+        fds.append(conn.fileno())
         await asyncio.to_thread(release.wait, TIMEOUT)
         while data := await conn.recv():
             conn.write(data)
@@ -229,11 +229,11 @@ def test_a_full_queue_leaves_bytes_in_the_socket() -> None:
         serve(handler, recv_queue_entries=4, recv_slots=1024, recv_buffer_size=128) as server,
         connect(server) as client,
     ):
-        until(lambda: len(conns) == 1, "the connection")
+        until(lambda: len(fds) == 1, "the connection")
 
         def block() -> None:
             client.sendall(sent)
-            wait_unread(conns[0].fileno(), len(sent))
+            wait_unread(fds[0], len(sent))
 
         on_reactor(server.reactors[0], block)
         until(lambda: server.stats().recv_pauses == 1, "a paused receive")
@@ -242,10 +242,81 @@ def test_a_full_queue_leaves_bytes_in_the_socket() -> None:
         # A multishot receive takes up to 33 parts at a time, and an enter runs it again until there
         # are 64 (CQ_KEPT), once when it submits and once when it waits (6.18): 132 in a turn, and a
         # second one may have begun.
-        assert len(sent) / 4 < unread(conns[0].fileno())
+        assert len(sent) / 4 < unread(fds[0])
         assert server.stats().buffers_held_now <= 2 * 132
 
         release.set()
         client.shutdown(1)
         assert sent == read_to_end(client)
         assert 0 == server.stats().recv_enobufs
+
+
+async def _keeper(conn: ioxide.Connection) -> None:
+    """Keep what comes first, and its buffer with it; answer with what comes then."""
+    async with conn.read() as slices:
+        kept.append(slices[0][:])
+    conn.write(b"k")
+    conn.write(b"then " + await conn.recv())
+
+
+kept: list[memoryview] = []
+ONE = ioxide.IncrementalConfig(max_connections=4, recv_slots=1, recv_buffer_size=64)
+"""A connection has one buffer, which 64 bytes fill."""
+
+
+def _starve(server: ioxide.Server, client: socket.socket) -> None:
+    """Bytes wait in `client`'s socket, and its only buffer is held."""
+    client.sendall(b"h" * 64)
+    assert b"k" == read_exactly(client, 1)
+    client.sendall(b"more")
+    until(lambda: server.stats().recv_enobufs >= 1, "a receive without a buffer")
+    until(lambda: at_rest(server), "a reactor at rest")
+
+
+@pytest.mark.needs("INC")
+def test_a_return_from_another_thread_serves_its_own_connection() -> None:
+    """Incremental: a buffer that a foreign thread gives back ends the stall of its connection."""
+    with serve(_keeper, incremental=ONE) as server, connect(server) as client:
+        _starve(server, client)
+        kept.pop().release()  # on this thread, while the reactor sleeps
+        assert b"then more" == read_to_end(client)
+
+
+@pytest.mark.needs("INC")
+def test_two_starved_connections_wait_for_their_own_buffers() -> None:
+    """Incremental: what one connection gives back wakes that one, and arms nobody else."""
+    with (
+        serve(_keeper, incremental=ONE) as server,
+        connect(server) as one,
+        connect(server) as two,
+    ):
+        _starve(server, one)
+        _starve(server, two)
+        until(lambda: server.stats().recv_enobufs == 2, "both without a buffer")
+        kept.pop().release()
+        assert b"then more" == read_to_end(two)
+        until(lambda: at_rest(server), "a reactor at rest")
+        assert 2 == server.stats().recv_enobufs  # nobody was armed in vain
+        kept.pop().release()
+        assert b"then more" == read_to_end(one)
+
+
+@pytest.mark.needs("INC")
+def test_a_starved_peer_that_leaves_or_is_never_served() -> None:
+    """Incremental: a parked receive ends with the peer, or else with the read clock."""
+    before = open_fds()
+    with serve(_keeper, incremental=ONE, read_timeout_ms=400) as server:
+        with connect(server) as leaver:
+            _starve(server, leaver)
+        kept.pop().release()
+        until(lambda: server.stats().connections_now == 0, "the end of the one that left")
+        with connect(server) as patient:
+            patient.sendall(b"h" * 64)
+            assert b"k" == read_exactly(patient, 1)
+            patient.sendall(b"more")
+            with pytest.raises(ConnectionResetError):
+                read_to_end(patient)
+        assert 1 == server.stats().read_timeouts
+        kept.pop().release()
+        until(lambda: server.stats().groups_free_now == 4, "every group id back")
+    wait_fds(before)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 
 import pytest
 
 import ioxide
+from tests.kernel_gated.modes import MODES, Changes
 from tests.support import (
     at_rest,
     connect,
@@ -29,7 +31,8 @@ from tests.support import (
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(97)]
 
 
-def test_silent_peer_runs_into_the_read_clock() -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_silent_peer_runs_into_the_read_clock(mode: Changes) -> None:
     """A parked read ends after read_timeout_ms with ConnectionAbortedError; a busy one does not."""
     errors: list[str] = []
 
@@ -41,7 +44,7 @@ def test_silent_peer_runs_into_the_read_clock() -> None:
         except ConnectionAbortedError as error:
             errors.append(str(error))
 
-    with serve(handler, read_timeout_ms=200) as server, connect(server) as client:
+    with serve(handler, **mode, read_timeout_ms=200) as server, connect(server) as client:
         client.sendall(b"early")
         assert b"early" == read_exactly(client, 5)
         with pytest.raises(ConnectionResetError):
@@ -50,7 +53,8 @@ def test_silent_peer_runs_into_the_read_clock() -> None:
     assert ["read_timeout_ms" in error for error in errors] == [True]
 
 
-def test_peer_that_takes_nothing_runs_into_the_send_clock() -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_peer_that_takes_nothing_runs_into_the_send_clock(mode: Changes) -> None:
     """A flush that the peer's closed window holds up ends after send_timeout_ms."""
     errors: list[str] = []
 
@@ -61,7 +65,10 @@ def test_peer_that_takes_nothing_runs_into_the_send_clock() -> None:
         except ConnectionAbortedError as error:
             errors.append(str(error))
 
-    with serve(handler, send_timeout_ms=200) as server, connect(server, rcvbuf=4096):
+    with (
+        serve(handler, **mode, send_timeout_ms=200) as server,
+        connect(server, rcvbuf=4096),
+    ):
         until(lambda: server.stats().send_timeouts == 1, "the send clock")
         until(lambda: server.stats().connections_now == 0, "the connection's end")
     assert ["send_timeout_ms" in error for error in errors] == [True]
@@ -185,3 +192,53 @@ def test_connections_beyond_the_cap_are_shed() -> None:
         with connect(server) as again:
             again.sendall(b"z")
             assert b"z" == read_exactly(again, 1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_peer_that_is_heard_of_is_not_silent(mode: Changes) -> None:
+    """Bytes now and then keep a connection for longer than the read clock runs."""
+    with serve(echo, **mode, read_timeout_ms=1500) as server, connect(server) as client:
+        for _ in range(8):
+            time.sleep(0.3)  # what is tried is this pace: 2.4 s in all
+            client.sendall(b"ping")
+            assert b"ping" == read_exactly(client, 4)
+        assert 0 == server.stats().read_timeouts
+
+
+def test_a_peer_that_takes_what_is_pushed_is_not_silent() -> None:
+    """A server that pushes under a parked read keeps a peer that only listens."""
+
+    async def handler(conn: ioxide.Connection) -> None:
+        reader = asyncio.create_task(conn.recv())
+        for _ in range(8):
+            await asyncio.sleep(0.3)
+            conn.write(b"tick")
+        assert b"" == await reader
+
+    with serve(handler, read_timeout_ms=1500) as server, connect(server) as client:
+        assert b"tick" * 8 == read_exactly(client, 32)
+        client.shutdown(socket.SHUT_WR)
+        assert b"" == read_to_end(client)
+        assert (0, 0) == (server.stats().read_timeouts, server.stats().handler_faults)
+
+
+def _finds_nobody(client: socket.socket) -> bool:
+    try:
+        client.sendall(b"still here")
+    except ConnectionResetError:
+        return True
+    return False
+
+
+def test_a_peer_that_ignores_the_fin_is_cut_off() -> None:
+    """The handler has ended, and the peer neither closes nor stops writing: it is reset in time."""
+
+    async def handler(conn: ioxide.Connection) -> None:
+        await conn.recv()
+
+    with serve(handler, read_timeout_ms=300) as server, connect(server) as client:
+        client.sendall(b"x")
+        assert b"" == client.recv(1)  # its FIN, which this side ignores
+        until(lambda: server.stats().read_timeouts == 1, "the clock of the peer's FIN")
+        until(lambda: server.stats().connections_now == 0, "the descriptor closed")
+        until(lambda: _finds_nobody(client), "a reset for who goes on writing")

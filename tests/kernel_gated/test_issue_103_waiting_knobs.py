@@ -8,6 +8,7 @@ again; and one beyond the timeout holds up the loop's timers (both 6.18).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -15,12 +16,7 @@ from pathlib import Path
 import pytest
 
 import ioxide
-from tests.support import (
-    connect,
-    echo,
-    read_exactly,
-    serve,
-)
+from tests.support import at_rest, connect, echo, read_exactly, serve, until
 
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(103)]
 
@@ -90,3 +86,27 @@ def test_knobs_are_off_by_default() -> None:
         config.min_wait_nr,
     )
     assert (None, False, False) == (config.incremental, config.recv_bundle, config.zero_copy_send)
+
+
+@pytest.mark.needs("MIN_WAIT")
+@pytest.mark.parametrize(("wait_us", "at_once"), [(500_000, True), (0, False)])
+def test_minimum_wait_takes_completions_in_batches(wait_us: int, at_once: bool) -> None:
+    """Sixteen requests one by one are few enters with a minimum wait, and many without."""
+    with (
+        serve(echo, min_wait_us=wait_us, min_wait_nr=16) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(connect(server)) for _ in range(16)]
+        until(lambda: server.stats().connections_now == 16, "all connections")
+        until(lambda: at_rest(server), "a reactor at rest")
+        enters, cqes = server.stats().enters, server.stats().cqes
+        for client in clients:
+            client.sendall(b"x")
+            time.sleep(0.01)  # apart: at once they would be a batch without any wait
+            if not at_once:  # where nothing holds the answer back, each request is its own batch
+                assert b"x" == read_exactly(client, 1)
+        for client in clients if at_once else ():
+            assert b"x" == read_exactly(client, 1)
+        enters, cqes = server.stats().enters - enters, server.stats().cqes - cqes
+        assert cqes >= 16
+        assert at_once == (enters <= 12), f"{cqes} completions in {enters} enters"

@@ -8,15 +8,12 @@ such indices; the seventeenth registration fails with EBUSY (6.18).
 from __future__ import annotations
 
 import contextlib
+import os
 
 import pytest
 
 import ioxide
-from tests.support import (
-    SMALL,
-    open_fds,
-    wait_fds,
-)
+from tests.support import SMALL, connect, echo, open_fds, read_exactly, serve, wait_fds
 
 pytestmark = pytest.mark.issue(98)
 
@@ -47,3 +44,24 @@ def test_the_seventeenth_ring_of_a_thread_works() -> None:
     driver = ioxide.Driver(SMALL)
     assert driver.ring_fd_registered
     assert driver.close()
+
+
+def test_the_ring_is_entered_by_its_index() -> None:
+    """With /dev/null in the place of its ring's descriptor a reactor goes on serving.
+
+    The index holds the ring's file itself (5.18); the descriptor is put back for the end.
+    """
+    with serve(echo) as server, connect(server) as client:
+        ring_fd = server.reactors[0].driver.ring_fd
+        kept = os.dup(ring_fd)
+        null = os.open(os.devnull, os.O_RDWR)
+        try:
+            os.dup2(null, ring_fd, inheritable=False)
+            for _ in range(3):
+                client.sendall(b"by index")
+                assert b"by index" == read_exactly(client, 8)
+        finally:
+            os.dup2(kept, ring_fd, inheritable=False)
+            os.close(kept)
+            os.close(null)
+        assert server.reactors[0].is_alive
