@@ -53,9 +53,11 @@ static void chunk_pop(Connection *conn)
 	conn->chunk_head = (conn->chunk_head + 1) & (conn->chunk_capacity - 1);
 	if (--conn->chunk_count || !conn->recv_paused)
 		return;
-	if (conn->driver->workers && iox_worker_here(conn->driver) && iox_foreign_unpause(conn) == 0)
-		return;
-	PyErr_Clear(); /* no memory to ask the reactor: the GIL is held, so doing it here is not wrong */
+	if (conn->driver->workers && iox_worker_here(conn->driver)) {
+		if (iox_foreign_unpause(conn) == 0)
+			return;
+		PyErr_Clear(); /* no memory to ask: the GIL is held, so doing it here is not wrong */
+	}
 	iox_recv_unpause(conn);
 }
 

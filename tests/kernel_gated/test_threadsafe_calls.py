@@ -365,7 +365,7 @@ def test_plain_calls_stay_on_the_reactor() -> None:
         conn = handler.one()
         calls: list[Callable[[], None]] = [lambda: conn.write(b"x"), conn.close, conn.abort]
         for call in calls:
-            with pytest.raises(RuntimeError, match="belongs to the reactor"):
+            with pytest.raises(RuntimeError, match="belongs to ioxide-reactor-0"):
                 call()
         conn.write_threadsafe(bytearray(b"x"))
         on_reactor(server.reactors[0], lambda: conn.write_threadsafe(memoryview(b"y")))
