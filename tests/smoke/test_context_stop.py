@@ -77,15 +77,15 @@ def test_who_waits_is_told_of_the_stop(how: str) -> None:
         def wait() -> None:
             try:
                 if how == "send":
-                    context.send(print, timeout=TIMEOUT)
+                    context.send(print, timeout=10 * TIMEOUT)
                 else:
-                    context.run(nothing()).result(TIMEOUT)
+                    context.run(nothing()).result(10 * TIMEOUT)
             except BaseException as error:
                 raised.append(error)
 
         # As if the call came after the last tick's drain: from here on nobody looks at the queue.
         reactor.loop._drains_posts = False
-        thread = threading.Thread(target=wait)
+        thread = threading.Thread(target=wait, daemon=True)
         thread.start()
         until(lambda: len(reactor.driver._posts) > 0, "the queued call")
         server.stop()
