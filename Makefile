@@ -34,7 +34,7 @@ RUN = @set -f; $(BIN)/python -m
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 	@sed -n 's/^#   \([A-Z]*=\)/\1/p' Makefile
 
 .PHONY: setup
@@ -79,6 +79,14 @@ endif
 .PHONY: probe
 probe: build ## Say what this machine's io_uring can do, with the evidence
 	$(RUN) ioxide probe $(ARGS)
+
+.PHONY: gate
+gate: build ## Count what a request costs: instructions, system calls, posts, asyncio handles
+	@$(BIN)/python -m bench gate $(ARGS)
+
+.PHONY: bench-affinity
+bench-affinity: build ## Measure the continuation modes and fill docs/affinity.md, on a quiet machine
+	@$(BIN)/python -m bench affinity $(ARGS)
 
 MINUTES ?= 2
 .PHONY: soak

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""What a request costs, counted: the same on a busy machine as on a quiet one.
+
+Each count is a difference between two loads of one server over as many connections, divided by the
+difference of their requests: what connecting, asking and starting cost is in both.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import Void
+from bench.native import callgrind_library
+from bench.process import CONNECTIONS, Server, running
+
+SMALL = 5 * CONNECTIONS
+LARGE = 45 * CONNECTIONS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Of one plaintext request, at 64 connections."""
+
+    enters: float
+    posts: float
+    handles: float
+    wake_writes: float
+    wakeups: float
+    completions_per_enter: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instructions:
+    """User instructions of one request: the least of several slices, and the most."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, slices: Sequence[float]) -> Instructions:
+        """What the slices say; raises `Void` when they do not agree within 10 %."""
+        if len(slices) < 3:
+            raise Void(f"{len(slices)} slices are too few to tell noise from cost")
+        low, high = min(slices), max(slices)
+        if low <= 0 or high > 1.1 * low:
+            raise Void(f"instructions per request vary from {low:.0f} to {high:.0f}")
+        return cls(low=low, high=high)
+
+
+def per_request(small: float, large: float, requests: int) -> float:
+    """What a request adds."""
+    if requests <= 0:
+        raise Void("the two loads do not differ")
+    return (large - small) / requests
+
+
+def check_clean(before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    """Raise `Void` when the counters say that something else was measured than was meant."""
+    for name in ("recv_enobufs", "handler_faults", "callback_faults", "memory_faults", "aborts"):
+        if grown := after.get(name, 0) - before.get(name, 0):
+            raise Void(f"{name} grew by {grown:.0f} while it was measured")
+
+
+def _added(server: Server, requests: int) -> dict[str, float]:
+    """What so many requests added to each count."""
+    before = server.settled()
+    load = server.load(requests=requests, batches=True)
+    after = server.settled()
+    check_clean(before, after)
+    if load.requests != requests:
+        raise Void(f"{load.requests} requests were made instead of {requests}")
+    return {name: after[name] - before[name] for name in after}
+
+
+def _slice(server: Server) -> dict[str, float]:
+    """What a request adds to each count."""
+    small, large = _added(server, SMALL), _added(server, LARGE)
+    return {name: per_request(small[name], large[name], LARGE - SMALL) for name in small}
+
+
+def count(settings: Mapping[str, object], *, slices: int = 10) -> Counts:
+    """Counters of the server itself, and the asyncio handles it made."""
+    with running(settings, arguments=["--count-handles"], batch=True) as server:
+        _added(server, SMALL)  # to warm up
+        parts = [_slice(server) for _ in range(slices)]
+    # A batch that the machine tore costs more enters than the server needs; none costs fewer.
+    each = min(parts, key=lambda part: part["enters"])
+    if each["enters"] <= 0 or each["sends"] <= 0:
+        raise Void("the counters did not see the requests")
+    return Counts(
+        enters=each["enters"],
+        posts=max(part["posts"] for part in parts),
+        handles=max(part["handles"] for part in parts),
+        wake_writes=max(part["wake_writes"] for part in parts),
+        wakeups=each["wakeups"],
+        completions_per_enter=each["cqes"] / each["enters"],
+    )
+
+
+def total_calls(table: str) -> int:
+    """The sum of ``strace -c``'s column of calls."""
+    rows = re.findall(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$", table, re.MULTILINE)
+    calls = sum(int(number) for number, name in rows if name != "total")
+    if not any(name == "io_uring_enter" for _, name in rows):
+        raise Void(f"strace saw no io_uring_enter:\n{table}")
+    return calls
+
+
+def system_calls(settings: Mapping[str, object]) -> float:
+    """System calls of a request, as strace sees them: two processes, two numbers of requests."""
+    _need("strace")
+    totals = []
+    for requests in (SMALL, 5 * LARGE):
+        with tempfile.NamedTemporaryFile("r", prefix="ioxide-strace-") as table:
+            wrapper = ["strace", "-f", "-c", "-qq", "-o", table.name]
+            with running(settings, wrapper=wrapper, batch=True) as server:
+                server.load(requests=requests, batches=True)
+            totals.append(total_calls(table.read()))
+    return per_request(totals[0], totals[1], 5 * LARGE - SMALL)
+
+
+def summed(text: str) -> int:
+    """The number of instructions in one of callgrind's files."""
+    found = re.findall(r"^(?:summary|totals): (\d+)$", text, re.MULTILINE)
+    if not found or int(found[0]) == 0:
+        raise Void("callgrind's file has no sum")
+    return int(found[0])
+
+
+def instructions(settings: Mapping[str, object], *, slices: int = 5) -> Instructions:
+    """User instructions of a request, counted by callgrind, in one process that has warmed up."""
+    _need("valgrind")
+    found = []
+    with tempfile.TemporaryDirectory(prefix="ioxide-callgrind-") as scratch:
+        wrapper = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no"]
+        wrapper += [f"--callgrind-out-file={scratch}/out"]
+        library = ["--callgrind", str(callgrind_library())]
+        with running(
+            settings, wrapper=wrapper, arguments=library, batch=True, in_band=True
+        ) as server:
+            server.ask("count")
+            server.load(requests=LARGE, batches=True)
+            files: set[Path] = set()
+
+            def dump() -> int:
+                server.ask("dump x")
+                new = set(Path(scratch).glob("out.*")) - files  # `out` itself is of the very end
+                files.update(new)
+                return sum(summed(path.read_text()) for path in new)
+
+            dump()
+            for _ in range(slices):
+                totals = []
+                for requests in (SMALL, LARGE):
+                    before = server.settled()
+                    server.load(requests=requests, batches=True)
+                    check_clean(before, server.settled())
+                    totals.append(dump())
+                found.append(per_request(totals[0], totals[1], LARGE - SMALL))
+    return Instructions.of(found)
+
+
+def _need(program: str) -> None:
+    if shutil.which(program) is None:
+        raise Void(f"{program} is not installed: make setup installs it")

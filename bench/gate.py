@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""``python -m bench gate``: what a plaintext request may cost, at 64 connections.
+
+Counts, no times: a busy machine gets the same answer.  Status 0 when every rule holds, 1 when one
+does not, 3 when a figure could not be had.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bench.counts import Counts, Instructions, count, instructions, system_calls
+from bench.wrk import compare
+
+MAX_SYSTEM_CALLS = 0.05
+SAME = 0.02
+"""How far apart on and off may be."""
+SAVED = 0.20
+"""What inline has to save of posted's instructions."""
+MAX_INSTRUCTIONS = {(3, 11): 10_000}
+"""User instructions of a request; measured: 7,950 with CPython 3.11.7, 0.2 % of noise."""
+OTHER_INSTRUCTIONS = 12_000
+"""For any other Python, whose interpreter costs something else."""
+
+MODES: dict[str, Mapping[str, object]] = {
+    "inline": {},
+    "context off": {"context": False},
+    "posted": {"continuation_mode": "posted"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One thing that has to hold, and what was measured."""
+
+    says: str
+    measured: str
+    holds: bool
+
+    def __str__(self) -> str:
+        return f"{'holds ' if self.holds else 'BROKEN'} {self.says}: {self.measured}"
+
+
+def apart(one: float, other: float) -> float:
+    """How far two figures are apart, as a share of the smaller one."""
+    low, high = sorted((one, other))
+    return (high - low) / low if low > 0 else float(high > 0)
+
+
+def at_most(what: str, value: float, limit: float) -> Rule:
+    return Rule(says=f"{what} at most {limit:g}", measured=f"{value:.4g}", holds=value <= limit)
+
+
+def same(what: str, on: float, off: float) -> Rule:
+    """Context on and off cost the same."""
+    share = apart(on, off)
+    return Rule(
+        says=f"{what} with the context on and off within {SAME:.0%}",
+        measured=f"{on:.6g} and {off:.6g}, {share:.2%} apart",
+        holds=share <= SAME,
+    )
+
+
+def limit_of(version: tuple[int, int]) -> int:
+    """Instructions that a request may take on this Python."""
+    return MAX_INSTRUCTIONS.get(version, OTHER_INSTRUCTIONS)
+
+
+def counted_rules(inline: Counts, off: Counts, posted: Counts) -> Iterable[Rule]:
+    """What the server's own counters have to say."""
+    yield at_most("posts per request", inline.posts, 0)
+    yield at_most("asyncio handles per request", inline.handles, 0)
+    yield at_most("wake writes per request", inline.wake_writes, 0)
+    yield same("enters per request", inline.enters, off.enters)
+    # Or the comparison with it below would compare inline with itself.
+    yield Rule(
+        says="mode posted posts each resumption",
+        measured=f"{posted.posts:.4g} posts per request",
+        holds=0.99 <= posted.posts <= 1.01,
+    )
+
+
+def instruction_rules(
+    inline: Instructions, off: Instructions, posted: Instructions, *, version: tuple[int, int]
+) -> Iterable[Rule]:
+    """What callgrind has to say."""
+    yield at_most("user instructions per request", inline.low, limit_of(version))
+    yield same("user instructions per request", inline.low, off.low)
+    saved = 1 - inline.low / posted.low
+    yield Rule(
+        says=f"inline takes at least {SAVED:.0%} fewer instructions than posted",
+        measured=f"{inline.low:.0f} and {posted.low:.0f}, {saved:.1%} fewer",
+        holds=saved >= SAVED,
+    )
+
+
+def run() -> int:
+    """Measure, print, judge."""
+    version = sys.version_info[:2]
+    counts = {name: count(settings) for name, settings in MODES.items()}
+    calls = {name: system_calls(settings) for name, settings in MODES.items()}
+    costs = {name: instructions(settings) for name, settings in MODES.items()}
+    print(f"plaintext, 64 connections, Python {sys.version.split()[0]}; of one request:\n")
+    print(
+        f"{'':12} instructions [noise]   system calls  enters   posts  handles  completions/enter"
+    )
+    for name, each in counts.items():
+        cost = costs[name]
+        noise = f"{cost.low:.0f} [+{cost.high / cost.low - 1:.2%}]"
+        print(
+            f"{name:12} {noise:22} {calls[name]:12.4f}  {each.enters:.5f} {each.posts:6.2f}"
+            f" {each.handles:8.2f} {each.completions_per_enter:10.1f}"
+        )
+    rules = [
+        *counted_rules(counts["inline"], counts["context off"], counts["posted"]),
+        at_most("system calls per request", calls["inline"], MAX_SYSTEM_CALLS),
+        *instruction_rules(costs["inline"], costs["context off"], costs["posted"], version=version),
+    ]
+    print()
+    for rule in rules:
+        print(rule)
+    print(f"\n{compare()}")
+    broken = [rule for rule in rules if not rule.holds]
+    print(f"\ngate: {len(rules) - len(broken)} of {len(rules)} rules hold", flush=True)
+    return 1 if broken else 0

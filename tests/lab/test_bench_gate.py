@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""The gate's counts on a real server, in short; `make gate` does all of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import gate
+from bench.counts import count, instructions, system_calls
+
+pytestmark = pytest.mark.lab
+
+
+def _broken(name: str) -> list[str]:
+    counts = {mode: count(settings, slices=3) for mode, settings in gate.MODES.items()}
+    rules = gate.counted_rules(counts["inline"], counts["context off"], counts["posted"])
+    return [str(rule) for rule in rules if not rule.holds and name in rule.says]
+
+
+def test_inline_makes_no_handle() -> None:
+    """A plaintext request takes no asyncio handle: the gate would say so."""
+    assert [] == _broken("asyncio handles")
+
+
+def test_inline_makes_no_post() -> None:
+    """A plaintext request takes no post: the gate would say so."""
+    assert [] == _broken("posts per request")
+
+
+def test_a_request_takes_few_system_calls() -> None:
+    """strace sees at most one call for twenty requests."""
+    assert gate.MAX_SYSTEM_CALLS >= system_calls({})
+
+
+@pytest.mark.slow
+def test_instructions_are_counted() -> None:
+    """callgrind's count of a request is in the order of what was measured, and not nothing."""
+    assert 3_000 < instructions({}, slices=3).low < 20_000
