@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import ioxide
 
@@ -82,8 +82,15 @@ class Client(socket.socket):
         self._told("no shutdown", lambda: shut(how))
 
 
+class Listening(Protocol):
+    """Whatever has a port on loopback."""
+
+    @property
+    def port(self) -> int: ...
+
+
 @contextmanager
-def connect(server: ioxide.Server, *, rcvbuf: int | None = None) -> Iterator[socket.socket]:
+def connect(server: Listening, *, rcvbuf: int | None = None) -> Iterator[socket.socket]:
     """A blocking client of `server` whose every call is bounded by `TIMEOUT`."""
     with Client() as client:
         if rcvbuf is not None:

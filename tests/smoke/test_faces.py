@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: MIT
+"""What the connection core guarantees, through both faces: handlers and asyncio transports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import socket
+import struct
+import threading
+
+import pytest
+
+from tests.faces import FACES, Face, Stream, echo, serve
+from tests.support import (
+    TIMEOUT,
+    connect,
+    on_reactor,
+    open_fds,
+    read_exactly,
+    read_to_end,
+    until,
+    wait_fds,
+    wait_unread,
+)
+
+MIB = 1 << 20
+
+pytestmark = pytest.mark.parametrize("face", FACES)
+
+
+def digest(data: bytes) -> str:
+    """So that a failure does not spend minutes on showing how megabytes differ."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_random_pieces_come_back_in_order(face: Face) -> None:
+    """1 MiB in random pieces comes back byte for byte, with the end of the stream behind it."""
+    rng = random.Random(92)
+    sent = rng.randbytes(MIB)
+    with serve(face, echo) as server, connect(server) as client:
+
+        def send() -> None:
+            at = 0
+            while at < len(sent):
+                step = rng.randint(1, 65536)
+                client.sendall(sent[at : at + step])
+                at += step
+            client.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        assert digest(sent) == digest(read_to_end(client))
+        sender.join(TIMEOUT)
+        until(lambda: server.stats().connections_now == 0, "the end of the connection")
+        assert (MIB, MIB) == (server.stats().bytes_received, server.stats().bytes_sent)
+        assert 0 == server.stats().buffers_held_now
+
+
+@pytest.mark.issue(93)
+def test_no_buffer_left_stalls_and_goes_on(face: Face) -> None:
+    """Four buffers of 64 bytes for a flood on two connections: both stall, neither loses a byte."""
+    sent = [random.Random(number).randbytes(32768) for number in range(2)]
+    with (
+        serve(face, echo, recv_slots=4, recv_buffer_size=64) as server,
+        connect(server) as one,
+        connect(server) as other,
+    ):
+        senders = [
+            threading.Thread(target=client.sendall, args=(data,))
+            for client, data in zip((one, other), sent, strict=True)
+        ]
+        for sender in senders:
+            sender.start()
+        for client, data in zip((one, other), sent, strict=True):
+            assert digest(data) == digest(read_exactly(client, len(data)))
+        for sender in senders:
+            sender.join(TIMEOUT)
+        assert server.stats().recv_enobufs >= 1
+        assert 2 == server.stats().connections_now
+
+
+@pytest.mark.issue(95)
+def test_a_full_completion_queue_loses_nothing(face: Face) -> None:
+    """4 KiB in buffers of 64 bytes overflow 8 completions; all of it comes back."""
+    streams: list[Stream] = []
+    sent = random.Random(95).randbytes(4096)
+
+    async def handler(stream: Stream) -> None:
+        streams.append(stream)
+        await echo(stream)
+
+    with (
+        serve(
+            face, handler, ring_entries=4, cq_entries=8, recv_slots=256, recv_buffer_size=64
+        ) as server,
+        connect(server) as client,
+    ):
+        client.sendall(b"first")
+        assert b"first" == read_exactly(client, 5)
+
+        def flood() -> None:
+            client.sendall(sent)
+            wait_unread(streams[0].fileno(), len(sent))
+
+        on_reactor(server.reactors[0], flood)
+        assert sent == read_exactly(client, len(sent))
+        assert server.stats().cq_overflow_events >= 1
+
+
+def test_half_close_ends_reads_only(face: Face) -> None:
+    """After the peer's FIN the answer still goes out, however large."""
+    answer = random.Random(3).randbytes(4 * MIB)
+
+    async def handler(stream: Stream) -> None:
+        while await stream.recv():
+            pass
+        stream.write(answer)
+        await stream.flush()
+
+    with serve(face, handler) as server, connect(server) as client:
+        client.sendall(b"question")
+        client.shutdown(socket.SHUT_WR)
+        assert digest(answer) == digest(read_to_end(client))
+
+
+def test_a_reset_reaches_the_reader_and_nobody_else(face: Face) -> None:
+    """A peer's RST ends the parked read with ConnectionResetError; others are served on."""
+    ends: list[BaseException | bytes] = []
+
+    async def handler(stream: Stream) -> None:
+        stream.write(await stream.recv())
+        try:
+            ends.append(await stream.recv())
+        except OSError as error:
+            ends.append(error)
+
+    before = open_fds()
+    with serve(face, handler) as server:
+        with connect(server) as leaver, connect(server) as other:
+            leaver.sendall(b"hello")
+            assert b"hello" == read_exactly(leaver, 5)
+            leaver.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            leaver.close()
+            until(lambda: len(ends) == 1, "the end of the one that was reset")
+            assert isinstance(ends[0], ConnectionResetError)
+            other.sendall(b"still")
+            assert b"still" == read_exactly(other, 5)
+        until(lambda: server.stats().connections_now == 0, "the end of both")
+    wait_fds(before)
+
+
+def test_descriptors_are_used_again_and_bytes_stay_apart(face: Face) -> None:
+    """Two hundred connections over a few descriptors: each gets its own bytes."""
+    seen: list[int] = []
+
+    async def handler(stream: Stream) -> None:
+        seen.append(stream.fileno())
+        await echo(stream)
+
+    with serve(face, handler) as server:
+        for number in range(200):
+            with connect(server) as client:
+                client.sendall(b"client %03d" % number)
+                assert b"client %03d" % number == read_exactly(client, 10)
+        assert 200 == server.stats().accepts
+    assert len(set(seen)) < 100
+    stats = server.stats()
+    assert (200, 0) == (stats.closes, stats.connections_now)
+
+
+def test_a_large_write_reaches_a_slow_reader_whole(face: Face) -> None:
+    """16 MiB written at once to a peer with a small window arrive whole, and then the end."""
+    data = random.Random(4).randbytes(16 * MIB)
+    written = threading.Event()
+
+    async def handler(stream: Stream) -> None:
+        stream.write(data)
+        written.set()
+        await stream.flush()
+
+    with serve(face, handler) as server, connect(server, rcvbuf=4096) as client:
+        assert written.wait(TIMEOUT)
+        until(lambda: server.stats().sends == 1, "a SEND behind a closed window")
+        assert 0 == server.stats().bytes_sent
+        assert digest(data) == digest(read_to_end(client))
+
+
+def test_close_sends_what_was_written(face: Face) -> None:
+    """Bytes that wait when the connection is closed still leave, and FIN after them."""
+    data = random.Random(5).randbytes(8 * MIB)
+    closed = threading.Event()
+
+    async def handler(stream: Stream) -> None:
+        stream.write(data)
+        stream.close()
+        closed.set()
+
+    with serve(face, handler) as server, connect(server, rcvbuf=4096) as client:
+        assert closed.wait(TIMEOUT)
+        until(lambda: server.stats().sends == 1, "a SEND behind a closed window")
+        assert digest(data) == digest(read_to_end(client))
+
+
+def test_abort_resets_when_bytes_were_cut_off(face: Face) -> None:
+    """A peer that has not got everything sees a reset, not the end of a whole stream."""
+    aborted = threading.Event()
+
+    async def handler(stream: Stream) -> None:
+        stream.write(b"z" * (8 * MIB))
+        await stream.recv()
+        stream.abort()
+        aborted.set()
+
+    with serve(face, handler) as server, connect(server, rcvbuf=4096) as client:
+        until(lambda: server.stats().sends == 1, "a SEND behind a closed window")
+        client.sendall(b"enough")
+        assert aborted.wait(TIMEOUT)
+        until(lambda: server.stats().connections_now == 0, "the end of the connection")
+        with pytest.raises(ConnectionResetError):
+            read_to_end(client)
+        assert 1 == server.stats().aborts
+
+
+def test_a_reader_that_pauses_loses_no_byte(face: Face) -> None:
+    """While nobody reads little is received, and afterwards every byte, in order."""
+    sent = random.Random(6).randbytes(8 * MIB)
+    go = threading.Event()
+    got: list[bytes] = []
+
+    async def handler(stream: Stream) -> None:
+        got.append(await stream.recv(1))
+        while not go.is_set():
+            await asyncio.sleep(0.005)
+        while data := await stream.recv():
+            got.append(data)
+
+    with (
+        serve(face, handler, recv_queue_entries=4) as server,
+        connect(server) as client,
+    ):
+
+        def send() -> None:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        until(lambda: len(got) == 1, "the first byte")
+        still = [server.stats().bytes_received]
+
+        def stopped() -> bool:
+            threading.Event().wait(0.1)
+            still.append(server.stats().bytes_received)
+            return len(still) > 4 and len(set(still[-4:])) == 1
+
+        until(stopped, "a receive that has paused")
+        assert sender.is_alive()
+        assert server.stats().bytes_received < MIB
+        go.set()
+        sender.join(TIMEOUT)
+        assert b"" == read_to_end(client)
+        assert digest(sent) == digest(b"".join(got))
+
+
+def test_a_cancelled_reader_loses_no_byte(face: Face) -> None:
+    """A recv() that wait_for() gives up again and again loses nothing of what comes meanwhile."""
+    sent = random.Random(7).randbytes(65536)
+    cancelled: list[int] = []
+
+    async def handler(stream: Stream) -> None:
+        while True:
+            try:
+                data = await asyncio.wait_for(_recv(stream), 0.002)
+            except TimeoutError:
+                cancelled.append(1)
+                continue
+            if not data:
+                break
+            stream.write(data)
+            await stream.flush()
+
+    async def _recv(stream: Stream) -> bytes:
+        return await stream.recv(7)
+
+    with serve(face, handler) as server, connect(server) as client:
+        got = bytearray()
+        for at in range(0, len(sent), 8192):
+            enough = len(cancelled) + 3
+            until(lambda: len(cancelled) >= enough, "reads that were given up")  # noqa: B023
+            client.sendall(sent[at : at + 8192])
+            got += read_exactly(client, 8192)
+        assert digest(sent) == digest(bytes(got))
+        client.shutdown(socket.SHUT_WR)
+        assert b"" == read_to_end(client)
+
+
+def test_stop_with_open_connections_leaves_nothing(face: Face) -> None:
+    """Connections in every state when the server stops: their descriptors come back."""
+    before = open_fds()
+
+    async def handler(stream: Stream) -> None:
+        first = await stream.recv()
+        if first == b"write":
+            stream.write(b"z" * (8 * MIB))
+        await stream.recv()
+
+    with contextlib.ExitStack() as stack:
+        with serve(face, handler, stop_timeout_ms=200) as server:
+            clients = [stack.enter_context(connect(server, rcvbuf=4096)) for _ in range(6)]
+            for client in clients[:2]:
+                client.sendall(b"write")
+            for client in clients[2:4]:
+                client.sendall(b"read")
+            until(lambda: server.stats().accepts == 6, "six connections")
+            until(lambda: server.stats().sends >= 2, "two SENDs behind closed windows")
+        stats = server.stats()
+        assert (6, 0) == (stats.closes, stats.connections_now)
+    wait_fds(before)
