@@ -12,6 +12,7 @@ from typing import Any
 
 from ioxide._ring import _core
 from ioxide.futures import Future
+from ioxide.sockets import around
 
 
 class ReadBlock:
@@ -127,7 +128,7 @@ class Connection(_core.Connection):
         fd = self._duplicate()
         if fd < 0:
             return None
-        with socket.socket(fileno=fd) as sock:
+        with around(fd) as sock:
             try:
                 return question(sock)
             except OSError:

@@ -12,18 +12,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ioxide._ring import _core
 
+# With SOCK_NONBLOCK the constructor leaves a given descriptor as it is.  Without, it would make it
+# non-blocking whenever socket.setdefaulttimeout() is set, and io_uring answers -EAGAIN then.
+_KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
-@contextmanager
-def borrowed(fd: int, family: int = socket.AF_INET) -> Iterator[socket.socket]:
-    """A socket object around `fd` for the length of a block; it does not close it.
+
+def around(fd: int, family: int = socket.AF_INET) -> socket.socket:
+    """A socket object that owns the TCP socket `fd`, and leaves it as it is until then.
 
     Raises `OSError` (EBADF) when `fd` is no open descriptor.
     """
-    # With SOCK_NONBLOCK the constructor leaves the descriptor as it is; without, it would make it
-    # non-blocking whenever socket.setdefaulttimeout() is set, and io_uring answers -EAGAIN then.
-    sock = socket.socket(
-        family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP, fileno=fd
-    )
+    return socket.socket(family, _KIND, socket.IPPROTO_TCP, fileno=fd)
+
+
+@contextmanager
+def borrowed(fd: int, family: int) -> Iterator[socket.socket]:
+    """A socket object around `fd` for the length of a block; it does not close it."""
+    sock = around(fd, family)
     try:
         yield sock
     finally:
@@ -53,7 +58,7 @@ class TransportSocket(asyncio.trsock.TransportSocket):
     def _sock(self) -> socket.socket:
         sock = _Lent(
             self._family,
-            socket.SOCK_STREAM | socket.SOCK_NONBLOCK,
+            _KIND,
             socket.IPPROTO_TCP,
             fileno=self.fileno() if self.fileno() >= 0 else None,
         )
