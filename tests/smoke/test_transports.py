@@ -30,6 +30,7 @@ from tests.support import (
     SMALL,
     TIMEOUT,
     connect,
+    on_reactor,
     open_fds,
     read_exactly,
     read_to_end,
@@ -737,19 +738,25 @@ def test_clocks_are_a_handlers_alone() -> None:
         serve(Face.TRANSPORT, stall, **clocks) as transports,
         connect(transports) as idle,
         connect(transports, rcvbuf=4096) as stalled,
-        serve(Face.HANDLER, stall, **clocks) as handlers,
-        connect(handlers) as cut_idle,
-        connect(handlers, rcvbuf=4096) as cut_stalled,
     ):
-        for client, what in ((idle, b"read"), (stalled, b"write")):
-            client.sendall(what)
-        for client, what in ((cut_idle, b"read"), (cut_stalled, b"write")):
-            client.sendall(what)
-        blocking_until(lambda: handlers.stats().read_timeouts == 1, "the read clock")
-        blocking_until(lambda: handlers.stats().send_timeouts == 1, "the send clock")
-        for client in (cut_idle, cut_stalled):
-            with pytest.raises(ConnectionResetError):
-                read_to_end(client)
+        idle.sendall(b"read")
+        stalled.sendall(b"write")
+        blocking_until(lambda: transports.stats().bytes_received == 9, "both requests")
+        blocking_until(lambda: transports.stats().sends == 1, "a SEND behind a closed window")
+        # The same again for handlers, later: when their clocks have run out, so would the others'.
+        with (
+            serve(Face.HANDLER, stall, **clocks) as handlers,
+            connect(handlers) as cut_idle,
+            connect(handlers, rcvbuf=4096) as cut_stalled,
+        ):
+            cut_idle.sendall(b"read")
+            cut_stalled.sendall(b"write")
+            blocking_until(lambda: handlers.stats().read_timeouts == 1, "the read clock")
+            blocking_until(lambda: handlers.stats().send_timeouts == 1, "the send clock")
+            for client in (cut_idle, cut_stalled):
+                with pytest.raises(ConnectionResetError):
+                    read_to_end(client)
+        on_reactor(transports.reactors[0], lambda: None)  # a tick, which looks at the clocks
         stats = transports.stats()
         assert (0, 0, 2) == (stats.read_timeouts, stats.send_timeouts, stats.connections_now)
         idle.sendall(b"done")
