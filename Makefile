@@ -63,6 +63,10 @@ ifndef T
 endif
 	$(RUN) pytest $${T-} $(ARGS)
 
+.PHONY: cpython
+cpython: build ## Run CPython's own tests of asyncio on our loop (its package test must be there)
+	$(RUN) tests.cpython
+
 .PHONY: mutants
 mutants: build ## Put known bugs back, one at a time, and see their tests turn red (KERNEL=: in a guest)
 	$(RUN) tests.mutants $(if $(strip $(KERNEL)),--kernel '$(KERNEL)') $(ARGS)
