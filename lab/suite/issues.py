@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .reconcile import Record
-from .verdicts import DISPROVING, Verdict
+from .verdicts import DISPROVING, UNPROVING, Verdict
 
 ISSUES_IN = Path(__file__).parent / "issues_in.txt"
 
@@ -25,6 +25,8 @@ class IssueRow:
     absent: int
     """Tests skipped because the kernel lacks what they need."""
     bad: int
+    unproved: int
+    """Tests that never ran to their end."""
 
     @property
     def word(self) -> str:
@@ -35,7 +37,9 @@ class IssueRow:
             return "absent here"
         if self.proved and self.proved + self.absent == self.tests:
             return "proved"
-        return "in part" if self.proved else "hole"
+        if self.proved:
+            return "in part"
+        return "not proved" if self.unproved else "hole"
 
 
 def issues_of(item: pytest.Item) -> tuple[int, ...]:
@@ -68,6 +72,7 @@ def table(
                 proved=mine.count(Verdict.PASSED),
                 absent=mine.count(Verdict.SKIPPED),
                 bad=sum(1 for verdict in mine if verdict in DISPROVING),
+                unproved=sum(1 for verdict in mine if verdict in UNPROVING),
             )
         )
     return rows

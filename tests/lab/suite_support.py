@@ -121,6 +121,7 @@ class Little:
         for package in ("tests", "tests/lab"):
             (root / package / "__init__.py").touch()
         self.write("lab/kernels/expected.toml", EXPECTED)
+        self.write("lab/suite/issues_in.txt", "")
         self.write("ioxide/__init__.py", IOXIDE)
         self.write("ioxide/__main__.py", IOXIDE_MAIN)
 

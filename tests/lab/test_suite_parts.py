@@ -354,17 +354,18 @@ def test_this_host_is_no_guest(lab_identity: identity.Identity) -> None:
 def test_issue_table_shows_holes() -> None:
     """An issue is proved, disproved, absent, proved in part, or a hole; only holes of issues whose
     work is in are held against the run."""
-    marks = {"a": (1,), "b": (1, 2), "c": (3,), "d": (4,), "e": (4,)}
+    marks = {"a": (1,), "b": (1, 2), "c": (3,), "d": (4,), "e": (4,), "f": (6,)}
     verdicts = {
         "a": Verdict.PASSED,
         "b": Verdict.SKIPPED,
         "c": Verdict.FAILED,
         "d": Verdict.PASSED,
         "e": Verdict.LOST,
+        "f": Verdict.NEVER_RAN,
     }
     records = {name: Record(verdict) for name, verdict in verdicts.items()}
 
-    rows = issues.table(marks, records, wanted=[4, 5])
+    rows = issues.table(marks, records, wanted=[4, 5, 6])
 
     assert {row.issue: row.word for row in rows} == {
         1: "proved",
@@ -372,8 +373,9 @@ def test_issue_table_shows_holes() -> None:
         3: "disproved",
         4: "in part",
         5: "hole",
+        6: "not proved",
     }
-    assert issues.holes(rows, [4, 5]) == ["issue 5 is in, but no test of it passed here"]
+    assert issues.holes(rows, [4, 5, 6]) == ["issue 5 is in, but no test of it passed here"]
     assert issues.holes(rows, []) == []
 
 
