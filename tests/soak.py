@@ -52,6 +52,13 @@ MODES: dict[str, dict[str, Any]] = {
     "bundle": {"recv_bundle": True},
     "incremental": {"incremental": OWN},
     "incremental+zc": {"incremental": OWN, "zero_copy_send": True},
+    "shared+segmented": {"write_overflow": ioxide.WriteOverflow.SEGMENTED},
+    "incremental+segmented+zc": {
+        "incremental": OWN,
+        "write_overflow": ioxide.WriteOverflow.SEGMENTED,
+        "zero_copy_send": True,
+    },
+    "posted": {"continuation_mode": ioxide.ContinuationMode.POSTED},
 }
 
 

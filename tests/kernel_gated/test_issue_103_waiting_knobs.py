@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import ioxide
-from tests.support import at_rest, connect, echo, read_exactly, serve, until
+from tests.support import TIMEOUT, at_rest, connect, echo, read_exactly, serve, until
 
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(103)]
 
@@ -110,3 +114,21 @@ def test_minimum_wait_takes_completions_in_batches(wait_us: int, at_once: bool) 
         enters, cqes = server.stats().enters - enters, server.stats().cqes - cqes
         assert cqes >= 16
         assert at_once == (enters <= 12), f"{cqes} completions in {enters} enters"
+
+
+@pytest.mark.needs("NAPI")
+def test_the_reactor_polls_the_device_only_when_asked_to() -> None:
+    """Over a device with a NAPI id (veth, GRO) packets are polled with the knob on, else none."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-P", str(Path(__file__).with_name("napi_reactor.py"))],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=4 * TIMEOUT,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    (came_before, before), (came_with, polled), (came_after, after) = json.loads(done.stdout)
+    assert [60_000] * 3 == [came_before, came_with, came_after]
+    assert (0, True, 0) == (before, polled > 0, after)
