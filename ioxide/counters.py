@@ -28,14 +28,33 @@ class Counters:
     """Multishot accepts that the kernel ended."""
     closes: int = 0
     """Connections whose descriptor was closed."""
+    closes_eof: int = 0
+    """Of these, ended in order: by FIN both ways, or by ours when the peer had ended before. This
+    and the six that follow add up to `closes`; what happened first to a connection counts."""
+    closes_error: int = 0
+    """Of these, by the peer's reset, the loss of the peer, or for want of memory."""
+    closes_read_timeout: int = 0
+    """Of these, by `ServerConfig.read_timeout_ms`."""
+    closes_send_timeout: int = 0
+    """Of these, by `ServerConfig.send_timeout_ms`."""
+    closes_fault: int = 0
+    """Of these, because the handler raised or could not be started."""
+    closes_abort: int = 0
+    """Of these, by `Connection.abort()`."""
+    closes_stop: int = 0
+    """Of these, because the reactor stopped before they had ended by themselves."""
     aborts: int = 0
     """Of these, cut off with RST: timeout, `abort()`, stop."""
     read_timeouts: int = 0
+    """Read clocks that ran out, of parked reads and of a peer's FIN after ours."""
     send_timeouts: int = 0
+    """Send clocks that ran out, and peers that the kernel gave up after our FIN."""
 
     # Bytes
     bytes_received: int = 0
+    """Bytes that completions of receives brought."""
     bytes_sent: int = 0
+    """Bytes that completions of sends said the kernel had taken."""
 
     # Receive
     recv_rearms: int = 0
@@ -74,16 +93,25 @@ class Counters:
     # Ring
     enters: int = 0
     """io_uring_enter(2) calls."""
+    enters_timed: int = 0
+    """Of these, waits with a deadline: of a clock, a timer or a ticker."""
     enter_eintr: int = 0
+    """Enters that a signal interrupted (EINTR)."""
     enter_eagain: int = 0
+    """Enters for which the kernel had no memory (EAGAIN); what was staged goes with the next."""
     enter_ebusy: int = 0
+    """Enters refused because completions had overflowed (EBUSY); likewise."""
     cqes: int = 0
     """Completions reaped."""
     cq_overflow_events: int = 0
     """Batches that found the completion queue overflowed."""
+    cqes_dropped: int = 0
+    """Completions that the kernel lost for want of memory (cq_off.overflow); those that it kept
+    aside until there was room, as it always tries to, are no loss and not among them."""
     stale_cqes: int = 0
     """Completions of a connection that is gone."""
     unknown_cqes: int = 0
+    """Completions of no known kind, slot or buffer."""
     sq_full_flushes: int = 0
     """Submissions forced early by a full submission queue."""
 
@@ -91,8 +119,11 @@ class Counters:
     wake_writes: int = 0
     """eventfd writes."""
     wake_cqes: int = 0
+    """Reads of the eventfd that completed; each one is armed anew."""
     wakes_coalesced: int = 0
     """Wakes that found one already pending."""
+    poll_rearms: int = 0
+    """Polls of the sockets that the asyncio loop itself watches; each one is armed anew."""
 
     # Calls between threads
     handoffs: int = 0
@@ -138,12 +169,19 @@ class Counters:
 
     # Gauges
     connections_now: int = 0
+    """Connections whose descriptor is open."""
+    starved_now: int = 0
+    """Of these, those whose receive waits for a buffer."""
+    draining_sends_now: int = 0
+    """Of these, those that are closed or aborted and held until the kernel is done sending."""
     buffers_held_now: int = 0
     """Receive buffers that hold unread or lent bytes."""
     groups_free_now: int = 0
     """Incremental mode: connections that can still be taken."""
     slices_lent_now: int = 0
+    """Runs of received bytes that `Connection.read()` has lent out."""
     listeners_armed_now: int = 0
+    """Listeners whose accept is with the kernel."""
     slab_bytes_now: int = 0
     """Memory mapped for write slabs, in use or at rest."""
 

@@ -80,4 +80,5 @@ class Handlers:
 
     def _fault(self, connection: Connection, error: Exception) -> None:
         self._driver.handler_fault()
+        connection._faulted()
         logger.error("%s: handler of %r raised %r", self._name, connection, error, exc_info=error)

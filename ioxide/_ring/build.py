@@ -26,6 +26,7 @@ SOURCES = (
     "memory.c",
     "pages.c",
     "driver.c",
+    "counters.c",
     "buffers.c",
     "drain.c",
     "foreign.c",

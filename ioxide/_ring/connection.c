@@ -15,6 +15,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -94,6 +96,42 @@ bool iox_conn_submit(Connection *conn)
 	return true;
 }
 
+static void count_close(const Connection *conn)
+{
+	struct iox_counters *counters = &conn->driver->counters;
+
+	counters->closes++;
+	switch ((enum iox_cause)conn->cause) {
+	case IOX_CAUSE_NONE:
+		if (conn->recv_errno)
+			counters->closes_error++;
+		else
+			counters->closes_eof++;
+		break;
+	case IOX_CAUSE_EOF:
+		counters->closes_eof++;
+		break;
+	case IOX_CAUSE_ERROR:
+		counters->closes_error++;
+		break;
+	case IOX_CAUSE_READ_TIMEOUT:
+		counters->closes_read_timeout++;
+		break;
+	case IOX_CAUSE_SEND_TIMEOUT:
+		counters->closes_send_timeout++;
+		break;
+	case IOX_CAUSE_FAULT:
+		counters->closes_fault++;
+		break;
+	case IOX_CAUSE_ABORT:
+		counters->closes_abort++;
+		break;
+	case IOX_CAUSE_STOP:
+		counters->closes_stop++;
+		break;
+	}
+}
+
 static void finalize(Connection *conn)
 {
 	Driver *driver = conn->driver;
@@ -110,7 +148,7 @@ static void finalize(Connection *conn)
 	if (!conn->lent)
 		close(conn->fd);
 	conn->fd = -1;
-	driver->counters.closes++;
+	count_close(conn);
 	iox_recv_discard(conn);
 	iox_list_remove(&conn->staged);
 	iox_list_remove(&conn->starved);
@@ -126,6 +164,28 @@ static void finalize(Connection *conn)
 	iox_send_wake(conn, true);
 	iox_face_wake(conn);
 	iox_driver_forget(driver, conn);
+}
+
+/*
+ * After our FIN the kernel alone knows what the peer has not acknowledged yet, and by itself goes on
+ * trying for a quarter of an hour, with the pages of a SEND_ZC in its hands.  TCP_USER_TIMEOUT (tcp(7))
+ * makes it drop a connection on which nothing is taken for so long: the write queue goes, so that the
+ * notification comes, and the receive completes with ETIMEDOUT.  One system call, so only where the
+ * clock of the peer's FIN, which bounds everything else, is later or would cut off what is lent.
+ */
+static void bound_the_unacknowledged(Connection *conn)
+{
+	unsigned timeout = (unsigned)conn->driver->send_timeout;
+
+	if (conn->served && timeout && (timeout < iox_recv_fin_timeout(conn) || iox_send_lent(conn)))
+		conn->bounded = !setsockopt(conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout,
+					    sizeof(timeout));
+}
+
+void iox_conn_given_up(Connection *conn)
+{
+	conn->driver->counters.send_timeouts++;
+	iox_conn_blame(conn, IOX_CAUSE_SEND_TIMEOUT);
 }
 
 /* Everything that follows from a change of state; the one place where a life ends. */
@@ -150,15 +210,19 @@ void iox_conn_progress(Connection *conn)
 	}
 	if (conn->send_errno) {
 		/* Something was cut off: FIN would call the stream whole. */
-		iox_conn_abort(conn, "what was written could not be sent");
+		iox_conn_abort(conn, IOX_CAUSE_ERROR, "what was written could not be sent");
 		return;
 	}
 	if (!conn->fin_sent) {
 		conn->fin_sent = true;
-		if (!conn->recv_errno)
+		if (!conn->recv_errno) {
 			shutdown(conn->fd, SHUT_WR);
-		iox_recv_start_clock(conn);
+			bound_the_unacknowledged(conn);
+		}
 	}
+	/* The peer's FIN is waited for when it has taken everything: abort() would drop what is lent. */
+	if (!iox_list_linked(&conn->read_clock) && !(conn->bounded && iox_send_lent(conn)))
+		iox_recv_start_clock(conn);
 	if (!conn->kernel_refs && (conn->at_eof || conn->recv_errno))
 		finalize(conn);
 }
@@ -184,11 +248,12 @@ static void purge(int fd)
 	connect(fd, &none, sizeof(none));
 }
 
-void iox_conn_abort(Connection *conn, const char *reason)
+void iox_conn_abort(Connection *conn, enum iox_cause cause, const char *reason)
 {
 	if (conn->aborted || conn->fd < 0)
 		return;
 	conn->aborted = true;
+	iox_conn_blame(conn, cause);
 	conn->driver->counters.aborts += reason != NULL;
 	conn->abort_reason = reason;
 	if (!conn->recv_errno)
@@ -209,7 +274,7 @@ void iox_conn_abort(Connection *conn, const char *reason)
 	 */
 	conn->want &= ~(IOX_WANT_RECV | IOX_WANT_SEND);
 	conn->recv_starved = false;
-	if (conn->notification_due || conn->notified.mem || (conn->send_armed && conn->send_zc))
+	if (iox_send_lent(conn))
 		purge(conn->fd);
 	if (conn->recv_armed)
 		iox_want(conn, IOX_WANT_CANCEL);
@@ -262,8 +327,15 @@ static PyObject *conn_flush(Connection *conn, PyObject *Py_UNUSED(ignored))
 	}
 
 CONN_ACTION(conn_close_method, iox_conn_close(conn), iox_foreign_close(conn, false))
-CONN_ACTION(conn_abort_method, iox_conn_abort(conn, "connection aborted by abort()"),
+CONN_ACTION(conn_abort_method, iox_conn_abort(conn, IOX_CAUSE_ABORT, "connection aborted by abort()"),
 	    iox_foreign_close(conn, true))
+
+/* On whatever thread the handler ran. */
+static PyObject *conn_faulted(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	iox_conn_blame(conn, IOX_CAUSE_FAULT);
+	Py_RETURN_NONE;
+}
 
 static PyObject *conn_end_reads(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
@@ -407,6 +479,7 @@ static PyMethodDef conn_methods[] = {
 	{ "flush", (PyCFunction)conn_flush, METH_NOARGS, NULL },
 	{ "close", (PyCFunction)conn_close_method, METH_NOARGS, NULL },
 	{ "abort", (PyCFunction)conn_abort_method, METH_NOARGS, NULL },
+	{ "_faulted", (PyCFunction)conn_faulted, METH_NOARGS, NULL },
 	{ "_end_reads", (PyCFunction)conn_end_reads, METH_NOARGS, NULL },
 	{ "write_threadsafe", (PyCFunction)iox_foreign_write, METH_O, NULL },
 	{ "close_threadsafe", (PyCFunction)conn_close_threadsafe, METH_NOARGS, NULL },

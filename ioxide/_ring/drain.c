@@ -18,7 +18,7 @@ bool iox_driver_drain(Driver *self)
 	self->poll_enabled = false;
 	for (uint32_t slot = 0; slot < self->slot_count; slot++)
 		if (self->slots[slot])
-			iox_conn_abort(self->slots[slot], "the reactor was stopped");
+			iox_conn_abort(self->slots[slot], IOX_CAUSE_STOP, "the reactor was stopped");
 	iox_tick_stage(self);
 	sqe = iox_driver_sqe(self);
 	if (sqe) {
@@ -39,7 +39,7 @@ bool iox_driver_drain(Driver *self)
 			iox_list_remove(self->starting.next);
 		for (uint32_t slot = 0; slot < self->slot_count; slot++)
 			if (self->slots[slot])
-				iox_conn_abort(self->slots[slot], "the reactor was stopped");
+				iox_conn_abort(self->slots[slot], IOX_CAUSE_STOP, "the reactor was stopped");
 		while (iox_list_linked(&self->staged)) {
 			Connection *conn = IOX_ENTRY(self->staged.next, Connection, staged);
 

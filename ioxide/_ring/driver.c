@@ -156,7 +156,7 @@ static int start_connections(Driver *self)
 		result = PyObject_CallOneArg(callback, (PyObject *)conn);
 		Py_DECREF(callback);
 		if (!result) {
-			iox_conn_abort(conn, "the handler could not be started");
+			iox_conn_abort(conn, IOX_CAUSE_FAULT, "the handler could not be started");
 			ret = iox_driver_report(self, "a connection's handler could not be started");
 		}
 		Py_XDECREF(result);
@@ -403,33 +403,9 @@ static PyObject *driver_connections(Driver *self, PyObject *Py_UNUSED(ignored))
 	return list;
 }
 
-static uint32_t buffers_held(const Driver *self)
-{
-	uint32_t held = self->shared ? self->shared->held : 0;
-
-	for (uint32_t slot = 0; !self->shared && slot < self->slot_count; slot++)
-		if (self->slots[slot] && self->slots[slot]->group)
-			held += self->slots[slot]->group->held;
-	return held;
-}
-
 static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 {
-	self->counters.slab_hits = self->slabs.hits;
-	self->counters.slab_misses = self->slabs.misses;
-	self->counters.slab_grows = self->slabs.grows;
-#define X(name) "sK,"
-	return Py_BuildValue("{" IOX_COUNTERS(X) "sk,sk,sk,sk,sk,sK}",
-#undef X
-#define X(name) #name, (unsigned long long)self->counters.name,
-			     IOX_COUNTERS(X)
-#undef X
-			     "connections_now", (unsigned long)self->connection_count,
-			     "buffers_held_now", (unsigned long)buffers_held(self),
-			     "groups_free_now", (unsigned long)self->free_group_count,
-			     "slices_lent_now", (unsigned long)self->slices_out,
-			     "listeners_armed_now", (unsigned long)self->listeners_armed,
-			     "slab_bytes_now", (unsigned long long)self->slabs.bytes);
+	return iox_driver_counters(self);
 }
 
 /* Nothing completes any more: tasks have ended, futures of other threads hear of it. */
@@ -475,6 +451,7 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 	 */
 	if (drained && self->shared)
 		iox_group_unregister(self->shared, self->ring->uring.ring_fd);
+	self->counters.cqes_dropped = iox_ring_dropped(self->ring);
 	iox_ring_close(self->ring);
 	self->ring = NULL;
 	if (drained) {

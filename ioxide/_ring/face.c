@@ -239,11 +239,11 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 	if (conn->fd < 0 || conn->aborted)
 		Py_RETURN_NONE;
 	if (conn->send_armed || conn->send_errno || conn->recv_errno || iox_send_unsent(conn)) {
-		iox_conn_abort(conn, "the transport was aborted");
+		iox_conn_abort(conn, IOX_CAUSE_ABORT, "the transport was aborted");
 	} else {
 		conn->fin_sent = true;
 		shutdown(conn->fd, SHUT_WR);
-		iox_conn_abort(conn, NULL);
+		iox_conn_abort(conn, IOX_CAUSE_EOF, NULL);
 	}
 	Py_RETURN_NONE;
 }

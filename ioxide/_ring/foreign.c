@@ -131,7 +131,7 @@ static void run_write(Connection *conn, PyObject *bytes)
 		conn->driver->counters.foreign_drops++;
 		iox_send_wake(conn, false);
 	} else if (!iox_send_stage(conn, PyBytes_AS_STRING(bytes), length)) {
-		iox_conn_abort(conn, "no memory to stage what another thread wrote");
+		iox_conn_abort(conn, IOX_CAUSE_ERROR, "no memory to stage what another thread wrote");
 	}
 }
 
@@ -178,7 +178,7 @@ void iox_foreign_drain(Driver *self)
 			iox_conn_close(op->conn);
 			break;
 		case IOX_OP_ABORT:
-			iox_conn_abort(op->conn, "connection aborted by abort()");
+			iox_conn_abort(op->conn, IOX_CAUSE_ABORT, "connection aborted by abort()");
 			break;
 		case IOX_OP_UNPAUSE:
 			iox_recv_unpause(op->conn);

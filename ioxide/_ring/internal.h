@@ -53,9 +53,16 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(accept_pauses)      /* listeners parked by EMFILE, ENFILE, ENOBUFS or ENOMEM */      \
 	X(accept_rearms)      /* multishot accepts ended by the kernel and armed again */      \
 	X(closes)             /* connections whose descriptor was closed */                    \
+	X(closes_eof)         /* of these, ended in order: FIN both ways, or reading was over */ \
+	X(closes_error)       /* by a reset, a lost peer, or for want of memory */             \
+	X(closes_read_timeout)                                                                 \
+	X(closes_send_timeout)                                                                 \
+	X(closes_fault)       /* the handler raised, or could not be started */                \
+	X(closes_abort)       /* by abort() */                                                 \
+	X(closes_stop)        /* what was left when the reactor stopped */                     \
 	X(aborts)             /* of these, cut off: timeout, abort(), stop */                  \
 	X(read_timeouts)      /* read clocks that ran out */                                   \
-	X(send_timeouts)      /* send clocks that ran out */                                   \
+	X(send_timeouts)      /* send clocks, and the kernel's on a FIN's way, that ran out */ \
 	X(bytes_received)                                                                      \
 	X(bytes_sent)                                                                          \
 	X(recv_rearms)        /* multishot receives armed again */                             \
@@ -73,17 +80,20 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(wakeups)            /* parked tasks resumed */                                       \
 	X(wakeup_faults)      /* resumptions that raised */                                    \
 	X(enters)             /* io_uring_enter(2) calls */                                    \
+	X(enters_timed)       /* of these, waits with a deadline: clock, timer, ticker */      \
 	X(enter_eintr)                                                                         \
 	X(enter_eagain)                                                                        \
 	X(enter_ebusy)                                                                         \
 	X(cqes)               /* completions reaped */                                         \
 	X(cq_overflow_events) /* batches that found IORING_SQ_CQ_OVERFLOW set */               \
+	X(cqes_dropped)       /* completions the kernel had no memory to keep */               \
 	X(stale_cqes)         /* completions of a connection that is gone */                   \
 	X(unknown_cqes)       /* completions of no known kind, slot or buffer */               \
 	X(sq_full_flushes)    /* submissions forced early by a full submission queue */        \
 	X(wake_writes)        /* eventfd writes */                                             \
 	X(wake_cqes)          /* eventfd reads completed */                                    \
 	X(wakes_coalesced)    /* wakes that found one already pending */                       \
+	X(poll_rearms)        /* polls of the loop's epoll instance that fired */              \
 	X(foreign_writes)     /* writes queued by other threads */                             \
 	X(foreign_flushes)    /* flushes queued by other threads */                            \
 	X(foreign_closes)     /* closes queued by other threads */                             \
@@ -135,6 +145,18 @@ static inline void iox_list_append(struct iox_node *head, struct iox_node *node)
 
 struct Connection;
 struct Driver;
+
+/* Why a connection ended; what happened first counts. */
+enum iox_cause {
+	IOX_CAUSE_NONE,
+	IOX_CAUSE_EOF,
+	IOX_CAUSE_ERROR,
+	IOX_CAUSE_READ_TIMEOUT,
+	IOX_CAUSE_SEND_TIMEOUT,
+	IOX_CAUSE_FAULT,
+	IOX_CAUSE_ABORT,
+	IOX_CAUSE_STOP,
+};
 
 enum iox_waiter_state {
 	IOX_WAITER_IDLE,
@@ -265,6 +287,8 @@ typedef struct Connection {
 	PyObject *on_start;       /* whom it is handed to, once, if not to the driver's on_connection */
 	bool reads_ended, closing, fin_sent, aborted;
 	bool ending;              /* another thread has queued its close or abort */
+	bool bounded;             /* after our FIN: the kernel drops what the peer does not take */
+	uint8_t cause;            /* enum iox_cause */
 	struct iox_node starting, staged, starved, read_clock, send_clock;
 	uint64_t read_deadline, send_deadline; /* ms */
 
@@ -386,7 +410,15 @@ int iox_conn_check_thread(const Connection *conn);
 bool iox_conn_submit(Connection *conn); /* false: the submission queue is full */
 void iox_conn_progress(Connection *conn);
 void iox_conn_close(Connection *conn);
-void iox_conn_abort(Connection *conn, const char *reason); /* NULL: the stream was whole */
+/* reason NULL: the stream was whole */
+void iox_conn_abort(Connection *conn, enum iox_cause cause, const char *reason);
+static inline void iox_conn_blame(Connection *conn, enum iox_cause cause)
+{
+	if (conn->cause == IOX_CAUSE_NONE)
+		conn->cause = cause;
+}
+/* The kernel gave the peer up, which we had asked for after our FIN. */
+void iox_conn_given_up(Connection *conn);
 void iox_raise_os_error(int error, const char *what); /* what: NULL for the error's own text */
 
 /* adopt.c */
@@ -420,6 +452,7 @@ void iox_recv_wake(Connection *conn);
 void iox_recv_discard(Connection *conn);
 void iox_recv_unpause(Connection *conn); /* its queue was emptied; on the reactor */
 void iox_recv_start_clock(Connection *conn);
+uint64_t iox_recv_fin_timeout(const Connection *conn); /* ms a peer's FIN is waited for after ours */
 bool iox_recv_submit(Connection *conn);
 void iox_recv_complete(Connection *conn, int res, unsigned flags);
 void iox_recv_end(Connection *conn);   /* as if the peer had sent FIN; what is queued is delivered */
@@ -427,6 +460,7 @@ void iox_recv_close(Connection *conn); /* on close(): what is queued is thrown a
 
 /* send.c */
 size_t iox_send_unsent(const Connection *conn);
+bool iox_send_lent(const Connection *conn); /* the kernel reads memory of ours without a copy */
 uint64_t iox_send_target(const Connection *conn); /* what acknowledges all written until now */
 bool iox_send_pending(const Connection *conn, uint64_t target); /* it may still be reached */
 int iox_send_check(Connection *conn, size_t length); /* -1: no so many bytes can be written */
@@ -469,6 +503,9 @@ Worker *iox_worker_here(const Driver *driver); /* NULL: this thread is none of i
 void iox_worker_notify(Worker *worker);        /* on the reactor: it has something new */
 int iox_worker_schedule(Worker *worker);       /* the same, on the worker itself */
 void iox_workers_hand_over(Driver *driver);
+
+/* counters.c */
+PyObject *iox_driver_counters(Driver *driver);
 
 /* drain.c */
 bool iox_driver_drain(Driver *driver);

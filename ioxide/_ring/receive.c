@@ -152,14 +152,18 @@ PyObject *iox_recv_take_slices(Connection *conn)
 	return list;
 }
 
+uint64_t iox_recv_fin_timeout(const Connection *conn)
+{
+	return conn->driver->read_timeout ? conn->driver->read_timeout : LINGER_LIMIT;
+}
+
 void iox_recv_start_clock(Connection *conn)
 {
 	Driver *driver = conn->driver;
 	/* One length for all that are in the list: it is in order of deadline. */
-	uint64_t timeout = conn->served || conn->fin_sent ? driver->read_timeout : 0;
+	uint64_t timeout = conn->fin_sent ? iox_recv_fin_timeout(conn)
+			   : conn->served ? driver->read_timeout : 0;
 
-	if (!timeout && conn->fin_sent)
-		timeout = LINGER_LIMIT;
 	iox_list_remove(&conn->read_clock);
 	if (!timeout)
 		return;
@@ -232,7 +236,8 @@ static void take_in(Connection *conn, uint16_t bid, uint32_t length, bool more)
 		chunk.length = iox_group_take(group, bid, length, more, &chunk.offset, &bid);
 		if (!chunk.length) {
 			driver->counters.unknown_cqes++;
-			iox_conn_abort(conn, "the kernel reported bytes in a buffer it did not have");
+			iox_conn_abort(conn, IOX_CAUSE_ERROR,
+				       "the kernel reported bytes in a buffer it did not have");
 			return;
 		}
 		length -= chunk.length;
@@ -244,7 +249,7 @@ static void take_in(Connection *conn, uint16_t bid, uint32_t length, bool more)
 			iox_driver_release(driver, group, chunk.bid);
 		} else if (!chunk_push(conn, chunk)) {
 			iox_driver_release(driver, group, chunk.bid);
-			iox_conn_abort(conn, "no memory to queue received bytes");
+			iox_conn_abort(conn, IOX_CAUSE_ERROR, "no memory to queue received bytes");
 		}
 	}
 	iox_recv_wake(conn);
@@ -276,6 +281,8 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 			conn->recv_errno = -res;
 		else
 			conn->at_eof = true;
+		if (res == -ETIMEDOUT && conn->bounded)
+			iox_conn_given_up(conn);
 		iox_recv_wake(conn);
 	}
 

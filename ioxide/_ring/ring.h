@@ -47,6 +47,12 @@ static inline bool iox_ring_overflowed(const iox_ring *ring)
 	return __atomic_load_n(ring->uring.sq.kflags, __ATOMIC_RELAXED) & IOX_SQ_CQ_OVERFLOW;
 }
 
+/* Completions the kernel lost because it had no memory to keep them until there was room. */
+static inline unsigned iox_ring_dropped(const iox_ring *ring)
+{
+	return __atomic_load_n(ring->uring.cq.koverflow, __ATOMIC_RELAXED);
+}
+
 static inline unsigned iox_ring_ready(const iox_ring *ring)
 {
 	return __atomic_load_n(ring->uring.cq.ktail, __ATOMIC_ACQUIRE) - ring->cq_head;

@@ -27,6 +27,11 @@ bool iox_send_pending(const Connection *conn, uint64_t target)
 	       !(conn->closing && target > conn->bytes_written);
 }
 
+bool iox_send_lent(const Connection *conn)
+{
+	return conn->notification_due || conn->notified.mem || (conn->send_armed && conn->send_zc);
+}
+
 int iox_send_flush_state(Connection *conn, uint64_t target)
 {
 	if (conn->bytes_acked >= target)
@@ -80,6 +85,14 @@ static void send_failed(Connection *conn, int error)
 	iox_face_wake(conn);
 }
 
+static bool timed_out(int fd)
+{
+	int error = 0;
+	socklen_t size = sizeof(error);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) && error == ETIMEDOUT;
+}
+
 /* SEND_ZC: the kernel does not look at the slab any more. */
 static void notified(Connection *conn, int res)
 {
@@ -93,6 +106,8 @@ static void notified(Connection *conn, int res)
 		iox_batch_release(&driver->slabs, &conn->notified);
 	else
 		conn->notification_due = false;
+	if (conn->bounded && !conn->recv_armed && timed_out(conn->fd))
+		iox_conn_given_up(conn); /* the receive, which had ended before, cannot tell */
 }
 
 /*

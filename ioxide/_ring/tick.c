@@ -258,12 +258,14 @@ void iox_tick_complete(Driver *self, uint64_t user_data, int res, unsigned flags
 	case IOX_KIND_WAKE:
 		/* Cleared before anything that a waker may have queued is looked at. */
 		self->wake_armed = false;
-		self->counters.wake_cqes++;
+		if (res > 0) /* not cancelled at the end */
+			self->counters.wake_cqes++;
 		__atomic_exchange_n(&self->wake_pending, 0, __ATOMIC_SEQ_CST);
 		return;
 	case IOX_KIND_POLL:
 		self->poll_armed = false;
 		self->poll_ready = true;
+		self->counters.poll_rearms++;
 		return;
 	case IOX_KIND_CANCEL:
 		return; /* the cancelled operation has a completion of its own */
@@ -319,7 +321,7 @@ void iox_tick_expire(Driver *self)
 		if (conn->read_deadline > self->now)
 			break;
 		self->counters.read_timeouts++;
-		iox_conn_abort(conn, "nothing was received within read_timeout_ms");
+		iox_conn_abort(conn, IOX_CAUSE_READ_TIMEOUT, "nothing was received within read_timeout_ms");
 	}
 	while (iox_list_linked(&self->send_clocks)) {
 		Connection *conn = IOX_ENTRY(self->send_clocks.next, Connection, send_clock);
@@ -327,7 +329,8 @@ void iox_tick_expire(Driver *self)
 		if (conn->send_deadline > self->now)
 			break;
 		self->counters.send_timeouts++;
-		iox_conn_abort(conn, "the peer did not take what was sent within send_timeout_ms");
+		iox_conn_abort(conn, IOX_CAUSE_SEND_TIMEOUT,
+			       "the peer did not take what was sent within send_timeout_ms");
 	}
 	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
 		if (self->listeners[i].retry_at && self->listeners[i].retry_at <= self->now)
@@ -360,6 +363,8 @@ int iox_tick_enter(Driver *self, bool block, int64_t timeout_ns)
 	uint64_t began = self->now;
 	int ret;
 
+	if (block && timeout_ns >= 0)
+		self->counters.enters_timed++;
 	if (block && self->min_wait_us) {
 		/*
 		 * Without a timeout beside it, a minimum wait that ends with nothing there ends the enter,

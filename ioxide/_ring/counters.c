@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/* What a reactor has counted, and what there is of it now; from any thread, under the GIL. */
+#include "internal.h"
+
+struct gauges {
+	uint32_t buffers_held, starved, draining_sends;
+};
+
+static struct gauges look(const Driver *self)
+{
+	struct gauges now = { .buffers_held = self->shared ? self->shared->held : 0 };
+
+	for (uint32_t slot = 0; slot < self->slot_count; slot++) {
+		const Connection *conn = self->slots[slot];
+
+		if (!conn)
+			continue;
+		if (!self->shared && conn->group)
+			now.buffers_held += conn->group->held;
+		now.starved += conn->recv_starved || iox_list_linked(&conn->starved);
+		now.draining_sends += (conn->closing || conn->aborted) &&
+				      (conn->send_armed || iox_send_lent(conn));
+	}
+	return now;
+}
+
+PyObject *iox_driver_counters(Driver *self)
+{
+	struct gauges now = look(self);
+
+	self->counters.slab_hits = self->slabs.hits;
+	self->counters.slab_misses = self->slabs.misses;
+	self->counters.slab_grows = self->slabs.grows;
+	if (self->ring)
+		self->counters.cqes_dropped = iox_ring_dropped(self->ring);
+#define X(name) "sK,"
+	return Py_BuildValue("{" IOX_COUNTERS(X) "sk,sk,sk,sk,sk,sk,sk,sK}",
+#undef X
+#define X(name) #name, (unsigned long long)self->counters.name,
+			     IOX_COUNTERS(X)
+#undef X
+			     "connections_now", (unsigned long)self->connection_count,
+			     "starved_now", (unsigned long)now.starved,
+			     "draining_sends_now", (unsigned long)now.draining_sends,
+			     "buffers_held_now", (unsigned long)now.buffers_held,
+			     "groups_free_now", (unsigned long)self->free_group_count,
+			     "slices_lent_now", (unsigned long)self->slices_out,
+			     "listeners_armed_now", (unsigned long)self->listeners_armed,
+			     "slab_bytes_now", (unsigned long long)self->slabs.bytes);
+}
