@@ -12,7 +12,7 @@ import errno
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ioxide._probe import mask
@@ -313,6 +313,14 @@ class Driver:
         """From any thread: asyncio reports a lost exception where its task is collected."""
         with self._lock:
             self.task_faults += 1
+
+    def count_reported(self, context: Mapping[str, Any]) -> None:
+        """Count what a loop of this reactor's is told of, as `call_exception_handler()` is."""
+        # Which keys mean what: asyncio.Handle, Future.__del__(), Task.__del__(), TaskGroup.
+        if "handle" in context:
+            self.count_callback_fault()
+        elif context.keys() & {"task", "future", "asyncgen"}:
+            self.count_task_fault()
 
     def report(self, message: str, error: BaseException) -> None:
         """Tell the loop of an exception that nobody else will see."""

@@ -97,11 +97,7 @@ class Loop(TcpLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """As asyncio's; counts what was reported, whoever handles it."""
-        # Which keys mean what: asyncio.Handle, Future.__del__(), Task.__del__(), TaskGroup.
-        if "handle" in context:
-            self.driver.count_callback_fault()
-        elif context.keys() & {"task", "future", "asyncgen"}:
-            self.driver.count_task_fault()
+        self.driver.count_reported(context)
         super().call_exception_handler(context)
 
     @property

@@ -14,7 +14,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ioxide._ring import _core
 from ioxide.connection import Connection
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from ioxide.driver import Driver
 
 logger = logging.getLogger("ioxide")
+
+
+class _WorkerLoop(asyncio.SelectorEventLoop):
+    """asyncio's own, but what it is told of counts as the reactor's."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self._driver = driver
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self._driver.count_reported(context)
+        super().call_exception_handler(context)
 
 
 class _Worker:
@@ -67,7 +79,7 @@ class _Worker:
     def _main(self) -> None:
         try:
             # Leaving the runner cancels what is left, whose last steps still need the worker.
-            with asyncio.Runner() as runner:
+            with asyncio.Runner(loop_factory=lambda: _WorkerLoop(self._driver)) as runner:
                 runner.run(self._serve())
         except BaseException as error:
             self.fault = error

@@ -123,6 +123,37 @@ def test_it_is_counted_and_the_reactor_lives(
         assert "on purpose" in caplog.text
 
 
+@pytest.mark.parametrize("counter", ["callback_faults", "task_faults"])
+@pytest.mark.parametrize("mode", [mode for mode in ioxide.ContinuationMode if mode.pooled])
+def test_a_workers_faults_are_the_reactors(mode: ioxide.ContinuationMode, counter: str) -> None:
+    """What raises unseen on a worker's loop is counted by its reactor, and the worker lives."""
+
+    async def handler(conn: ioxide.Connection) -> None:
+        while data := await conn.recv():
+            loop = asyncio.get_running_loop()
+            assert loop is not server.reactors[0].loop
+            if data == b"f" and counter == "callback_faults":
+                loop.call_soon(explode)
+            elif data == b"f":
+                loop.create_task(explode_later())  # noqa: RUF006 - forgotten, on purpose
+            conn.write(data)
+
+    with serve(handler, continuation_mode=mode) as server, connect(server) as client:
+        client.sendall(b"f")
+        assert b"f" == read_exactly(client, 1)
+
+        def counted() -> bool:
+            gc.collect()
+            return bool(getattr(server.stats(), counter))
+
+        until(counted, counter)
+        client.sendall(b"x")
+        assert b"x" == read_exactly(client, 1)
+        stats = server.stats()
+        faults = {name: getattr(stats, name) for name in ("callback_faults", "task_faults")}
+        assert {"callback_faults": 0, "task_faults": 0} | {counter: 1} == faults
+
+
 def test_what_is_taken_is_no_fault() -> None:
     """An exception that somebody takes, or a cancelled task, is not counted."""
 
