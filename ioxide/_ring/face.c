@@ -240,6 +240,9 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 		Py_RETURN_NONE;
 	if (conn->send_armed || conn->send_errno || conn->recv_errno || iox_send_unsent(conn)) {
 		iox_conn_abort(conn, IOX_CAUSE_ABORT, "the transport was aborted");
+	} else if (iox_send_lent(conn)) {
+		/* All sent, not all acknowledged: abort() would have the kernel drop it (SEND_ZC). */
+		iox_conn_close(conn);
 	} else {
 		conn->fin_sent = true;
 		shutdown(conn->fd, SHUT_WR);
