@@ -94,6 +94,7 @@ class Driver:
     def tick(self) -> int | None: ...
     @property
     def enters(self) -> int: ...
+    _generation: int
     def attach(
         self,
         *,

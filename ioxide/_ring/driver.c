@@ -658,6 +658,24 @@ static PyObject *driver_get_loop(Driver *self, void *Py_UNUSED(closure))
 	return Py_NewRef(self->loop ? self->loop : Py_None);
 }
 
+PyDoc_STRVAR(driver_generation_doc,
+"For tests: the generation that was given out last; 24 bits, then from 1 again.");
+
+static PyObject *driver_get_generation(Driver *self, void *Py_UNUSED(closure))
+{
+	return PyLong_FromUnsignedLong(self->generation);
+}
+
+static int driver_set_generation(Driver *self, PyObject *value, void *Py_UNUSED(closure))
+{
+	unsigned long generation = value ? PyLong_AsUnsignedLong(value) : 0;
+
+	if (PyErr_Occurred() || check_owner(self) < 0)
+		return -1;
+	self->generation = (uint32_t)generation & IOX_GENERATION_MASK;
+	return 0;
+}
+
 static PyMethodDef driver_methods[] = {
 	{ "attach", (PyCFunction)(void *)driver_attach, METH_VARARGS | METH_KEYWORDS, NULL },
 	{ "continue_by", (PyCFunction)driver_continue_by, METH_VARARGS, driver_continue_doc },
@@ -681,6 +699,8 @@ static PyGetSetDef driver_getset[] = {
 	{ "loop", (getter)driver_get_loop, NULL, NULL, NULL },
 	{ "tick", (getter)driver_get_tick, NULL, NULL, NULL },
 	{ "enters", (getter)driver_get_enters, NULL, NULL, NULL },
+	{ "_generation", (getter)driver_get_generation, (setter)driver_set_generation,
+	  driver_generation_doc, NULL },
 	{ NULL },
 };
 

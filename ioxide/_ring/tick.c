@@ -122,6 +122,10 @@ void iox_tick_stage(Driver *self)
 	}
 }
 
+/*
+ * Around after 2^24, over values that are still alive: those have a slot each of their own, which
+ * they keep until their last completion, and user_data has both.
+ */
 uint32_t iox_driver_generation(Driver *self)
 {
 	self->generation = (self->generation + 1) & IOX_GENERATION_MASK;
