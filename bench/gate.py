@@ -20,7 +20,7 @@ SAME = 0.02
 SAVED = 0.20
 """What inline has to save of posted's instructions."""
 MAX_INSTRUCTIONS = {(3, 11): 10_000}
-"""User instructions of a request; measured: 7,950 with CPython 3.11.7, 0.2 % of noise."""
+"""User instructions of a request; 7,950 were measured with CPython 3.11.7 (docs/affinity.md)."""
 OTHER_INSTRUCTIONS = 12_000
 """For any other Python, whose interpreter costs something else."""
 
