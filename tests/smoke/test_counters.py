@@ -235,15 +235,17 @@ def test_receives_that_wait_for_a_buffer_are_told() -> None:
     with serve(holder, recv_slots=1) as server, connect(server) as one:
         one.sendall(b"keep")
         assert b"k" == read_exactly(one, 1)
-        assert 0 == server.stats().starved_now
+        # Linux 6.1 asks for the next buffer before it looks for bytes: there `one` waits by now.
+        waiting = server.stats().starved_now
+        assert waiting <= 1
         with connect(server) as other:  # whose receive finds no buffer as soon as it is armed
-            until(lambda: server.stats().starved_now == 1, "a receive that waits")
+            until(lambda: server.stats().starved_now == waiting + 1, "a receive that waits")
             rearms = server.stats().recv_rearms
             on_reactor(server.reactors[0], lambda: holder.kept.pop().release())
             other.sendall(b"x")
             assert b"k" == read_exactly(other, 1)
             assert server.stats().recv_rearms > rearms
-            assert 0 == server.stats().starved_now
+            until(lambda: server.stats().starved_now == 0, "nobody who waits")
 
 
 def test_what_the_loop_itself_watches_is_counted() -> None:
