@@ -91,10 +91,19 @@ class Server:
         deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                return socket.create_connection(("127.0.0.1", port), TIMEOUT)
+                sock = socket.create_connection(("127.0.0.1", port), TIMEOUT)
             except ConnectionRefusedError:
                 time.sleep(0.05)
+                continue
+            if sock.getsockname() != sock.getpeername():
+                return sock
+            sock.close()  # TCP's simultaneous open with itself: nobody listens on that port yet
         raise Void(f"the server does not listen (status {self.process.poll()})")
+
+    def close(self) -> None:
+        """Let go of the connection that commands go through, if there is one."""
+        if self._control is not None:
+            self._control.close()
 
     def _line(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -199,6 +208,7 @@ def running(
         start_new_session=True,
         preexec_fn=lambda: _prepare(core, os.SCHED_BATCH if batch else os.SCHED_OTHER),
     )
+    server = None
     try:
         server = Server(process, ports)
         yield server
@@ -213,6 +223,8 @@ def running(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # valgrind holds every other signal back
         process.wait()
+        if server is not None:
+            server.close()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
