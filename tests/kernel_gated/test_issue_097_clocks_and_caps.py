@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 import ioxide
 from tests.kernel_gated.modes import MODES, Changes
 from tests.support import (
+    TIMEOUT,
     at_rest,
     connect,
     echo,
@@ -144,16 +146,19 @@ def test_a_busy_reactor_calls_nobody_late() -> None:
 
 def test_a_clock_starts_when_the_read_parks() -> None:
     """A handler that was busy for longer than the timeout still has all of it for its next read."""
+    busy = threading.Event()
 
     async def handler(conn: ioxide.Connection) -> None:
         while data := await conn.recv():
             if data == b"busy":
+                busy.set()
                 time.sleep(2.2)  # on purpose: the whole reactor stands still
-            conn.write(data)
+            else:  # an answer that is taken would start the clock anew
+                conn.write(data)
 
     with serve(handler, read_timeout_ms=2000) as server, connect(server) as client:
         client.sendall(b"busy")
-        assert b"busy" == read_exactly(client, 4)
+        assert busy.wait(TIMEOUT)
         with connect(server) as other:
             other.sendall(b"x")  # an unrelated event makes the clocks be looked at
             assert b"x" == read_exactly(other, 1)
