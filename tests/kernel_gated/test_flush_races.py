@@ -182,3 +182,21 @@ def test_flushes_race_the_end_from_other_threads(changes: Changes, end: str) -> 
         assert calls["writes"] == server.stats().foreign_writes
         assert (end == "close") or outcomes["failed"] >= ROUNDS // 3
         _check(server, ROUNDS, outcomes)
+
+
+@pytest.mark.parametrize("changes", MODES)
+def test_a_flush_from_another_thread_of_nothing_ends_at_once(changes: Changes) -> None:
+    """With nothing left to send there is nothing that would wake a parked flush."""
+    conns: list[ioxide.Connection] = []
+
+    async def handler(conn: ioxide.Connection) -> None:
+        conns.append(conn)
+        await conn.recv()
+
+    with serve(handler, **changes) as server, connect(server) as client:
+        until(lambda: len(conns) == 1, "the connection")
+        try:
+            assert conns[0].flush_threadsafe().result(TIMEOUT) is None
+        except TimeoutError:
+            raise AssertionError("a flush never ended") from None
+        client.sendall(b"x")
