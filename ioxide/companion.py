@@ -116,7 +116,9 @@ class Companion:
                         raise  # the coroutine had ended before; this is for the caller alone
                     cancelled = error
                     cancels += 1
-                    self._loop.call_soon_threadsafe(work.cancel)
+                    # Closed: it has ended with its loop, and the news is on its way home.
+                    with contextlib.suppress(RuntimeError):
+                        self._loop.call_soon_threadsafe(work.cancel)
         finally:
             self._works.discard(work)
         if work.task is None or not work.task.done():

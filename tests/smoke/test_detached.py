@@ -14,6 +14,7 @@ import pytest
 
 import ioxide
 from ioxide import ReactorContext, companion, detached
+from ioxide.loop import Loop
 from tests.support import TIMEOUT, connect, read_to_end, serve, until
 
 pytestmark = pytest.mark.issue(104)
@@ -284,6 +285,32 @@ def test_a_stop_cancels_the_inside() -> None:
         assert begun.wait(TIMEOUT)
     assert ["inside", "home"] == ended
     assert threads == threading.active_count()
+
+
+def test_a_cancellation_finds_the_companion_gone() -> None:
+    """Cancelled when the companion has closed its loop but its news is not home yet: cancelled."""
+
+    async def main() -> None:
+        home = asyncio.get_running_loop()
+        assert isinstance(home, Loop)
+        begun = threading.Event()
+
+        async def inside() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        work = asyncio.create_task(detached(inside()))
+        await asyncio.to_thread(begun.wait, TIMEOUT)
+        gone = home.companion()
+        work.cancel("late")  # waits in home's queue, and before the news, while home is held up
+        home.begin_end()
+        gone.close()
+        assert not work.done()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    with asyncio.Runner(loop_factory=ioxide.new_event_loop) as runner:
+        runner.run(main())
 
 
 def test_a_stop_leaves_behind_what_does_not_end(
