@@ -52,12 +52,8 @@ Connection *iox_conn_new(Driver *self, int fd, bool served)
 	conn->served = served;
 	conn->chunks = conn->inline_chunks;
 	conn->chunk_capacity = IOX_INLINE_CHUNKS;
-	iox_list_init(&conn->flushes);
-	iox_list_init(&conn->starting);
-	iox_list_init(&conn->staged);
-	iox_list_init(&conn->starved);
-	iox_list_init(&conn->read_clock);
-	iox_list_init(&conn->send_clock);
+	IOX_LISTS_INIT(&conn->flushes, &conn->starting, &conn->staged, &conn->starved, &conn->read_clock,
+		       &conn->send_clock);
 	self->slots[conn->slot] = conn; /* the table's reference */
 	self->connection_count++;
 	self->served_count += served;

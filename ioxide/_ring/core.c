@@ -16,16 +16,20 @@ static struct PyModuleDef core_definition = {
 
 static int install(void)
 {
+	static PyTypeObject *const types[] = { &iox_WaiterType, &iox_AwaitType, &iox_ConnectionType,
+					       &iox_SliceType, &iox_WorkerType, &iox_DriverType };
 	PyObject *modules = PyImport_GetModuleDict(), *module;
-	int ret = -1;
+	int ret;
 
 	if (PyDict_GetItemString(modules, core_definition.m_name))
 		return 0;
 	module = PyModule_Create(&core_definition);
 	if (!module)
 		return -1;
-	if (iox_awaitable_init(module) == 0 && iox_connection_init(module) == 0 &&
-	    iox_slice_init(module) == 0 && iox_worker_init(module) == 0 && iox_driver_init(module) == 0)
+	ret = iox_waiter_init();
+	for (size_t i = 0; ret == 0 && i < Py_ARRAY_LENGTH(types); i++)
+		ret = PyModule_AddType(module, types[i]);
+	if (ret == 0)
 		ret = PyDict_SetItemString(modules, core_definition.m_name, module);
 	Py_DECREF(module);
 	return ret;

@@ -1,14 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The ring's owner.  A tick is wait(), then dispatch():
- *
- *   wait()      gives buffers back, stages what connections want to submit, one io_uring_enter(2)
- *   dispatch()  reaps the batch without running any Python code (tick.c), then resumes tasks
- *               inline, one after the other, from a queue that their own completions append to
- *
- * Because tasks are only resumed from that queue, the stack stays flat however long a chain of
- * wake-ups is; and because the queue outlives an exception, KeyboardInterrupt and SystemExit may
- * leave dispatch() in the middle: the rest is still there in the next tick.
+ * The Python type of a ring's owner: made, told of its loop, asked for figures, and closed.  What it
+ * does in between, tick by tick, is in dispatch.c and tick.c.
  */
 #include "internal.h"
 
@@ -16,8 +9,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-
-static int check_owner(Driver *self)
+int iox_driver_check_owner(Driver *self)
 {
 	if (self->closed) {
 		PyErr_SetString(PyExc_RuntimeError, "this driver is closed");
@@ -29,36 +21,6 @@ static int check_owner(Driver *self)
 			     PyThread_get_thread_ident());
 		return -1;
 	}
-	return 0;
-}
-
-/* Hands a pending exception to on_fault; KeyboardInterrupt and SystemExit stay raised (-1). */
-int iox_driver_report(Driver *self, const char *what)
-{
-	PyObject *type, *value, *traceback, *result;
-
-	/* As in asyncio.Handle: of BaseException only these two unwind the loop. */
-	if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit))
-		return -1;
-	if (!self->on_fault) { /* a worker's, after the end */
-		PyErr_WriteUnraisable((PyObject *)self);
-		return 0;
-	}
-	PyErr_Fetch(&type, &value, &traceback);
-	PyErr_NormalizeException(&type, &value, &traceback);
-	if (traceback)
-		PyException_SetTraceback(value, traceback);
-	result = PyObject_CallFunction(self->on_fault, "sO", what, value);
-	Py_XDECREF(type);
-	Py_XDECREF(value);
-	Py_XDECREF(traceback);
-	if (!result) {
-		if (!PyErr_ExceptionMatches(PyExc_Exception))
-			return -1;
-		PyErr_WriteUnraisable(self->on_fault);
-		return 0;
-	}
-	Py_DECREF(result);
 	return 0;
 }
 
@@ -81,275 +43,13 @@ void iox_driver_wake(Driver *self)
 		;
 }
 
-PyDoc_STRVAR(driver_wait_doc,
-"wait(timeout)\n--\n\n"
-"Submit what is staged and wait for a completion, at most `timeout` seconds (None: for ever).");
-
-static PyObject *driver_wait(Driver *self, PyObject *timeout)
-{
-	int64_t timeout_ns = -1, clock;
-	int ret;
-
-	if (check_owner(self) < 0)
-		return NULL;
-	if (self->dispatching) {
-		PyErr_SetString(PyExc_RuntimeError, "wait() was called from inside dispatch()");
-		return NULL;
-	}
-	if (timeout != Py_None) {
-		double seconds = PyFloat_AsDouble(timeout);
-
-		if (seconds == -1.0 && PyErr_Occurred())
-			return NULL;
-		/* Rounded up, as selectors.EpollSelector does: waking early would spin. */
-		timeout_ns = seconds <= 0 ? 0 : seconds > 1e9 ? (int64_t)1e18 : (int64_t)(seconds * 1e9) + 1;
-	}
-	/* Handlers ran since the last look: clocks that are set or waited for now count from now. */
-	self->now = iox_clock_ms();
-	iox_tick_stage(self);
-	if (iox_list_linked(&self->handing))
-		iox_workers_hand_over(self); /* before the clocks: a worker may set one meanwhile */
-	if (iox_tick_must_not_block(self)) {
-		timeout_ns = 0;
-	} else if ((clock = iox_tick_next_clock(self)) >= 0) {
-		clock = clock * 1000000;
-		if (timeout_ns < 0 || clock < timeout_ns)
-			timeout_ns = clock;
-	}
-	/*
-	 * GETEVENTS also when not waiting: under DEFER_TASKRUN nothing completes unless the owner asks.
-	 */
-	self->sleeping_until = timeout_ns < 0 ? UINT64_MAX : self->now + (uint64_t)timeout_ns / 1000000;
-	ret = iox_tick_enter(self, timeout_ns != 0, timeout_ns);
-	self->sleeping_until = 0;
-	if (ret < 0) {
-		errno = -ret;
-		return PyErr_SetFromErrno(PyExc_OSError);
-	}
-	if (PyErr_CheckSignals() < 0)
-		return NULL;
-	Py_RETURN_NONE;
-}
-
-/* What was to be called with the next tick: this is it. */
-static void take_next(Driver *self)
-{
-	while (iox_list_linked(&self->next)) {
-		struct iox_node *node = self->next.next;
-
-		iox_list_remove(node);
-		iox_list_append(&self->ready, node);
-	}
-}
-
-static int start_connections(Driver *self)
-{
-	while (iox_list_linked(&self->starting)) {
-		Connection *conn = IOX_ENTRY(self->starting.next, Connection, starting);
-		PyObject *result, *callback;
-		int ret = 0;
-
-		iox_list_remove(&conn->starting);
-		Py_INCREF(conn);
-		callback = conn->on_start ? conn->on_start : Py_NewRef(self->on_connection);
-		conn->on_start = NULL;
-		result = PyObject_CallOneArg(callback, (PyObject *)conn);
-		Py_DECREF(callback);
-		if (!result) {
-			iox_conn_abort(conn, IOX_CAUSE_FAULT, "the handler could not be started");
-			ret = iox_driver_report(self, "a connection's handler could not be started");
-		}
-		Py_XDECREF(result);
-		Py_DECREF(conn);
-		if (ret < 0)
-			return -1;
-	}
-	return 0;
-}
-
-/* Mode posted: the task goes on from the queue of posts, at the top of the loop. */
-static int post_resumption(Driver *self, Waiter *waiter)
-{
-	PyObject *resume = PyObject_GetAttrString((PyObject *)waiter, "_resume");
-	PyObject *result = resume ? PyObject_CallOneArg(self->on_resume, resume) : NULL;
-
-	Py_XDECREF(resume);
-	Py_XDECREF(result);
-	return result ? 0 : -1;
-}
-
-static int resume_waiters(Driver *self)
-{
-	while (iox_list_linked(&self->ready)) {
-		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
-		int ret;
-
-		iox_list_remove(&waiter->ready);
-		if (self->on_resume && !waiter->settles && !waiter->standing)
-			ret = post_resumption(self, waiter);
-		else
-			ret = iox_waiter_resume(waiter);
-		Py_DECREF(waiter);
-		if (ret < 0) {
-			self->counters.wakeup_faults++;
-			if (iox_driver_report(self, "resuming a task raised") < 0)
-				return -1;
-		}
-	}
-	return 0;
-}
-
-PyDoc_STRVAR(driver_dispatch_doc,
-"dispatch()\n--\n\n"
-"Take in the batch and resume inline every task it has woken.  True when the loop's own selector\n"
-"has something ready.");
-
-static PyObject *driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
-{
-	bool poll_ready;
-
-	if (check_owner(self) < 0)
-		return NULL;
-	if (self->dispatching) {
-		PyErr_SetString(PyExc_RuntimeError, "dispatch() was called from inside dispatch()");
-		return NULL;
-	}
-	if (!self->on_connection) {
-		PyErr_SetString(PyExc_RuntimeError, "this driver has no loop: call attach() first");
-		return NULL;
-	}
-	self->dispatching = true;
-	self->nudged = false;
-	take_next(self);
-	iox_tick_reap(self);
-	iox_tick_expire(self);
-	if (start_connections(self) < 0 || resume_waiters(self) < 0) {
-		self->dispatching = false;
-		return NULL; /* what is left stays queued, poll_ready included */
-	}
-	self->dispatching = false;
-	poll_ready = self->poll_ready;
-	self->poll_ready = false;
-	return PyBool_FromLong(poll_ready);
-}
-
-PyDoc_STRVAR(driver_feed_doc,
-"_feed(batch)\n--\n\n"
-"For tests: take (user_data, res, flags) in as if the kernel had completed it.");
-
-static PyObject *driver_feed(Driver *self, PyObject *batch)
-{
-	PyObject *list;
-
-	if (check_owner(self) < 0)
-		return NULL;
-	list = PySequence_List(batch);
-	for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(list); i++) {
-		unsigned long long user_data;
-		unsigned int flags;
-		int res;
-
-		if (!PyArg_ParseTuple(PyList_GET_ITEM(list, i), "KiI", &user_data, &res, &flags))
-			Py_CLEAR(list);
-		else
-			iox_tick_complete(self, user_data, res, flags);
-	}
-	if (!list)
-		return NULL;
-	Py_DECREF(list);
-	Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(driver_listen_doc,
-"listen(fd, on_connection=None)\n--\n\n"
-"Accept on a listening socket.  Its connections go to `on_connection`, as connections of asyncio\n"
-"without clocks and limits; to the driver's own on_connection, with both, when there is none.");
-
-static PyObject *driver_listen(Driver *self, PyObject *const *args, Py_ssize_t nargs)
-{
-	long fd = nargs ? PyLong_AsLong(args[0]) : -1;
-
-	if (nargs < 1 || nargs > 2) {
-		PyErr_SetString(PyExc_TypeError, "listen(fd, on_connection=None)");
-		return NULL;
-	}
-	if ((fd == -1 && PyErr_Occurred()) || check_owner(self) < 0)
-		return NULL;
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
-		struct iox_listener *listener = &self->listeners[i];
-
-		if (listener->used)
-			continue;
-		*listener = (struct iox_listener){
-			.fd = (int)fd,
-			.used = true,
-			.generation = iox_driver_generation(self),
-			.on_connection = nargs == 2 && args[1] != Py_None ? Py_NewRef(args[1]) : NULL,
-		};
-		self->accepting = true;
-		Py_RETURN_NONE;
-	}
-	PyErr_Format(PyExc_RuntimeError, "a driver has at most %d listeners", IOX_MAX_LISTENERS);
-	return NULL;
-}
-
-static bool stop_listener(Driver *self, unsigned index)
-{
-	struct iox_listener *listener = &self->listeners[index];
-	struct io_uring_sqe *sqe;
-
-	if (listener->armed) {
-		sqe = iox_driver_sqe(self);
-		if (!sqe) {
-			PyErr_SetString(PyExc_BlockingIOError, "the submission queue stays full: try again");
-			return false;
-		}
-		io_uring_prep_cancel64(sqe, iox_user_data(IOX_KIND_ACCEPT, listener->generation, index), 0);
-		sqe->user_data = iox_user_data(IOX_KIND_CANCEL, 0, 0);
-	}
-	listener->stopping = true;
-	listener->retry_at = 0;
-	listener->used = listener->armed;
-	Py_CLEAR(listener->on_connection); /* here, not with the last completion: it may run Python */
-	return true;
-}
-
-PyDoc_STRVAR(driver_unlisten_doc,
-"unlisten(fd=None)\n--\n\n"
-"Stop accepting, on one listening socket or on all.  One may be closed at once, and its port is then\n"
-"free; all of them may be closed once listeners_armed is 0.");
-
-static PyObject *driver_unlisten(Driver *self, PyObject *const *args, Py_ssize_t nargs)
-{
-	bool all = !nargs || args[0] == Py_None;
-	long fd = all ? -1 : PyLong_AsLong(args[0]);
-
-	if ((!all && fd == -1 && PyErr_Occurred()) || check_owner(self) < 0)
-		return NULL;
-	if (all)
-		self->accepting = false;
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
-		struct iox_listener *listener = &self->listeners[i];
-
-		if (listener->used && !listener->stopping && (all || listener->fd == fd) &&
-		    !stop_listener(self, i))
-			return NULL;
-	}
-	if (!all) {
-		/* Now, not with the next tick: until then the ring holds the socket, and its port. */
-		self->counters.enters++;
-		iox_ring_enter(self->ring, 0, IOX_ENTER_GETEVENTS, -1, 0);
-	}
-	Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(driver_adopt_doc,
 "_adopt(fd)\n--\n\n"
 "Take a connected TCP socket over; None, and nothing has changed, when there is no room for it.");
 
 static PyObject *driver_adopt(Driver *self, PyObject *fd)
 {
-	return check_owner(self) < 0 ? NULL : iox_driver_adopt(self, fd);
+	return iox_driver_check_owner(self) < 0 ? NULL : iox_driver_adopt(self, fd);
 }
 
 static PyObject *driver_wake(Driver *self, PyObject *Py_UNUSED(ignored))
@@ -366,7 +66,7 @@ static PyObject *driver_attach(Driver *self, PyObject *args, PyObject *kwargs)
 
 	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OiOO:attach", names, &loop, &poll_fd,
 					 &on_connection, &on_fault) ||
-	    check_owner(self) < 0)
+	    iox_driver_check_owner(self) < 0)
 		return NULL;
 	Py_XSETREF(self->loop, Py_NewRef(loop));
 	Py_XSETREF(self->on_connection, Py_NewRef(on_connection));
@@ -386,7 +86,7 @@ static PyObject *driver_continue_by(Driver *self, PyObject *args)
 	PyObject *on_resume;
 	int wake_each;
 
-	if (!PyArg_ParseTuple(args, "Op:continue_by", &on_resume, &wake_each) || check_owner(self) < 0)
+	if (!PyArg_ParseTuple(args, "Op:continue_by", &on_resume, &wake_each) || iox_driver_check_owner(self) < 0)
 		return NULL;
 	Py_XSETREF(self->on_resume, on_resume == Py_None ? NULL : Py_NewRef(on_resume));
 	self->wake_each = wake_each;
@@ -411,7 +111,7 @@ static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 /* Nothing completes any more: tasks have ended, futures of other threads hear of it. */
 static void settle_waiters(Driver *self)
 {
-	take_next(self);
+	iox_driver_take_next(self);
 	while (iox_list_linked(&self->ready)) {
 		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
 
@@ -434,7 +134,7 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 
 	if (self->closed)
 		Py_RETURN_TRUE;
-	if (check_owner(self) < 0)
+	if (iox_driver_check_owner(self) < 0)
 		return NULL;
 	if (self->dispatching) {
 		PyErr_SetString(PyExc_RuntimeError, "close() was called from inside dispatch()");
@@ -465,8 +165,7 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 	Py_CLEAR(self->on_connection);
 	Py_CLEAR(self->on_resume);
 	Py_CLEAR(self->on_fault);
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
-		Py_CLEAR(self->listeners[i].on_connection);
+	iox_listeners_clear(self);
 	return PyBool_FromLong(drained);
 }
 
@@ -477,9 +176,7 @@ static int driver_traverse(Driver *self, visitproc visit, void *arg)
 	Py_VISIT(self->on_fault);
 	Py_VISIT(self->on_resume);
 	Py_VISIT(self->connection_type);
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
-		Py_VISIT(self->listeners[i].on_connection);
-	return 0;
+	return iox_listeners_traverse(self, visit, arg);
 }
 
 static int driver_clear(Driver *self)
@@ -488,8 +185,7 @@ static int driver_clear(Driver *self)
 	Py_CLEAR(self->loop);
 	Py_CLEAR(self->on_connection);
 	Py_CLEAR(self->on_fault);
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
-		Py_CLEAR(self->listeners[i].on_connection);
+	iox_listeners_clear(self);
 	return 0;
 }
 
@@ -592,14 +288,8 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self->min_wait_us = min_wait_us;
 	self->min_wait_nr = min_wait_nr;
 	self->now = iox_clock_ms();
-	iox_list_init(&self->ready);
-	iox_list_init(&self->next);
-	iox_list_init(&self->handing);
-	iox_list_init(&self->starting);
-	iox_list_init(&self->staged);
-	iox_list_init(&self->starved);
-	iox_list_init(&self->read_clocks);
-	iox_list_init(&self->send_clocks);
+	IOX_LISTS_INIT(&self->ready, &self->next, &self->handing, &self->starting, &self->staged,
+		       &self->starved, &self->read_clocks, &self->send_clocks);
 	if (!init_groups(self, groups))
 		goto error;
 	if (!iox_slab_pool_init(&self->slabs, (size_t)slab_size, self->write_limit, pool_max, segmented)) {
@@ -670,20 +360,43 @@ static int driver_set_generation(Driver *self, PyObject *value, void *Py_UNUSED(
 {
 	unsigned long generation = value ? PyLong_AsUnsignedLong(value) : 0;
 
-	if (PyErr_Occurred() || check_owner(self) < 0)
+	if (PyErr_Occurred() || iox_driver_check_owner(self) < 0)
 		return -1;
 	self->generation = (uint32_t)generation & IOX_GENERATION_MASK;
 	return 0;
 }
 
+PyDoc_STRVAR(driver_wait_doc,
+"wait(timeout)\n--\n\n"
+"Submit what is staged and wait for a completion, at most `timeout` seconds (None: for ever).");
+
+PyDoc_STRVAR(driver_dispatch_doc,
+"dispatch()\n--\n\n"
+"Take in the batch and resume inline every task it has woken.  True when the loop's own selector\n"
+"has something ready.");
+
+PyDoc_STRVAR(driver_feed_doc,
+"_feed(batch)\n--\n\n"
+"For tests: take (user_data, res, flags) in as if the kernel had completed it.");
+
+PyDoc_STRVAR(driver_listen_doc,
+"listen(fd, on_connection=None)\n--\n\n"
+"Accept on a listening socket.  Its connections go to `on_connection`, as connections of asyncio\n"
+"without clocks and limits; to the driver's own on_connection, with both, when there is none.");
+
+PyDoc_STRVAR(driver_unlisten_doc,
+"unlisten(fd=None)\n--\n\n"
+"Stop accepting, on one listening socket or on all.  One may be closed at once, and its port is then\n"
+"free; all of them may be closed once listeners_armed is 0.");
+
 static PyMethodDef driver_methods[] = {
 	{ "attach", (PyCFunction)(void *)driver_attach, METH_VARARGS | METH_KEYWORDS, NULL },
 	{ "continue_by", (PyCFunction)driver_continue_by, METH_VARARGS, driver_continue_doc },
-	{ "wait", (PyCFunction)driver_wait, METH_O, driver_wait_doc },
-	{ "dispatch", (PyCFunction)driver_dispatch, METH_NOARGS, driver_dispatch_doc },
-	{ "_feed", (PyCFunction)driver_feed, METH_O, driver_feed_doc },
-	{ "listen", (PyCFunction)(void *)driver_listen, METH_FASTCALL, driver_listen_doc },
-	{ "unlisten", (PyCFunction)(void *)driver_unlisten, METH_FASTCALL, driver_unlisten_doc },
+	{ "wait", (PyCFunction)iox_driver_wait, METH_O, driver_wait_doc },
+	{ "dispatch", (PyCFunction)iox_driver_dispatch, METH_NOARGS, driver_dispatch_doc },
+	{ "_feed", (PyCFunction)iox_driver_feed, METH_O, driver_feed_doc },
+	{ "listen", (PyCFunction)(void *)iox_driver_listen, METH_FASTCALL, driver_listen_doc },
+	{ "unlisten", (PyCFunction)(void *)iox_driver_unlisten, METH_FASTCALL, driver_unlisten_doc },
 	{ "_adopt", (PyCFunction)driver_adopt, METH_O, driver_adopt_doc },
 	{ "wake", (PyCFunction)driver_wake, METH_NOARGS, "wake()\n--\n\nEnd a wait(); from any thread." },
 	{ "connections", (PyCFunction)driver_connections, METH_NOARGS, NULL },
@@ -717,8 +430,3 @@ PyTypeObject iox_DriverType = {
 	.tp_methods = driver_methods,
 	.tp_getset = driver_getset,
 };
-
-int iox_driver_init(PyObject *module)
-{
-	return PyModule_AddType(module, &iox_DriverType);
-}

@@ -141,6 +141,14 @@ static inline void iox_list_append(struct iox_node *head, struct iox_node *node)
 	head->prev = node;
 }
 
+#define IOX_LISTS_INIT(...)                                                              \
+	do {                                                                             \
+		struct iox_node *nodes[] = { __VA_ARGS__ };                              \
+									                 \
+		for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++)            \
+			iox_list_init(nodes[i]);                                         \
+	} while (0)
+
 #define IOX_ENTRY(node, type, member) ((type *)((char *)(node) - offsetof(type, member)))
 
 struct Connection;
@@ -389,24 +397,28 @@ typedef struct Worker {
 	bool scheduled;           /* its loop will call drain() */
 } Worker;
 
-extern PyTypeObject iox_WorkerType, iox_DriverType, iox_ConnectionType, iox_AwaitType, iox_WaiterType, iox_SliceType;
-extern PyObject *iox_CancelledError;
+extern PyTypeObject iox_DriverType, iox_ConnectionType, iox_WaiterType, iox_AwaitType, iox_SliceType,
+	iox_WorkerType;
 
-/* awaitable.c */
-PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit);
+/* waiter.c */
+int iox_waiter_init(void); /* -1 with an exception set */
 Waiter *iox_waiter_new(Driver *driver, PyObject *callback); /* NULL: a Task adds its own */
-void iox_waiter_wake_next(Waiter *waiter); /* with the next tick */
 Waiter *iox_waiter_standing(Driver *driver, PyObject *callback, PyObject *context);
 void iox_waiter_dismiss(Waiter *waiter); /* it is not called any more; drops the reference */
 void iox_waiter_wake(Waiter *waiter);
+void iox_waiter_wake_next(Waiter *waiter); /* with the next tick */
 /* Resumes the waiter's task; -1 with an exception set when that raised. */
 int iox_waiter_resume(Waiter *waiter);
-int iox_awaitable_init(PyObject *module);
+
+/* awaitable.c */
+PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit);
 
 /* connection.c */
-int iox_connection_init(PyObject *module);
 /* 0 on the reactor, 1 on one of its workers, -1 with an exception on any other thread. */
 int iox_conn_check_thread(const Connection *conn);
+void iox_raise_os_error(int error, const char *what); /* what: NULL for the error's own text */
+
+/* life.c */
 bool iox_conn_submit(Connection *conn); /* false: the submission queue is full */
 void iox_conn_progress(Connection *conn);
 void iox_conn_close(Connection *conn);
@@ -419,7 +431,6 @@ static inline void iox_conn_blame(Connection *conn, enum iox_cause cause)
 }
 /* The kernel gave the peer up, which we had asked for after our FIN. */
 void iox_conn_given_up(Connection *conn);
-void iox_raise_os_error(int error, const char *what); /* what: NULL for the error's own text */
 
 /* adopt.c */
 Connection *iox_conn_new(Driver *driver, int fd, bool served); /* NULL: no room; fd stays the caller's */
@@ -473,14 +484,31 @@ bool iox_send_submit(Connection *conn);
 void iox_send_complete(Connection *conn, int res, unsigned flags);
 
 /* slice.c */
-int iox_slice_init(PyObject *module);
 PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chunk chunk);
 
 /* driver.c */
-int iox_driver_init(PyObject *module);
-struct io_uring_sqe *iox_driver_sqe(Driver *driver); /* NULL: the queue stays full */
+int iox_driver_check_owner(Driver *driver); /* -1 with an exception: closed, or another thread */
 void iox_driver_wake(Driver *driver);
+
+/* dispatch.c */
+void iox_driver_take_next(Driver *driver); /* what was to be called with the next tick is called now */
+int iox_driver_resume(Driver *driver, Waiter *waiter); /* reports what that raises; -1: it unwinds */
 int iox_driver_report(Driver *driver, const char *what); /* a pending exception; -1: it unwinds */
+/* Methods of the driver's type */
+PyObject *iox_driver_wait(Driver *driver, PyObject *timeout);
+PyObject *iox_driver_dispatch(Driver *driver, PyObject *ignored);
+PyObject *iox_driver_feed(Driver *driver, PyObject *batch);
+
+/* listeners.c */
+bool iox_listeners_arm(Driver *driver); /* false: the submission queue is full */
+void iox_listeners_complete(Driver *driver, uint32_t generation, uint32_t index, int res, unsigned flags);
+uint64_t iox_listeners_soonest(const Driver *driver); /* ms; when one has rested, or UINT64_MAX */
+void iox_listeners_expire(Driver *driver);
+int iox_listeners_traverse(const Driver *driver, visitproc visit, void *arg);
+void iox_listeners_clear(Driver *driver); /* of references to Python's objects */
+/* Methods of the driver's type */
+PyObject *iox_driver_listen(Driver *driver, PyObject *const *args, Py_ssize_t nargs);
+PyObject *iox_driver_unlisten(Driver *driver, PyObject *const *args, Py_ssize_t nargs);
 
 /* buffers.c */
 void iox_driver_release(Driver *driver, struct iox_group *group, uint16_t bid);
@@ -498,7 +526,6 @@ int iox_foreign_unpause(Connection *conn);
 void iox_foreign_drain(Driver *driver);
 
 /* worker.c */
-int iox_worker_init(PyObject *module);
 Worker *iox_worker_here(const Driver *driver); /* NULL: this thread is none of its workers */
 void iox_worker_notify(Worker *worker);        /* on the reactor: it has something new */
 int iox_worker_schedule(Worker *worker);       /* the same, on the worker itself */
@@ -511,6 +538,7 @@ PyObject *iox_driver_counters(Driver *driver);
 bool iox_driver_drain(Driver *driver);
 
 /* tick.c */
+struct io_uring_sqe *iox_driver_sqe(Driver *driver); /* NULL: the queue stays full */
 uint64_t iox_clock_ms(void);
 uint64_t iox_clock_coarse_ms(void); /* behind by up to a jiffy, and a quarter of the price */
 uint32_t iox_driver_generation(Driver *driver);

@@ -89,8 +89,3 @@ PyTypeObject iox_SliceType = {
 	.tp_as_buffer = &slice_buffer,
 	.tp_methods = slice_methods,
 };
-
-int iox_slice_init(PyObject *module)
-{
-	return PyModule_AddType(module, &iox_SliceType);
-}

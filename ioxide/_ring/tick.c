@@ -6,16 +6,13 @@
 #include "internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-/* How long a listener rests after EMFILE and its like, in ms (issue #222 in the C# project). */
-#define ACCEPT_PAUSE 100
 /* A timeout that is only there to be one: an hour. */
 #define LONG_WAIT_NS (3600LL * 1000000000LL)
+
 uint64_t iox_clock_ms(void)
 {
 	struct timespec ts;
@@ -46,29 +43,6 @@ struct io_uring_sqe *iox_driver_sqe(Driver *self)
 	return sqe;
 }
 
-static bool arm_listener(Driver *self, unsigned index)
-{
-	struct iox_listener *listener = &self->listeners[index];
-	struct io_uring_sqe *sqe = iox_driver_sqe(self);
-	int flags;
-
-	if (!sqe)
-		return false;
-	/*
-	 * asyncio's listeners are O_NONBLOCK, of which io_uring makes REQ_F_NOWAIT: -EAGAIN instead of
-	 * waiting.  Not once but each time: who shares the socket by fork() shares the flag as well.
-	 */
-	flags = listener->on_connection ? fcntl(listener->fd, F_GETFL) : -1;
-	if (flags >= 0 && flags & O_NONBLOCK)
-		fcntl(listener->fd, F_SETFL, flags & ~O_NONBLOCK);
-	/* Neither NONBLOCK (io_uring would return -EAGAIN) nor inheritable. */
-	io_uring_prep_multishot_accept(sqe, listener->fd, NULL, NULL, SOCK_CLOEXEC);
-	sqe->user_data = iox_user_data(IOX_KIND_ACCEPT, listener->generation, index);
-	listener->armed = true;
-	self->listeners_armed++;
-	return true;
-}
-
 static uint32_t shared_free(const Driver *self)
 {
 	return self->shared ? iox_group_free(self->shared) : 0;
@@ -94,13 +68,8 @@ void iox_tick_stage(Driver *self)
 		self->counters.recv_rearms++;
 		iox_want(conn, IOX_WANT_RECV);
 	}
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS && self->accepting; i++) {
-		struct iox_listener *listener = &self->listeners[i];
-
-		if (listener->used && !listener->armed && !listener->stopping && !listener->retry_at &&
-		    !arm_listener(self, i))
-			return;
-	}
+	if (!iox_listeners_arm(self))
+		return;
 	if (!self->wake_armed && (sqe = iox_driver_sqe(self))) {
 		/* A read, not a poll: its completion has already emptied the eventfd. */
 		io_uring_prep_read(sqe, self->wake_fd, &self->wake_value, sizeof(self->wake_value), 0);
@@ -134,25 +103,6 @@ uint32_t iox_driver_generation(Driver *self)
 	return self->generation;
 }
 
-static void accept_connection(Driver *self, struct iox_listener *listener, int fd)
-{
-	bool served = !listener->on_connection;
-	Connection *conn = NULL;
-
-	if (self->accepting && !listener->stopping &&
-	    (!served || self->served_count < self->max_connections))
-		conn = iox_conn_new(self, fd, served);
-	if (!conn) {
-		PyErr_Clear();
-		close(fd);
-		self->counters.accepts_shed++;
-		return;
-	}
-	conn->on_start = Py_XNewRef(listener->on_connection);
-	self->counters.accepts++;
-	iox_list_append(&self->starting, &conn->starting);
-}
-
 void iox_driver_forget(Driver *self, Connection *conn)
 {
 	self->slots[conn->slot] = NULL;
@@ -163,38 +113,6 @@ void iox_driver_forget(Driver *self, Connection *conn)
 	if (iox_list_linked(&conn->starting))
 		iox_list_remove(&conn->starting);
 	Py_DECREF(conn);
-}
-
-static void on_accept(Driver *self, uint32_t generation, uint32_t index, int res, unsigned flags)
-{
-	struct iox_listener *listener;
-
-	if (index >= IOX_MAX_LISTENERS || !self->listeners[index].armed ||
-	    self->listeners[index].generation != generation) {
-		self->counters.stale_cqes++;
-		return;
-	}
-	listener = &self->listeners[index];
-	if (!(flags & IOX_CQE_F_MORE)) {
-		listener->armed = false;
-		self->listeners_armed--;
-		if (listener->stopping)
-			listener->used = false;
-		else
-			self->counters.accept_rearms++;
-	}
-	if (res >= 0) {
-		accept_connection(self, listener, res);
-	} else if (!listener->stopping && res != -ECONNABORTED && res != -EPROTO && res != -EINTR &&
-		   res != -EAGAIN) {
-		/*
-		 * No descriptors, no memory, or a listener that is none any more (EINVAL, EBADF): arming
-		 * again at once would fail at once, so rest, or the reactor spins.
-		 */
-		self->counters.accept_pauses++;
-		listener->retry_at = self->now + ACCEPT_PAUSE;
-	}
-	/* The others belong to one connection that died in the backlog (accept(2)): go on. */
 }
 
 static Connection *find(Driver *self, uint32_t generation, uint32_t slot)
@@ -257,7 +175,7 @@ void iox_tick_complete(Driver *self, uint64_t user_data, int res, unsigned flags
 		iox_send_complete(conn, res, flags);
 		return;
 	case IOX_KIND_ACCEPT:
-		on_accept(self, generation, slot, res, flags);
+		iox_listeners_complete(self, generation, slot, res, flags);
 		return;
 	case IOX_KIND_WAKE:
 		/* Cleared before anything that a waker may have queued is looked at. */
@@ -336,26 +254,24 @@ void iox_tick_expire(Driver *self)
 		iox_conn_abort(conn, IOX_CAUSE_SEND_TIMEOUT,
 			       "the peer did not take what was sent within send_timeout_ms");
 	}
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
-		if (self->listeners[i].retry_at && self->listeners[i].retry_at <= self->now)
-			self->listeners[i].retry_at = 0;
+	iox_listeners_expire(self);
 }
 
 /* ms until the next clock runs out, or -1 when none runs. */
 int64_t iox_tick_next_clock(Driver *self)
 {
-	uint64_t soonest = UINT64_MAX;
+	uint64_t soonest = iox_listeners_soonest(self);
 
-	if (iox_list_linked(&self->read_clocks))
-		soonest = IOX_ENTRY(self->read_clocks.next, Connection, read_clock)->read_deadline;
+	if (iox_list_linked(&self->read_clocks)) {
+		uint64_t at = IOX_ENTRY(self->read_clocks.next, Connection, read_clock)->read_deadline;
+
+		soonest = at < soonest ? at : soonest;
+	}
 	if (iox_list_linked(&self->send_clocks)) {
 		uint64_t at = IOX_ENTRY(self->send_clocks.next, Connection, send_clock)->send_deadline;
 
 		soonest = at < soonest ? at : soonest;
 	}
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
-		if (self->listeners[i].retry_at && self->listeners[i].retry_at < soonest)
-			soonest = self->listeners[i].retry_at;
 	if (soonest == UINT64_MAX)
 		return -1;
 	return soonest > self->now ? (int64_t)(soonest - self->now) : 0;
@@ -413,7 +329,8 @@ int iox_tick_enter(Driver *self, bool block, int64_t timeout_ns)
 /* Whether wait() must not block: something is left over from, or was queued since, the last tick. */
 bool iox_tick_must_not_block(Driver *self)
 {
-	return self->nudged || iox_list_linked(&self->ready) || iox_list_linked(&self->next) || iox_list_linked(&self->starting) ||
-	       iox_list_linked(&self->staged) || self->poll_ready || iox_ring_ready(self->ring) ||
+	return self->nudged || iox_list_linked(&self->ready) || iox_list_linked(&self->next) ||
+	       iox_list_linked(&self->starting) || iox_list_linked(&self->staged) || self->poll_ready ||
+	       iox_ring_ready(self->ring) ||
 	       (iox_list_linked(&self->starved) && shared_free(self));
 }

@@ -84,8 +84,7 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self = (Worker *)type->tp_alloc(type, 0);
 	if (!self)
 		return NULL;
-	iox_list_init(&self->ready);
-	iox_list_init(&self->handing);
+	IOX_LISTS_INIT(&self->ready, &self->handing);
 	self->driver = (Driver *)Py_NewRef(driver);
 	self->loop = Py_NewRef(loop);
 	self->on_connection = Py_NewRef(on_connection);
@@ -168,12 +167,8 @@ static PyObject *worker_drain(Worker *self, PyObject *Py_UNUSED(ignored))
 		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
 
 		iox_list_remove(&waiter->ready);
-		ret = iox_waiter_resume(waiter);
+		ret = iox_driver_resume(self->driver, waiter);
 		Py_DECREF(waiter);
-		if (ret < 0) {
-			self->driver->counters.wakeup_faults++;
-			ret = iox_driver_report(self->driver, "resuming a task raised");
-		}
 	}
 	iox_list_remove(&last);
 	if (ret < 0) {
@@ -263,8 +258,3 @@ PyTypeObject iox_WorkerType = {
 	.tp_clear = (inquiry)worker_clear,
 	.tp_methods = worker_methods,
 };
-
-int iox_worker_init(PyObject *module)
-{
-	return PyModule_AddType(module, &iox_WorkerType);
-}

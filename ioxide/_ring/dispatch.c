@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A tick: wait(), then dispatch().
+ *
+ *   wait()      gives buffers back, stages what connections want to submit, one io_uring_enter(2)
+ *   dispatch()  reaps the batch without running any Python code (tick.c), then resumes tasks
+ *               inline, one after the other, from a queue that their own completions append to
+ *
+ * Because tasks are only resumed from that queue, the stack stays flat however long a chain of
+ * wake-ups is; and because the queue outlives an exception, KeyboardInterrupt and SystemExit may
+ * leave dispatch() in the middle: the rest is still there in the next tick.
+ */
+#include "internal.h"
+
+#include <errno.h>
+
+PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
+{
+	int64_t timeout_ns = -1, clock;
+	int ret;
+
+	if (iox_driver_check_owner(self) < 0)
+		return NULL;
+	if (self->dispatching) {
+		PyErr_SetString(PyExc_RuntimeError, "wait() was called from inside dispatch()");
+		return NULL;
+	}
+	if (timeout != Py_None) {
+		double seconds = PyFloat_AsDouble(timeout);
+
+		if (seconds == -1.0 && PyErr_Occurred())
+			return NULL;
+		/* Rounded up, as selectors.EpollSelector does: waking early would spin. */
+		timeout_ns = seconds <= 0 ? 0 : seconds > 1e9 ? (int64_t)1e18 : (int64_t)(seconds * 1e9) + 1;
+	}
+	/* Handlers ran since the last look: clocks that are set or waited for now count from now. */
+	self->now = iox_clock_ms();
+	iox_tick_stage(self);
+	if (iox_list_linked(&self->handing))
+		iox_workers_hand_over(self); /* before the clocks: a worker may set one meanwhile */
+	if (iox_tick_must_not_block(self)) {
+		timeout_ns = 0;
+	} else if ((clock = iox_tick_next_clock(self)) >= 0) {
+		clock = clock * 1000000;
+		if (timeout_ns < 0 || clock < timeout_ns)
+			timeout_ns = clock;
+	}
+	/*
+	 * GETEVENTS also when not waiting: under DEFER_TASKRUN nothing completes unless the owner asks.
+	 */
+	self->sleeping_until = timeout_ns < 0 ? UINT64_MAX : self->now + (uint64_t)timeout_ns / 1000000;
+	ret = iox_tick_enter(self, timeout_ns != 0, timeout_ns);
+	self->sleeping_until = 0;
+	if (ret < 0) {
+		errno = -ret;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	if (PyErr_CheckSignals() < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+/* Hands a pending exception to on_fault; KeyboardInterrupt and SystemExit stay raised (-1). */
+int iox_driver_report(Driver *self, const char *what)
+{
+	PyObject *type, *value, *traceback, *result;
+
+	/* As in asyncio.Handle: of BaseException only these two unwind the loop. */
+	if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit))
+		return -1;
+	if (!self->on_fault) { /* a worker's, after the end */
+		PyErr_WriteUnraisable((PyObject *)self);
+		return 0;
+	}
+	PyErr_Fetch(&type, &value, &traceback);
+	PyErr_NormalizeException(&type, &value, &traceback);
+	if (traceback)
+		PyException_SetTraceback(value, traceback);
+	result = PyObject_CallFunction(self->on_fault, "sO", what, value);
+	Py_XDECREF(type);
+	Py_XDECREF(value);
+	Py_XDECREF(traceback);
+	if (!result) {
+		if (!PyErr_ExceptionMatches(PyExc_Exception))
+			return -1;
+		PyErr_WriteUnraisable(self->on_fault);
+		return 0;
+	}
+	Py_DECREF(result);
+	return 0;
+}
+
+/* What was to be called with the next tick: this is it. */
+void iox_driver_take_next(Driver *self)
+{
+	while (iox_list_linked(&self->next)) {
+		struct iox_node *node = self->next.next;
+
+		iox_list_remove(node);
+		iox_list_append(&self->ready, node);
+	}
+}
+
+static int start_connections(Driver *self)
+{
+	while (iox_list_linked(&self->starting)) {
+		Connection *conn = IOX_ENTRY(self->starting.next, Connection, starting);
+		PyObject *result, *callback;
+		int ret = 0;
+
+		iox_list_remove(&conn->starting);
+		Py_INCREF(conn);
+		callback = conn->on_start ? conn->on_start : Py_NewRef(self->on_connection);
+		conn->on_start = NULL;
+		result = PyObject_CallOneArg(callback, (PyObject *)conn);
+		Py_DECREF(callback);
+		if (!result) {
+			iox_conn_abort(conn, IOX_CAUSE_FAULT, "the handler could not be started");
+			ret = iox_driver_report(self, "a connection's handler could not be started");
+		}
+		Py_XDECREF(result);
+		Py_DECREF(conn);
+		if (ret < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Mode posted: the task goes on from the queue of posts, at the top of the loop. */
+static int post_resumption(Driver *self, Waiter *waiter)
+{
+	PyObject *resume = PyObject_GetAttrString((PyObject *)waiter, "_resume");
+	PyObject *result = resume ? PyObject_CallOneArg(self->on_resume, resume) : NULL;
+
+	Py_XDECREF(resume);
+	Py_XDECREF(result);
+	return result ? 0 : -1;
+}
+
+static int resumed(Driver *self, int ret)
+{
+	if (ret == 0)
+		return 0;
+	self->counters.wakeup_faults++;
+	return iox_driver_report(self, "resuming a task raised");
+}
+
+int iox_driver_resume(Driver *self, Waiter *waiter)
+{
+	return resumed(self, iox_waiter_resume(waiter));
+}
+
+static int resume_waiters(Driver *self)
+{
+	while (iox_list_linked(&self->ready)) {
+		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
+		int ret;
+
+		iox_list_remove(&waiter->ready);
+		if (self->on_resume && !waiter->settles && !waiter->standing)
+			ret = resumed(self, post_resumption(self, waiter));
+		else
+			ret = iox_driver_resume(self, waiter);
+		Py_DECREF(waiter);
+		if (ret < 0)
+			return -1;
+	}
+	return 0;
+}
+
+PyObject *iox_driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
+{
+	bool poll_ready;
+
+	if (iox_driver_check_owner(self) < 0)
+		return NULL;
+	if (self->dispatching) {
+		PyErr_SetString(PyExc_RuntimeError, "dispatch() was called from inside dispatch()");
+		return NULL;
+	}
+	if (!self->on_connection) {
+		PyErr_SetString(PyExc_RuntimeError, "this driver has no loop: call attach() first");
+		return NULL;
+	}
+	self->dispatching = true;
+	self->nudged = false;
+	iox_driver_take_next(self);
+	iox_tick_reap(self);
+	iox_tick_expire(self);
+	if (start_connections(self) < 0 || resume_waiters(self) < 0) {
+		self->dispatching = false;
+		return NULL; /* what is left stays queued, poll_ready included */
+	}
+	self->dispatching = false;
+	poll_ready = self->poll_ready;
+	self->poll_ready = false;
+	return PyBool_FromLong(poll_ready);
+}
+
+PyObject *iox_driver_feed(Driver *self, PyObject *batch)
+{
+	PyObject *list;
+
+	if (iox_driver_check_owner(self) < 0)
+		return NULL;
+	list = PySequence_List(batch);
+	for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(list); i++) {
+		unsigned long long user_data;
+		unsigned int flags;
+		int res;
+
+		if (!PyArg_ParseTuple(PyList_GET_ITEM(list, i), "KiI", &user_data, &res, &flags))
+			Py_CLEAR(list);
+		else
+			iox_tick_complete(self, user_data, res, flags);
+	}
+	if (!list)
+		return NULL;
+	Py_DECREF(list);
+	Py_RETURN_NONE;
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A connection's life, from the first submission to the closed descriptor.
+ *
+ * A connection's descriptor, slabs and object are held until the terminal completion of every
+ * operation the kernel has on them (kernel_refs), and its end is decided in one place,
+ * iox_conn_progress().  Two owners want it: the kernel side, which ends with EOF or an error, and
+ * the handler, which ends with close().  Whoever comes last, the life ends once.
+ *
+ *   close()   no more writes; what is staged is sent, then FIN; the peer's remaining bytes are
+ *             thrown away until it closes too, or the read clock runs out
+ *   abort()   nothing more is sent; what the kernel still has is cancelled, then RST
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static bool submit_cancel(Connection *conn, enum iox_kind kind)
+{
+	struct io_uring_sqe *sqe = iox_driver_sqe(conn->driver);
+
+	if (!sqe)
+		return false;
+	io_uring_prep_cancel64(sqe, iox_user_data(kind, conn->generation, conn->slot), 0);
+	sqe->user_data = iox_user_data(IOX_KIND_CANCEL, 0, 0);
+	return true;
+}
+
+bool iox_conn_submit(Connection *conn)
+{
+	if (conn->want & IOX_WANT_CANCEL) {
+		if (conn->recv_armed && !submit_cancel(conn, IOX_KIND_RECV))
+			return false;
+		conn->want &= ~IOX_WANT_CANCEL;
+	}
+	if (conn->want & IOX_WANT_CANCEL_SEND) {
+		if (conn->send_armed && !submit_cancel(conn, IOX_KIND_SEND))
+			return false;
+		conn->want &= ~IOX_WANT_CANCEL_SEND;
+	}
+	if (conn->want & IOX_WANT_RECV) {
+		if (!conn->recv_armed && !conn->recv_held && !conn->aborted && conn->fd >= 0 &&
+		    !iox_recv_submit(conn))
+			return false;
+		conn->want &= ~IOX_WANT_RECV;
+	}
+	if (conn->want & IOX_WANT_SEND) {
+		if (!conn->send_armed && iox_send_unsent(conn) && !conn->aborted && !iox_send_submit(conn))
+			return false;
+		conn->want &= ~IOX_WANT_SEND;
+	}
+	return true;
+}
+
+static void count_close(const Connection *conn)
+{
+	struct iox_counters *counters = &conn->driver->counters;
+
+	counters->closes++;
+	switch ((enum iox_cause)conn->cause) {
+	case IOX_CAUSE_NONE:
+		if (conn->recv_errno)
+			counters->closes_error++;
+		else
+			counters->closes_eof++;
+		break;
+	case IOX_CAUSE_EOF:
+		counters->closes_eof++;
+		break;
+	case IOX_CAUSE_ERROR:
+		counters->closes_error++;
+		break;
+	case IOX_CAUSE_READ_TIMEOUT:
+		counters->closes_read_timeout++;
+		break;
+	case IOX_CAUSE_SEND_TIMEOUT:
+		counters->closes_send_timeout++;
+		break;
+	case IOX_CAUSE_FAULT:
+		counters->closes_fault++;
+		break;
+	case IOX_CAUSE_ABORT:
+		counters->closes_abort++;
+		break;
+	case IOX_CAUSE_STOP:
+		counters->closes_stop++;
+		break;
+	}
+}
+
+static void finalize(Connection *conn)
+{
+	Driver *driver = conn->driver;
+
+	if (conn->aborted && !conn->fin_sent) {
+		/*
+		 * RST instead of FIN: the peer must not take a cut-off stream for a whole one.  After our
+		 * FIN it has all there was, and a reset could only destroy what it has not read yet.
+		 */
+		struct linger reset = { .l_onoff = 1, .l_linger = 0 };
+
+		setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	}
+	if (!conn->lent)
+		close(conn->fd);
+	conn->fd = -1;
+	count_close(conn);
+	iox_recv_discard(conn);
+	iox_list_remove(&conn->staged);
+	iox_list_remove(&conn->starved);
+	iox_list_remove(&conn->read_clock);
+	iox_list_remove(&conn->send_clock);
+	conn->want = 0;
+	iox_batch_release(&driver->slabs, &conn->staging);
+	iox_batch_release(&driver->slabs, &conn->sending);
+	if (conn->group->incremental)
+		iox_driver_drop_group(driver, conn->group);
+	conn->group = NULL;
+	iox_recv_wake(conn);
+	iox_send_wake(conn, true);
+	iox_face_wake(conn);
+	iox_driver_forget(driver, conn);
+}
+
+/*
+ * After our FIN the kernel alone knows what the peer has not acknowledged yet, and by itself goes on
+ * trying for a quarter of an hour, with the pages of a SEND_ZC in its hands.  TCP_USER_TIMEOUT (tcp(7))
+ * makes it drop a connection on which nothing is taken for so long: the write queue goes, so that the
+ * notification comes, and the receive completes with ETIMEDOUT.  One system call, so only where the
+ * clock of the peer's FIN, which bounds everything else, is later or would cut off what is lent.
+ */
+static void bound_the_unacknowledged(Connection *conn)
+{
+	unsigned timeout = (unsigned)conn->driver->send_timeout;
+
+	if (conn->served && timeout && (timeout < iox_recv_fin_timeout(conn) || iox_send_lent(conn)))
+		conn->bounded = !setsockopt(conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout,
+					    sizeof(timeout));
+}
+
+void iox_conn_given_up(Connection *conn)
+{
+	conn->driver->counters.send_timeouts++;
+	iox_conn_blame(conn, IOX_CAUSE_SEND_TIMEOUT);
+}
+
+/* Everything that follows from a change of state; the one place where a life ends. */
+void iox_conn_progress(Connection *conn)
+{
+	if (conn->fd < 0)
+		return;
+	if (conn->aborted) {
+		if (!conn->kernel_refs)
+			finalize(conn);
+		return;
+	}
+	if (!conn->closing && !conn->eof_wanted)
+		return;
+	if (conn->send_armed || (iox_send_unsent(conn) && !conn->send_errno))
+		return;
+	if (!conn->closing) {
+		if (!conn->eof_sent && !conn->send_errno)
+			shutdown(conn->fd, SHUT_WR);
+		conn->eof_sent = true;
+		return;
+	}
+	if (conn->send_errno) {
+		/* Something was cut off: FIN would call the stream whole. */
+		iox_conn_abort(conn, IOX_CAUSE_ERROR, "what was written could not be sent");
+		return;
+	}
+	if (!conn->fin_sent) {
+		conn->fin_sent = true;
+		if (!conn->recv_errno) {
+			shutdown(conn->fd, SHUT_WR);
+			bound_the_unacknowledged(conn);
+		}
+	}
+	/* The peer's FIN is waited for when it has taken everything: abort() would drop what is lent. */
+	if (!iox_list_linked(&conn->read_clock) && !(conn->bounded && iox_send_lent(conn)))
+		iox_recv_start_clock(conn);
+	if (!conn->kernel_refs && (conn->at_eof || conn->recv_errno))
+		finalize(conn);
+}
+
+void iox_conn_close(Connection *conn)
+{
+	if (conn->closing || conn->fd < 0)
+		return;
+	conn->closing = true;
+	iox_recv_close(conn);
+	iox_conn_progress(conn);
+}
+
+/*
+ * A SEND_ZC is over only when the kernel has let go of every page, which is when the peer has
+ * acknowledged them; shutdown() does not change that (issue #245 in the C# project).  connect(2) to
+ * AF_UNSPEC does: it dissolves the association, resets, and drops the write queue (tcp_disconnect).
+ */
+static void purge(int fd)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	connect(fd, &none, sizeof(none));
+}
+
+void iox_conn_abort(Connection *conn, enum iox_cause cause, const char *reason)
+{
+	if (conn->aborted || conn->fd < 0)
+		return;
+	conn->aborted = true;
+	iox_conn_blame(conn, cause);
+	conn->driver->counters.aborts += reason != NULL;
+	conn->abort_reason = reason;
+	if (!conn->recv_errno)
+		conn->recv_errno = ECONNABORTED;
+	if (!conn->send_errno)
+		conn->send_errno = ECONNABORTED;
+	iox_send_drop(conn);
+	iox_recv_wake(conn);
+	iox_send_wake(conn, true);
+	iox_face_wake(conn);
+	iox_list_remove(&conn->starved);
+	iox_list_remove(&conn->read_clock);
+	iox_list_remove(&conn->send_clock);
+	/*
+	 * The ring holds the file, so close() alone would end nothing; shutdown() would, but its FIN
+	 * would reach the peer before the RST.  So both operations are cancelled, and the descriptor
+	 * goes with their last completion.
+	 */
+	conn->want &= ~(IOX_WANT_RECV | IOX_WANT_SEND);
+	conn->recv_starved = false;
+	if (iox_send_lent(conn))
+		purge(conn->fd);
+	if (conn->recv_armed)
+		iox_want(conn, IOX_WANT_CANCEL);
+	if (conn->send_armed)
+		iox_want(conn, IOX_WANT_CANCEL_SEND);
+	iox_conn_progress(conn);
+}

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Waiter: what an Await, a transport or another thread's flush leaves behind to be called.
+ *
+ * A Task is resumed by calling the wake-up it handed to add_done_callback(), in the Task's context.
+ * That happens in iox_waiter_resume() alone, which only iox_driver_resume() calls while tasks run: no
+ * Task is current and no context is entered there.  Whatever completes inside a step is queued
+ * (iox_waiter_wake()).
+ */
+#include "internal.h"
+
+static PyObject *CancelledError;
+
+/* One for each parked read and flush: taken from here, parking costs no allocation. */
+#define FREE_LIMIT 128
+
+static Waiter *free_waiters[FREE_LIMIT];
+static unsigned free_waiter_count;
+
+Waiter *iox_waiter_new(Driver *driver, PyObject *callback)
+{
+	PyObject *context = NULL;
+	Waiter *self;
+
+	if (callback && !(context = PyContext_CopyCurrent()))
+		return NULL;
+	if (free_waiter_count) {
+		self = free_waiters[--free_waiter_count];
+		_Py_NewReference((PyObject *)self);
+	} else {
+		self = PyObject_GC_New(Waiter, &iox_WaiterType);
+		if (!self) {
+			Py_XDECREF(context);
+			return NULL;
+		}
+	}
+	self->driver = (Driver *)Py_NewRef(driver);
+	self->home = NULL;
+	self->callback = Py_XNewRef(callback);
+	self->context = context;
+	self->cancel_message = NULL;
+	IOX_LISTS_INIT(&self->ready, &self->flushes);
+	self->target = 0;
+	self->state = IOX_WAITER_PENDING;
+	self->cancelled = self->standing = false;
+	self->blocking = true;
+	self->settles = callback;
+	PyObject_GC_Track(self);
+	return self;
+}
+
+Waiter *iox_waiter_standing(Driver *driver, PyObject *callback, PyObject *context)
+{
+	Waiter *self = iox_waiter_new(driver, NULL);
+
+	if (!self)
+		return NULL;
+	self->callback = Py_NewRef(callback);
+	self->context = Py_NewRef(context);
+	self->standing = true;
+	return self;
+}
+
+static int waiter_traverse(Waiter *self, visitproc visit, void *arg)
+{
+	Py_VISIT(self->driver);
+	Py_VISIT(self->home);
+	Py_VISIT(self->callback);
+	Py_VISIT(self->context);
+	Py_VISIT(self->cancel_message);
+	return 0;
+}
+
+static int waiter_clear(Waiter *self)
+{
+	Py_CLEAR(self->callback);
+	Py_CLEAR(self->context);
+	Py_CLEAR(self->cancel_message);
+	return 0;
+}
+
+void iox_waiter_dismiss(Waiter *self)
+{
+	self->standing = false;
+	waiter_clear(self);
+	Py_DECREF(self);
+}
+
+static void waiter_dealloc(Waiter *self)
+{
+	PyObject_GC_UnTrack(self);
+	/* The ready queue and the flush list hold references: it is in neither. */
+	waiter_clear(self);
+	Py_CLEAR(self->home);
+	Py_CLEAR(self->driver);
+	if (free_waiter_count < FREE_LIMIT)
+		free_waiters[free_waiter_count++] = self;
+	else
+		PyObject_GC_Del(self);
+}
+
+static void waiter_queue(Waiter *self, enum iox_waiter_state state)
+{
+	self->state = state;
+	iox_list_append(self->home ? &self->home->ready : &self->driver->ready, &self->ready);
+	Py_INCREF(self);
+}
+
+void iox_waiter_wake(Waiter *self)
+{
+	if (self->state == IOX_WAITER_PENDING) {
+		waiter_queue(self, IOX_WAITER_WOKEN);
+		if (self->home)
+			iox_worker_notify(self->home);
+	}
+}
+
+static PyObject *waiter_loop(Waiter *self)
+{
+	return self->home ? self->home->loop : self->driver->loop;
+}
+
+void iox_waiter_wake_next(Waiter *self)
+{
+	if (self->state != IOX_WAITER_PENDING)
+		return;
+	self->state = IOX_WAITER_WOKEN;
+	iox_list_append(&self->driver->next, &self->ready);
+	Py_INCREF(self);
+}
+
+static int waiter_call_soon(Waiter *self, PyObject *callback, PyObject *context)
+{
+	PyObject *method, *kwargs = NULL, *args = NULL, *handle = NULL;
+
+	if (!waiter_loop(self)) {
+		PyErr_SetString(PyExc_RuntimeError, "the loop of this ioxide await has ended");
+		return -1;
+	}
+	method = PyObject_GetAttrString(waiter_loop(self), "call_soon");
+	if (method)
+		args = PyTuple_Pack(2, callback, (PyObject *)self);
+	if (args)
+		kwargs = PyDict_New();
+	if (kwargs && PyDict_SetItemString(kwargs, "context", context) == 0)
+		handle = PyObject_Call(method, args, kwargs);
+	Py_XDECREF(method);
+	Py_XDECREF(args);
+	Py_XDECREF(kwargs);
+	Py_XDECREF(handle);
+	return handle ? 0 : -1;
+}
+
+int iox_waiter_resume(Waiter *self)
+{
+	PyObject *callback = self->callback, *context = self->context, *result;
+	PyObject *type, *value, *traceback;
+	int ret;
+
+	if (self->standing) {
+		/* Before the call: what happens in it may wake it once more. */
+		Py_INCREF(callback);
+		Py_INCREF(context);
+		self->state = IOX_WAITER_PENDING;
+	} else {
+		self->callback = self->context = NULL;
+		self->state = IOX_WAITER_DONE;
+	}
+	if (!callback)
+		return 0;
+
+	self->driver->counters.wakeups++;
+	if (PyContext_Enter(context) < 0) {
+		/*
+		 * Somebody runs the loop from inside this very context (create_task(context=) and a
+		 * nested run): asyncio's own queue will find it free later.
+		 */
+		PyErr_Clear();
+		ret = waiter_call_soon(self, callback, context);
+	} else {
+		result = PyObject_CallOneArg(callback, (PyObject *)self);
+		PyErr_Fetch(&type, &value, &traceback);
+		ret = result ? 0 : -1;
+		Py_XDECREF(result);
+		if (PyContext_Exit(context) < 0 && !type)
+			ret = -1;
+		else
+			PyErr_Restore(type, value, traceback);
+	}
+	Py_DECREF(callback);
+	Py_DECREF(context);
+	return ret;
+}
+
+static int waiter_check_thread(Waiter *self)
+{
+	if (self->home ? self->home == iox_worker_here(self->driver)
+		       : PyThread_get_thread_ident() == self->driver->thread)
+		return 0;
+	PyErr_SetString(PyExc_RuntimeError,
+			"an ioxide await can only be cancelled on its reactor's thread: "
+			"use loop.call_soon_threadsafe(task.cancel)");
+	return -1;
+}
+
+static PyObject *waiter_cancel(Waiter *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+	PyObject *message = nargs ? args[0] : names && PyTuple_GET_SIZE(names) ? args[0] : Py_None;
+
+	if (self->state != IOX_WAITER_PENDING)
+		Py_RETURN_FALSE; /* the Task then raises CancelledError when it is resumed */
+	if (waiter_check_thread(self) < 0)
+		return NULL;
+	Py_XSETREF(self->cancel_message, Py_NewRef(message));
+	self->cancelled = true;
+	waiter_queue(self, IOX_WAITER_CANCELLED);
+	if (self->home && iox_worker_schedule(self->home) < 0)
+		return NULL;
+	Py_RETURN_TRUE;
+}
+
+static PyObject *waiter_add_done_callback(Waiter *self, PyObject *const *args, Py_ssize_t nargs,
+					  PyObject *names)
+{
+	PyObject *context = NULL;
+
+	if (nargs != 1 || (names && PyTuple_GET_SIZE(names) > 1)) {
+		PyErr_SetString(PyExc_TypeError, "add_done_callback(fn, *, context=None)");
+		return NULL;
+	}
+	if (self->callback) {
+		PyErr_SetString(PyExc_RuntimeError, "only one task can wait on an ioxide await");
+		return NULL;
+	}
+	if (names && PyTuple_GET_SIZE(names) && args[1] != Py_None)
+		context = Py_NewRef(args[1]);
+	else if (!(context = PyContext_CopyCurrent()))
+		return NULL;
+	if (self->state == IOX_WAITER_DONE) {
+		int ret = waiter_call_soon(self, args[0], context);
+
+		Py_DECREF(context);
+		if (ret < 0)
+			return NULL;
+		Py_RETURN_NONE;
+	}
+	self->callback = Py_NewRef(args[0]);
+	self->context = context;
+	Py_RETURN_NONE;
+}
+
+static PyObject *waiter_remove_done_callback(Waiter *self, PyObject *callback)
+{
+	int same = self->callback ? PyObject_RichCompareBool(self->callback, callback, Py_EQ) : 0;
+
+	if (same < 0)
+		return NULL;
+	if (same) {
+		Py_CLEAR(self->callback);
+		Py_CLEAR(self->context);
+	}
+	return PyLong_FromLong(same);
+}
+
+static PyObject *waiter_result(Waiter *self, PyObject *Py_UNUSED(ignored))
+{
+	if (self->cancelled) {
+		if (!self->cancel_message || self->cancel_message == Py_None)
+			PyErr_SetNone(CancelledError);
+		else
+			PyErr_SetObject(CancelledError, self->cancel_message);
+		return NULL;
+	}
+	if (self->state == IOX_WAITER_PENDING) {
+		PyErr_SetString(PyExc_RuntimeError, "the ioxide await is not done yet");
+		return NULL;
+	}
+	Py_RETURN_NONE;
+}
+
+/* What mode posted puts into the queue of posts. */
+static PyObject *waiter_resume_method(Waiter *self, PyObject *Py_UNUSED(ignored))
+{
+	if (self->state != IOX_WAITER_WOKEN && self->state != IOX_WAITER_CANCELLED)
+		Py_RETURN_NONE;
+	if (iox_driver_resume(self->driver, self) < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+static PyObject *waiter_done(Waiter *self, PyObject *Py_UNUSED(ignored))
+{
+	return PyBool_FromLong(self->state != IOX_WAITER_PENDING);
+}
+
+static PyObject *waiter_cancelled(Waiter *self, PyObject *Py_UNUSED(ignored))
+{
+	return PyBool_FromLong(self->cancelled);
+}
+
+static PyObject *waiter_get_loop(Waiter *self, PyObject *Py_UNUSED(ignored))
+{
+	PyObject *loop = waiter_loop(self);
+
+	return Py_NewRef(loop ? loop : Py_None);
+}
+
+static PyObject *waiter_get_blocking(Waiter *self, void *Py_UNUSED(closure))
+{
+	return PyBool_FromLong(self->blocking);
+}
+
+static int waiter_set_blocking(Waiter *self, PyObject *value, void *Py_UNUSED(closure))
+{
+	int truth = value ? PyObject_IsTrue(value) : 0;
+
+	if (truth < 0)
+		return -1;
+	self->blocking = truth;
+	return 0;
+}
+
+static PyObject *waiter_repr(Waiter *self)
+{
+	static const char *const states[] = { "idle", "pending", "woken", "cancelled", "done" };
+
+	return PyUnicode_FromFormat("<ioxide wait %s at %p>", states[self->state], self);
+}
+
+static PyMethodDef waiter_methods[] = {
+	{ "add_done_callback", (PyCFunction)waiter_add_done_callback, METH_FASTCALL | METH_KEYWORDS, NULL },
+	{ "remove_done_callback", (PyCFunction)waiter_remove_done_callback, METH_O, NULL },
+	{ "cancel", (PyCFunction)waiter_cancel, METH_FASTCALL | METH_KEYWORDS, NULL },
+	{ "cancelled", (PyCFunction)waiter_cancelled, METH_NOARGS, NULL },
+	{ "done", (PyCFunction)waiter_done, METH_NOARGS, NULL },
+	{ "exception", (PyCFunction)waiter_result, METH_NOARGS, NULL },
+	{ "get_loop", (PyCFunction)waiter_get_loop, METH_NOARGS, NULL },
+	{ "result", (PyCFunction)waiter_result, METH_NOARGS, NULL },
+	{ "_resume", (PyCFunction)waiter_resume_method, METH_NOARGS, NULL },
+	{ NULL },
+};
+
+static PyGetSetDef waiter_getset[] = {
+	{ "_asyncio_future_blocking", (getter)waiter_get_blocking, (setter)waiter_set_blocking, NULL, NULL },
+	{ NULL },
+};
+
+PyTypeObject iox_WaiterType = {
+	PyVarObject_HEAD_INIT(NULL, 0)
+	.tp_name = "ioxide._ring._core.Waiter",
+	.tp_basicsize = sizeof(Waiter),
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+	.tp_doc = "The future-like that asyncio's Task is given; private to the await protocol.",
+	.tp_dealloc = (destructor)waiter_dealloc,
+	.tp_traverse = (traverseproc)waiter_traverse,
+	.tp_clear = (inquiry)waiter_clear,
+	.tp_repr = (reprfunc)waiter_repr,
+	.tp_methods = waiter_methods,
+	.tp_getset = waiter_getset,
+};
+
+int iox_waiter_init(void)
+{
+	PyObject *exceptions = PyImport_ImportModule("asyncio.exceptions");
+
+	if (!exceptions)
+		return -1;
+	CancelledError = PyObject_GetAttrString(exceptions, "CancelledError");
+	Py_DECREF(exceptions);
+	return CancelledError ? 0 : -1;
+}
