@@ -194,8 +194,8 @@ class ServerConfig:
     """Give each reactor a `ReactorContext`. False leaves out that and the queue of posts; handlers
     still run, and go on, on their reactor's loop."""
     stall_warning_ms: int = 1_000
-    """Log the stack of a reactor that one tick's callbacks have kept for so long, once per stall,
-    and count it (`Counters.stalls`); 0 is off."""
+    """Log the stack of a reactor, or of a worker of the pool modes, that one tick's callbacks have
+    kept for so long, once per stall, and count it (`Counters.stalls`); 0 is off."""
     stop_timeout_ms: int = 5_000
     """How long `Server.stop()` lets handlers finish before it cancels them."""
 

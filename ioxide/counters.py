@@ -165,7 +165,8 @@ class Counters:
     """Of these, those that raised; the ticker goes on."""
 
     stalls: int = 0
-    """Times that callbacks kept the reactor for longer than `ServerConfig.stall_warning_ms`."""
+    """Times that callbacks kept the reactor, or a worker of the pool modes, for longer than
+    `ServerConfig.stall_warning_ms`."""
 
     # Gauges
     connections_now: int = 0

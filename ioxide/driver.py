@@ -314,6 +314,10 @@ class Driver:
         with self._lock:
             self.task_faults += 1
 
+    def count_stall(self) -> None:
+        """On the watchdog's thread alone."""
+        self.stalls += 1
+
     def count_reported(self, context: Mapping[str, Any]) -> None:
         """Count what a loop of this reactor's is told of, as `call_exception_handler()` is."""
         # Which keys mean what: asyncio.Handle, Future.__del__(), Task.__del__(), TaskGroup.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import selectors
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ioxide.companion import Companion
@@ -24,7 +24,7 @@ from ioxide.connection import Connection
 from ioxide.driver import Driver, StoppedError
 from ioxide.modes import ContinuationMode
 from ioxide.tcp import TcpLoop
-from ioxide.watchdog import WATCHDOG, Unwatched, Watchdog
+from ioxide.watchdog import Unwatched, Watchdog, watched
 
 logger = logging.getLogger("ioxide")
 
@@ -119,21 +119,12 @@ class Loop(TcpLoop):
         if self._companion is not None:
             self._companion.end()
 
-    @contextlib.contextmanager
-    def watched(self, limit_ms: int) -> Iterator[None]:
+    def watched(self, limit_ms: int) -> contextlib.AbstractContextManager[None]:
         """Log and count each time that callbacks keep the loop for longer than `limit_ms`.
 
         0 is never.
         """
-        if not limit_ms:
-            yield
-            return
-        self._ring_selector.watchdog = WATCHDOG
-        try:
-            with WATCHDOG.watching(self.driver, limit_ms):
-                yield
-        finally:
-            self._ring_selector.watchdog = Unwatched()
+        return watched(self._ring_selector, self.driver, limit_ms)
 
     def _write_to_self(self) -> None:
         # call_soon_threadsafe() from anywhere: the driver's eventfd, which coalesces; the self-pipe

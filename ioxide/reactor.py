@@ -262,6 +262,7 @@ class Reactor:
             self.loop,
             count=config.pool_threads,
             name=self.name,
+            stall_warning_ms=config.stall_warning_ms,
             on_fault=stopping.set,
         )
         self._handlers = workers  # first: what was started is to be ended also when the rest fails

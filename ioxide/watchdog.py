@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Finds the reactor that something blocks: a stdlib future, a joined thread, `time.sleep()`.
 
-From inside this cannot be seen, so one thread per process looks from outside whether each reactor
-comes back to its ring.  It looks a few times per limit while any reactor has something to do, and
-sleeps while none has: the first tick after that rouses it.  So it costs a tick the look at one
-flag, an idle process nothing, and no request a system call.
+From inside this cannot be seen, so one thread per process looks from outside whether each reactor,
+and in the pool modes each worker, comes back to wait for events.  It looks a few times per limit
+while any of them has something to do, and sleeps while none has: the first tick after that rouses
+it.  So it costs a tick the look at one flag, an idle process nothing, and no request a system call.
 
 It needs the GIL to look.  What keeps the GIL all the time, in C, is seen only once it lets go, and
 not at all if the reactor has come back by then.
@@ -19,20 +19,36 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-
-from ioxide.driver import Driver
+from typing import Protocol
 
 logger = logging.getLogger("ioxide")
 
 _LOOKS = 4  # per limit: a stall is told of at most a quarter of its limit late
 
 
-class _Watch:
-    """What was last seen of one reactor."""
+class Ticking(Protocol):
+    """What can be watched: a thread that waits for events, runs callbacks, and waits again."""
 
-    def __init__(self, driver: Driver, limit: float) -> None:
+    @property
+    def thread(self) -> threading.Thread: ...
+
+    @property
+    def enters(self) -> int:
+        """How often it has waited; another number at each look while it does anything."""
+
+    @property
+    def tick(self) -> int | None:
+        """Which tick's callbacks run now; None while it waits."""
+
+    def count_stall(self) -> None: ...
+
+
+class _Watch:
+    """What was last seen of one thread."""
+
+    def __init__(self, ticking: Ticking, limit: float) -> None:
         self.limit = limit
-        self._driver = driver
+        self._ticking = ticking
         self._enters = -1
         self._tick: int | None = None
         self._since = 0.0
@@ -40,7 +56,7 @@ class _Watch:
 
     def look(self) -> bool:
         """Whether it has done anything since the last look, or does now; tells of a stall."""
-        enters, tick, now = self._driver.enters, self._driver.tick, time.monotonic()
+        enters, tick, now = self._ticking.enters, self._ticking.tick, time.monotonic()
         moved = enters != self._enters
         self._enters = enters
         if tick is None or tick != self._tick:
@@ -51,14 +67,14 @@ class _Watch:
         return moved or tick is not None
 
     def _tell(self, seconds: float) -> None:
-        driver = self._driver
-        driver.stalls += 1
-        frame = sys._current_frames().get(driver.thread.ident or 0)
+        self._ticking.count_stall()
+        thread = self._ticking.thread
+        frame = sys._current_frames().get(thread.ident or 0)
         stack = "".join(traceback.format_stack(frame)) if frame else "  (it has just ended)\n"
         logger.warning(
             "%s has not come back to its loop for %d ms (stall_warning_ms=%d), and everything else "
             "on it waits. It is here:\n%s",
-            driver.thread.name,
+            thread.name,
             seconds * 1000,
             self.limit * 1000,
             stack,
@@ -66,7 +82,7 @@ class _Watch:
 
 
 class Watchdog:
-    """The thread that watches all reactors of the process, while there are any."""
+    """The thread that watches all reactors and workers of the process, while there are any."""
 
     def __init__(self) -> None:
         self.asleep = False
@@ -81,9 +97,9 @@ class Watchdog:
         self._wake.set()
 
     @contextlib.contextmanager
-    def watching(self, driver: Driver, limit_ms: int) -> Iterator[None]:
-        """Log and count when callbacks keep `driver`'s thread for longer than `limit_ms`."""
-        watch = _Watch(driver, limit_ms / 1000)
+    def watching(self, ticking: Ticking, limit_ms: int) -> Iterator[None]:
+        """Log and count when callbacks keep its thread for longer than `limit_ms`."""
+        watch = _Watch(ticking, limit_ms / 1000)
         with self._lock:
             self._watches.append(watch)
             if self._thread is None:
@@ -129,3 +145,23 @@ class Unwatched:
 
     def rouse(self) -> None:
         """Never called."""
+
+
+class Watchable(Protocol):
+    """A selector, which at the end of each wait looks whether it has to rouse its watchdog."""
+
+    watchdog: Watchdog | Unwatched
+
+
+@contextlib.contextmanager
+def watched(selector: Watchable, ticking: Ticking, limit_ms: int) -> Iterator[None]:
+    """Have `selector`'s thread watched; a limit of 0 is never."""
+    if not limit_ms:
+        yield
+        return
+    selector.watchdog = WATCHDOG
+    try:
+        with WATCHDOG.watching(ticking, limit_ms):
+            yield
+    finally:
+        selector.watchdog = Unwatched()

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import selectors
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ioxide._ring import _core
 from ioxide.connection import Connection
 from ioxide.handlers import Handler, Handlers
+from ioxide.watchdog import Unwatched, Watchdog, watched
 
 if TYPE_CHECKING:
     from ioxide.driver import Driver
@@ -26,12 +28,38 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ioxide")
 
 
-class _WorkerLoop(asyncio.SelectorEventLoop):
-    """asyncio's own, but what it is told of counts as the reactor's."""
+class _WorkerSelector(selectors.EpollSelector):
+    """asyncio's own, which lets the watchdog see whether its thread comes back to it."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()
+        self.thread = threading.current_thread()
+        self.enters = 0
+        self.tick: int | None = None
+        self.watchdog: Watchdog | Unwatched = Unwatched()
+        self.count_stall = driver.count_stall
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.tick = None
+        events = super().select(timeout)
+        self.enters += 1
+        self.tick = self.enters
+        if self.watchdog.asleep:
+            self.watchdog.rouse()
+        return events
+
+
+class _WorkerLoop(asyncio.SelectorEventLoop):
+    """asyncio's own, but what it is told of counts as the reactor's, and so do its stalls."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._own_selector = _WorkerSelector(driver)
+        super().__init__(self._own_selector)
         self._driver = driver
+
+    def watched(self, limit_ms: int) -> contextlib.AbstractContextManager[None]:
+        """Log and count each time that callbacks keep the loop for longer than `limit_ms`."""
+        return watched(self._own_selector, self._own_selector, limit_ms)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self._driver.count_reported(context)
@@ -42,10 +70,17 @@ class _Worker:
     """One thread and its loop."""
 
     def __init__(
-        self, handler: Handler, driver: Driver, name: str, on_end: Callable[[], object]
+        self,
+        handler: Handler,
+        driver: Driver,
+        *,
+        name: str,
+        stall_warning_ms: int,
+        on_end: Callable[[], object],
     ) -> None:
         self._handler = handler
         self._driver = driver
+        self._stall_warning_ms = stall_warning_ms
         self._on_end = on_end
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -79,8 +114,10 @@ class _Worker:
     def _main(self) -> None:
         try:
             # Leaving the runner cancels what is left, whose last steps still need the worker.
-            with asyncio.Runner(loop_factory=lambda: _WorkerLoop(self._driver)) as runner:
-                runner.run(self._serve())
+            loop = _WorkerLoop(self._driver)
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                with loop.watched(self._stall_warning_ms):
+                    runner.run(self._serve())
         except BaseException as error:
             self.fault = error
         finally:
@@ -114,13 +151,20 @@ class Workers:
         *,
         count: int,
         name: str,
+        stall_warning_ms: int,
         on_fault: Callable[[], object],
     ) -> None:
         self._loop = loop
         self._on_fault = on_fault
         self._ended = asyncio.Event()
         self._workers = [
-            _Worker(handler, driver, f"{name}-worker-{index}", self._worker_ended)
+            _Worker(
+                handler,
+                driver,
+                name=f"{name}-worker-{index}",
+                stall_warning_ms=stall_warning_ms,
+                on_end=self._worker_ended,
+            )
             for index in range(count)
         ]
         self._turns = itertools.cycle(self._workers)
