@@ -236,6 +236,9 @@ def test_mutant_in_c(bench: Bench) -> None:
         (mutant(replace="number * 2"), (), "nothing would change"),
         (mutant(red=""), (), "red must name at least one test"),
         (mutant(more='colour = "red"'), (), "unknown keys ['colour']"),
+        (mutant(more='since = "new"'), (), "since: 'new' does not begin with a kernel series"),
+        (mutant(), ("--share", "2/1"), "'2/1' is not I/N with 1 <= I <= N"),
+        (mutant(), ("--share", "2/2"), "nothing is in that share"),
         ("[[mutant]", (), "table.toml"),
     ],
 )
@@ -253,6 +256,25 @@ def test_list_and_selection(bench: Bench) -> None:
     chosen = bench.run(mutant() + other, "--list", "-k", "#2").stdout
     assert "another" in chosen
     assert "little " not in chosen.replace("little.py", "")
+
+
+def test_shares_are_the_whole() -> None:
+    """The shares of a table have each of its mutants once, and all of its controls."""
+    table = load()
+    shares = [table.share(number, 4) for number in (1, 2, 3, 4)]
+    assert sorted(m.id for m in table.mutants) == sorted(m.id for s in shares for m in s.mutants)
+    assert {table.controls} == {share.controls for share in shares}
+
+
+def test_bug_of_later_kernels_is_absent(bench: Bench) -> None:
+    """A bug that only shows on later kernels is neither red nor alive, and alone proves nothing."""
+    later = bench.run(mutant(more='since = "99.0"'))
+    assert "absent here" in later.stdout
+    assert "0 of 1 mutants red by their own assertion" in later.stdout
+    assert 1 == later.returncode, later.stdout
+    earlier = bench.run(mutant(more='since = "2.6"'))
+    assert "1 of 1 mutants red by their own assertion" in earlier.stdout
+    assert 0 == earlier.returncode, earlier.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

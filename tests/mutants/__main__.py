@@ -9,6 +9,7 @@ need what that kernel lacks is reported as absent there.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,13 @@ from tests.mutants.table import HERE, TableError, load
 from tests.mutants.trial import Limits, Trial
 from tests.mutants.verdict import proved
 from tests.mutants.workshop import Build, BuildError, Workshop, copy_tree
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not slash or not number.isdecimal() or not of.isdecimal() or not 1 <= int(number) <= int(of):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N, such as 2/4")
+    return int(number), int(of)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -50,6 +58,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="try them in guests with this kernel instead, each with its own (one at a time)",
     )
+    parser.add_argument(
+        "--share",
+        type=_share,
+        default=(1, 1),
+        metavar="I/N",
+        help="only the I-th of N shares of them: N runs, side by side or on other days, try all",
+    )
     parser.add_argument("--list", action="store_true", help="list the mutants and end")
     parser.add_argument(
         "--root", type=Path, default=HERE.parents[1], help="the tree to copy (this one)"
@@ -68,12 +83,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     options = _arguments(argv)
     try:
-        table = load(options.table).matching(options.words)
+        table = load(options.table).matching(options.words).share(*options.share)
     except TableError as error:
         print(f"mutants: {error}", file=sys.stderr)
         return 2
     if not table.mutants:
-        print(f"mutants: nothing matches {' or '.join(options.words)}; see --list", file=sys.stderr)
+        what = f"matches {' or '.join(options.words)}" if options.words else "is in that share"
+        print(f"mutants: nothing {what}; see --list", file=sys.stderr)
         return 2
     if options.list:
         for mutant in table.mutants:
@@ -104,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 other = Path(scratch, f"tree-{number}")
                 shutil.copytree(first, other, symlinks=True)
                 shops.append(Workshop(other, build))
-            verdicts = Trial(table, shops, limits=limits).run()
+            verdicts = Trial(table, shops, limits=limits, release=os.uname().release).run()
     print(summary(verdicts, time.monotonic() - began), flush=True)
     return 0 if proved(verdicts) else 1
 

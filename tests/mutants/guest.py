@@ -23,7 +23,7 @@ from lab.errors import GuestLost, LabError
 from tests.mutants.table import Mutant, Table
 from tests.mutants.trial import Limits, Trial
 from tests.mutants.verdict import Verdict
-from tests.mutants.workshop import Build, Run, Stopped, Workshop, outcomes_of
+from tests.mutants.workshop import PYTEST, Build, Run, Stopped, Workshop, outcomes_of
 
 BASE = "/run/mutants"
 _COMPARED = 8.0
@@ -116,7 +116,13 @@ class GuestShop:
         """As `Workshop.run`, in the guest."""
         if self._stopped:
             raise Stopped
-        request = {"nodes": list(nodes), "limit": limit, "wait": wait, "each": each}
+        request = {
+            "arguments": [*PYTEST, "--slow"],
+            "nodes": list(nodes),
+            "limit": limit,
+            "wait": wait,
+            "each": each,
+        }
         try:
             guest, process = self.boot()
             if self._patch:
@@ -192,7 +198,9 @@ def in_guests(
                 f"a test waits for {limits.times(factor).wait:g} s",
                 flush=True,
             )
-            return Trial(table, shops, limits=limits.times(factor), gated=True).run()
+            return Trial(
+                table, shops, limits=limits.times(factor), release=guest.uname, gated=True
+            ).run()
         finally:
             patches.stop()
             for shop in shops:

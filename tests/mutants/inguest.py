@@ -9,17 +9,23 @@ before the fork.  It is told what to run, and answers, in lines of JSON on the l
 
 from __future__ import annotations
 
-# What nearly every test, or asyncio under it, would import after the fork.
+# Unused ones are what nearly every test, or pytest's own plugins, would import after the fork.
 import asyncio  # noqa: F401
 import contextlib
+import encodings.idna  # noqa: F401
 import json
 import os
+import pdb  # noqa: F401
 import select
 import shutil
 import signal
 import socket
 import sys
+import tarfile  # noqa: F401
 import time
+import tomllib  # noqa: F401
+import unittest  # noqa: F401
+import xml.etree.ElementTree  # noqa: F401
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,8 +89,7 @@ def child(request: dict[str, Any], probe: object) -> int:
     os.environ["IOXIDE_TEST_TIMEOUT"] = str(request["wait"])
     loaded = [name for name in sys.modules if name.split(".")[0] in ("ioxide", "lab", "tests")]
     assert not loaded, f"imported before the fork, so no mutant of theirs counts: {loaded}"
-    argv = ["-q", "-p", "mutants_recorder", "-p", "no:cacheprovider", "--color=no", "--slow"]
-    argv += [f"--timeout={request['each']}", *request["nodes"]]
+    argv = [*request["arguments"], f"--timeout={request['each']}", *request["nodes"]]
     return int(pytest.main(argv, plugins=[Knowing(probe)]))
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 HERE = Path(__file__).parent
 
 _TEXTS = ("id", "breaks", "what", "file")
-_KEYS = {*_TEXTS, "search", "replace", "also", "red", "controls", "hangs"}
+_KEYS = {*_TEXTS, "search", "replace", "also", "red", "controls", "hangs", "since"}
 
 
 class TableError(Exception):
@@ -41,11 +42,17 @@ class Mutant:
     """Node ids of tests that must still pass, beside the table's own."""
     hangs: bool = False
     """The tests end by being killed; only then does a hang count."""
+    since: tuple[int, int] | None = None
+    """The kernel series from which on the bug shows at all; before it, its tests rightly pass."""
 
     @property
     def compiled(self) -> bool:
         """Whether the extension has to be built again."""
         return PurePosixPath(self.file).suffix in {".c", ".h"}
+
+    def shows_on(self, release: str) -> bool:
+        """Whether a kernel whose `uname -r` is `release` lets the bug show; raises ValueError."""
+        return self.since is None or self.since <= series(release)
 
     def apply(self, text: str) -> str:
         """The file's text with the bug in it; raises `Stale`."""
@@ -78,6 +85,10 @@ class Table:
         )
         return Table(chosen, self.controls)
 
+    def share(self, number: int, of: int) -> Table:
+        """The `number`-th of `of` shares of the mutants, counted from 1."""
+        return Table(self.mutants[number - 1 :: of], self.controls)
+
     def controls_of(self, mutant: Mutant) -> tuple[str, ...]:
         """All controls of one mutant, each once."""
         return tuple(dict.fromkeys((*self.controls, *mutant.controls)))
@@ -88,6 +99,13 @@ class Table:
         for mutant in self.mutants:
             named.update(dict.fromkeys((*self.controls_of(mutant), *mutant.red)))
         return tuple(named)
+
+
+def series(release: str) -> tuple[int, int]:
+    """The first two numbers of `uname -r`; raises ValueError."""
+    if found := re.match(r"(\d+)\.(\d+)(?!\d)", release):
+        return int(found[1]), int(found[2])
+    raise ValueError(f"{release!r} does not begin with a kernel series such as 6.14")
 
 
 def _mutant(where: str, entry: Mapping[str, Any]) -> Mutant:
@@ -115,12 +133,18 @@ def _mutant(where: str, entry: Mapping[str, Any]) -> Mutant:
         raise TableError(
             f"{name}: red must name at least one test and a part of the message it fails with"
         )
+    since = entry.get("since")
+    try:
+        since = None if since is None else series(str(since))
+    except ValueError as error:
+        raise TableError(f"{name}: since: {error}") from None
     return Mutant(
         **{key: entry[key] for key in _TEXTS},
         edits=tuple(edits),
         red=red,
         controls=tuple(entry.get("controls", ())),
         hangs=bool(entry.get("hangs", False)),
+        since=since,
     )
 
 

@@ -53,14 +53,22 @@ class Trial:
     """All mutants of a table.
 
     With `gated`, a test that is skipped in the tree as it is, because the kernel lacks what it
-    needs, is not asked of any mutant: a mutant with no other test is absent there.
+    needs, is not asked of any mutant: a mutant with no other test is absent there.  So is one
+    that shows only on kernels later than `release`.
     """
 
     def __init__(
-        self, table: Table, places: Sequence[Place], *, limits: Limits, gated: bool = False
+        self,
+        table: Table,
+        places: Sequence[Place],
+        *,
+        limits: Limits,
+        release: str,
+        gated: bool = False,
     ) -> None:
         self._table = table
         self._limits = limits
+        self._release = release
         self._gated = gated
         self._idle: SimpleQueue[Place] = SimpleQueue()
         for place in places:
@@ -114,6 +122,9 @@ class Trial:
         return verdict
 
     def _judge(self, place: Place, mutant: Mutant, absent: Mapping[str, Outcome]) -> Verdict:
+        if not mutant.shows_on(self._release):
+            reason = f"{self._release} is older than what the bug takes to show"
+            return Verdict(mutant, Kind.ABSENT, reason, tuple((n, reason) for n in mutant.red))
         red = {node: text for node, text in mutant.red.items() if node not in absent}
         if not red:
             reason = absent[next(iter(mutant.red))].message

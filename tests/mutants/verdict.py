@@ -25,7 +25,8 @@ class Kind(StrEnum):
     NOT_GREEN = "red without it"
     """A named test or control fails in the tree as it is."""
     ABSENT = "absent here"
-    """This guest's kernel lacks what each of the tests named for it needs; neither good nor bad."""
+    """The kernel lacks what each of the tests named for it needs, or lets the bug not show; neither
+    good nor bad."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,14 @@ from tests.mutants.table import Mutant
 _RECORDER = Path(__file__).with_name("recorder.py")
 _BUILD_LIMIT = 300.0
 
+# Loading the plugins of hypothesis and anyio takes twice as long as the rest of a short run, and
+# in a guest ten seconds; the tests that use hypothesis do without its.
+PYTEST = (
+    *("-q", "--color=no", "-p", "mutants_recorder", "-p", "no:cacheprovider"),
+    *("-p", "no:anyio", "-p", "no:hypothesispytest"),
+)
+"""How pytest is called for a mutant, wherever."""
+
 
 class BuildError(Exception):
     """The tree, or the mutant in it, does not compile; the message is the compiler's."""
@@ -246,10 +254,10 @@ class Workshop:
             "MUTANTS_RECORD": str(record),
             "IOXIDE_TEST_TIMEOUT": str(wait),
         }
-        argv = [sys.executable, "-m", "pytest", "-q", "-p", "mutants_recorder"]
-        argv += ["-p", "no:cacheprovider", f"--timeout={each}", "--color=no", "--slow", *nodes]
-        if not (self.directory / "lab/suite/plugin.py").exists():
-            argv.remove("--slow")
+        argv = [sys.executable, "-m", "pytest", *PYTEST, f"--timeout={each}"]
+        if (self.directory / "lab/suite/plugin.py").exists():
+            argv.append("--slow")
+        argv += nodes
         began = time.monotonic()
         killed = False
         with output.open("wb") as sink:
