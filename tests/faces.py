@@ -9,6 +9,7 @@ does: between two ``recv()`` the transport is paused, as a connection's queue fi
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -16,7 +17,7 @@ from typing import Protocol
 
 import ioxide
 from tests import support
-from tests.support import SMALL
+from tests.support import SMALL, until
 
 
 class Face(StrEnum):
@@ -208,6 +209,19 @@ def serve(face: Face, handler: Handler, **changes: object) -> Iterator[Served]:
         other.stop()
     assert 0 == other.stats().memory_faults
     assert 0 == other.stats().wakeup_faults
+
+
+def wait_paused(server: Served) -> int:
+    """Wait until nothing more is received, because nobody reads; the bytes received so far."""
+    still = [server.stats().bytes_received]
+
+    def stopped() -> bool:
+        threading.Event().wait(0.1)
+        still.append(server.stats().bytes_received)
+        return len(still) > 4 and len(set(still[-4:])) == 1
+
+    until(stopped, "a receive that has paused")
+    return still[-1]
 
 
 async def echo(stream: Stream) -> None:

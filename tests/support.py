@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import fcntl
+import hashlib
 import os
+import random
 import socket
 import struct
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 T = TypeVar("T")
+
+MIB = 1 << 20
 
 # Under emulation Python is some eleven times slower than here; a bound that is never reached costs
 # nothing, so it is one number for every machine; only under a mutant (tests/mutants) is it reached.
@@ -119,6 +125,52 @@ def read_to_end(client: socket.socket) -> bytes:
     return read_exactly(client, 1 << 62)
 
 
+def held_and_shed(server: Listening, *, held: int, shed: int) -> None:
+    """Fill an echo server's `held` places: `shed` more are closed, and all that are held live."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(server)) for _ in range(held)]
+        for client in clients:
+            client.sendall(b"x")
+            assert b"x" == read_exactly(client, 1)
+        for _ in range(shed):
+            with connect(server) as extra:
+                assert b"" == extra.recv(1)
+        for client in clients:
+            client.sendall(b"y")
+            assert b"y" == read_exactly(client, 1)
+
+
+def digest(data: ReadableBuffer) -> str:
+    """So that a failure does not spend minutes on showing how megabytes differ."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def sending(client: socket.socket, parts: Iterable[bytes]) -> Iterator[threading.Thread]:
+    """Another thread sends `parts` and then the end of the stream; it has ended after the block."""
+
+    def send() -> None:
+        with contextlib.suppress(CutError):  # every later call on `client` raises it again
+            for part in parts:
+                client.sendall(part)
+            client.shutdown(socket.SHUT_WR)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield thread
+    thread.join(TIMEOUT)
+    assert not thread.is_alive(), "the server did not take everything"
+
+
+def pieces(rng: random.Random, data: bytes) -> Iterator[bytes]:
+    """`data` in pieces of 1 to 65,536 bytes."""
+    at = 0
+    while at < len(data):
+        step = rng.randint(1, 65536)
+        yield data[at : at + step]
+        at += step
+
+
 def until(condition: Callable[[], bool], what: str, *, timeout: float = TIMEOUT) -> None:
     """Wait until `condition()` holds; fails naming `what` when it does not within `timeout` s."""
     deadline = time.monotonic() + timeout
@@ -172,6 +224,33 @@ async def echo(conn: ioxide.Connection) -> None:
     while data := await conn.recv():
         conn.write(data)
         await conn.flush()
+
+
+async def answer_at_the_end(conn: ioxide.Connection) -> None:
+    """Read up to the peer's FIN and answer then, in two writes."""
+    body = b""
+    while data := await conn.recv():
+        body += data
+    conn.write(b"got " + body)
+    await conn.flush()
+    conn.write(b", really")
+
+
+class LateReader:
+    """A handler that reads nothing before `release`, then all there is, and answers b"whole"."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.digests: list[str] = []
+        """Of what each connection had sent, in the order in which they ended."""
+
+    async def __call__(self, conn: ioxide.Connection) -> None:
+        await asyncio.to_thread(self.release.wait, TIMEOUT)
+        body = bytearray()
+        while data := await conn.recv():
+            body += data
+        self.digests.append(digest(body))
+        conn.write(b"whole")
 
 
 class Holder:

@@ -21,6 +21,7 @@ from tests.kernel_gated.modes import MODES, Changes
 from tests.support import (
     connect,
     echo,
+    held_and_shed,
     on_reactor,
     read_exactly,
     read_to_end,
@@ -38,16 +39,7 @@ def test_connections_beyond_the_cap_are_shed(mode: Changes) -> None:
     mode = {"incremental": own} if "incremental" in mode else {**mode, "max_connections": 4}
     with serve(echo, **mode) as server:
         for cycle in range(50):
-            with contextlib.ExitStack() as stack:
-                held = [stack.enter_context(connect(server)) for _ in range(4)]
-                for client in held:
-                    client.sendall(b"x")
-                    assert b"x" == read_exactly(client, 1)
-                for _ in range(3):
-                    with connect(server) as extra:
-                        assert b"" == extra.recv(1)
-                held[0].sendall(b"y")
-                assert b"y" == read_exactly(held[0], 1)
+            held_and_shed(server, held=4, shed=3)
             assert 3 * (cycle + 1) == server.stats().accepts_shed
             until(lambda: server.stats().connections_now == 0, "room for four")
             if "incremental" in mode:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import random
 import socket
 import struct
@@ -13,27 +12,24 @@ import threading
 
 import pytest
 
-from tests.faces import FACES, Face, Stream, echo, serve
+from tests.faces import FACES, Face, Stream, echo, serve, wait_paused
 from tests.support import (
+    MIB,
     TIMEOUT,
     connect,
+    digest,
     on_reactor,
     open_fds,
+    pieces,
     read_exactly,
     read_to_end,
+    sending,
     until,
     wait_fds,
     wait_unread,
 )
 
-MIB = 1 << 20
-
 pytestmark = pytest.mark.parametrize("face", FACES)
-
-
-def digest(data: bytes) -> str:
-    """So that a failure does not spend minutes on showing how megabytes differ."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def test_random_pieces_come_back_in_order(face: Face) -> None:
@@ -41,19 +37,8 @@ def test_random_pieces_come_back_in_order(face: Face) -> None:
     rng = random.Random(92)
     sent = rng.randbytes(MIB)
     with serve(face, echo) as server, connect(server) as client:
-
-        def send() -> None:
-            at = 0
-            while at < len(sent):
-                step = rng.randint(1, 65536)
-                client.sendall(sent[at : at + step])
-                at += step
-            client.shutdown(socket.SHUT_WR)
-
-        sender = threading.Thread(target=send)
-        sender.start()
-        assert digest(sent) == digest(read_to_end(client))
-        sender.join(TIMEOUT)
+        with sending(client, pieces(rng, sent)):
+            assert digest(sent) == digest(read_to_end(client))
         until(lambda: server.stats().connections_now == 0, "the end of the connection")
         assert (MIB, MIB) == (server.stats().bytes_received, server.stats().bytes_sent)
         assert 0 == server.stats().buffers_held_now
@@ -240,27 +225,12 @@ def test_a_reader_that_pauses_loses_no_byte(face: Face) -> None:
     with (
         serve(face, handler, recv_queue_entries=4) as server,
         connect(server) as client,
+        sending(client, [sent]) as sender,
     ):
-
-        def send() -> None:
-            client.sendall(sent)
-            client.shutdown(socket.SHUT_WR)
-
-        sender = threading.Thread(target=send)
-        sender.start()
         until(lambda: len(got) == 1, "the first byte")
-        still = [server.stats().bytes_received]
-
-        def stopped() -> bool:
-            threading.Event().wait(0.1)
-            still.append(server.stats().bytes_received)
-            return len(still) > 4 and len(set(still[-4:])) == 1
-
-        until(stopped, "a receive that has paused")
+        assert wait_paused(server) < MIB
         assert sender.is_alive()
-        assert server.stats().bytes_received < MIB
         go.set()
-        sender.join(TIMEOUT)
         assert b"" == read_to_end(client)
         assert digest(sent) == digest(b"".join(got))
 

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""How asyncio's transports end: by either side, by a fault, with an interrupt; told once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import threading
+
+import pytest
+
+import ioxide
+from tests.support import MIB, SMALL, TIMEOUT, digest
+from tests.transports import Recorder, pair, run, the_loop, until
+
+
+@pytest.mark.parametrize("keep_open", [False, True])
+def test_eof_received_says_whether_the_connection_stays(keep_open: bool) -> None:
+    """False closes; True leaves our side open, for as long as the protocol likes."""
+
+    async def main() -> None:
+        protocol = Recorder()
+        protocol.keep_open = keep_open
+        async with pair(protocol) as peer:
+            await peer.send(b"last")
+            peer.sock.shutdown(socket.SHUT_WR)
+            await until(lambda: "eof" in protocol.calls, "eof_received()")
+            if keep_open:
+                protocol.transport.write(b"answer")
+                assert b"answer" == await peer.read(6)
+                assert not protocol.transport.is_closing()
+                protocol.transport.close()
+            await until(lambda: "lost" in protocol.calls, "connection_lost()")
+            assert b"" == await peer.read_to_end()
+            assert (["made", "data", "eof", "lost"], None) == (protocol.calls, protocol.lost_by)
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "close twice", "close, then abort", "reset"])
+def test_connection_lost_comes_once(end: str) -> None:
+    """However a connection ends, and however often: one connection_lost(), with the right cause."""
+
+    async def main() -> None:
+        protocol = Recorder()
+        async with pair(protocol) as peer:
+            if end == "reset":
+                peer.reset()
+            else:
+                for name in end.replace(" twice", ", then close").split(", then "):
+                    getattr(protocol.transport, name)()
+            await until(lambda: "lost" in protocol.calls, "connection_lost()")
+            assert protocol.transport.is_closing()
+            protocol.transport.close()
+            protocol.transport.abort()
+            for _ in range(5):
+                await asyncio.sleep(0.001)
+            assert ["made", "lost"] == protocol.calls
+            cause = ConnectionResetError if end == "reset" else type(None)
+            assert cause is type(protocol.lost_by)
+            assert -1 == protocol.transport.get_extra_info("socket").fileno()
+
+    run(main())
+
+
+def test_close_waits_for_what_was_written() -> None:
+    """connection_lost() comes when the last byte was handed to the kernel, and not before."""
+    sent = random.Random(10).randbytes(8 * MIB)
+
+    async def main() -> None:
+        protocol = Recorder()
+        async with pair(protocol, rcvbuf=4096) as peer:
+            protocol.transport.write(sent)
+            protocol.transport.close()
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            assert ["made", "pause"] == protocol.calls
+            whole = await peer.read_to_end()
+            assert digest(sent) == digest(whole)
+            await until(lambda: "lost" in protocol.calls, "connection_lost()")
+            assert (["made", "pause", "resume", "lost"], None) == (
+                protocol.calls,
+                protocol.lost_by,
+            )
+
+    run(main())
+
+
+@pytest.mark.parametrize("callback", ["connection_made", "data_received", "eof_received"])
+def test_a_callback_that_raises_ends_its_transport_alone(callback: str) -> None:
+    """The fault goes to the exception handler and to connection_lost(); the loop serves on."""
+    boom = ZeroDivisionError("of the protocol")
+
+    class Faulty(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._fail("data_received")
+
+        def eof_received(self) -> bool:
+            self._fail("eof_received")
+            return True
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self._fail("connection_made")
+
+        def _fail(self, name: str) -> None:
+            if callback == name:
+                raise boom
+
+    async def main() -> int:
+        protocol, other = Faulty(), Recorder()
+        async with pair(other) as bystander:
+            async with pair(protocol) as peer:
+                with contextlib.suppress(OSError):  # connection_made() may have ended it by now
+                    await peer.send(b"x")
+                    peer.sock.shutdown(socket.SHUT_WR)
+                await until(lambda: "lost" in protocol.calls, "connection_lost()")
+                assert boom is protocol.lost_by
+            await bystander.send(b"still here")
+            await until(lambda: other.data == b"still here", "the bystander's bytes")
+        return the_loop().driver.counters().wakeup_faults
+
+    message = f"Fatal error: protocol.{callback}() call failed."
+    assert 0 == run(main(), faults=[message])
+
+
+def test_a_failure_to_send_ends_a_paused_transport() -> None:
+    """Nobody reads, so only the SEND meets the reset: connection_lost() tells it all the same."""
+
+    async def main() -> None:
+        protocol = Recorder()
+        async with pair(protocol) as peer:
+            protocol.transport.pause_reading()
+            await asyncio.sleep(0.001)  # the receive is cancelled
+            peer.reset()
+            protocol.transport.write(b"to nobody")
+            await until(lambda: "lost" in protocol.calls, "connection_lost()")
+            assert isinstance(protocol.lost_by, ConnectionError)
+            assert ["made", "lost"] == protocol.calls
+
+    run(main())
+
+
+def test_writes_to_a_lost_connection_are_dropped_and_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As asyncio: the first few are silent, then each is a warning; none raises."""
+
+    async def main() -> None:
+        protocol = Recorder()
+        async with pair(protocol):
+            protocol.transport.abort()
+            for _ in range(4):
+                protocol.transport.write(b"x")
+            assert [] == caplog.messages
+            for _ in range(3):
+                protocol.transport.write(b"x")
+            assert ["socket.send() raised exception."] * 3 == caplog.messages
+
+    run(main())
+
+
+def test_an_interrupt_in_a_callback_loses_nothing() -> None:
+    """KeyboardInterrupt leaves run_forever(), as in asyncio; the rest comes when it runs again."""
+    sent = random.Random(13).randbytes(600_000)
+
+    class Interrupted(Recorder):
+        def data_received(self, data: bytes) -> None:
+            first = not self.data
+            super().data_received(data)
+            if first:
+                raise KeyboardInterrupt
+
+    protocol = Interrupted()
+    loop = ioxide.new_event_loop(SMALL)
+    try:
+        server = loop.run_until_complete(loop.create_server(lambda: protocol, "127.0.0.1", 0))
+        with socket.create_connection(server.sockets[0].getsockname(), TIMEOUT) as client:
+            sender = threading.Thread(target=client.sendall, args=(sent,))
+            sender.start()
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_until_complete(asyncio.sleep(TIMEOUT))
+            loop.run_until_complete(
+                until(lambda: len(protocol.data) == len(sent), "the rest of the bytes")
+            )
+            sender.join(TIMEOUT)
+            assert digest(sent) == digest(protocol.data)
+        loop.run_until_complete(until(lambda: "lost" in protocol.calls, "connection_lost()"))
+        server.close()
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
