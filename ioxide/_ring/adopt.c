@@ -26,20 +26,23 @@ static bool grow_table(Driver *self)
 	return true;
 }
 
+static struct iox_group *take_group(Driver *self)
+{
+	return self->shared ? self->shared : iox_driver_take_group(self);
+}
+
 Connection *iox_conn_new(Driver *self, int fd, bool served)
 {
 	struct iox_group *group;
 	Connection *conn;
 
-	if (!self->free_count && !grow_table(self))
-		return NULL;
-	group = self->shared ? self->shared : iox_driver_take_group(self);
-	if (!group)
-		return NULL;
+	/* First: until 3.11 it may run the collector, and that finalizers which adopt one more. */
 	conn = (Connection *)self->connection_type->tp_alloc(self->connection_type, 0);
-	if (!conn) {
-		if (!self->shared)
-			iox_driver_drop_group(self, group);
+	if (!conn)
+		return NULL;
+	group = self->free_count || grow_table(self) ? take_group(self) : NULL;
+	if (!group) {
+		Py_DECREF(conn);
 		return NULL;
 	}
 	conn->group = group;
@@ -68,23 +71,22 @@ Connection *iox_conn_new(Driver *self, int fd, bool served)
  */
 PyObject *iox_driver_adopt(Driver *self, PyObject *arg)
 {
-	long fd = PyLong_AsLong(arg);
+	int fd = PyObject_AsFileDescriptor(arg), flags;
 	Connection *conn;
-	int flags;
 
-	if (fd == -1 && PyErr_Occurred())
+	if (fd < 0)
 		return NULL;
-	flags = fcntl((int)fd, F_GETFL);
+	flags = fcntl(fd, F_GETFL);
 	if (flags < 0)
 		return PyErr_SetFromErrno(PyExc_OSError);
-	conn = iox_conn_new(self, (int)fd, false);
+	conn = iox_conn_new(self, fd, false);
 	if (!conn) {
 		if (PyErr_Occurred())
 			return NULL;
 		Py_RETURN_NONE;
 	}
 	/* With O_NONBLOCK io_uring would answer -EAGAIN instead of waiting. */
-	fcntl((int)fd, F_SETFL, flags & ~O_NONBLOCK);
+	fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
 	conn->lent = true;
 	self->counters.adoptions++;
 	return Py_NewRef(conn);

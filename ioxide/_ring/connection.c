@@ -10,8 +10,10 @@
 
 int iox_conn_check_thread(const Connection *conn)
 {
-	if (!conn->driver) {
-		PyErr_SetString(PyExc_RuntimeError, "this connection was never attached to a reactor");
+	if (conn->driver->forks != iox_forks) {
+		PyErr_SetString(PyExc_RuntimeError,
+				"this connection belongs to the process that opened it, of which this is a "
+				"fork: what is done to it here would be done to the parent's, too");
 		return -1;
 	}
 	if (PyThread_get_thread_ident() != conn->driver->thread) {
@@ -29,6 +31,17 @@ int iox_conn_check_thread(const Connection *conn)
 		return -1;
 	}
 	return 0;
+}
+
+int iox_conn_check_reactor(const Connection *conn)
+{
+	int where = iox_conn_check_thread(conn);
+
+	if (where > 0)
+		PyErr_SetString(PyExc_RuntimeError,
+				"this is done on the reactor's thread alone, not on a worker's: "
+				"hand it over with Reactor.post()");
+	return where ? -1 : 0;
 }
 
 void iox_raise_os_error(int error, const char *what)
@@ -103,7 +116,7 @@ static PyObject *conn_faulted(Connection *conn, PyObject *Py_UNUSED(ignored))
 
 static PyObject *conn_end_reads(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	if (iox_conn_check_thread(conn) < 0)
+	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	iox_recv_end(conn);
 	Py_RETURN_NONE;

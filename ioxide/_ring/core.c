@@ -5,6 +5,7 @@
 #include "core.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 static struct PyModuleDef core_definition = {
@@ -14,15 +15,36 @@ static struct PyModuleDef core_definition = {
 	.m_size = -1,
 };
 
+unsigned iox_forks;
+
+static void count_fork(void)
+{
+	iox_forks++;
+}
+
 static int install(void)
 {
 	static PyTypeObject *const types[] = { &iox_WaiterType, &iox_AwaitType, &iox_ConnectionType,
 					       &iox_SliceType, &iox_WorkerType, &iox_DriverType };
+	static bool watches_forks;
 	PyObject *modules = PyImport_GetModuleDict(), *module;
 	int ret;
 
+	/*
+	 * The types are static, and what they keep is one interpreter's.  ioxide/_ring/__init__.py finds
+	 * nothing installed then, and says why; so it does where PyGILState_Ensure() has taken us to the
+	 * main interpreter, which is what it does until 3.11.
+	 */
+	if (PyInterpreterState_Get() != PyInterpreterState_Main())
+		return 0;
+
 	if (PyDict_GetItemString(modules, core_definition.m_name))
 		return 0;
+	if (!watches_forks && pthread_atfork(NULL, NULL, count_fork)) {
+		PyErr_NoMemory();
+		return -1;
+	}
+	watches_forks = true;
 	module = PyModule_Create(&core_definition);
 	if (!module)
 		return -1;

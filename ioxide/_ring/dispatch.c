@@ -19,25 +19,24 @@ PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 	int64_t timeout_ns = -1, clock;
 	int ret;
 
-	if (iox_driver_check_owner(self) < 0)
-		return NULL;
-	if (self->dispatching) {
-		PyErr_SetString(PyExc_RuntimeError, "wait() was called from inside dispatch()");
-		return NULL;
-	}
 	if (timeout != Py_None) {
 		double seconds = PyFloat_AsDouble(timeout);
 
 		if (seconds == -1.0 && PyErr_Occurred())
 			return NULL;
 		/* Rounded up, as selectors.EpollSelector does: waking early would spin. */
-		timeout_ns = seconds <= 0 ? 0 : seconds > 1e9 ? (int64_t)1e18 : (int64_t)(seconds * 1e9) + 1;
+		timeout_ns = seconds > 1e9 ? (int64_t)1e18 : seconds > 0 ? (int64_t)(seconds * 1e9) + 1 : 0;
 	}
+	if (iox_driver_begin(self, "wait()") < 0)
+		return NULL;
 	/* Handlers ran since the last look: clocks that are set or waited for now count from now. */
 	self->now = iox_clock_ms();
 	iox_tick_stage(self);
-	if (iox_list_linked(&self->handing))
-		iox_workers_hand_over(self); /* before the clocks: a worker may set one meanwhile */
+	/* Before the clocks: a worker may set one meanwhile. */
+	if (iox_list_linked(&self->handing) && iox_workers_hand_over(self) < 0) {
+		self->inside = NULL;
+		return NULL;
+	}
 	if (iox_tick_must_not_block(self)) {
 		timeout_ns = 0;
 	} else if ((clock = iox_tick_next_clock(self)) >= 0) {
@@ -51,6 +50,7 @@ PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 	self->sleeping_until = timeout_ns < 0 ? UINT64_MAX : self->now + (uint64_t)timeout_ns / 1000000;
 	ret = iox_tick_enter(self, timeout_ns != 0, timeout_ns);
 	self->sleeping_until = 0;
+	self->inside = NULL;
 	if (ret < 0) {
 		errno = -ret;
 		return PyErr_SetFromErrno(PyExc_OSError);
@@ -63,7 +63,8 @@ PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 /* Hands a pending exception to on_fault; KeyboardInterrupt and SystemExit stay raised (-1). */
 int iox_driver_report(Driver *self, const char *what)
 {
-	PyObject *type, *value, *traceback, *result;
+	PyObject *type, *value, *traceback, *on_fault, *result;
+	int ret;
 
 	/* As in asyncio.Handle: of BaseException only these two unwind the loop. */
 	if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit))
@@ -76,18 +77,17 @@ int iox_driver_report(Driver *self, const char *what)
 	PyErr_NormalizeException(&type, &value, &traceback);
 	if (traceback)
 		PyException_SetTraceback(value, traceback);
-	result = PyObject_CallFunction(self->on_fault, "sO", what, value);
+	on_fault = Py_NewRef(self->on_fault); /* a worker's may run while close() drops it */
+	result = PyObject_CallFunction(on_fault, "sO", what, value);
 	Py_XDECREF(type);
 	Py_XDECREF(value);
 	Py_XDECREF(traceback);
-	if (!result) {
-		if (!PyErr_ExceptionMatches(PyExc_Exception))
-			return -1;
-		PyErr_WriteUnraisable(self->on_fault);
-		return 0;
-	}
-	Py_DECREF(result);
-	return 0;
+	ret = result || PyErr_ExceptionMatches(PyExc_Exception) ? 0 : -1;
+	if (!result && ret == 0)
+		PyErr_WriteUnraisable(on_fault);
+	Py_XDECREF(result);
+	Py_DECREF(on_fault);
+	return ret;
 }
 
 /* What was to be called with the next tick: this is it. */
@@ -171,27 +171,24 @@ static int resume_waiters(Driver *self)
 PyObject *iox_driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
 {
 	bool poll_ready;
+	int ret;
 
-	if (iox_driver_check_owner(self) < 0)
-		return NULL;
-	if (self->dispatching) {
-		PyErr_SetString(PyExc_RuntimeError, "dispatch() was called from inside dispatch()");
-		return NULL;
-	}
-	if (!self->on_connection) {
+	if (!self->on_connection && !self->closed) {
 		PyErr_SetString(PyExc_RuntimeError, "this driver has no loop: call attach() first");
 		return NULL;
 	}
-	self->dispatching = true;
+	if (iox_driver_begin(self, "dispatch()") < 0)
+		return NULL;
 	self->nudged = false;
 	iox_driver_take_next(self);
 	iox_tick_reap(self);
 	iox_tick_expire(self);
-	if (start_connections(self) < 0 || resume_waiters(self) < 0) {
-		self->dispatching = false;
+	ret = start_connections(self);
+	if (ret == 0)
+		ret = resume_waiters(self);
+	self->inside = NULL;
+	if (ret < 0)
 		return NULL; /* what is left stays queued, poll_ready included */
-	}
-	self->dispatching = false;
 	poll_ready = self->poll_ready;
 	self->poll_ready = false;
 	return PyBool_FromLong(poll_ready);

@@ -15,12 +15,34 @@ int iox_driver_check_owner(Driver *self)
 		PyErr_SetString(PyExc_RuntimeError, "this driver is closed");
 		return -1;
 	}
+	if (self->forks != iox_forks) {
+		PyErr_SetString(PyExc_RuntimeError,
+				"this ring belongs to the process that made it, of which this is a fork: "
+				"make a new loop here, and leave the old one alone");
+		return -1;
+	}
 	if (PyThread_get_thread_ident() != self->thread) {
 		PyErr_Format(PyExc_RuntimeError,
 			     "a ring is used on the thread that made it (%lu), not on thread %lu", self->thread,
 			     PyThread_get_thread_ident());
 		return -1;
 	}
+	return 0;
+}
+
+/*
+ * None of them runs inside another, whatever a finalizer does that the collector or a last reference
+ * runs in the middle of them: each goes on with a ring that must still be there.
+ */
+int iox_driver_begin(Driver *self, const char *what)
+{
+	if (iox_driver_check_owner(self) < 0)
+		return -1;
+	if (self->inside) {
+		PyErr_Format(PyExc_RuntimeError, "%s was called from inside %s", what, self->inside);
+		return -1;
+	}
+	self->inside = what;
 	return 0;
 }
 
@@ -134,12 +156,8 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 
 	if (self->closed)
 		Py_RETURN_TRUE;
-	if (iox_driver_check_owner(self) < 0)
+	if (iox_driver_begin(self, "close()") < 0)
 		return NULL;
-	if (self->dispatching) {
-		PyErr_SetString(PyExc_RuntimeError, "close() was called from inside dispatch()");
-		return NULL;
-	}
 	drained = iox_driver_drain(self);
 	self->closed = true;
 	iox_foreign_drain(self); /* what came while the kernel was waited for */
@@ -161,11 +179,13 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 		iox_slab_pool_clear(&self->slabs);
 	}
 	settle_waiters(self);
-	iox_workers_hand_over(self); /* tasks there hear that their connections have ended */
+	if (iox_workers_hand_over(self) < 0) /* tasks there hear that their connections have ended */
+		PyErr_WriteUnraisable((PyObject *)self);
 	Py_CLEAR(self->on_connection);
 	Py_CLEAR(self->on_resume);
 	Py_CLEAR(self->on_fault);
 	iox_listeners_clear(self);
+	self->inside = NULL;
 	return PyBool_FromLong(drained);
 }
 
@@ -243,7 +263,7 @@ static bool init_groups(Driver *self, unsigned groups)
 PyDoc_STRVAR(driver_doc,
 "Driver(ring, *, ...)\n--\n\n"
 "The owner of one ring; ioxide.driver.Driver is the face with the documentation.\n"
-"Takes the ring over also when it raises.");
+"Takes the ring over also when it raises, unless that is a TypeError.");
 
 static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -269,13 +289,16 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 		return NULL;
 	}
 	self = (Driver *)type->tp_alloc(type, 0);
-	if (!self)
+	if (!self) {
+		iox_ring_close((iox_ring *)(uintptr_t)address);
 		return NULL;
+	}
 	self->closed = true; /* until everything is there */
 	self->wake_fd = self->poll_fd = -1;
 	self->ring = (iox_ring *)(uintptr_t)address;
 	self->connection_type = (PyTypeObject *)Py_NewRef(connection_type);
 	self->thread = PyThread_get_thread_ident();
+	self->forks = iox_forks;
 	self->group_slots = slots;
 	self->group_size = size;
 	self->bundle = bundle;

@@ -45,7 +45,7 @@ PyObject *iox_face_attach(Connection *conn, PyObject *args)
 	PyObject *callback, *context;
 
 	if (!PyArg_ParseTuple(args, "OO!:_attach", &callback, &PyContext_Type, &context) ||
-	    iox_conn_check_thread(conn) < 0)
+	    iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	if (conn->face || conn->reader) {
 		PyErr_SetString(PyExc_RuntimeError, "this connection has a face already");
@@ -65,7 +65,7 @@ PyObject *iox_face_detach(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
 	Waiter *face = conn->face;
 
-	if (iox_conn_check_thread(conn) < 0)
+	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	conn->face = NULL;
 	if (face)
@@ -81,7 +81,7 @@ PyObject *iox_face_read(Connection *conn, PyObject *arg)
 {
 	int reading = PyObject_IsTrue(arg);
 
-	if (reading < 0 || iox_conn_check_thread(conn) < 0)
+	if (reading < 0 || iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	conn->face_reads = reading;
 	if (conn->fd < 0 || conn->closing || conn->aborted)
@@ -121,7 +121,7 @@ static void call_again(Connection *conn)
 static int look(Connection *conn, bool *eof)
 {
 	*eof = false;
-	if (iox_conn_check_thread(conn) < 0)
+	if (iox_conn_check_reactor(conn) < 0)
 		return -1;
 	if (conn->chunk_count)
 		return 1;
@@ -185,7 +185,7 @@ PyObject *iox_face_take_into(Connection *conn, PyObject *buffer)
 /* _put(data): write(), which refuses no size of a transport's connection; how many bytes wait now. */
 PyObject *iox_face_put(Connection *conn, PyObject *data)
 {
-	PyObject *result = iox_send_write(conn, data);
+	PyObject *result = iox_conn_check_reactor(conn) < 0 ? NULL : iox_send_write(conn, data);
 
 	if (!result)
 		return NULL;
@@ -198,7 +198,7 @@ PyObject *iox_face_watch(Connection *conn, PyObject *arg)
 {
 	size_t low = PyLong_AsSize_t(arg);
 
-	if ((low == (size_t)-1 && PyErr_Occurred()) || iox_conn_check_thread(conn) < 0)
+	if ((low == (size_t)-1 && PyErr_Occurred()) || iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	conn->face_acked = conn->bytes_written > low ? conn->bytes_written - low : 0;
 	if (conn->bytes_acked >= conn->face_acked || conn->send_errno || conn->fd < 0) {
@@ -221,7 +221,7 @@ PyObject *iox_face_check(Connection *conn, PyObject *Py_UNUSED(ignored))
 /* _end_writes(): FIN after what was written; reading goes on. */
 PyObject *iox_face_end_writes(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	if (iox_conn_check_thread(conn) < 0)
+	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	conn->eof_wanted = true;
 	iox_conn_progress(conn);
@@ -234,7 +234,7 @@ PyObject *iox_face_end_writes(Connection *conn, PyObject *Py_UNUSED(ignored))
  */
 PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	if (iox_conn_check_thread(conn) < 0)
+	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	if (conn->fd < 0 || conn->aborted)
 		Py_RETURN_NONE;
@@ -257,7 +257,7 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
  */
 PyObject *iox_face_own(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	if (iox_conn_check_thread(conn) < 0)
+	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	conn->lent = false;
 	return PyBool_FromLong(conn->fd >= 0);

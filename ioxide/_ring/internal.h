@@ -141,6 +141,18 @@ static inline void iox_list_append(struct iox_node *head, struct iox_node *node)
 	head->prev = node;
 }
 
+/* Moves all of `from` to the front of `head`. */
+static inline void iox_list_put_first(struct iox_node *head, struct iox_node *from)
+{
+	if (!iox_list_linked(from))
+		return;
+	from->prev->next = head->next;
+	head->next->prev = from->prev;
+	head->next = from->next;
+	from->next->prev = head;
+	iox_list_init(from);
+}
+
 #define IOX_LISTS_INIT(...)                                                              \
 	do {                                                                             \
 		struct iox_node *nodes[] = { __VA_ARGS__ };                              \
@@ -252,7 +264,7 @@ struct iox_ops {
 
 typedef struct Connection {
 	PyObject_HEAD
-	struct Driver *driver; /* strong; NULL once the connection has ended */
+	struct Driver *driver; /* strong */
 	uint32_t slot, generation;
 	int fd;
 
@@ -300,9 +312,6 @@ typedef struct Connection {
 	struct iox_node starting, staged, starved, read_clock, send_clock;
 	uint64_t read_deadline, send_deadline; /* ms */
 
-	/* One of each kept for the next await, so that a parked read allocates nothing */
-	Await *spare_await;
-	Waiter *spare_waiter;
 	PyObject *weakrefs;
 } Connection;
 
@@ -329,6 +338,7 @@ typedef struct Driver {
 	PyObject_HEAD
 	iox_ring *ring;
 	unsigned long thread;
+	unsigned forks;           /* iox_forks when it was made */
 	PyObject *loop, *on_connection, *on_fault;
 	PyTypeObject *connection_type;
 
@@ -382,7 +392,8 @@ typedef struct Driver {
 	struct iox_slab_pool slabs;
 	struct iox_counters counters;
 	bool waiting;             /* in io_uring_enter(2), without the GIL */
-	bool dispatching, closed;
+	const char *inside;       /* which of wait(), dispatch() and close() runs, or NULL */
+	bool closed;
 } Driver;
 
 /* A thread with a loop of its own, where handlers live in the pool modes; see worker.c. */
@@ -397,6 +408,7 @@ typedef struct Worker {
 	bool scheduled;           /* its loop will call drain() */
 } Worker;
 
+extern unsigned iox_forks; /* grows in the child of a fork(2), where the ring is still the parent's */
 extern PyTypeObject iox_DriverType, iox_ConnectionType, iox_WaiterType, iox_AwaitType, iox_SliceType,
 	iox_WorkerType;
 
@@ -416,6 +428,8 @@ PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t l
 /* connection.c */
 /* 0 on the reactor, 1 on one of its workers, -1 with an exception on any other thread. */
 int iox_conn_check_thread(const Connection *conn);
+/* -1 with an exception anywhere but on the reactor's own thread. */
+int iox_conn_check_reactor(const Connection *conn);
 void iox_raise_os_error(int error, const char *what); /* what: NULL for the error's own text */
 
 /* life.c */
@@ -488,6 +502,8 @@ PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chun
 
 /* driver.c */
 int iox_driver_check_owner(Driver *driver); /* -1 with an exception: closed, or another thread */
+/* The same, and begins `what`: -1 also from inside another; whoever began ends, with inside = NULL. */
+int iox_driver_begin(Driver *driver, const char *what);
 void iox_driver_wake(Driver *driver);
 
 /* dispatch.c */
@@ -529,7 +545,7 @@ void iox_foreign_drain(Driver *driver);
 Worker *iox_worker_here(const Driver *driver); /* NULL: this thread is none of its workers */
 void iox_worker_notify(Worker *worker);        /* on the reactor: it has something new */
 int iox_worker_schedule(Worker *worker);       /* the same, on the worker itself */
-void iox_workers_hand_over(Driver *driver);
+int iox_workers_hand_over(Driver *driver); /* -1 with an exception set: the rest stays for later */
 
 /* counters.c */
 PyObject *iox_driver_counters(Driver *driver);

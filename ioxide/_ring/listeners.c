@@ -15,13 +15,14 @@
 
 PyObject *iox_driver_listen(Driver *self, PyObject *const *args, Py_ssize_t nargs)
 {
-	long fd = nargs ? PyLong_AsLong(args[0]) : -1;
+	int fd;
 
 	if (nargs < 1 || nargs > 2) {
 		PyErr_SetString(PyExc_TypeError, "listen(fd, on_connection=None)");
 		return NULL;
 	}
-	if ((fd == -1 && PyErr_Occurred()) || iox_driver_check_owner(self) < 0)
+	fd = PyObject_AsFileDescriptor(args[0]);
+	if (fd < 0 || iox_driver_check_owner(self) < 0)
 		return NULL;
 	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
 		struct iox_listener *listener = &self->listeners[i];
@@ -29,7 +30,7 @@ PyObject *iox_driver_listen(Driver *self, PyObject *const *args, Py_ssize_t narg
 		if (listener->used)
 			continue;
 		*listener = (struct iox_listener){
-			.fd = (int)fd,
+			.fd = fd,
 			.used = true,
 			.generation = iox_driver_generation(self),
 			.on_connection = nargs == 2 && args[1] != Py_None ? Py_NewRef(args[1]) : NULL,
@@ -168,9 +169,9 @@ static bool stop_listener(Driver *self, unsigned index)
 PyObject *iox_driver_unlisten(Driver *self, PyObject *const *args, Py_ssize_t nargs)
 {
 	bool all = !nargs || args[0] == Py_None;
-	long fd = all ? -1 : PyLong_AsLong(args[0]);
+	int fd = all ? -1 : PyObject_AsFileDescriptor(args[0]);
 
-	if ((!all && fd == -1 && PyErr_Occurred()) || iox_driver_check_owner(self) < 0)
+	if ((!all && fd < 0) || iox_driver_check_owner(self) < 0)
 		return NULL;
 	if (all)
 		self->accepting = false;

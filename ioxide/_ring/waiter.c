@@ -157,6 +157,10 @@ int iox_waiter_resume(Waiter *self)
 	PyObject *type, *value, *traceback;
 	int ret;
 
+	if (!callback) {
+		self->state = IOX_WAITER_DONE;
+		return 0;
+	}
 	if (self->standing) {
 		/* Before the call: what happens in it may wake it once more. */
 		Py_INCREF(callback);
@@ -166,9 +170,6 @@ int iox_waiter_resume(Waiter *self)
 		self->callback = self->context = NULL;
 		self->state = IOX_WAITER_DONE;
 	}
-	if (!callback)
-		return 0;
-
 	self->driver->counters.wakeups++;
 	if (PyContext_Enter(context) < 0) {
 		/*

@@ -12,6 +12,7 @@
  */
 #include "internal.h"
 
+/* Strong, until detach(): whoever asks for it must not meet one that has gone. */
 static __thread Worker *here;
 
 Worker *iox_worker_here(const Driver *driver)
@@ -54,18 +55,26 @@ int iox_worker_schedule(Worker *self)
 	return schedule(self, "call_soon");
 }
 
-void iox_workers_hand_over(Driver *driver)
+int iox_workers_hand_over(Driver *driver)
 {
-	while (iox_list_linked(&driver->handing)) {
+	int ret = 0;
+
+	while (!ret && iox_list_linked(&driver->handing)) {
 		Worker *worker = IOX_ENTRY(driver->handing.next, Worker, handing);
 
 		Py_INCREF(worker);
 		if (worker->loop)
 			driver->counters.handoffs++;
-		if (schedule(worker, "call_soon_threadsafe") < 0)
+		ret = schedule(worker, "call_soon_threadsafe");
+		if (ret < 0 && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
 			PyErr_Clear(); /* its loop has been closed: whoever waited there has ended */
+			ret = 0;
+		}
+		if (ret < 0)
+			iox_worker_notify(worker); /* a signal's KeyboardInterrupt: the next tick tells it */
 		Py_DECREF(worker);
 	}
+	return ret;
 }
 
 static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -88,13 +97,13 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self->driver = (Driver *)Py_NewRef(driver);
 	self->loop = Py_NewRef(loop);
 	self->on_connection = Py_NewRef(on_connection);
-	self->driver->workers++;
 	self->starting = PyList_New(0);
 	if (!self->starting) {
 		Py_DECREF(self);
 		return NULL;
 	}
-	here = self;
+	self->driver->workers++;
+	here = (Worker *)Py_NewRef(self);
 	return (PyObject *)self;
 }
 
@@ -149,7 +158,7 @@ PyDoc_STRVAR(worker_drain_doc,
 
 static PyObject *worker_drain(Worker *self, PyObject *Py_UNUSED(ignored))
 {
-	struct iox_node last;
+	struct iox_node taken;
 	int ret = 0;
 
 	if (check_own_thread(self) < 0)
@@ -159,18 +168,19 @@ static PyObject *worker_drain(Worker *self, PyObject *Py_UNUSED(ignored))
 	 * is there now, because the reactor may add as fast as we take.
 	 */
 	self->scheduled = false;
-	iox_list_append(&self->ready, &last);
+	iox_list_init(&taken);
+	iox_list_put_first(&taken, &self->ready);
 	for (Py_ssize_t left = PyList_GET_SIZE(self->starting); left && !ret && PyList_GET_SIZE(self->starting);
 	     left--)
 		ret = start_one(self);
-	while (!ret && self->ready.next != &last) {
-		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
+	while (!ret && iox_list_linked(&taken)) {
+		Waiter *waiter = IOX_ENTRY(taken.next, Waiter, ready);
 
 		iox_list_remove(&waiter->ready);
 		ret = iox_driver_resume(self->driver, waiter);
 		Py_DECREF(waiter);
 	}
-	iox_list_remove(&last);
+	iox_list_put_first(&self->ready, &taken);
 	if (ret < 0) {
 		/* KeyboardInterrupt or SystemExit: the rest stays, for when the loop runs on. */
 		PyObject *type, *value, *traceback;
@@ -207,7 +217,7 @@ static PyObject *worker_detach(Worker *self, PyObject *Py_UNUSED(ignored))
 	}
 	Py_CLEAR(self->loop);
 	self->driver->workers--;
-	here = NULL;
+	Py_CLEAR(here); /* who called us holds one more */
 	Py_RETURN_NONE;
 }
 
@@ -230,8 +240,6 @@ static int worker_clear(Worker *self)
 static void worker_dealloc(Worker *self)
 {
 	PyObject_GC_UnTrack(self);
-	if (here == self)
-		here = NULL;
 	iox_list_remove(&self->handing);
 	worker_clear(self);
 	Py_CLEAR(self->starting);
