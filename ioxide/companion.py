@@ -90,14 +90,19 @@ class Companion:
 
     def __init__(self, home: Loop) -> None:
         self._home = home
-        self._loop = asyncio.new_event_loop()
+        # Not the policy's: that may make loops of ours, which belong to the thread that makes them.
+        self._loop = asyncio.SelectorEventLoop()
         self._works: set[_Work[Any]] = set()
         self._abandoned = False
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(
             target=self._main, name=f"{home.reactor_name}-companion", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._loop.close()
+            raise
 
     # At home
 
@@ -130,9 +135,12 @@ class Companion:
 
     def end(self) -> None:
         """Cancel everything, and give up after `GRACE` on what does not end."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._stop()
         self._home.call_later(GRACE, self._abandon)
+
+    def _stop(self) -> None:
+        with contextlib.suppress(RuntimeError):  # its loop is closed: it was told before
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     def _abandon(self) -> None:
         self._abandoned = True
@@ -140,7 +148,8 @@ class Companion:
             work.end()
 
     def close(self) -> None:
-        """Wait for the thread, when home does not run any more."""
+        """End the thread and wait for it, when home does not run any more."""
+        self._stop()  # a program's loop, as run() makes it, has no end() before this
         self._thread.join(0 if self._abandoned else GRACE)
         if self._thread.is_alive():
             logger.error(

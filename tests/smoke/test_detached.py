@@ -15,7 +15,7 @@ import pytest
 import ioxide
 from ioxide import ReactorContext, companion, detached
 from ioxide.loop import Loop
-from tests.support import TIMEOUT, connect, read_to_end, serve, until
+from tests.support import SMALL, TIMEOUT, connect, read_to_end, serve, until
 
 pytestmark = pytest.mark.issue(104)
 
@@ -260,6 +260,28 @@ def test_a_cancellation_is_never_lost() -> None:
     assert True in late
 
 
+def test_a_cancellation_that_finds_the_inside_ended_is_not_lost() -> None:
+    """The inside ends before it hears of the cancellation: the await raises CancelledError."""
+
+    async def work(_: ioxide.Connection) -> None:
+        async def inside() -> str:
+            begun.set()
+            assert release.wait(TIMEOUT)  # what the companion is asked meanwhile comes too late
+            return "value"
+
+        begun, release = threading.Event(), threading.Event()
+        task = asyncio.create_task(detached(inside()))
+        await asyncio.to_thread(begun.wait, TIMEOUT)
+        task.cancel()
+        for _step in range(3):
+            await asyncio.sleep(0)
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    assert [None] == handle(work)[1]
+
+
 def test_a_stop_cancels_the_inside() -> None:
     """A stopping reactor cancels detached work, waits for its cleanup and ends its thread."""
     begun = threading.Event()
@@ -311,6 +333,41 @@ def test_a_cancellation_finds_the_companion_gone() -> None:
 
     with asyncio.Runner(loop_factory=ioxide.new_event_loop) as runner:
         runner.run(main())
+
+
+def _companions() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.endswith("-companion")]
+
+
+def test_a_program_that_ends_ends_its_companion(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """run() closes its loop without a stop; the companion's thread ends all the same."""
+    monkeypatch.setattr(companion, "GRACE", TIMEOUT)
+
+    async def main() -> int:
+        return await detached(asyncio.sleep(0, len(_companions())))
+
+    assert 0 == ioxide.run(main(), config=SMALL)
+    assert [] == caplog.messages
+    assert [] == _companions()
+
+
+def test_the_companions_loop_is_never_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program whose policy makes loops of ours detaches onto an ordinary one all the same."""
+    monkeypatch.setattr(asyncio, "new_event_loop", ioxide.new_event_loop)
+
+    async def main() -> None:
+        home = asyncio.get_running_loop()
+        assert isinstance(home, Loop)
+        assert asyncio.SelectorEventLoop is type(home.companion()._loop)
+
+        async def inside() -> asyncio.AbstractEventLoop:
+            return asyncio.get_running_loop()
+
+        assert home.companion()._loop is await detached(inside())
+
+    ioxide.run(main(), config=SMALL)
 
 
 def test_a_stop_leaves_behind_what_does_not_end(
