@@ -92,6 +92,10 @@ gate: build ## Count what a request costs: instructions, system calls, posts, as
 bench-affinity: build ## Measure the continuation modes and fill docs/affinity.md, on a quiet machine
 	@$(BIN)/python -m bench affinity $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: build ## Measure ioxide beside asyncio and uvloop and fill docs/peers.md, on a quiet machine
+	@$(BIN)/python -m bench peers $(ARGS)
+
 MINUTES ?= 2
 .PHONY: soak
 soak: build ## Everything at random at once for MINUTES=2, then the books must balance

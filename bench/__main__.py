@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``python -m bench gate`` or ``affinity``.
+"""``python -m bench gate``, ``affinity`` or ``peers``.
 
 Exits 0 when what is to hold holds, 1 when it does not, 2 for usage, 3 when the run proved nothing.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import affinity, gate
+from bench import affinity, gate, peers
 from bench.errors import Void
 
 
@@ -18,15 +18,19 @@ def main() -> int:
     commands = parser.add_subparsers(required=True)
     gated = commands.add_parser("gate", help="what a request may cost, in counts")
     gated.set_defaults(run=lambda _: gate.run())
-    modes = commands.add_parser("affinity", help="the continuation modes against each other")
-    modes.add_argument("--rounds", type=int, default=affinity.ROUNDS)
-    modes.add_argument("--seconds", type=float, default=affinity.SECONDS)
-    modes.add_argument("--print-only", action="store_true", help="leave docs/affinity.md alone")
-    modes.set_defaults(
-        run=lambda options: affinity.run(
-            options.rounds, options.seconds, write=not options.print_only
+    for name, about, module in (
+        ("affinity", "the continuation modes against each other", affinity),
+        ("peers", "against asyncio's own loop and uvloop", peers),
+    ):
+        timed = commands.add_parser(name, help=about)
+        timed.add_argument("--rounds", type=int, default=module.ROUNDS)
+        timed.add_argument("--seconds", type=float, default=module.SECONDS)
+        timed.add_argument("--print-only", action="store_true", help=f"leave docs/{name}.md alone")
+        timed.set_defaults(
+            run=lambda options, run=module.run: run(
+                options.rounds, options.seconds, write=not options.print_only
+            )
         )
-    )
     options = parser.parse_args()
     try:
         status: int = options.run(options)

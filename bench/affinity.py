@@ -17,7 +17,7 @@ from bench import page
 from bench.errors import Void
 from bench.native import ROOT
 from bench.process import CONNECTIONS, running
-from bench.rounds import Samples, Spread, interleaved, ratios
+from bench.rounds import Sample, Samples, Spread, interleaved, ratios
 
 ROUNDS = 9
 SECONDS = 1.0
@@ -102,6 +102,7 @@ def run(rounds: int, seconds: float, *, write: bool) -> int:
         servers = {name: stack.enter_context(running(mode)) for name, mode in MODES.items()}
         samples = interleaved(
             servers,
+            Sample.of,
             rounds=rounds,
             seconds=seconds,
             told=lambda number: print(f"round {number} of {rounds}", flush=True),

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.errors import Void
@@ -75,6 +76,9 @@ def _prepare(core: int, policy: int = os.SCHED_OTHER) -> None:
 
 class Server:
     """One server process, pinned to `same_core()`."""
+
+    answer = ANSWER
+    """What it answers to `REQUEST`."""
 
     def __init__(
         self, process: subprocess.Popen[str], ports: tuple[int, int] | None = None
@@ -166,7 +170,7 @@ class Server:
         amount = ["--requests", str(requests)] if requests else ["--seconds", str(seconds)]
         command = [str(loadgen()), "--port", str(self.port), *amount]
         command += ["--connections", str(connections), "--timeout-ms", "60000"]
-        command += ["--request", REQUEST.decode(), "--answer", ANSWER.decode()]
+        command += ["--request", REQUEST.decode(), "--answer", self.answer.decode()]
         core = same_core()
         try:
             done = subprocess.run(
@@ -191,6 +195,7 @@ def running(
     batch: bool = False,
     in_band: bool = False,
     module: str = "bench.serve",
+    paths: Sequence[Path] = (),
 ) -> Iterator[Server]:
     """A server process with these `ServerConfig` values; ended however the block ends."""
     ports = (free_port(), free_port()) if in_band else None
@@ -201,7 +206,12 @@ def running(
     process = subprocess.Popen(
         [*wrapper, sys.executable, "-m", module, *pairs, *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            **os.environ,
+            "PYTHONHASHSEED": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **({"PYTHONPATH": os.pathsep.join(map(str, paths))} if paths else {}),
+        },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -7,10 +7,13 @@ import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bench.counts import check_clean
 from bench.errors import Void
-from bench.process import Load, Server
+from bench.process import CONNECTIONS, Load, Server
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,22 +60,24 @@ Samples = Mapping[str, Sequence[Sample]]
 
 def interleaved(
     servers: Mapping[str, Server],
+    sample: Callable[[Load, Mapping[str, float], Mapping[str, float]], T],
     *,
     rounds: int,
     seconds: float,
+    connections: int = CONNECTIONS,
     told: Callable[[int], object] = lambda _: None,
-) -> dict[str, list[Sample]]:
+) -> dict[str, list[T]]:
     """Measure every server in every round, in an order drawn anew for each."""
     drawn = random.Random(104)
-    found: dict[str, list[Sample]] = {name: [] for name in servers}
+    found: dict[str, list[T]] = {name: [] for name in servers}
     for server in servers.values():
-        server.load(seconds=0.3)  # to warm up
+        server.load(seconds=0.3, connections=connections)  # to warm up
     for number in range(rounds):
         for name in drawn.sample(sorted(servers), len(servers)):
             server = servers[name]
             before = server.settled()
-            load = server.load(seconds=seconds)
-            found[name].append(Sample.of(load, before, server.settled()))
+            load = server.load(seconds=seconds, connections=connections)
+            found[name].append(sample(load, before, server.settled()))
         told(number + 1)
     return found
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import affinity, gate, page, rounds, wrk
+from bench import affinity, gate, page, peers, rounds, wrk
 from bench.counts import Counts, Instructions, check_clean, per_request, summed, total_calls
 from bench.errors import Void
+from bench.peer import ASGI_ANSWER
 from bench.process import Load, running
 from bench.rounds import Sample, Spread
 
@@ -186,15 +187,64 @@ def test_a_page_keeps_what_is_outside_its_markers() -> None:
             page.filled(bad, "x", "new")
 
 
-def test_the_page_has_its_markers() -> None:
-    """`make bench-affinity` finds where its table goes."""
-    page.filled(Path(affinity.PAGE).read_text(), "affinity", "")
+@pytest.mark.parametrize(("path", "name"), [(affinity.PAGE, "affinity"), (peers.PAGE, "peers")])
+def test_the_pages_have_their_markers(path: Path, name: str) -> None:
+    """`make bench-affinity` and `make bench-peers` find where their tables go."""
+    page.filled(path.read_text(), name, "")
+
+
+@pytest.mark.parametrize("style", ["protocol", "streams"])
+@pytest.mark.parametrize("loop", ["asyncio", "ioxide"])
+def test_a_peer_is_measured(loop: str, style: str) -> None:
+    """A server on another loop gives the same answers, and uses processor time for them."""
+    with running({}, module="bench.peer", arguments=[loop, style]) as server:
+        before = server.settled()
+        load = server.load(seconds=0.3)
+        sample = peers.Sample.of(load, before, server.settled())
+    assert sample.rate > 0
+    assert 0 < sample.p50_us <= sample.p99_us
+
+
+def test_uvicorn_is_measured() -> None:
+    """uvicorn's answer is compared byte for byte, like the others'."""
+    with running(
+        {}, module="bench.peer", arguments=["ioxide", "uvicorn", "--http", "h11"]
+    ) as server:
+        server.answer = ASGI_ANSWER
+        assert server.load(requests=64).requests == 64
+        server.answer = b"HTTP/1.1 500"
+        with pytest.raises(Void, match="not the one that was expected"):
+            server.load(requests=64)
+
+
+def peer(rate: float, cpu_us: float) -> peers.Sample:
+    return peers.Sample(rate=rate, cpu_us=cpu_us, p50_us=1, p99_us=2)
+
+
+def test_an_aim_is_reached_or_missed() -> None:
+    """Both requests and processor time have to reach their aims, each compared within a round."""
+    names = {name for aim in peers.AIMS for name in (aim.name, aim.base)}
+    found = {name: [peer(100, 10), peer(200, 5), peer(100, 10)] for name in names}
+    assert set(peers.SERVERS) >= names
+    assert 4 == peers.aims(found).count("missed")
+    found[peers.OURS] = [peer(200, 5), peer(400, 2.5), peer(200, 5)]
+    assert 3 == peers.aims(found).count("2.00 [2.00 .. 2.00]") / 2
+    assert 3 == peers.aims(found).count("reached")
+    found[peers.OURS] = [peer(200, 10), peer(400, 5), peer(200, 10)]
+    assert 4 == peers.aims(found).count("missed")
+
+
+def test_a_peer_whose_time_stands_still_is_void() -> None:
+    """A server that used no processor time was not the one that answered."""
+    with pytest.raises(Void, match="did not move"):
+        peers.Sample.of(LOAD, {"cpu_s": 1.0}, {"cpu_s": 1.0})
 
 
 def test_interleaved_rounds_measure_every_server() -> None:
     """Two rounds over two modes give each two samples, and the tables have a row for each."""
     with running({}) as one, running({"continuation_mode": "posted"}) as other:
-        samples = rounds.interleaved({"a": one, "b": other}, rounds=2, seconds=0.2)
+        servers = {"a": one, "b": other}
+        samples = rounds.interleaved(servers, Sample.of, rounds=2, seconds=0.2)
     assert {"a": 2, "b": 2} == {name: len(found) for name, found in samples.items()}
     assert all(sample.rate > 0 for found in samples.values() for sample in found)
 
