@@ -15,7 +15,8 @@ from tests.mutants.table import HERE
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # One of each kind: in C and red; harmless; one that ends the guest (SysRq), after which the next
-# needs another; in Python and red; and one whose test needs what 6.1 has not.
+# needs another; in Python and red; one whose test needs what 6.1 has not; and one whose test needs
+# the host.
 _TABLE = """\
 controls = ["tests/smoke/test_echo.py::test_echo"]
 
@@ -91,6 +92,20 @@ _MAX_SQ_ENTRIES = 1
 '''
 [mutant.red]
 "tests/kernel_gated/test_receive_modes.py::test_incremental_appends" = "nothing came"
+
+[[mutant]]
+id = "at-home"
+breaks = "nothing"
+what = "Whatever: the lab's own tests stay on the host."
+file = "ioxide/config.py"
+search = '''
+_MAX_SQ_ENTRIES = 32768
+'''
+replace = '''
+_MAX_SQ_ENTRIES = 1
+'''
+[mutant.red]
+"tests/lab/test_mutants.py::test_apply_changes_one_place" = "nothing came"
 """
 
 
@@ -106,15 +121,16 @@ def test_verdicts_from_a_guest(tmp_path: Path) -> None:
         timeout=880,
         check=False,
     )
-    judged = re.findall(r"^\[ *\d+/5\] (.+?) +(\S+) \(", done.stdout, re.MULTILINE)
+    judged = re.findall(r"^\[ *\d+/6\] (.+?) +(\S+) \(", done.stdout, re.MULTILINE)
     assert {
         "in-c": "red",
         "harmless": "survived",
         "panic": "broke a control",
         "in-python": "red",
         "needs-more": "absent here",
+        "at-home": "absent here",
     } == {mutant: kind for kind, mutant in judged}, done.stdout + done.stderr
     assert "the guest was lost" in done.stdout
-    assert "2 of 5 mutants red" in done.stdout
-    assert "absent here: needs-more" in done.stdout
+    assert "2 of 6 mutants red" in done.stdout
+    assert "absent here: needs-more, at-home" in done.stdout
     assert 1 == done.returncode

@@ -13,10 +13,13 @@ from math import ceil
 from queue import SimpleQueue
 from typing import Protocol
 
+from lab.suite.tree import LAB_TESTS
 from tests.mutants.report import line
 from tests.mutants.table import Mutant, Stale, Table
 from tests.mutants.verdict import Kind, Verdict, judge
 from tests.mutants.workshop import BuildError, Outcome, Run
+
+_AT_HOME = Outcome(True, True, ["skipped"], [f"{LAB_TESTS}/ is never sent to a guest"])
 
 
 class Place(Protocol):
@@ -53,8 +56,8 @@ class Trial:
     """All mutants of a table.
 
     With `gated`, a test that is skipped in the tree as it is, because the kernel lacks what it
-    needs, is not asked of any mutant: a mutant with no other test is absent there.  So is one
-    that shows only on kernels later than `release`.
+    needs, is not asked of any mutant, nor is a test of the lab itself: a mutant with no other test
+    is absent there.  So is one that shows only on kernels later than `release`.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Trial:
         self._limits = limits
         self._release = release
         self._gated = gated
+        self._at_home = {n: _AT_HOME for n in table.tests() if gated and n.startswith(LAB_TESTS)}
         self._idle: SimpleQueue[Place] = SimpleQueue()
         for place in places:
             self._idle.put(place)
@@ -82,7 +86,7 @@ class Trial:
         with ThreadPoolExecutor(len(self._places)) as pool:
             try:
                 baseline = self._baseline(pool)
-                absent = _skipped(baseline) if self._gated else {}
+                absent = _skipped(baseline) | self._at_home if self._gated else {}
                 verdicts = list(pool.map(lambda m: self._try(m, absent), self._table.mutants))
                 untouched = _merged(baseline)
             except BaseException:
@@ -97,7 +101,7 @@ class Trial:
 
         Nobody waits for it here but who has to know what is skipped: then every place takes part.
         """
-        nodes = self._table.tests()
+        nodes = [node for node in self._table.tests() if node not in self._at_home]
         shares = len(self._places) if self._gated else 1
         return [pool.submit(self._untouched, nodes[share::shares]) for share in range(shares)]
 
