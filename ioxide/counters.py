@@ -53,8 +53,12 @@ class Counters:
     # Bytes
     bytes_received: int = 0
     """Bytes that completions of receives brought."""
+    bytes_unread: int = 0
+    """Of these, thrown away: still unread when the connection ended, or come after our close."""
     bytes_sent: int = 0
     """Bytes that completions of sends said the kernel had taken."""
+    bytes_unsent: int = 0
+    """Bytes written to connections that ended before the kernel had taken them."""
 
     # Receive
     recv_rearms: int = 0

@@ -23,6 +23,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import ioxide
@@ -59,57 +61,142 @@ MODES: dict[str, dict[str, Any]] = {
         "zero_copy_send": True,
     },
     "posted": {"continuation_mode": ioxide.ContinuationMode.POSTED},
+    "pool": {"continuation_mode": ioxide.ContinuationMode.POOL, "pool_threads": 2},
+    "pool_coalesced+incremental": {
+        "continuation_mode": ioxide.ContinuationMode.POOL_COALESCED,
+        "pool_threads": 2,
+        "incremental": OWN,
+    },
 }
+HELLO = 9
+"""The first bytes of a connection: what to do, and eight that no other connection has."""
 
 
 class Soaked(Exception):
     """The books do not balance."""
 
 
+class Account:
+    """What the handler of one connection took and wrote, in bytes."""
+
+    def __init__(self, conn: ioxide.Connection) -> None:
+        self.conn = conn
+        self.hello = b""
+        self.took = self.wrote = 0
+        self.whole = False
+        """The peer ended its side, so there is nothing that it sent and the handler did not take"""
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.conn.write(data)
+        self.wrote += len(data)
+
+    async def recv(self, limit: int = 1 << 20) -> bytes:
+        data = await self.conn.recv(limit)
+        self.took += len(data)
+        return data
+
+
 class Handler:
     """Does what the first byte says."""
 
     def __init__(self) -> None:
-        self.seen: Counter[str] = Counter()
+        self.accounts: list[Account] = []
         self.peers: set[ioxide.Connection] = set()
+        self.stopping = False
+
+    @property
+    def seen(self) -> Counter[str]:
+        """How often each thing was to be done."""
+        hellos = (one.hello for one in self.accounts if len(one.hello) == HELLO)
+        return Counter(hello[:1].decode() for hello in hellos)
 
     async def __call__(self, conn: ioxide.Connection) -> None:
+        account = Account(conn)
+        self.accounts.append(account)
         self.peers.add(conn)
         try:
-            command = await conn.recv(1)
-            await self.serve(conn, command.decode("latin-1"))
+            while len(account.hello) < HELLO:
+                part = await account.recv(HELLO - len(account.hello))
+                if not part:
+                    return
+                account.hello += part
+            await self.serve(account, account.hello[:1].decode())
         finally:
             self.peers.discard(conn)
 
-    async def serve(self, conn: ioxide.Connection, command: str) -> None:
-        self.seen[command] += 1
+    def ended(self, account: Account) -> None:
+        """A read brought nothing: by the peer's FIN, unless this side ended it."""
+        account.whole = not account.conn.closed and not self.stopping
+
+    async def serve(self, account: Account, command: str) -> None:
+        conn = account.conn
         if command == "E":
-            while data := await conn.recv():
-                conn.write(data)
+            while data := await account.recv():
+                account.write(data)
                 await conn.flush()
+            self.ended(account)
         elif command == "Z":  # the same without a copy, holding each buffer for a while
             while True:
                 async with conn.read() as slices:
+                    account.took += sum(len(part) for part in slices)
                     if not slices:
+                        self.ended(account)
                         return
                     await asyncio.sleep(0.002)
                     for part in slices:
-                        conn.write(part)
+                        account.write(part)
                 await conn.flush()
         elif command == "S":
             while True:
-                conn.write(b"s" * 65536)
+                account.write(b"s" * 65536)
                 await conn.flush()
         elif command == "R":
             raise ValueError("on purpose")
         elif command == "A":
-            conn.write(b"a" * 1000)
+            account.write(b"a" * 1000)
             conn.abort()
         elif command == "C":  # close somebody else's
-            next(iter(self.peers)).close()
+            next(iter(self.peers.copy())).close()
         elif command == "T":  # leave the reactor and come back
             await asyncio.to_thread(time.sleep, 0.001)
-            conn.write(await conn.recv())
+            account.write(await account.recv())
+
+
+@dataclass
+class Line:
+    """A client's connection, and the bytes that went over it as the client knows them."""
+
+    socket: socket.socket
+    hello: bytes
+    sent: int = 0
+    got: int = 0
+    exact: bool = True
+    """Whether the kernel took all that was to be sent, so that `sent` is the number."""
+    ended: bool = False
+    """The server ended the stream in order: a reset did not."""
+
+    def send(self, data: bytes) -> None:
+        self.exact = False
+        self.socket.sendall(data)
+        self.exact = True
+        self.sent += len(data)
+
+    def recv(self, limit: int = 1 << 16) -> bytes:
+        data = self.socket.recv(limit)
+        self.got += len(data)
+        self.ended = not data
+        return data
+
+    def wrong(self, account: Account | None) -> str:
+        """What does not agree with the handler's account; empty if all does."""
+        took, wrote = (account.took, account.wrote) if account else (0, 0)
+        if account and account.whole and self.exact and self.sent != took:
+            return f"{self.hello!r}: {self.sent} bytes sent, {took} taken when the peer had ended"
+        if self.exact and self.sent < took:
+            return f"{self.hello!r}: {self.sent} bytes sent, {took} taken"
+        if self.got > wrote or (self.ended and self.got != wrote):
+            return f"{self.hello!r}: {wrote} bytes written, {self.got} came, ended {self.ended}"
+        return ""
 
 
 class Client(threading.Thread):
@@ -121,6 +208,7 @@ class Client(threading.Thread):
         self.draw = random.Random(seed)
         self.did: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self.lines: list[Line] = []
 
     def run(self) -> None:
         actions = [self.echo, self.echo, self.burst, self.reset, self.stall, self.silent]
@@ -133,31 +221,33 @@ class Client(threading.Thread):
                 action()
             self.did[action.__name__] += 1
 
-    def connect(self) -> socket.socket:
-        client = socket.socket()
-        client.settimeout(3)
-        try:
+    @contextlib.contextmanager
+    def line(self, command: bytes, *, rcvbuf: int | None = None) -> Iterator[Line]:
+        """A connection that has said what it wants."""
+        with socket.socket() as client:
+            if rcvbuf is not None:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+            client.settimeout(3)
             client.connect(("127.0.0.1", self.port))
-        except OSError:
-            client.close()
-            raise
-        return client
+            line = Line(client, command + self.draw.randbytes(HELLO - 1))
+            self.lines.append(line)
+            line.send(line.hello)
+            yield line
 
     def echo(self) -> None:
         sent = self.draw.randbytes(self.draw.choice((1, 100, 5000, 60_000)))
-        with self.connect() as client:
-            client.sendall(self.draw.choice((b"E", b"Z")))
+        with self.line(self.draw.choice((b"E", b"Z"))) as line:
             received = b""
             with contextlib.suppress(ConnectionError):
                 at = 0
                 while at < len(sent):
                     size = self.draw.choice((1, 300, 4096))
-                    client.sendall(sent[at : at + size])
+                    line.send(sent[at : at + size])
                     at += size
-                    received += client.recv(1 << 16) if self.draw.random() < 0.3 else b""
-                client.shutdown(socket.SHUT_WR)
+                    received += line.recv() if self.draw.random() < 0.3 else b""
+                line.socket.shutdown(socket.SHUT_WR)
                 self.did["half-close"] += 1
-                while part := client.recv(1 << 16):
+                while part := line.recv():
                     received += part
                 if received == sent:
                     self.did["echoed"] += 1
@@ -165,53 +255,58 @@ class Client(threading.Thread):
                 self.wrong.append(f"echo of {len(sent)} bytes: {len(received)} others came back")
 
     def burst(self) -> None:
-        with self.connect() as client:
-            client.sendall(b"E" + b"b" * 8000)
+        with self.line(b"E") as line:
+            line.send(b"b" * 8000)
 
     def reset(self) -> None:
-        with self.connect() as client:
-            client.sendall(b"E" + b"r" * self.draw.choice((0, 10, 9000)))
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with self.line(b"E") as line:
+            line.send(b"r" * self.draw.choice((0, 10, 9000)))
+            linger = struct.pack("ii", 1, 0)
+            line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     def stall(self) -> None:
-        with self.connect() as client:
-            client.sendall(b"Z" + b"q" * 20_000)
+        with self.line(b"Z") as line:
+            line.send(b"q" * 20_000)
             self.stop.wait(0.05)
 
     def silent(self) -> None:
-        with self.connect() as client:
-            client.sendall(b"E")
-            while client.recv(4096):  # ends with the read clock
+        with self.line(b"E") as line:
+            while line.recv():  # ends with the read clock
                 pass
 
     def slow_reader(self) -> None:
-        with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.settimeout(3)
-            client.connect(("127.0.0.1", self.port))
-            client.sendall(b"S")
+        with self.line(b"S", rcvbuf=4096):
             self.stop.wait(0.25)
 
     def command(self) -> None:
-        with self.connect() as client:
-            client.sendall(self.draw.choice((b"R", b"A", b"C", b"Tx")))
-            while client.recv(4096):
+        command = self.draw.choice((b"R", b"A", b"C", b"T"))
+        with self.line(command) as line:
+            if command == b"T":
+                line.send(b"x")
+            while line.recv():
                 pass
 
     def crowd(self) -> None:
         with contextlib.ExitStack() as stack:
             for _ in range(30):
-                client = stack.enter_context(self.connect())
-                client.sendall(b"Ec")
+                line = stack.enter_context(self.line(b"E"))
+                line.send(b"c")
 
 
 def check(server: ioxide.Server, handler: Handler, threads: list[Client], fds: int) -> None:
     """Everything has to be where it was: raises Soaked with all that is not."""
     stats = server.stats()
     groups = OWN.max_connections if server.config.incremental else 0
+    took = sum(account.took for account in handler.accounts)
+    wrote = sum(account.wrote for account in handler.accounts)
+    accounts = {account.hello: account for account in handler.accounts}
+    lines = [line for thread in threads for line in thread.lines]
     books: list[tuple[str, object, object]] = [
         ("connections closed", stats.accepts, stats.closes),
         ("connections now", 0, stats.connections_now),
+        ("bytes received", stats.bytes_received, took + stats.bytes_unread),
+        ("bytes written", wrote, stats.bytes_sent + stats.bytes_unsent),
+        ("lines", [], list(filter(None, (line.wrong(accounts.get(line.hello)) for line in lines)))),
         ("buffers held", 0, stats.buffers_held_now),
         ("slices lent", 0, stats.slices_lent_now),
         ("group ids free", groups, stats.groups_free_now),
@@ -248,12 +343,14 @@ def life(mode: str, seed: int, seconds: float) -> Counter[str]:
         thread.start()
     stop.wait(seconds)
     if seed % 2:  # stop under fire, or after it
+        handler.stopping = True
         server.stop()
     stop.set()
     for thread in threads:
         thread.join(30)
         if thread.is_alive():
             raise Soaked("a client never came back: the server left it hanging")
+    handler.stopping = True
     server.stop()
     check(server, handler, threads, fds)
     stats = server.stats()
@@ -272,11 +369,20 @@ def life(mode: str, seed: int, seconds: float) -> Counter[str]:
     ):
         happened[name] = getattr(stats, name)
     happened["lives"] = 1
+    happened["bytes_taken"] = stats.bytes_received - stats.bytes_unread
+    happened["bytes_unread"] = stats.bytes_unread
+    happened["bytes_unsent"] = stats.bytes_unsent
+    happened["taken_whole"] = sum(account.whole for account in handler.accounts)
+    happened["ended_in_order"] = sum(line.ended for thread in threads for line in thread.lines)
     return happened
 
 
 REQUIRED = (
     "echoed",
+    "taken_whole",
+    "ended_in_order",
+    "bytes_unread",
+    "bytes_unsent",
     "half-close",
     "burst",
     "reset",

@@ -128,9 +128,11 @@ static void run_write(Connection *conn, PyObject *bytes)
 	conn->foreign_bytes -= length;
 	if (conn->send_errno || conn->closing || conn->aborted || conn->fd < 0) {
 		conn->bytes_dropped += length; /* ended since: a flush of it raises */
+		conn->driver->counters.bytes_unsent += length;
 		conn->driver->counters.foreign_drops++;
 		iox_send_wake(conn, false);
 	} else if (!iox_send_stage(conn, PyBytes_AS_STRING(bytes), length)) {
+		conn->driver->counters.bytes_unsent += length;
 		iox_conn_abort(conn, IOX_CAUSE_ERROR, "no memory to stage what another thread wrote");
 	}
 }

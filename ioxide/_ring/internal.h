@@ -64,7 +64,9 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(read_timeouts)      /* read clocks that ran out */                                   \
 	X(send_timeouts)      /* send clocks, and the kernel's on a FIN's way, that ran out */ \
 	X(bytes_received)                                                                      \
+	X(bytes_unread)       /* of these received, thrown away with nobody to read them */     \
 	X(bytes_sent)                                                                          \
+	X(bytes_unsent)       /* staged on connections that ended before they were taken */     \
 	X(recv_rearms)        /* multishot receives armed again */                             \
 	X(recv_enobufs)       /* receives parked because no buffer was left */                 \
 	X(recv_bundles)       /* completions that spanned more than one buffer */              \

@@ -115,6 +115,7 @@ static void finalize(Connection *conn)
 	iox_list_remove(&conn->read_clock);
 	iox_list_remove(&conn->send_clock);
 	conn->want = 0;
+	driver->counters.bytes_unsent += conn->bytes_written - conn->bytes_acked;
 	iox_batch_release(&driver->slabs, &conn->staging);
 	iox_batch_release(&driver->slabs, &conn->sending);
 	if (conn->group->incremental)

@@ -77,6 +77,7 @@ void iox_recv_discard(Connection *conn)
 	while (conn->chunk_count) {
 		uint16_t bid = chunk_first(conn)->bid;
 
+		conn->driver->counters.bytes_unread += chunk_first(conn)->length;
 		chunk_pop(conn);
 		iox_driver_release(conn->driver, conn->group, bid);
 	}
@@ -236,6 +237,7 @@ static void take_in(Connection *conn, uint16_t bid, uint32_t length, bool more)
 		chunk.length = iox_group_take(group, bid, length, more, &chunk.offset, &bid);
 		if (!chunk.length) {
 			driver->counters.unknown_cqes++;
+			driver->counters.bytes_unread += length;
 			iox_conn_abort(conn, IOX_CAUSE_ERROR,
 				       "the kernel reported bytes in a buffer it did not have");
 			return;
@@ -246,8 +248,10 @@ static void take_in(Connection *conn, uint16_t bid, uint32_t length, bool more)
 		if (++runs == 2)
 			driver->counters.recv_bundles++;
 		if (conn->closing || conn->reads_ended || conn->aborted) {
+			driver->counters.bytes_unread += chunk.length;
 			iox_driver_release(driver, group, chunk.bid);
 		} else if (!chunk_push(conn, chunk)) {
+			driver->counters.bytes_unread += chunk.length;
 			iox_driver_release(driver, group, chunk.bid);
 			iox_conn_abort(conn, IOX_CAUSE_ERROR, "no memory to queue received bytes");
 		}

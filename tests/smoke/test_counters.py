@@ -74,7 +74,7 @@ WANTED = {
     "posts": ("posts",),
     "off-thread flushes and returns": ("foreign_flushes", "foreign_returns"),
     "connections now": ("connections_now",),
-    "bytes in and out": ("bytes_received", "bytes_sent"),
+    "bytes in and out": ("bytes_received", "bytes_unread", "bytes_sent", "bytes_unsent"),
     "CQEs dropped": ("cqes_dropped",),
 }
 

@@ -54,6 +54,40 @@ def test_counters_add_up_from_any_thread() -> None:
         assert sorted(values) == values
 
 
+def test_bytes_that_nobody_reads_are_counted() -> None:
+    """What is received is what the handler took and what was thrown away, before and after FIN."""
+
+    async def one_byte(conn: ioxide.Connection) -> None:
+        await conn.recv(1)
+
+    with serve(one_byte) as server:
+        with connect(server) as client:
+            client.sendall(b"x" * 10)
+            assert b"" == read_to_end(client)
+            client.sendall(b"y" * 5)
+        until(lambda: server.stats().connections_now == 0, "the end of the connection")
+        stats = server.stats()
+        assert (15, 14) == (stats.bytes_received, stats.bytes_unread)
+
+
+def test_bytes_that_were_never_sent_are_counted() -> None:
+    """What is written is what the kernel took, and what an aborted connection still had."""
+
+    async def cut_off(conn: ioxide.Connection) -> None:
+        await conn.recv()
+        conn.write(b"x" * 1000)
+        await conn.flush()
+        conn.write(b"y" * 300)
+        conn.abort()
+
+    with serve(cut_off) as server:
+        with connect(server) as client:
+            client.sendall(b"go")
+            until(lambda: server.stats().closes == 1, "the end of the connection")
+        stats = server.stats()
+        assert (1000, 300) == (stats.bytes_sent, stats.bytes_unsent)
+
+
 def test_many_short_connections_leave_nothing() -> None:
     """After 300 connections, ended in three ways, descriptors and buffers are all back."""
 
