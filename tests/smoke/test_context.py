@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import ioxide
-from ioxide import ReactorContext
+from ioxide import ReactorContext, futures
 from tests.support import (
     TIMEOUT,
     connect,
@@ -224,6 +224,9 @@ def test_a_ring_of_sends_raises_at_once(length: int) -> None:
         raised: list[str] = []
 
         def pass_on(index: int) -> str:
+            if index:  # or the earlier one, late, would be the one that closes the ring
+                before = server.reactors[index - 1].driver.thread
+                until(lambda: before in futures._waits, f"{before.name} to wait")
             try:
                 following = contexts[(index + 1) % length]
                 return following.send(pass_on, index + 1, timeout=TIMEOUT)
