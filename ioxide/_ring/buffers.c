@@ -19,7 +19,7 @@ void iox_driver_release(Driver *self, struct iox_group *group, uint16_t bid)
 
 void iox_driver_release_lent(Driver *self, struct iox_group *group, uint16_t bid)
 {
-	if (!self->closed && PyThread_get_thread_ident() != self->thread) {
+	if (!self->closed && !iox_driver_is_here(self)) {
 		if (iox_foreign_return(self, group, bid))
 			return;
 		/* No memory for the hand-over: the GIL is held, so doing it here is not wrong either. */

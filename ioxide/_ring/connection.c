@@ -10,15 +10,15 @@
 
 int iox_conn_check_thread(const Connection *conn)
 {
-	if (conn->driver->forks != iox_forks) {
-		PyErr_SetString(PyExc_RuntimeError,
-				"this connection belongs to the process that opened it, of which this is a "
-				"fork: what is done to it here would be done to the parent's, too");
-		return -1;
-	}
-	if (PyThread_get_thread_ident() != conn->driver->thread) {
+	if (!iox_driver_is_here(conn->driver)) {
 		PyObject *name;
 
+		if (conn->driver->forks != iox_forks) {
+			PyErr_SetString(PyExc_RuntimeError,
+					"this connection belongs to the process that opened it, of which this "
+					"is a fork: what is done to it here would be done to the parent's, too");
+			return -1;
+		}
 		if (iox_worker_here(conn->driver))
 			return 1;
 		name = conn->driver->loop ? PyObject_GetAttrString(conn->driver->loop, "reactor_name") : NULL;

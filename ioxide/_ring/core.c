@@ -17,9 +17,21 @@ static struct PyModuleDef core_definition = {
 
 unsigned iox_forks;
 
-static void count_fork(void)
+static __thread uint64_t number;
+
+uint64_t iox_thread_number(void)
+{
+	static uint64_t last;
+
+	if (!number)
+		number = ++last;
+	return number;
+}
+
+static void forked(void)
 {
 	iox_forks++;
+	number = 0;
 }
 
 static int install(void)
@@ -40,7 +52,7 @@ static int install(void)
 
 	if (PyDict_GetItemString(modules, core_definition.m_name))
 		return 0;
-	if (!watches_forks && pthread_atfork(NULL, NULL, count_fork)) {
+	if (!watches_forks && pthread_atfork(NULL, NULL, forked)) {
 		PyErr_NoMemory();
 		return -1;
 	}

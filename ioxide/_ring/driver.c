@@ -15,19 +15,17 @@ int iox_driver_check_owner(Driver *self)
 		PyErr_SetString(PyExc_RuntimeError, "this driver is closed");
 		return -1;
 	}
-	if (self->forks != iox_forks) {
+	if (iox_driver_is_here(self))
+		return 0;
+	if (self->forks != iox_forks)
 		PyErr_SetString(PyExc_RuntimeError,
 				"this ring belongs to the process that made it, of which this is a fork: "
 				"make a new loop here, and leave the old one alone");
-		return -1;
-	}
-	if (PyThread_get_thread_ident() != self->thread) {
+	else
 		PyErr_Format(PyExc_RuntimeError,
 			     "a ring is used on the thread that made it (%lu), not on thread %lu", self->thread,
 			     PyThread_get_thread_ident());
-		return -1;
-	}
-	return 0;
+	return -1;
 }
 
 /*
@@ -52,7 +50,7 @@ void iox_driver_wake(Driver *self)
 
 	if (self->wake_fd < 0)
 		return;
-	if (PyThread_get_thread_ident() == self->thread) {
+	if (iox_driver_is_here(self)) {
 		self->nudged = true; /* awake already: the next wait() must just not block */
 		return;
 	}
@@ -297,6 +295,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self->wake_fd = self->poll_fd = -1;
 	self->ring = (iox_ring *)(uintptr_t)address;
 	self->connection_type = (PyTypeObject *)Py_NewRef(connection_type);
+	self->owner = iox_thread_number();
 	self->thread = PyThread_get_thread_ident();
 	self->forks = iox_forks;
 	self->group_slots = slots;

@@ -339,7 +339,8 @@ struct iox_listener {
 typedef struct Driver {
 	PyObject_HEAD
 	iox_ring *ring;
-	unsigned long thread;
+	uint64_t owner;           /* iox_thread_number() of the thread that made it */
+	unsigned long thread;     /* its ident, for messages */
 	unsigned forks;           /* iox_forks when it was made */
 	PyObject *loop, *on_connection, *on_fault;
 	PyTypeObject *connection_type;
@@ -410,9 +411,21 @@ typedef struct Worker {
 	bool scheduled;           /* its loop will call drain() */
 } Worker;
 
-extern unsigned iox_forks; /* grows in the child of a fork(2), where the ring is still the parent's */
 extern PyTypeObject iox_DriverType, iox_ConnectionType, iox_WaiterType, iox_AwaitType, iox_SliceType,
 	iox_WorkerType;
+
+/* core.c */
+extern unsigned iox_forks; /* grows in the child of a fork(2), where the ring is still the parent's */
+/*
+ * Who calls: never 0, and never anybody else's, while a thread's ident is given to the next one when it
+ * has ended.  A forked child's only thread has another than the one that it is a copy of.
+ */
+uint64_t iox_thread_number(void);
+
+static inline bool iox_driver_is_here(const Driver *driver)
+{
+	return driver->owner == iox_thread_number();
+}
 
 /* waiter.c */
 int iox_waiter_init(void); /* -1 with an exception set */

@@ -138,9 +138,12 @@ static bool grow(struct iox_slab_pool *pool, struct iox_batch *batch, size_t nee
 	char *mem;
 
 	if (need <= size) {
-		batch->mem = take(pool);
+		mem = take(pool);
+		if (!mem)
+			return false; /* and no size: the next write would trust it */
+		batch->mem = mem;
 		batch->size = size;
-		return batch->mem;
+		return true;
 	}
 	if (move_to_grown(pool, batch, need))
 		return true;

@@ -195,8 +195,7 @@ int iox_waiter_resume(Waiter *self)
 
 static int waiter_check_thread(Waiter *self)
 {
-	if (self->home ? self->home == iox_worker_here(self->driver)
-		       : PyThread_get_thread_ident() == self->driver->thread)
+	if (self->home ? self->home == iox_worker_here(self->driver) : iox_driver_is_here(self->driver))
 		return 0;
 	PyErr_SetString(PyExc_RuntimeError,
 			"an ioxide await can only be cancelled on its reactor's thread: "

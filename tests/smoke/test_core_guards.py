@@ -246,6 +246,37 @@ def test_a_connection_adopted_while_another_is(bench: Bench) -> None:
         driver.close()  # before the sockets are
 
 
+def _on_a_thread(work: Callable[[], object]) -> int | None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(TIMEOUT)
+    return thread.ident
+
+
+def test_the_next_thread_of_that_ident_is_another() -> None:
+    """A thread does not own the ring of one that has ended, though it was given its ident."""
+    left: list[Driver] = []
+    told: list[str] = []
+    ident = _on_a_thread(lambda: left.append(Driver(SMALL)))
+
+    def work() -> None:
+        if threading.get_ident() != ident:
+            return
+        try:
+            told.append(f"returned {left[0].wait(0)}")
+        except (RuntimeError, OSError) as error:
+            told.append(str(error))
+
+    for _ in range(1000):  # the first one already: glibc gives the stack that was left last
+        _on_a_thread(work)
+        if told:
+            break
+    with pytest.warns(ResourceWarning, match="a driver was dropped without close"):
+        left.clear()
+    (refusal,) = told
+    assert f"a ring is used on the thread that made it ({ident}), not on thread {ident}" == refusal
+
+
 @pytest.fixture
 def program() -> Callable[[str], str]:
     def run(name: str) -> str:
@@ -288,3 +319,11 @@ def test_a_second_interpreter_is_refused(program: Callable[[str], str]) -> None:
         "import it there, or start a process of its own" == inside
     )
     assert "timed out" == outside
+
+
+def test_a_write_without_memory_leaves_the_connection_whole(program: Callable[[str], str]) -> None:
+    """A write for which there is no slab raises MemoryError, and the next one with room is sent."""
+    refused = ["MemoryError", "MemoryError"]
+    assert {"grow": [*refused, "sent"], "segmented": [*refused, "sent"]} == json.loads(
+        program("no_slab")
+    )

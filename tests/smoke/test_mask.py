@@ -35,7 +35,7 @@ def test_mask_that_cannot_be_meant_is_refused(text: str) -> None:
     """A word that would give a capability, or names none, ends the command with 2 and the word."""
     done = subprocess.run(
         [sys.executable, "-m", "ioxide", "probe"],
-        env={**_environment(), VARIABLE: text},
+        env={**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path)), VARIABLE: text},
         capture_output=True,
         text=True,
         timeout=60,
@@ -46,10 +46,6 @@ def test_mask_that_cannot_be_meant_is_refused(text: str) -> None:
     assert "" == done.stdout
     assert done.stderr.startswith(f"ioxide: {VARIABLE}: ")
     assert 1 == len(done.stderr.splitlines())
-
-
-def _environment() -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(filter(None, sys.path))}
 
 
 @pytest.mark.parametrize(
