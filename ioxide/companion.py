@@ -95,11 +95,11 @@ class Companion:
         self._works: set[_Work[Any]] = set()
         self._abandoned = False
         self._stopping = asyncio.Event()
-        self._thread = threading.Thread(
+        self.thread = threading.Thread(
             target=self._main, name=f"{home.reactor_name}-companion", daemon=True
         )
         try:
-            self._thread.start()
+            self.thread.start()
         except BaseException:
             self._loop.close()
             raise
@@ -127,7 +127,7 @@ class Companion:
         finally:
             self._works.discard(work)
         if work.task is None or not work.task.done():
-            raise cancelled or asyncio.CancelledError(f"{self._thread.name} was left behind")
+            raise cancelled or asyncio.CancelledError(f"{self.thread.name} was left behind")
         # What came after the coroutine's end did not reach it, but must not be lost.
         if cancelled is not None and (work.cancels_delivered < cancels or work.task.cancelled()):
             raise cancelled
@@ -150,12 +150,12 @@ class Companion:
     def close(self) -> None:
         """End the thread and wait for it, when home does not run any more."""
         self._stop()  # a program's loop, as run() makes it, has no end() before this
-        self._thread.join(0 if self._abandoned else GRACE)
-        if self._thread.is_alive():
+        self.thread.join(0 if self._abandoned else GRACE)
+        if self.thread.is_alive():
             logger.error(
                 "%s: detached work does not end %g s after it was cancelled; its thread is left "
                 "behind",
-                self._thread.name,
+                self.thread.name,
                 GRACE,
             )
 

@@ -197,7 +197,8 @@ class ServerConfig:
     """Log the stack of a reactor, or of a worker of the pool modes, that one tick's callbacks have
     kept for so long, once per stall, and count it (`Counters.stalls`); 0 is off."""
     stop_timeout_ms: int = 5_000
-    """How long `Server.stop()` lets handlers finish before it cancels them."""
+    """How long `Server.stop()` lets handlers finish before it cancels them, and as long again how
+    long it then lets them clean up."""
 
     def __post_init__(self) -> None:
         problems = tuple(self._problems())

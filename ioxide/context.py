@@ -141,11 +141,15 @@ class ReactorContext:
 
     def _end(self) -> None:
         """Tell those who wait for what will not run any more; the posts have been dropped."""
-        error = StoppedError(f"{self._reactor.name} was stopped before it came to this call")
-        while self._waited_for:
-            future, coro = self._waited_for.popitem()
+        while True:
+            try:
+                future, coro = self._waited_for.popitem()
+            except KeyError:  # and not a look before: other threads take theirs out as well
+                return
             if coro is not None:
                 coro.close()
+            # Each its own, because raising it writes the waiter's traceback into it.
+            error = StoppedError(f"{self._reactor.name} was stopped before it came to this call")
             with contextlib.suppress(InvalidStateError):  # done meanwhile, or cancelled
                 future.set_exception(error)
 
@@ -175,7 +179,17 @@ class ReactorContext:
             coro.close()
             return
         self._waited_for[future] = None
-        task = self.loop.create_task(coro, context=context)
+        try:
+            task = self.loop.create_task(coro, context=context)
+        except BaseException as error:  # a task factory of the user's, that of asyncio does not
+            self._waited_for.pop(future, None)
+            coro.close()
+            if not future.set_running_or_notify_cancel():
+                raise
+            future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
         task.add_done_callback(functools.partial(self._ended, future))
         future.add_done_callback(lambda _: self._cancel(task))
 

@@ -24,11 +24,17 @@ T = TypeVar("T")
 # Which thread is blocked on which future now.  A future names the thread that completes it, so
 # these are the edges of a graph; a path in it from a reactor back to itself never ends.
 _waits: dict[threading.Thread, Future[Any]] = {}
-_waits_lock = threading.Lock()
+_waits_lock = threading.RLock()  # a signal handler may wait where a wait begins
 
 
 class DeadlockError(RuntimeError):
     """A wait that could never end, because this very thread would have to end it."""
+
+
+def works_for(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> bool:
+    """Whether `thread` is one that ``asyncio.to_thread()`` has of `loop`, whose runner joins it."""
+    executor = getattr(loop, "_default_executor", None)
+    return thread in getattr(executor, "_threads", ())
 
 
 def _ring_of_waits(thread: threading.Thread, future: Future[Any]) -> list[threading.Thread]:

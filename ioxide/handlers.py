@@ -59,6 +59,15 @@ class Handlers:
             for task in self._tasks:
                 task.cancel()
 
+    async def clean_up(self, timeout_ms: int) -> None:
+        """Let handlers that were cancelled end, at most `timeout_ms`.
+
+        The runner that is left next cancels every task, and so would break into what they await
+        meanwhile.
+        """
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_ms / 1000)
+
     def _ended(self, connection: Connection, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         connection.close()  # again for a task that was cancelled before its first step

@@ -16,12 +16,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import selectors
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ioxide.companion import Companion
 from ioxide.connection import Connection
 from ioxide.driver import Driver, StoppedError
+from ioxide.futures import works_for
 from ioxide.modes import ContinuationMode
 from ioxide.tcp import TcpLoop
 from ioxide.watchdog import Unwatched, Watchdog, watched
@@ -100,6 +102,12 @@ class Loop(TcpLoop):
         self.driver.count_reported(context)
         super().call_exception_handler(context)
 
+    def waits_for(self, thread: threading.Thread) -> bool:
+        """Whether its end waits for `thread`: its companion, or one of its default executor."""
+        return works_for(self, thread) or (
+            self._companion is not None and self._companion.thread is thread
+        )
+
     @property
     def reactor_name(self) -> str:
         """The name of the thread it runs on."""
@@ -115,6 +123,8 @@ class Loop(TcpLoop):
 
     def begin_end(self) -> None:
         """Cancel detached work; what remains to be done before `close()` is bounded then."""
+        if self._ending:
+            return
         self._ending = True
         if self._companion is not None:
             self._companion.end()

@@ -9,6 +9,7 @@ import inspect
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,12 +18,16 @@ from ioxide.connection import Connection
 from ioxide.context import ReactorContext
 from ioxide.counters import Counters
 from ioxide.driver import Driver, StoppedError
+from ioxide.futures import DeadlockError
 from ioxide.handlers import Handler, Handlers
 from ioxide.loop import Loop
 from ioxide.tickers import Ticker
 from ioxide.workers import Workers
 
 logger = logging.getLogger("ioxide")
+
+
+_JOIN_STEP = 0.2  # seconds
 
 
 class ReactorError(RuntimeError):
@@ -52,7 +57,7 @@ class Reactor:
         self._on_end = on_end
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._ready = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may stop() inside a stop()
         self._driver: Driver | None = None
         self._loop: Loop | None = None
         self._stopping: asyncio.Event | None = None
@@ -147,7 +152,8 @@ class Reactor:
 
         Listeners close first.  Then reading ends on every connection, as if the peer had closed, so
         that a handler parked in ``recv()`` goes on at once; handlers that have not ended after
-        `ServerConfig.stop_timeout_ms` are cancelled, and what is left is reset.
+        `ServerConfig.stop_timeout_ms` are cancelled and have as long again to clean up.  What is
+        left then is cancelled once more, and its connections are reset.
         """
         with self._lock:
             self._stop_requested = True
@@ -157,11 +163,35 @@ class Reactor:
                 loop.call_soon_threadsafe(stopping.set)
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the thread to end; False when it has not after `timeout` seconds."""
-        if self.on_reactor_thread:
-            raise RuntimeError(f"{self.name} cannot wait for its own end")
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        """Wait for the thread to end; False when it has not after `timeout` seconds.
+
+        Raises `DeadlockError`, a `RuntimeError`, on a thread that the reactor waits for itself when
+        it ends: its own, its workers', and those that ``asyncio.to_thread()`` and `detached()` run
+        on.  `stop()` may be called there.
+        """
+        thread = threading.current_thread()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._waits_for(thread):
+                raise DeadlockError(
+                    f"{self.name} cannot wait for its own end, which waits for {thread.name}: "
+                    "use Reactor.stop(), which does not wait"
+                )
+            # In steps: an executor lists a thread only when that may have come here already.
+            left = _JOIN_STEP if deadline is None else deadline - time.monotonic()
+            self._thread.join(max(0.0, min(left, _JOIN_STEP)))
+            if not self._thread.is_alive():
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+
+    def _waits_for(self, thread: threading.Thread) -> bool:
+        """Whether its end waits for `thread`."""
+        if thread is self._thread:
+            return True
+        if isinstance(self._handlers, Workers) and self._handlers.waits_for(thread):
+            return True
+        return self._loop is not None and self._loop.waits_for(thread)
 
     # On the reactor's thread
 
@@ -200,11 +230,13 @@ class Reactor:
                 logger.critical("%s ended by %r", self.name, error, exc_info=error)
         finally:
             self._stop_requested = True  # also after a fault: nothing is taken any more
-            if self._context is not None:
-                self._context._end()
-            self._ready.set()
-            if self._on_end is not None:
-                self._on_end(self)
+            try:
+                if self._context is not None:
+                    self._context._end()
+            finally:
+                self._ready.set()
+                if self._on_end is not None:
+                    self._on_end(self)
 
     def _run(self) -> None:
         driver = Driver(self._config)
@@ -290,6 +322,9 @@ class Reactor:
         # What the handlers that did end have written is still sent: close() promises it.
         while self.loop.time() < deadline and any(c.unsent for c in driver.connections()):
             await asyncio.sleep(0.005)
+        self.loop.begin_end()  # handlers that were cancelled may wait for what they have detached
+        if isinstance(self._handlers, Handlers):
+            await self._handlers.clean_up(self._config.stop_timeout_ms)
 
     def _start_handler(self, connection: Connection) -> None:
         if self._stop_requested or self._handlers is None:

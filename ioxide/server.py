@@ -86,6 +86,8 @@ class Server:
         self.reactors: tuple[Reactor, ...] = ()
         self.ports: tuple[int, ...] = ()
         self._ended = threading.Event()
+        self._lock = threading.Lock()  # guards the next one
+        self._running = self.config.reactors
         self._stopping = False
 
     @property
@@ -116,6 +118,8 @@ class Server:
         if self.reactors:
             raise RuntimeError("the server was started before: make a new one")
         config = self.config
+        self._ended.clear()  # where an earlier attempt has failed
+        self._running = config.reactors
         rows: list[list[socket.socket]] = []
         started: list[Reactor] = []
         try:
@@ -154,7 +158,10 @@ class Server:
             self.stop()
 
     def _reactor_ended(self, reactor: Reactor) -> None:
-        if reactor.fault is not None or self._stopping:
+        """On the reactor's thread, as its last act."""
+        with self._lock:
+            self._running -= 1
+        if reactor.fault is not None or not self._running:
             self._ended.set()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -170,6 +177,10 @@ class Server:
         """Stop gracefully and wait for the end; from any thread but a reactor's own.
 
         See `Reactor.stop()`.  Raises `ReactorError` when a reactor had ended by itself.
+
+        A handler, and a thread that one waits for, cannot wait for the end of its own reactor: this
+        raises `DeadlockError` there, after the stop has begun.  Have it begin with
+        ``for reactor in server.reactors: reactor.stop()``, for which `wait()` can be waited.
         """
         self._stopping = True
         for reactor in self.reactors:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ioxide._ring import _core
 from ioxide.connection import Connection
+from ioxide.futures import works_for
 from ioxide.handlers import Handler, Handlers
 from ioxide.watchdog import Unwatched, Watchdog, watched
 
@@ -101,6 +102,10 @@ class _Worker:
         if self._core is None or not self._core.start(connection):
             connection.close()
 
+    def waits_for(self, thread: threading.Thread) -> bool:
+        """Whether its end waits for `thread`: itself, or one of its loop's default executor."""
+        return self.thread is thread or (self._loop is not None and works_for(self._loop, thread))
+
     def stop(self, timeout_ms: int) -> None:
         """Let handlers end within `timeout_ms`, cancel those that do not, then end the thread."""
         if self._loop is not None:
@@ -133,7 +138,9 @@ class _Worker:
         handlers = Handlers(self._handler, self._driver, self._loop, self.thread.name)
         self._core = self._driver.new_worker(self._loop, handlers.start)
         self._ready.set()
-        await handlers.finish(await self._stopping)
+        timeout_ms = await self._stopping
+        await handlers.finish(timeout_ms)
+        await handlers.clean_up(timeout_ms)
 
 
 class Workers:
@@ -177,6 +184,10 @@ class Workers:
     def start(self, connection: Connection) -> None:
         """Give `connection` to the worker whose turn it is."""
         next(self._turns).start(connection)
+
+    def waits_for(self, thread: threading.Thread) -> bool:
+        """Whether the end of one of them waits for `thread`; from any thread."""
+        return any(worker.waits_for(thread) for worker in self._workers)
 
     async def finish(self, timeout_ms: int) -> None:
         """Let handlers end within `timeout_ms`, cancel those that do not, and end the threads.

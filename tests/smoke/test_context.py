@@ -276,6 +276,23 @@ def test_run_starts_a_task() -> None:
             context_of(server).run(7)  # type: ignore[arg-type]
 
 
+def test_run_tells_of_a_task_that_cannot_be_made() -> None:
+    """A task factory that raises, or takes no context: its error is the future's, at once."""
+
+    def refuse(_loop: object, _coro: object) -> Any:  # as factories were before Python 3.11
+        raise AssertionError("never called")
+
+    with serve(echo) as server:
+        context = context_of(server)
+        on_reactor(server.reactors[0], lambda: context.loop.set_task_factory(refuse))
+        future = context.run(asyncio.sleep(0))
+        with pytest.raises(TypeError, match="context"):
+            future.result(TIMEOUT)
+        on_reactor(server.reactors[0], lambda: context.loop.set_task_factory(None))
+        assert 5 == context.run(asyncio.sleep(0, 5)).result(TIMEOUT)
+        assert 0 == server.stats().callback_faults
+
+
 def test_run_can_be_cancelled() -> None:
     """Cancelling the future cancels the task, also before its first step."""
     ended: list[str] = []

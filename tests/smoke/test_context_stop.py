@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,28 @@ def test_who_waits_is_told_of_the_stop(how: str) -> None:
         assert not thread.is_alive(), "the waiting thread was left hanging"
     assert [StoppedError] == [type(error) for error in raised]
     assert "was stopped before it came to this call" in str(raised[0])
+
+
+class _TakenMeanwhile(dict[Any, Any]):
+    """The last entry is taken out by another thread while popitem() is on its way to it."""
+
+    def popitem(self) -> tuple[Any, Any]:
+        self.clear()
+        return super().popitem()
+
+
+def test_who_gives_up_while_the_reactor_ends_does_it_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A sender that stops waiting in that very moment: the reactor's thread raises nothing."""
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: raised.append(args.exc_value))
+    with serve(echo) as server:
+        context = context_of(server)
+        future: ioxide.Future[None] = ioxide.Future(server.reactors[0].driver)
+        context._waited_for = _TakenMeanwhile({future: None})
+    assert [] == raised
+    assert server.wait(0)
 
 
 async def _sleep(_: ioxide.Connection) -> None:

@@ -122,6 +122,33 @@ def test_stop_ends_everything(mode: ContinuationMode, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_cancelled_handler_may_await_what_it_cleans_up(mode: ContinuationMode) -> None:
+    """A stop cancels a handler once: what that awaits afterwards is not broken into."""
+    ended: list[str] = []
+
+    async def handler(conn: ioxide.Connection) -> None:
+        conn.write(b"k")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            try:
+                await asyncio.sleep(0.01)
+                await asyncio.to_thread(ended.append, "cleaned up")
+            except asyncio.CancelledError:
+                ended.append("cancelled again")
+            raise error from None
+
+    # As long again is what the cleaning up has: far more than it needs, and not less in a guest.
+    with (
+        serve(handler, continuation_mode=mode, stop_timeout_ms=1500) as server,
+        connect(server) as client,
+    ):
+        assert b"k" == read_exactly(client, 1)
+        server.stop()
+    assert ["cleaned up"] == ended
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_stops_that_race_leave_nothing(mode: ContinuationMode) -> None:
     """Ten stops in the middle of traffic: every server ends, and so do its threads."""
     before, threads = open_fds(), threading.active_count()

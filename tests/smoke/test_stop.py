@@ -12,6 +12,7 @@ import threading
 import pytest
 
 import ioxide
+from ioxide import futures
 from tests.support import (
     SMALL,
     TIMEOUT,
@@ -21,6 +22,7 @@ from tests.support import (
     read_exactly,
     read_to_end,
     serve,
+    until,
     wait_fds,
 )
 
@@ -116,6 +118,67 @@ def test_stop_from_several_threads() -> None:
             thread.join(TIMEOUT)
             assert not thread.is_alive()
         assert not server.reactors[0].is_alive
+
+
+THREADS = ["reactor", "to_thread", "detached", "worker", "worker's to_thread"]
+
+
+@pytest.mark.parametrize("where", THREADS)
+def test_nobody_waits_for_the_end_that_waits_for_him(where: str) -> None:
+    """Server.stop() on a thread that has to end first raises, the stop goes on, and wait() ends."""
+    told: list[str] = []
+
+    def stop() -> None:
+        with pytest.raises(ioxide.DeadlockError) as raised:
+            server.stop()
+        told.append(str(raised.value))
+
+    async def stop_inside() -> None:
+        stop()
+
+    async def handler(conn: ioxide.Connection) -> None:
+        await conn.recv()
+        if "to_thread" in where:
+            await asyncio.to_thread(stop)
+        elif where == "detached":
+            await ioxide.detached(stop_inside())
+        else:
+            stop()
+
+    mode = ioxide.ContinuationMode.POOL if "worker" in where else ioxide.ContinuationMode.INLINE
+    config = SMALL.replace(continuation_mode=mode, reactors=2, stop_timeout_ms=2000)
+    server = ioxide.Server(handler, config)
+    server.start()
+    try:
+        with connect(server) as client:
+            client.sendall(b"x")
+            until(lambda: len(told) == 1, "the refusal")
+            assert b"" == read_to_end(client)
+        assert "cannot wait for its own end" in told[0]
+        assert "Reactor.stop()" in told[0]
+        assert server.wait(TIMEOUT)
+    finally:
+        server.stop()
+    assert 0 == server.stats().handler_faults
+
+
+def test_a_server_has_ended_when_each_reactor_has() -> None:
+    """wait() goes on while any reactor serves, and ends with the last, whoever stopped them."""
+    with serve(echo, reactors=2) as server:
+        first, second = server.reactors
+        first.stop()
+        assert first.join(TIMEOUT)
+        assert not server.wait(0.05)
+        second.stop()
+        assert server.wait(TIMEOUT)
+
+
+def test_a_signal_handler_may_come_anywhere() -> None:
+    """Stopping and waiting take no lock that the thread they interrupt must not hold."""
+    for lock in (ioxide.Reactor(echo, SMALL, ())._lock, futures._waits_lock):
+        with lock:
+            assert lock.acquire(blocking=False), "a signal handler would wait for itself"
+            lock.release()
 
 
 def test_port_in_use_is_a_sentence() -> None:
