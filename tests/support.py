@@ -200,6 +200,11 @@ def wait_fds(expected: int) -> None:
     until(lambda: open_fds() <= expected, f"back at {expected} descriptors, now {open_fds()}")
 
 
+def new_threads(before: Iterable[threading.Thread]) -> list[str]:
+    """Threads beyond those of `before`; a count would also tell of old ones that end meanwhile."""
+    return [thread.name for thread in threading.enumerate() if thread not in before]
+
+
 def on_reactor(reactor: ioxide.Reactor, call: Callable[[], None]) -> None:
     """Run `call` on the reactor's thread, wait for it, and raise here what it raised."""
     done = threading.Event()

@@ -23,6 +23,7 @@ from tests.support import (
     Client,
     connect,
     echo,
+    new_threads,
     on_reactor,
     open_fds,
     read_exactly,
@@ -113,7 +114,7 @@ def _target(number: int) -> str | None:
 
 def test_a_failed_start_closes_nobody_elses_descriptor() -> None:
     """Neither a port in use nor a ring that is refused closes what was open, descriptor 0 least."""
-    before, threads = open_fds(), threading.active_count()
+    before, threads = open_fds(), threading.enumerate()
     stdin = _target(0)
     assert stdin is not None
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -132,4 +133,4 @@ def test_a_failed_start_closes_nobody_elses_descriptor() -> None:
             os.environ["IOXIDE_CAPS"] = old
     assert stdin == _target(0)
     until(lambda: open_fds() == before, "exactly the descriptors of before", timeout=TIMEOUT)
-    assert threads == threading.active_count()
+    assert [] == new_threads(threads)

@@ -16,7 +16,7 @@ import pytest
 
 import ioxide
 from ioxide import ReactorContext, StoppedError, detached
-from tests.support import TIMEOUT, connect, echo, on_reactor, serve, until
+from tests.support import TIMEOUT, connect, echo, new_threads, on_reactor, serve, until
 
 pytestmark = pytest.mark.issue(104)
 
@@ -177,7 +177,7 @@ def test_raced_stop(rounds: int) -> None:
     left, and both outcomes have been seen.
     """
     outcomes: Counter[str] = Counter()
-    threads = threading.active_count()
+    threads = threading.enumerate()
 
     async def handler(conn: ioxide.Connection) -> None:
         while data := await conn.recv():
@@ -240,7 +240,7 @@ def test_raced_stop(rounds: int) -> None:
         stats = server.stats()
         assert (0, 0, 0) == (stats.callback_faults, stats.task_faults, stats.handler_faults)
         assert stats.accepts == stats.closes
-    until(lambda: threads == threading.active_count(), "the end of every thread")
+    until(lambda: not new_threads(threads), "the end of every thread")
     assert [rounds] * 3 == [outcomes[f"{name} refused"] for name in ("post", "send", "run")]
 
 

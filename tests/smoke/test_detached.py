@@ -15,7 +15,7 @@ import pytest
 import ioxide
 from ioxide import ReactorContext, companion, detached
 from ioxide.loop import Loop
-from tests.support import SMALL, TIMEOUT, connect, read_to_end, serve, until
+from tests.support import SMALL, TIMEOUT, connect, new_threads, read_to_end, serve, until
 
 pytestmark = pytest.mark.issue(104)
 
@@ -302,11 +302,11 @@ def test_a_stop_cancels_the_inside() -> None:
             ended.append("home")
             raise
 
-    threads = threading.active_count()
+    threads = threading.enumerate()
     with serve(handler, stop_timeout_ms=10) as server, connect(server):
         assert begun.wait(TIMEOUT)
     assert ["inside", "home"] == ended
-    assert threads == threading.active_count()
+    assert [] == new_threads(threads)
 
 
 def test_a_cancellation_finds_the_companion_gone() -> None:
@@ -389,14 +389,14 @@ def test_a_stop_leaves_behind_what_does_not_end(
             ended.append(type(error))
             raise
 
-    threads = threading.active_count()
+    threads = threading.enumerate()
     with caplog.at_level(logging.ERROR):
         with serve(handler, stop_timeout_ms=10) as server, connect(server):
             assert begun.wait(TIMEOUT)
     assert [asyncio.CancelledError] == ended
     assert "ioxide-reactor-0-companion: detached work does not end 0.1 s" in caplog.text
     release.set()
-    until(lambda: threads == threading.active_count(), "the end of the thread left behind")
+    until(lambda: not new_threads(threads), "the end of the thread left behind")
 
 
 def test_an_exit_inside_ends_the_reactor_not_the_companion() -> None:

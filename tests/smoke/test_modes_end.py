@@ -17,6 +17,7 @@ from tests.support import (
     CutError,
     connect,
     echo,
+    new_threads,
     open_fds,
     read_exactly,
     read_to_end,
@@ -78,7 +79,7 @@ def test_handler_faults_are_counted(mode: ContinuationMode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_stop_ends_everything(mode: ContinuationMode, caplog: pytest.LogCaptureFixture) -> None:
     """A stop lets handlers finish, cancels who does not, and leaves neither thread nor fd."""
-    before, threads = open_fds(), threading.active_count()
+    before, threads = open_fds(), threading.enumerate()
     ended: list[str] = []
 
     async def handler(conn: ioxide.Connection) -> None:
@@ -118,7 +119,7 @@ def test_stop_ends_everything(mode: ContinuationMode, caplog: pytest.LogCaptureF
         stats.handler_faults,
     )
     wait_fds(before)
-    until(lambda: threading.active_count() <= threads, "the end of every thread")
+    until(lambda: not new_threads(threads), "the end of every thread")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -151,7 +152,7 @@ def test_a_cancelled_handler_may_await_what_it_cleans_up(mode: ContinuationMode)
 @pytest.mark.parametrize("mode", MODES)
 def test_stops_that_race_leave_nothing(mode: ContinuationMode) -> None:
     """Ten stops in the middle of traffic: every server ends, and so do its threads."""
-    before, threads = open_fds(), threading.active_count()
+    before, threads = open_fds(), threading.enumerate()
     answers = 0
     for _ in range(10):
         with contextlib.ExitStack() as stack:
@@ -168,7 +169,7 @@ def test_stops_that_race_leave_nothing(mode: ContinuationMode) -> None:
             assert 0 == stats.handler_faults
     assert 40 == answers
     wait_fds(before)
-    until(lambda: threading.active_count() <= threads, "the end of every thread")
+    until(lambda: not new_threads(threads), "the end of every thread")
 
 
 @pytest.mark.parametrize("mode", POOLS)

@@ -22,6 +22,7 @@ from tests.support import (
     SMALL,
     connect,
     echo,
+    new_threads,
     on_reactor,
     open_fds,
     read_exactly,
@@ -199,7 +200,7 @@ def test_on_start_runs_on_each_reactor_before_it_accepts() -> None:
 
 def test_an_on_start_that_raises_fails_the_start() -> None:
     """start() raises what on_start raised, and neither descriptor, thread nor port is left."""
-    before, threads = open_fds(), threading.active_count()
+    before, threads = open_fds(), threading.enumerate()
     calls = itertools.count()
 
     def on_start(reactor: ioxide.Reactor) -> None:
@@ -214,4 +215,4 @@ def test_an_on_start_that_raises_fails_the_start() -> None:
         assert () == server.reactors
         calls = itertools.count()
     wait_fds(before)
-    assert threads == threading.active_count()
+    assert [] == new_threads(threads)
