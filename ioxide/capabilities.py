@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from ioxide._probe import mask
+from ioxide._probe import facts, mask
 from ioxide._probe.findings import Capability, Finding, ProbeReport
 from ioxide._probe.rawring import RawRing
 from ioxide._probe.refusal import explain
@@ -32,7 +32,7 @@ def probe() -> ProbeReport:
     one sentence that says so and what to do.
 
     What the environment variable ``IOXIDE_CAPS`` takes away (``-inc,-min_wait``) is not tried but
-    reported as not observed, with the note "masked".
+    reported as not observed, with the note "masked"; the facts are the kernel's own all the same.
 
     :raises ValueError: ``IOXIDE_CAPS`` cannot be meant; the sentence says why.
     """
@@ -41,16 +41,18 @@ def probe() -> ProbeReport:
     try:
         with RawRing() as ring:
             opcodes = frozenset(op for op in range(256) if ring.has_opcode(op))
-            facts = Facts(features=ring.features, opcodes=opcodes)
+            declared = Facts(features=ring.features, opcodes=opcodes)
     except OSError as error:
-        return ProbeReport(release=release, error=explain(error), findings=())
+        limits = facts.of_the_machine()
+        return ProbeReport(release=release, error=explain(error), findings=(), facts=limits)
     findings = tuple(
         _taken_away(experiment.capability)
         if experiment.capability in masked
-        else experiment.run(facts)
+        else experiment.run(declared)
         for experiment in EXPERIMENTS
     )
-    return ProbeReport(release=release, error=None, findings=findings)
+    said = facts.of_the_ring(declared.features, declared.opcodes) | facts.of_the_machine()
+    return ProbeReport(release=release, error=None, findings=findings, facts=said)
 
 
 def _taken_away(capability: Capability) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -77,12 +77,15 @@ class ProbeReport:
     """All findings on the running kernel.
 
     ``release`` is uname -r.  ``error`` is None, or one sentence saying why io_uring cannot be used
-    here and what to do about it; there are no findings then.
+    here and what to do about it; there are no findings then.  ``facts`` are the kernel's own words
+    on what is no capability: features, opcodes, set-up flags, kinds of buffer rings, limits.  They
+    are there to be compared between kernels, and nothing is promised about them.
     """
 
     release: str
     error: str | None
     findings: tuple[Finding, ...]
+    facts: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __getitem__(self, capability: Capability | str) -> Finding:
         """The finding on ``capability``.
@@ -118,6 +121,7 @@ class ProbeReport:
                     }
                     for finding in self.findings
                 },
+                "facts": dict(self.facts),
             },
             indent=2,
         )
@@ -138,7 +142,10 @@ class ProbeReport:
         complaint = _member(data, "error", str, type(None))
         capabilities = _member(data, "capabilities", dict)
         findings = tuple(_finding(name, entry) for name, entry in capabilities.items())
-        return cls(release=release, error=complaint, findings=findings)
+        facts = _member(data, "facts", dict)
+        for name in facts:
+            _member(facts, name, str, where="the facts")
+        return cls(release=release, error=complaint, findings=findings, facts=facts)
 
     def table(self) -> str:
         """The report as plain text: one line per capability, and the error when there is one."""
@@ -162,7 +169,18 @@ class ProbeReport:
                 cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
                 lines.append("  ".join((*cells, row[4])).rstrip())
             lines += ["", "declared: '-' = the kernel has no word for it; 'not tried' is told why."]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._facts_by_kind()])
+
+    def _facts_by_kind(self) -> Iterator[str]:
+        """The facts as paragraphs, one a kind: what is there, then the others with their values."""
+        kinds: dict[str, list[str]] = {}
+        for name, value in sorted(self.facts.items(), key=lambda fact: fact[1] != "yes"):
+            kind, _, what = name.partition(".")
+            kinds.setdefault(kind, []).append(what if value == "yes" else f"{what}={value}")
+        for kind, words in kinds.items():
+            head = f"{kind}: "
+            yield ""
+            yield from textwrap.wrap(", ".join(words), 96, initial_indent=head)
 
 
 _WORDS: Mapping[bool | None, str] = {True: "yes", False: "no", None: "-"}

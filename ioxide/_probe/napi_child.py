@@ -20,11 +20,16 @@ _BYTES = 60_000
 _BYTES_PER_S = 400_000
 # A poll ends when another task wants the processor, so on a busy machine one transfer may not do.
 _TRANSFERS = 4
+_SO_INCOMING_NAPI_ID = 56
+_REGISTER_NAPI = 27
+_REGISTER, _ADD_ID = 0, 1  # IO_URING_NAPI_REGISTER_OP, _STATIC_ADD_ID
+_TRACK_STATIC = 1  # IO_URING_NAPI_TRACKING_STATIC
 _SO_MAX_PACING_RATE = 47  # <asm-generic/socket.h>; Python's socket module has no name for it
 
 
-def _transfer(ring: RawRing, pair: VethPair) -> tuple[int, int]:
-    """Receive with ``ring`` what trickles in over the pair: bytes, and the counter's growth.
+def _transfer(ring: RawRing, pair: VethPair) -> tuple[int, int, int]:
+    """Receive with ``ring`` what trickles in over the pair: bytes, the counter's growth, and the
+    id of the NAPI instance that they came through.
 
     The packets have to be sent while the ring's thread polls.  No second thread or process can be
     relied on to do that: on one processor it makes the poller give the device up before it runs
@@ -56,7 +61,8 @@ def _transfer(ring: RawRing, pair: VethPair) -> tuple[int, int]:
             came += found[0].res
         if came < _BYTES:
             raise OSError(errno.EPROTO, f"only {came} of {_BYTES} bytes came over the veth pair")
-        return came, netstat(_COUNTER) - before
+        grown = netstat(_COUNTER) - before
+        return came, grown, server.getsockopt(socket.SOL_SOCKET, _SO_INCOMING_NAPI_ID)
 
 
 def _observe() -> dict[str, object]:
@@ -64,13 +70,13 @@ def _observe() -> dict[str, object]:
     pair = make_pair()
     flags = lib.IOX_SETUP_SINGLE_ISSUER | lib.IOX_SETUP_DEFER_TASKRUN
     with RawRing(flags=flags) as ring:
-        control_came, control_grown = _transfer(ring, pair)
+        control_came, control_grown, napi_id = _transfer(ring, pair)
     with RawRing(flags=flags) as ring:
         timeout_us, prefer = ffi.new("uint32_t *", _BUSY_POLL_US), ffi.new("uint8_t *", 1)
         registered = int(lib.iox_probe_napi(ring.raw, 1, timeout_us, prefer))
         transfers = grown = 0
         while grown == 0 and transfers < _TRANSFERS:
-            came, grown = _transfer(ring, pair)
+            came, grown, _ = _transfer(ring, pair)
             transfers += 1
     return {
         _COUNTER: grown,
@@ -81,7 +87,26 @@ def _observe() -> dict[str, object]:
         "register": registered,
         "busy_poll_us": _BUSY_POLL_US,
         "namespaces": pair.made_as,
+        "static_tracking": _static(pair, napi_id),
     }
+
+
+def _static(pair: VethPair, napi_id: int) -> str:
+    """Whether a ring polls the one device that it was told of, and looks for no other (6.13)."""
+    with RawRing(flags=lib.IOX_SETUP_SINGLE_ISSUER | lib.IOX_SETUP_DEFER_TASKRUN) as ring:
+        for operation, parameter in ((_REGISTER, _TRACK_STATIC), (_ADD_ID, napi_id)):
+            # struct io_uring_napi; the byte after prefer_busy_poll is the operation (6.13), and was
+            # padding before, in which only zero is taken.
+            argument = ffi.new("uint32_t[4]", [_BUSY_POLL_US, 1 | operation << 8, parameter])
+            result = int(lib.iox_probe_register(ring.raw, _REGISTER_NAPI, argument, 1))
+            if result < 0:
+                return f"refused with {errno.errorcode.get(-result, str(result))}"
+        try:
+            if any(_transfer(ring, pair)[1] > 0 for _ in range(_TRANSFERS)):
+                return "polled"
+        except OSError as error:  # no reason to doubt the other way
+            return f"could not be tried: {error.strerror}"
+        return "taken, and nothing was polled"
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ import os
 import resource
 from pathlib import Path
 
-__all__ = ["explain"]
+__all__ = ["explain", "sysctl"]
 
 
 def explain(error: OSError) -> str:
@@ -52,7 +52,7 @@ def explain(error: OSError) -> str:
 
 def _forbidden() -> str:
     """EPERM: the sysctl of 6.6, a seccomp filter, or a security module; in this order."""
-    setting = _sysctl("io_uring_disabled")
+    setting = sysctl("io_uring_disabled")
     if setting == "2":
         return (
             "io_uring is switched off for every process by the sysctl kernel.io_uring_disabled=2 "
@@ -61,7 +61,7 @@ def _forbidden() -> str:
     # With 1, CAP_SYS_ADMIN or membership in the group would have been enough (io_uring_allowed()),
     # so a privileged process that is refused anyway has another obstacle.
     if setting == "1" and not _privileged():
-        group = _sysctl("io_uring_group") or "-1"
+        group = sysctl("io_uring_group") or "-1"
         return (
             "io_uring is switched off for ordinary users by the sysctl kernel.io_uring_disabled=1 "
             f"(EPERM): as root, run `sysctl kernel.io_uring_disabled=0`, or let this user join the "
@@ -80,7 +80,7 @@ def _forbidden() -> str:
     )
 
 
-def _sysctl(name: str) -> str | None:
+def sysctl(name: str) -> str | None:
     """The value of a sysctl below kernel., None where there is none (before 6.6) or no /proc."""
     try:
         return Path("/proc/sys/kernel", name).read_text().strip()

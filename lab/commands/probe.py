@@ -118,12 +118,15 @@ def _in_guest(kernel: Kernel, tar: bytes) -> Probed:
 
 
 def table(found: Mapping[str, Probed], *, only_differences: bool) -> str:
-    """Capability by kernel, as lines of text."""
-    names = list(dict.fromkeys(name for report in found.values() for name in report.findings))
+    """Capability by kernel, then fact by kernel, as lines of text."""
+    reports = list(found.values())
+    seen = dict.fromkeys(name for report in reports for name in report.findings)
+    told = dict.fromkeys(name for report in reports for name in report.facts)
+    lists = [(name, [_cell(report.finding(name)) for report in reports]) for name in seen]
+    lists += [(name, [report.facts.get(name, "unknown") for report in reports]) for name in told]
     rows = [["", *found]]
     same = 0
-    for name in names:
-        cells = [_cell(report.finding(name)) for report in found.values()]
+    for name, cells in lists:
         if only_differences and len(set(cells)) == 1:
             same += 1
             continue
@@ -132,7 +135,7 @@ def table(found: Mapping[str, Probed], *, only_differences: bool) -> str:
     lines = [_line(row, widths) for row in rows]
     errors = [f"{name}: {report.error}" for name, report in found.items() if report.error]
     if only_differences:
-        lines.append(f"the same on all: {same} of {len(names)}")
+        lines.append(f"the same on all: {same} of {len(lists)}")
     return "\n".join(lines + errors)
 
 

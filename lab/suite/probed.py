@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -33,6 +33,8 @@ class Probed:
     error: str | None
     """Why io_uring cannot be used at all, as a sentence; None if it can."""
     findings: Mapping[str, Finding]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the kernel says and takes apart from capabilities; nothing is promised about it."""
 
     def finding(self, name: str) -> Finding | None:
         """The finding about the capability `name`, None if the probe knows no such capability."""
@@ -52,6 +54,7 @@ class Probed:
                 release=str(raw["release"]),
                 error=None if error is None else str(error),
                 findings={str(n): _finding(f) for n, f in raw["capabilities"].items()},
+                facts={str(n): str(fact) for n, fact in raw.get("facts", {}).items()},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a probe's JSON, {error!r}: {str(raw)[:200]}") from error
@@ -71,6 +74,7 @@ class Probed:
                 }
                 for name, found in self.findings.items()
             },
+            "facts": dict(self.facts),
         }
 
 

@@ -19,13 +19,13 @@ from lab.suite.probed import Finding, Probed
 pytestmark = pytest.mark.lab
 
 
-def report(release: str, **seen: bool | None) -> Probed:
+def report(release: str, facts: Mapping[str, str], **seen: bool | None) -> Probed:
     """A probe that has seen this."""
     findings: Mapping[str, Finding] = {
         name: Finding(declared=True, accepted=None, observed=value, evidence={}, note="")
         for name, value in seen.items()
     }
-    return Probed(release=release, error=None, findings=findings)
+    return Probed(release=release, error=None, findings=findings, facts=facts)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,10 @@ def guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def in_guest(kernel: Kernel, tar: bytes) -> Probed:
         assert len(tar) > 0
         booted.append(kernel.series)
-        return report(kernel.release, BUNDLE=kernel.series != "6.1", SEND_ZC=True, NAPI=None)
+        new = kernel.series != "6.1"
+        facts = {"setup.SQPOLL": "yes", "setup.NO_SQARRAY": "yes" if new else "EINVAL"}
+        facts |= {"opcode.BIND": "yes"} if new else {}
+        return report(kernel.release, facts, BUNDLE=new, SEND_ZC=True, NAPI=None)
 
     monkeypatch.setattr(probe, "_in_guest", in_guest)
     return booted
@@ -51,11 +54,14 @@ def test_kernels_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     assert ["BUNDLE", "no", "yes"] in rows
     assert ["SEND_ZC", "yes", "yes"] in rows
     assert ["NAPI", "(declared)", "(declared)"] in rows
+    assert ["setup.SQPOLL", "yes", "yes"] in rows
     assert 0 == main(["probe", "--kernel", "6.1", "--kernel", "6.12", "--diff"])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["BUNDLE", "no", "yes"] == rows[1]
-    assert ["the", "same", "on", "all:", "2", "of", "3"] == rows[2]
-    assert 3 == len(rows)
+    assert ["setup.NO_SQARRAY", "EINVAL", "yes"] == rows[2]
+    assert ["opcode.BIND", "unknown", "yes"] == rows[3]
+    assert ["the", "same", "on", "all:", "3", "of", "6"] == rows[4]
+    assert 5 == len(rows)
 
 
 def test_a_kernel_is_probed_once(guests: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,6 +71,7 @@ def test_a_kernel_is_probed_once(guests: list[str], capsys: pytest.CaptureFixtur
     assert ["6.12"] == guests
     (kept,) = cache.root().glob("probes/6.12*.json")
     assert json.loads(kept.read_text())["capabilities"]["BUNDLE"]["observed"]
+    assert "yes" == json.loads(kept.read_text())["facts"]["opcode.BIND"]
     kept.write_text("{")
     assert 0 == main(["probe", "--kernel", "6.12"])
     assert 0 == main(["probe", "--kernel", "6.12", "--fresh"])

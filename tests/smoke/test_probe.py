@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import ioxide
-from ioxide import Capability, Finding, ProbeReport
+from ioxide import Capability, Finding, ProbeReport, capabilities
 from ioxide.__main__ import main
-from ioxide._probe import cli, netns, refusal, rings
+from ioxide._probe import cli, facts, netns, refusal, rings
 from ioxide._probe.rawring import RawRing
 from ioxide._probe.table import EXPERIMENTS, Experiment, Facts
 
@@ -116,12 +116,70 @@ def test_report_with_error_survives_json() -> None:
             '"accepted": 1, "observed": true, "evidence": {}, "note": ""}}}',
             "'accepted' of the finding on INC must be bool or null, not int",
         ),
+        ('{"release": "6", "error": null, "capabilities": {}}', "no member 'facts'"),
+        (
+            '{"release": "6", "error": null, "capabilities": {}, "facts": {"setup.SQPOLL": true}}',
+            "'setup.SQPOLL' of the facts must be str, not bool",
+        ),
     ],
 )
 def test_from_json_refuses_what_is_no_report(text: str, complaint: str) -> None:
     """A broken report is refused with a sentence that names the place."""
     with pytest.raises(ValueError, match=complaint):
         ProbeReport.from_json(text)
+
+
+def test_facts_are_what_the_kernel_says(report: ProbeReport) -> None:
+    """Facts and findings are asked apart and agree, and a second probe is told the same."""
+    agreeing = {
+        "feature.RECVSEND_BUNDLE": report[Capability.BUNDLE].declared,
+        "feature.MIN_TIMEOUT": report[Capability.MIN_WAIT].declared,
+        "opcode.SEND_ZC": report[Capability.SEND_ZC].declared,
+        "opcode.MSG_RING": report[Capability.MSG_RING].declared,
+        "setup.SINGLE_ISSUER": report[Capability.SINGLE_ISSUER].accepted,
+        "setup.DEFER_TASKRUN": report[Capability.DEFER_TASKRUN].accepted,
+        "setup.NO_SQARRAY": report[Capability.NO_SQARRAY].accepted,
+        "buffers.plain": report[Capability.PBUF_RING].accepted,
+        "buffers.INC": report[Capability.INC].accepted,
+        "napi.dynamic": report[Capability.NAPI].accepted,
+    }
+    # IOXIDE_CAPS takes findings away, and no facts.
+    agreeing = {name: word for name, word in agreeing.items() if word is not None}
+    assert agreeing == {name: report.facts[name] == "yes" for name in agreeing}
+    assert "setup.SINGLE_ISSUER" in agreeing
+
+    def words(of: ProbeReport) -> dict[str, str]:
+        # Completions of a stream are told as they came, and TCP may cut it another time.
+        return {name: word for name, word in of.facts.items() if not name.startswith("receive.")}
+
+    assert words(report) == words(ioxide.probe())
+
+
+def test_a_fact_is_the_kernels_own_answer() -> None:
+    """What no kernel takes is its errno, what it has beyond our names has a number, and a bundle in
+    incremental buffers is told by its completions."""
+    assert "EINVAL" == facts._attempt(facts._opens, 1 << 31)
+    said = facts.of_the_ring(1 << 40 | 1, frozenset({0, 200}))
+    assert ["yes", "no", "yes"] == [
+        said[f"feature.{name}"] for name in ("SINGLE_MMAP", "NODROP", "40")
+    ]
+    assert ["yes", "no", "yes"] == [said[f"opcode.{name}"] for name in ("NOP", "READV", "200")]
+    bundle = said["receive.INC+BUNDLE"]
+    assert bundle == "EINVAL" or bundle.startswith("res=1000 bid=0 MORE BUF_MORE; res=")
+
+
+def test_limits_are_told_where_no_ring_can_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report that is one sentence still holds the sysctl and the limit on locked memory."""
+
+    def forbidden(*_: object, **__: object) -> RawRing:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(capabilities, "RawRing", forbidden)
+    monkeypatch.setattr(facts, "sysctl", {"io_uring_disabled": "2"}.get)
+    refused = ioxide.probe()
+    assert refused.error is not None
+    assert {"sysctl.io_uring_disabled", "rlimit.memlock"} == set(refused.facts)
+    assert "2" == refused.facts["sysctl.io_uring_disabled"]
 
 
 def test_unknown_names_are_errors(report: ProbeReport) -> None:
@@ -263,7 +321,7 @@ def test_forbidden_names_the_obstacle(
 ) -> None:
     """EPERM is put down to the sysctl, the filter or a security module, as the machine is set."""
     values = {"io_uring_disabled": setting, "io_uring_group": "-1"}
-    monkeypatch.setattr(refusal, "_sysctl", values.get)
+    monkeypatch.setattr(refusal, "sysctl", values.get)
     monkeypatch.setattr(refusal, "_privileged", lambda: privileged)
     monkeypatch.setattr(refusal, "_seccomp_filtered", lambda: filtered)
     sentence = refusal.explain(OSError(errno.EPERM, "not permitted"))
