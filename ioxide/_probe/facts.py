@@ -127,8 +127,10 @@ def _opens(flags: int) -> str:
 def _buffer_rings() -> Iterator[tuple[str, str]]:
     for name, flags in (("plain", 0), ("INC", _BUFFERS_INC)):
         yield name, _attempt(_provides, flags)
-    for name, flags in (("MMAP", _BUFFERS_MMAP), ("MMAP+INC", _BUFFERS_MMAP | _BUFFERS_INC)):
+    both = _BUFFERS_MMAP | _BUFFERS_INC
+    for name, flags in (("MMAP", _BUFFERS_MMAP), ("MMAP+INC", both)):
         yield name, _attempt(_mapped, flags)
+    yield "INC+min_left", _attempt(_mapped, both, 64)
 
 
 def _provides(flags: int) -> str:
@@ -137,10 +139,13 @@ def _provides(flags: int) -> str:
         return "yes"
 
 
-def _mapped(flags: int) -> str:
-    """struct io_uring_buf_reg without an address; the ring's end unregisters it."""
+def _mapped(flags: int, min_left: int = 0) -> str:
+    """struct io_uring_buf_reg without an address; the ring's end unregisters it.
+
+    `min_left`, newer than 7.0, retires a buffer with fewer bytes left; it was reserved before.
+    """
     with RawRing() as ring:
-        argument = ffi.new("uint32_t[10]", [0, 0, 2, 7 | flags << 16])
+        argument = ffi.new("uint32_t[10]", [0, 0, 2, 7 | flags << 16, min_left])
         return _answer(int(lib.iox_probe_register(ring.raw, _REGISTER_PBUF_RING, argument, 1)))
 
 
