@@ -14,6 +14,7 @@ descriptor.  Polling each of them through the ring was tried and is slower than 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import selectors
 import threading
@@ -73,8 +74,22 @@ class Loop(TcpLoop):
         self._drains_posts = driver.drains_posts or driver.mode is ContinuationMode.POSTED
         self._companion: Companion | None = None
         self._ending = False
-        self._ring_selector = _RingSelector(driver)
-        super().__init__(driver, self._ring_selector)
+        try:
+            self._ring_selector = _RingSelector(driver)
+            try:
+                super().__init__(driver, self._ring_selector)
+            except BaseException:
+                self._ring_selector.close()
+                raise
+        except OSError as error:  # epoll_create1(2), or asyncio's self-pipe
+            self._closed = True  # or BaseEventLoop.__del__() closes what was never opened
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise OSError(
+                error.errno,
+                f"there is no file descriptor left for an event loop ({error.strerror}): close "
+                "some, or raise the limit with `ulimit -n`.",
+            ) from error
         driver.attach(
             loop=self,
             poll_fd=self._ring_selector.epoll.fileno(),

@@ -39,8 +39,15 @@ def run(
     config: ServerConfig | None = None,
     debug: bool | None = None,
 ) -> T:
-    """``asyncio.run()`` on an `ioxide.Loop`."""
-    with asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(config)) as runner:
+    """``asyncio.run()`` on an `ioxide.Loop`; raises as `new_event_loop()` does."""
+    runner = asyncio.Runner(debug=debug, loop_factory=lambda: new_event_loop(config))
+    try:
+        runner.get_loop()
+    except BaseException:
+        if asyncio.iscoroutine(main):
+            main.close()  # or Python complains that it was never awaited, besides
+        raise
+    with runner:
         return runner.run(main)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
 import logging
 import socket
@@ -20,13 +21,34 @@ from ioxide.reactor import Reactor, ReactorError
 logger = logging.getLogger("ioxide")
 
 
+_WAYS_OUT = {
+    errno.EACCES: "ports below the sysctl net.ipv4.ip_unprivileged_port_start (1024) need root or "
+    "CAP_NET_BIND_SERVICE: take a higher one",
+    errno.EADDRINUSE: "something listens there already: end it, or take another port (0 is any "
+    "that is free)",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address: take 127.0.0.1, or "
+    "0.0.0.0 for all that it has",
+    errno.EMFILE: "close some, or raise the limit with `ulimit -n`",
+    errno.ENFILE: "close some, or raise the sysctl fs.file-max",
+}
+
+
+def _cannot_listen(config: ServerConfig, port: int, error: OSError) -> OSError:
+    text = f"cannot listen on {config.host} port {port}: {error.strerror}"
+    if error.errno in _WAYS_OUT and not isinstance(error, socket.gaierror):
+        text += f"; {_WAYS_OUT[error.errno]}."
+    return OSError(error.errno, text)
+
+
 def _listen(config: ServerConfig, port: int) -> socket.socket:
     """A listening socket; each reactor has its own, the kernel spreads connections over them."""
-    infos = socket.getaddrinfo(
-        config.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
-    )
-    family, kind, protocol, _, address = infos[0]
-    sock = socket.socket(family, kind, protocol)  # not inheritable: PEP 446
+    flags = socket.AI_PASSIVE | socket.AI_NUMERICSERV
+    try:
+        infos = socket.getaddrinfo(config.host, port, type=socket.SOCK_STREAM, flags=flags)
+        family, kind, protocol, _, address = infos[0]
+        sock = socket.socket(family, kind, protocol)  # not inheritable: PEP 446
+    except OSError as error:
+        raise _cannot_listen(config, port, error) from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if config.reactors > 1:
@@ -39,9 +61,7 @@ def _listen(config: ServerConfig, port: int) -> socket.socket:
         sock.listen(config.listen_backlog)
     except OSError as error:
         sock.close()
-        raise OSError(
-            error.errno, f"cannot listen on {config.host} port {port}: {error.strerror}"
-        ) from error
+        raise _cannot_listen(config, port, error) from error
     except BaseException:
         sock.close()
         raise
