@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""The package as others get it: the source distribution builds, and its types are seen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.lab
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 280
+BUILT = {"_native.c"}  # by cffi, of the other sources
+
+
+def run(*command: str, cwd: Path) -> str:
+    """What a program printed; fails with it unless the program ended with 0."""
+    # What this tree is imported by must not help the package.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**environment, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert 0 == done.returncode, done.stdout
+    return done.stdout
+
+
+def sources() -> set[str]:
+    """Every file of ioxide/ that somebody has written."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "ioxide").rglob("*")
+        if path.is_file() and path.suffix not in (".so", ".pyc", ".o") and path.name not in BUILT
+    }
+    assert "ioxide/_ring/core.cdef" in found
+    return found
+
+
+@pytest.fixture
+def sdist(tmp_path: Path) -> Path:
+    """The source distribution of this tree."""
+    base = ["egg_info", "--egg-base", str(tmp_path)]
+    run(sys.executable, "setup.py", "-q", *base, "sdist", "--dist-dir", str(tmp_path), cwd=ROOT)
+    (made,) = tmp_path.glob("ioxide-*.tar.gz")
+    return made
+
+
+def test_the_source_distribution_is_whole(sdist: Path) -> None:
+    """Every source of the package is in it, and what builds it."""
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert set() == (sources() | {"setup.py", "pyproject.toml", "LICENSE", "README.md"}) - names
+
+
+PROGRAM = """
+import ioxide
+
+async def handler(conn: ioxide.Connection) -> None:
+    while data := await conn.recv():
+        conn.write(data)
+
+async def main() -> int:
+    return 42
+
+reveal_type(ioxide.run(main()))
+with ioxide.Server(handler, ioxide.ServerConfig(port=0)) as server:
+    reveal_type(server.stats().accepts)
+    server.reactors[0].post(print, "posted")
+"""
+
+
+@pytest.mark.slow
+def test_a_wheel_of_it_works_and_is_typed(sdist: Path, tmp_path: Path) -> None:
+    """A wheel built from it has the extension and what describes it to mypy, and serves."""
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    run(*pip, "--wheel-dir", str(tmp_path), str(sdist), cwd=tmp_path)
+    (wheel,) = tmp_path.glob("ioxide-*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+        names = set(archive.namelist())
+    assert {"ioxide/py.typed", "ioxide/_ring/_core.pyi", "ioxide/_ring/_native.pyi"} <= names
+    assert [] == [name for name in names if name.startswith(("lab/", "tests/", "bench/"))]
+    assert any(name.startswith("ioxide/_ring/_native.") and name.endswith(".so") for name in names)
+
+    user = installed / "user.py"
+    user.write_text(PROGRAM)
+    said = run(sys.executable, "-m", "mypy", "--strict", "--config-file=", "user.py", cwd=installed)
+    assert 2 == said.count('Revealed type is "int"')
+    assert "Success" in said
+    user.write_text(PROGRAM.replace("reveal_type", "print").replace("42", "sum(range(4))"))
+    assert ["6", "0", "posted"] == run(sys.executable, "user.py", cwd=installed).split()
