@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import ioxide
-from tests.support import SMALL, TIMEOUT, open_fds
+from tests.support import SMALL, TIMEOUT, open_fds, read_exactly, read_to_end
 
 T = TypeVar("T")
 
@@ -98,15 +98,10 @@ class Peer:
         await self._call(self.sock.sendall, data)
 
     async def read(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size and (
-            part := await self._call(self.sock.recv, min(size - len(data), 1 << 20))
-        ):
-            data += part
-        return bytes(data)
+        return await self._call(read_exactly, self.sock, size)
 
     async def read_to_end(self) -> bytes:
-        return await self.read(1 << 62)
+        return await self._call(read_to_end, self.sock)
 
     def reset(self) -> None:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

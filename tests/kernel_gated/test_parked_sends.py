@@ -26,6 +26,7 @@ from tests.support import (
     serve,
     until,
     wait_fds,
+    widen,
 )
 
 pytestmark = pytest.mark.kernel_gated
@@ -37,6 +38,7 @@ ROUNDS = 5
 
 def _until_the_cut(client: socket.socket) -> bytes:
     data = bytearray()
+    widen(client)
     with contextlib.suppress(ConnectionResetError):
         while part := client.recv(1 << 20):
             data += part

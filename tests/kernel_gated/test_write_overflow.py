@@ -21,6 +21,7 @@ from tests.support import (
     read_to_end,
     serve,
     until,
+    widen,
 )
 
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -31,13 +32,14 @@ SEGMENTED = WriteOverflow.SEGMENTED
 _REGISTER, _SYNC_CANCEL = 427, 24
 
 
-def _cut_send(driver: ioxide.Driver) -> None:
-    """Cancel the SEND in flight of a reactor's first connection; on the reactor's thread.
+def _cut_send(driver: ioxide.Driver, number: int) -> None:
+    """Cancel the SEND in flight of a reactor's `number`th connection, the only one there is; on
+    the reactor's thread.
 
     What the kernel then reports is what it has moved, as for any short send.
     """
     # Listeners and connections draw generations from one counter that begins with 1.
-    user_data = 3 << 56 | 2 << 32 | 0
+    user_data = 3 << 56 | (1 + number) << 32 | 0
     argument = struct.pack("=QiIqq32x", user_data, -1, 0, -1, -1)
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.syscall(_REGISTER, driver.ring_fd, _SYNC_CANCEL, argument, 1)
@@ -116,22 +118,22 @@ def test_a_send_cut_short_goes_on_where_it_stopped(
         while await conn.recv(1):
             conn.write(body)
 
-    with (
-        serve(handler, write_slab_size=slab, **mode, **send, **overflow) as server,
-        connect(server, rcvbuf=4096) as client,
-    ):
+    with serve(handler, write_slab_size=slab, **mode, **send, **overflow) as server:
         reactor = server.reactors[0]
         for number in range(1, 4):
-            client.sendall(b"x")
-            # The receive, then the SEND, which the peer's window holds up.
-            until(lambda n=number: server.stats().bytes_received == n, "the request")  # type: ignore[misc]
-            sends = server.stats().sends
-            on_reactor(reactor, lambda: None)
-            on_reactor(reactor, lambda: _cut_send(reactor.driver))
-            until(lambda s=sends: server.stats().sends > s, "a SEND for what was left")  # type: ignore[misc]
-            middle += server.stats().bytes_sent % slab != 0
-            got = read_exactly(client, len(body))
-            _check(body, got)
+            with connect(server, rcvbuf=4096) as client:
+                client.sendall(b"x")
+                # The receive, then the SEND, which the peer's window holds up.
+                until(lambda n=number: server.stats().bytes_received == n, "the request")  # type: ignore[misc]
+                sends = server.stats().sends
+                on_reactor(reactor, lambda: None)
+                on_reactor(reactor, lambda n=number: _cut_send(reactor.driver, n))  # type: ignore[misc]
+                until(lambda s=sends: server.stats().sends > s, "a SEND for what was left")  # type: ignore[misc]
+                middle += server.stats().bytes_sent % slab != 0
+                widen(client)
+                got = read_exactly(client, len(body))
+                _check(body, got)
+            until(lambda: server.stats().connections_now == 0, "the connection's end")
         assert server.stats().partial_sends >= 3
         assert middle, "no send ended in the middle of a slab"
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import pytest
 
 import ioxide
-from tests.support import MIB, digest
+from tests.support import MIB, digest, widen
 from tests.transports import Recorder, pair, run, the_loop, until
 
 
@@ -169,6 +169,7 @@ def test_write_takes_everything_and_tells_the_protocol_to_pause() -> None:
             assert ["made", "pause"] == protocol.calls
             transport.writelines([sent[MIB : 2 * MIB], memoryview(sent)[2 * MIB :]])
             assert len(sent) == transport.get_write_buffer_size()
+            widen(peer.sock)
             reading = asyncio.create_task(peer.read(len(sent)))
             await until(lambda: protocol.calls[-1] == "resume", "resume_writing()")
             assert transport.get_write_buffer_size() <= 10_000
