@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -136,6 +137,9 @@ class Watchdog:
 
 
 WATCHDOG = Watchdog()
+
+# A forked child has none of the threads that are watched, nor the one that watches.
+os.register_at_fork(after_in_child=WATCHDOG.__init__)  # type: ignore[misc]
 
 
 class Unwatched:

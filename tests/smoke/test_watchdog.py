@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future as StdlibFuture
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +55,20 @@ def test_a_blocked_reactor_is_told_of_once(caplog: pytest.LogCaptureFixture) -> 
     assert "ioxide-reactor-0 has not come back to its loop for" in told[0]
     assert "stall_warning_ms=200" in told[0]
     assert "conn.write(future.result())" in told[0]
+
+
+def test_a_forked_child_has_a_watchdog_of_its_own() -> None:
+    """A server that a child starts is watched, although the thread that watched stayed behind."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.smoke.forked_server"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=3 * TIMEOUT,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    assert "True" == done.stdout.strip()
 
 
 def test_each_stall_counts(caplog: pytest.LogCaptureFixture) -> None:
