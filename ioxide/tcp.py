@@ -166,8 +166,15 @@ class TcpLoop(asyncio.SelectorEventLoop):
             super()._stop_serving(sock)  # type: ignore[misc]
             return
         self._ring_listeners.remove(sock.fileno())
+        self._unlisten(sock)
+
+    def _unlisten(self, sock: socket.socket) -> None:
         if not self.driver.closed:
-            self.driver.unlisten(sock.fileno())
+            try:
+                self.driver.unlisten(sock.fileno())
+            except BlockingIOError:  # the submission queue stays full for now
+                self.call_later(0.001, self._unlisten, sock)
+                return
         sock.close()
 
     def _make_socket_transport(

@@ -40,6 +40,33 @@ def test_a_closed_server_frees_its_port_at_once() -> None:
     run(main())
 
 
+def test_a_server_closes_when_the_submission_queue_is_full_for_now() -> None:
+    """What the ring cannot be asked at once it is asked again: nobody gets in afterwards."""
+
+    async def main() -> None:
+        driver = the_loop().driver
+        unlisten, refusals = driver.unlisten, [1]
+
+        def full_at_first(fd: int) -> None:
+            if refusals:
+                refusals.pop()
+                raise BlockingIOError("the submission queue stays full: try again")
+            unlisten(fd)
+
+        driver.unlisten = full_at_first  # type: ignore[assignment]
+        server = await asyncio.get_running_loop().create_server(Recorder, "127.0.0.1", 0)
+        sock = server.sockets[0]
+        address = sock.getsockname()
+        server.close()
+        await server.wait_closed()
+        await until(lambda: sock.fileno() < 0, "the listener's end")
+        assert [] == refusals
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=TIMEOUT)
+
+    run(main())
+
+
 def test_more_servers_than_the_ring_has_listeners() -> None:
     """Forty servers at once all accept; those beyond the ring's share are asyncio's own."""
 
