@@ -9,7 +9,6 @@ import importlib
 import logging
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +77,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"ioxide serve: {error}", file=sys.stderr)
         return 2
 
-    stop = threading.Event()
+    # No Event: a second signal inside its set() would wait for the lock that the first one holds.
+    signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: signals.append(number))
     server = Server(handler, config)
     try:
         server.start()
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"serving on {config.host} port {server.port}", flush=True)
     try:
         # Waits in short steps: a signal handler runs between them, whichever thread got it.
-        while not stop.is_set() and not server.wait(0.2):
+        while not signals and not server.wait(0.2):
             pass
         server.stop()
     except ReactorError as error:
