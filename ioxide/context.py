@@ -118,6 +118,7 @@ class ReactorContext:
                 self.post(self._start, future, coro, contextvars.copy_context())
             except BaseException:
                 self._waited_for.pop(future, None)
+                future.disown()
                 raise
         except BaseException:
             coro.close()
@@ -229,7 +230,16 @@ class _Running(Future[T]):
 
     def set_exception(self, exception: BaseException | None) -> None:
         self._unseen = exception
-        super().set_exception(exception)
+        try:
+            super().set_exception(exception)
+        except InvalidStateError:  # done before: nobody was told of this one, and nobody misses it
+            self._unseen = None
+            raise
+
+    def disown(self) -> None:
+        """Nobody will ever see it, because its maker was refused; the reactor's end may tell it."""
+        self.cancel()
+        self._look()
 
     def result(self, timeout: float | None = None) -> T:
         try:

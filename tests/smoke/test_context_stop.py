@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import socket
 import threading
 import time
@@ -116,6 +117,34 @@ def test_who_gives_up_while_the_reactor_ends_does_it_no_harm(
         context._waited_for = _TakenMeanwhile({future: None})
     assert [] == raised
     assert server.wait(0)
+
+
+def test_a_cancelled_call_is_not_missed_by_a_stop() -> None:
+    """A future of run() that was cancelled, and whose turn never came, is nobody's lost error."""
+    with serve(echo) as server:
+        reactor, context = server.reactors[0], context_of(server)
+        reactor.loop._drains_posts = False  # from here on nobody looks at the queue
+        assert context.run(nothing()).cancel()
+        server.stop()
+        gc.collect()
+        assert 0 == server.stats().task_faults
+
+
+def test_who_is_refused_and_told_at_once_misses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """run() that is refused in the moment in which the reactor tells of its end raises, no more."""
+    with serve(echo) as server:
+        context = context_of(server)
+
+        def refuse(*_: object) -> None:
+            context._end()  # on the reactor's thread, in that moment
+            raise StoppedError("refused")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(context, "post", refuse)
+            with pytest.raises(StoppedError, match="refused"):
+                context.run(nothing())
+        gc.collect()
+        assert 0 == server.stats().task_faults
 
 
 async def _sleep(_: ioxide.Connection) -> None:
