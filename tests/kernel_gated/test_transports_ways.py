@@ -8,27 +8,36 @@ import contextlib
 import gc
 import random
 import socket
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import pytest
 
 import ioxide
 from tests import support
 from tests.faces import Face, echo, serve
-from tests.kernel_gated.ways import Way, all_back, by_receive, by_way
+from tests.kernel_gated.ways import SHARING, Way, all_back, by_receive, by_way
 from tests.support import (
     MIB,
     SMALL,
     TIMEOUT,
+    at_rest,
+    connect,
     digest,
     held_and_shed,
+    on_reactor,
     open_fds,
+    read_exactly,
     until,
     wait_fds,
+    wait_unread,
 )
 
 pytestmark = pytest.mark.kernel_gated
+
+T = TypeVar("T")
 
 
 class _Sink(asyncio.BufferedProtocol):
@@ -147,6 +156,62 @@ def test_a_loop_that_is_closed_leaves_nothing_of_open_transports(way: Way) -> No
     finally:
         for client in clients:
             client.close()
+
+
+class _Echo(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, ioxide.Transport), "not on the ring"
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+
+
+@pytest.mark.issue(93)
+@pytest.mark.parametrize("changes", SHARING)
+def test_a_transport_waits_for_buffers_that_a_handler_holds(changes: dict[str, Any]) -> None:
+    """With every buffer of the group lent to a handler a transport stalls, and then goes on."""
+    hoarders: list[ioxide.Connection] = []
+    lent: list[int] = []
+    release = threading.Event()
+
+    async def hoard(conn: ioxide.Connection) -> None:
+        hoarders.append(conn)
+        async with conn.read() as slices:
+            lent.append(sum(len(part) for part in slices))
+            await asyncio.to_thread(release.wait, TIMEOUT)
+
+    few = {"recv_slots": 4, "recv_buffer_size": 64}
+    with support.serve(hoard, **few, **changes) as server, connect(server) as hoarder:
+        reactor = server.reactors[0]
+
+        def elsewhere(coro: Coroutine[Any, Any, T]) -> T:
+            return asyncio.run_coroutine_threadsafe(coro, reactor.loop).result(TIMEOUT)
+
+        def fill() -> None:
+            hoarder.sendall(b"h" * 256)
+            wait_unread(hoarders[0].fileno(), 256)
+
+        until(lambda: len(hoarders) == 1, "the handler's start")
+        on_reactor(reactor, fill)
+        until(lambda: lent == [256], "all four buffers lent")
+        until(lambda: at_rest(server), "a reactor at rest")
+        before = server.stats().recv_enobufs
+        other = elsewhere(reactor.loop.create_server(_Echo, "127.0.0.1", 0))
+        try:
+            with connect(SimpleNamespace(port=other.sockets[0].getsockname()[1])) as client:
+                client.sendall(b"question" * 200)
+                until(lambda: server.stats().recv_enobufs > before, "a transport without a buffer")
+                until(lambda: at_rest(server), "a stall without a spin")
+                assert 256 == server.stats().bytes_received
+                release.set()
+                assert b"question" * 200 == read_exactly(client, 1600)
+        finally:
+            reactor.loop.call_soon_threadsafe(other.close)
+    stats = server.stats()
+    assert (256 + 1600, 0) == (stats.bytes_received, stats.buffers_held_now)
+    if "recv_bundle" in changes:
+        assert stats.recv_bundles > 0, "another way was taken"
 
 
 @pytest.mark.needs("INC")

@@ -51,6 +51,18 @@ RECEIVES = [
     pytest.param(BUNDLE, id="bundle", marks=_bundle),
     pytest.param(INC, id="incremental", marks=_inc),
 ]
+# Both with four buffers of 64 bytes, so that a receive of more finds none left.
+_FEW = ioxide.IncrementalConfig(max_connections=8, recv_slots=4, recv_buffer_size=64)
+STARVING = [
+    pytest.param(
+        BUNDLE | Way({"recv_slots": 4, "recv_buffer_size": 64}), id="bundle", marks=_bundle
+    ),
+    pytest.param(INC | Way({"incremental": _FEW}), id="incremental", marks=_inc),
+]
+SHARING = [
+    pytest.param({}, id="shared"),
+    pytest.param({"recv_bundle": True}, id="bundle", marks=_bundle),
+]
 SENDS = [
     pytest.param(ZC, id="zc", marks=_zc),
     pytest.param(SEGMENTED, id="segmented"),
