@@ -17,6 +17,8 @@ from functools import partial
 import pytest
 
 import ioxide
+from tests import faces
+from tests.faces import FACES, Face
 from tests.support import (
     TIMEOUT,
     connect,
@@ -151,7 +153,8 @@ def few_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("few_descriptors")
-def test_no_descriptor_left_parks_the_listener() -> None:
+@pytest.mark.parametrize("face", FACES)
+def test_no_descriptor_left_parks_the_listener(face: Face) -> None:
     """EMFILE parks the listener without a spin, and connections are taken when it is over."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     clients = [socket.socket() for _ in range(8)]
@@ -159,7 +162,7 @@ def test_no_descriptor_left_parks_the_listener() -> None:
         # A multishot accept samples the limit when it is armed: so lower it before.
         limit = open_fds() + 12
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-        with serve(echo) as server:
+        with faces.serve(face, faces.echo) as server:
             spare = [socket.socket() for _ in range(limit - open_fds() - 2)]
             for client in clients:
                 client.settimeout(TIMEOUT)
