@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-from ioxide._probe.netns import VethPair, make_pair, netstat
+from ioxide._probe.netns import Pair, make_pair, netstat
 from ioxide._probe.rawring import RawRing
 from ioxide._ring._native import ffi, lib
 
@@ -27,7 +27,7 @@ _TRACK_STATIC = 1  # IO_URING_NAPI_TRACKING_STATIC
 _SO_MAX_PACING_RATE = 47  # <asm-generic/socket.h>; Python's socket module has no name for it
 
 
-def _transfer(ring: RawRing, pair: VethPair) -> tuple[int, int, int]:
+def _transfer(ring: RawRing, pair: Pair) -> tuple[int, int, int]:
     """Receive with ``ring`` what trickles in over the pair: bytes, the counter's growth, and the
     id of the NAPI instance that they came through.
 
@@ -91,7 +91,7 @@ def _observe() -> dict[str, object]:
     }
 
 
-def _static(pair: VethPair, napi_id: int) -> str:
+def _static(pair: Pair, napi_id: int) -> str:
     """Whether a ring polls the one device that it was told of, and looks for no other (6.13)."""
     with RawRing(flags=lib.IOX_SETUP_SINGLE_ISSUER | lib.IOX_SETUP_DEFER_TASKRUN) as ring:
         for operation, parameter in ((_REGISTER, _TRACK_STATIC), (_ADD_ID, napi_id)):

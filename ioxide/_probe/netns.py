@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Two fresh network namespaces joined by a veth pair whose receive side is a NAPI device.
+"""Two fresh network namespaces joined by a pair of devices with a NAPI each: a veth pair, or two
+devices that this machine has and that are wired to each other.
 
 Only for a process of its own: it moves the calling thread into new namespaces for good.  Nothing
 has to be cleaned up, because namespaces and devices go with the last process and descriptor that
@@ -20,11 +21,11 @@ from pathlib import Path
 
 from ioxide._ring._native import lib
 
-__all__ = ["VethPair", "make_pair", "netstat"]
+__all__ = ["Pair", "make_pair", "netstat"]
 
 
 @dataclass(frozen=True, slots=True)
-class VethPair:
+class Pair:
     """Descriptors of both namespaces, the addresses in them, and how they could be made."""
 
     server_ns: int
@@ -43,13 +44,17 @@ def _check(result: int, what: str) -> None:
         raise OSError(-result, f"{what} failed: {os.strerror(-result)}")
 
 
-def make_pair() -> VethPair:
+def make_pair(devices: tuple[str, str] | None = None) -> Pair:
     """Make both namespaces and the pair, and configure it; the thread ends up in the client's.
+
+    With `devices` the first of them becomes the server's and the second the client's, and there is
+    no veth pair; that takes root, whose namespace they are in.
 
     :raises OSError: EPERM when neither a plain nor a user namespace may be made here, EOPNOTSUPP
         when the kernel has no veth (its module is not loaded and cannot be).
     """
     made_as = "root"
+    home = _own_namespace()
     result = int(lib.iox_probe_unshare_net(0))
     if result == -errno.EPERM:
         # No uid map is written: the capabilities that come with a new user namespace last until
@@ -60,13 +65,20 @@ def make_pair() -> VethPair:
     server_ns = _own_namespace()
     _check(lib.iox_probe_unshare_net(0), "making a second network namespace")
     client_ns = _own_namespace()
-    pair = VethPair(server_ns, client_ns, "10.203.0.1", "10.203.0.2", made_as)
-
-    _new_veth("probe-c", "probe-s", server_ns)
+    pair = Pair(server_ns, client_ns, "10.203.0.1", "10.203.0.2", made_as)
+    if devices is None:
+        servers, clients = "probe-s", "probe-c"
+        _new_veth(clients, servers, server_ns)
+    else:
+        servers, clients = devices
+        pair.enter(home)
+        _move(servers, server_ns)
+        _move(clients, client_ns)
+    os.close(home)
     pair.enter(server_ns)
-    _configure("probe-s", pair.server_address)
+    _configure(servers, pair.server_address)
     pair.enter(client_ns)
-    _configure("probe-c", pair.client_address)
+    _configure(clients, pair.client_address)
     return pair
 
 
@@ -85,7 +97,7 @@ def netstat(name: str) -> int:
     return int(dict(zip(rows[0], rows[1], strict=True))[name])
 
 
-# ---- rtnetlink: make the pair ----
+# ---- rtnetlink: make the pair, or move it ----
 
 # <linux/netlink.h>, <linux/rtnetlink.h>, <linux/if_link.h>, <linux/veth.h>
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
@@ -130,19 +142,32 @@ def _new_veth(name: str, peer_name: str, peer_namespace: int) -> None:
         + _attribute(_IFLA_LINKINFO, link)
         + limits
     )
-    flags = _NLM_F_REQUEST | _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_EXCL
+    error = _request(body, _NLM_F_CREATE | _NLM_F_EXCL)
+    if -error == errno.EOPNOTSUPP:
+        raise OSError(-error, "this kernel has no veth device; try `modprobe veth` first")
+    _check(error, "making a veth pair")
+
+
+def _move(name: str, namespace: int) -> None:
+    """``ip link set NAME netns NAMESPACE``, from the namespace that has it."""
+    link = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, socket.if_nametoindex(name), 0, 0)
+    body = link + _attribute(_IFLA_NET_NS_FD, struct.pack("=i", namespace))
+    _check(_request(body, 0), f"moving {name} into a network namespace")
+
+
+def _request(body: bytes, flags: int) -> int:
+    """RTM_NEWLINK with this body; 0 or a negative errno."""
+    flags |= _NLM_F_REQUEST | _NLM_F_ACK
     header = struct.pack("=IHHII", 16 + len(body), _RTM_NEWLINK, flags, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as route:
         route.settimeout(10)  # the kernel may load the module first, with modprobe(8)
         route.bind((0, 0))
         route.send(header + body)
         answer = route.recv(65536)
-    _, kind, _, _, _, error = struct.unpack_from("=IHHIIi", answer)
+    _, kind, *_, error = struct.unpack_from("=IHHIIi", answer)
     if kind != _NLMSG_ERROR:
         raise OSError(errno.EPROTO, f"rtnetlink answered with message type {kind}, not an ack")
-    if -error == errno.EOPNOTSUPP:
-        raise OSError(-error, "this kernel has no veth device; try `modprobe veth` first")
-    _check(error, "making a veth pair")
+    return int(error)
 
 
 # ---- ioctls: address, offloads, up ----
@@ -158,14 +183,20 @@ _ETHTOOL_STSO, _ETHTOOL_SGRO = 0x1F, 0x2C
 def _configure(name: str, address: str) -> None:
     """``ethtool -K NAME gro on tso off``, ``ip addr add ADDRESS/24 dev NAME``, ``ip link set up``.
 
-    veth hands a packet to its NAPI instance only when the receiver has GRO on *and* the sender has
-    TSO off (veth_skb_is_eligible_for_gro(); otherwise it goes to netif_rx() and has no NAPI id).
+    Any driver's receive side is a NAPI; veth hands a packet to its NAPI instance only when the
+    receiver has GRO on *and* the sender has TSO off (veth_skb_is_eligible_for_gro(); otherwise it
+    goes to netif_rx() and has no NAPI id).
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for command, value in ((_ETHTOOL_SGRO, 1), (_ETHTOOL_STSO, 0)):
             argument = array.array("I", [command, value])  # struct ethtool_value
             where, _ = argument.buffer_info()
-            fcntl.ioctl(control, _SIOCETHTOOL, _ifreq(name, struct.pack("=Q", where)))
+            try:
+                fcntl.ioctl(control, _SIOCETHTOOL, _ifreq(name, struct.pack("=Q", where)))
+            except OSError as error:
+                # A device without TSO has none to switch off (virtio-net on a hub).
+                if command != _ETHTOOL_STSO or error.errno != errno.EOPNOTSUPP:
+                    raise
         for request, text in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, "255.255.255.0")):
             sockaddr = struct.pack("=H2x4s8x", socket.AF_INET, socket.inet_aton(text))
             fcntl.ioctl(control, request, _ifreq(name, sockaddr))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .accel import choose_accel
+from .devices import NetworkPair
 from .events import Completed, Control, Event, Exited, Output, Stream
 from .guest import Guest, Process, boot
 from .launcher import Launcher, Launchpad
@@ -20,6 +21,7 @@ __all__ = [
     "Guest",
     "Launcher",
     "Launchpad",
+    "NetworkPair",
     "Output",
     "Process",
     "Stream",

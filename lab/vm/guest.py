@@ -18,6 +18,7 @@ from lab.kernels import Kernel, KernelFiles
 
 from .channel import Channel
 from .console import Console
+from .devices import Device
 from .events import Completed, Event, Exited, Output, Stream
 from .inguest.agent import CHUNK, SPIN, spin, to_text
 from .initramfs import build_initramfs, build_modules_image
@@ -271,15 +272,17 @@ def boot(
     cpus: int = 1,
     memory_mib: int = 768,
     extra_cmdline: Sequence[str] = (),
+    devices: Sequence[Device] = (),
     timeout_s: float | None = None,
 ) -> Iterator[Guest]:
     """Boot a guest; it is gone when the block is left, however it is left.
 
     Its console, stray output and QEMU's words stay in `results` (console.log, stray.log, qemu.log;
     console-2.log and so on for the next guest of one run; console-state.txt tells where the
-    processors of a silent one stood). `timeout_s` is the time to the agent's
-    first word, by default 30 s with KVM and 120 s without. Call it from a thread that lives as
-    long as the guest: QEMU dies with the thread that started it (PR_SET_PDEATHSIG).
+    processors of a silent one stood). `devices` come beside those that every guest has.
+    `timeout_s` is the time to the agent's first word, by default 30 s with KVM and 120 s without.
+    Call it from a thread that lives as long as the guest: QEMU dies with the thread that started
+    it (PR_SET_PDEATHSIG).
 
     Raises GuestLost when the guest does not come up or is not the one that was started,
     MissingTool, and LabError.
@@ -297,6 +300,7 @@ def boot(
             results=results,
             cpus=cpus,
             memory_mib=memory_mib,
+            devices=devices,
         )
 
     patience = _BOOT_S[accel.kind] if timeout_s is None else timeout_s

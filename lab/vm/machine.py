@@ -60,13 +60,17 @@ def started(
     results: Path,
     cpus: int,
     memory_mib: int,
+    devices: Sequence[Device] = (),
 ) -> Iterator[Machine]:
-    """A running machine; it is gone when the block is left. Its logs stay in `results`."""
+    """A running machine; it is gone when the block is left. Its logs stay in `results`.
+
+    `devices` are what it has beside those that every guest needs.
+    """
     with ExitStack() as stack:
         agent, its_agent = (stack.enter_context(one) for one in socket.socketpair())
         monitor, its_monitor = (stack.enter_context(one) for one in socket.socketpair())
         console, stray, words = new_logs(results)
-        devices: Sequence[Device] = (
+        parts: Sequence[Device] = (
             SerialConsole(console),
             PortBus(),
             SocketPort(PORT, its_agent.fileno()),
@@ -74,13 +78,14 @@ def started(
             Monitor(its_monitor.fileno()),
             Disk("root", rootfs),
             Disk("modules", modules),
+            *devices,
             Boot(kernel, initramfs, (*_CONSOLE, *CMDLINE, *cmdline)),
         )
         arguments = [
             *COMMON,
             *processor_arguments(accel, cpus=cpus),
             *("-m", f"{memory_mib}M"),
-            *(word for device in devices for word in device.arguments()),
+            *(word for part in parts for word in part.arguments()),
         ]
         command = (str(tools.find(PROGRAM)), *arguments)
         qemu = stack.enter_context(running(command, log=words, inherit=(its_agent, its_monitor)))

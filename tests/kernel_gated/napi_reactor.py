@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""``python napi_reactor.py``: the same upload to a reactor without, with, and without NAPI again.
+"""``python napi_reactor.py [SERVERS CLIENTS]``: the same upload to a reactor without, with, and
+without NAPI again, over a veth pair or over these two devices, which are wired to each other.
 
 As napi_traffic.py, but through `ServerConfig.napi_busy_poll_us` instead of a ring of its own.
 """
@@ -11,13 +12,13 @@ import socket
 import sys
 
 import ioxide
-from ioxide._probe.netns import VethPair, make_pair, netstat
+from ioxide._probe.netns import Pair, make_pair, netstat
 
 _BYTES = 60_000
 _SO_MAX_PACING_RATE = 47
 
 
-def _upload(pair: VethPair, port: int) -> int:
+def _upload(pair: Pair, port: int) -> int:
     """What the reactor says it got; sent by a timer of the kernel, while both threads wait."""
     pair.enter(pair.client_ns)
     with socket.socket() as client:
@@ -37,7 +38,7 @@ async def _count(conn: ioxide.Connection) -> None:
     conn.write(b"%d" % total)
 
 
-def _round(pair: VethPair, busy_poll_us: int) -> tuple[int, int]:
+def _round(pair: Pair, busy_poll_us: int) -> tuple[int, int]:
     config = ioxide.ServerConfig(
         port=0,
         ring_entries=64,
@@ -67,7 +68,7 @@ def _round(pair: VethPair, busy_poll_us: int) -> tuple[int, int]:
 
 
 def main() -> int:
-    pair = make_pair()
+    pair = make_pair((sys.argv[1], sys.argv[2]) if sys.argv[1:] else None)
     pair.enter(pair.server_ns)
     print(json.dumps([_round(pair, busy_poll_us) for busy_poll_us in (0, 20_000, 0)]))
     return 0
