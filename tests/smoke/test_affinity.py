@@ -54,6 +54,7 @@ def test_posted_callback_that_raises_is_counted(caplog: pytest.LogCaptureFixture
         reactor = server.reactors[0]
         reactor.post(explode)
         reactor.post(lambda: ran.append(threading.get_ident()))
+        until(lambda: server.stats().callback_faults == 1, "a fault that is counted")
         until(lambda: len(ran) == 1, "the callback posted after it")
         with connect(server) as client:
             client.sendall(b"alive")
