@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import ioxide
+
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
 
 SMALL_INCREMENTAL = ioxide.IncrementalConfig(
     max_connections=64, recv_slots=4, recv_buffer_size=1024
@@ -32,3 +36,17 @@ OVERFLOWS = [
 ]
 
 Changes = dict[str, Any]
+
+
+def brief(cases: Sequence[ParameterSet]) -> list[ParameterSet]:
+    """`cases`, of which a short run takes only the first: the others are slow.
+
+    For tests that take seconds of an emulated processor, and whose subject hardly meets what the
+    cases differ in; what does meet it is tried with every case in quicker tests.
+    """
+    first, *others = cases
+    slow = [
+        pytest.param(*case.values, id=case.id, marks=[*case.marks, pytest.mark.slow])
+        for case in others
+    ]
+    return [first, *slow]

@@ -17,7 +17,7 @@ from collections import Counter
 import pytest
 
 import ioxide
-from tests.kernel_gated.modes import MODES, Changes
+from tests.kernel_gated.modes import MODES, Changes, brief
 from tests.support import TIMEOUT, connect, serve, until
 
 pytestmark = pytest.mark.kernel_gated
@@ -54,7 +54,7 @@ def _check(server: ioxide.Server, rounds: int, outcomes: Counter[str]) -> None:
 
 
 @ENDS
-@pytest.mark.parametrize("changes", MODES)
+@pytest.mark.parametrize("changes", brief(MODES))
 def test_flushes_race_the_end_in_another_task(changes: Changes, end: str) -> None:
     """Three tasks write and flush while another one ends the connection, or the peer does."""
     outcomes: Counter[str] = Counter()
@@ -102,7 +102,7 @@ def test_flushes_race_the_end_in_another_task(changes: Changes, end: str) -> Non
 
 
 @ENDS
-@pytest.mark.parametrize("changes", MODES)
+@pytest.mark.parametrize("changes", brief(MODES))
 def test_flushes_race_the_end_from_other_threads(changes: Changes, end: str) -> None:
     """Two threads write and flush by the threadsafe calls while a third one ends the connection."""
     outcomes: Counter[str] = Counter()

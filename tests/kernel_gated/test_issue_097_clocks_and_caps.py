@@ -17,7 +17,7 @@ import time
 import pytest
 
 import ioxide
-from tests.kernel_gated.modes import MODES, Changes
+from tests.kernel_gated.modes import MODES, Changes, brief
 from tests.support import (
     TIMEOUT,
     at_rest,
@@ -201,7 +201,7 @@ def test_connections_beyond_the_cap_are_shed() -> None:
             assert b"z" == read_exactly(again, 1)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", brief(MODES))
 def test_a_peer_that_is_heard_of_is_not_silent(mode: Changes) -> None:
     """Bytes now and then keep a connection for longer than the read clock runs."""
     with serve(echo, **mode, read_timeout_ms=1500) as server, connect(server) as client:

@@ -17,7 +17,7 @@ import socket
 import pytest
 
 import ioxide
-from tests.kernel_gated.modes import MODES, SENDS, Changes
+from tests.kernel_gated.modes import MODES, SENDS, Changes, brief
 from tests.support import (
     connect,
     open_fds,
@@ -100,7 +100,7 @@ def test_a_parked_send_carries_nobody_elses_bytes(end: str, send: Changes, mode:
 
 
 @pytest.mark.issue(221)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", brief(MODES))
 def test_a_send_that_ends_while_the_handler_waits_elsewhere(mode: Changes) -> None:
     """A closed connection goes when its SEND is over, whatever its handler is waiting for."""
     waiting: list[asyncio.Event] = []
@@ -136,7 +136,7 @@ def test_a_send_that_ends_while_the_handler_waits_elsewhere(mode: Changes) -> No
 
 
 @pytest.mark.issue(244)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", brief(MODES))
 @pytest.mark.parametrize("send", SENDS)
 def test_writes_after_a_half_close_leave_the_parked_send_alone(
     send: Changes, mode: Changes

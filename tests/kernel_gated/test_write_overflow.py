@@ -13,7 +13,7 @@ import pytest
 
 import ioxide
 from ioxide import WriteOverflow
-from tests.kernel_gated.modes import MODES, OVERFLOWS, SENDS, Changes
+from tests.kernel_gated.modes import MODES, OVERFLOWS, SENDS, Changes, brief
 from tests.support import (
     connect,
     on_reactor,
@@ -103,7 +103,7 @@ def test_more_slabs_than_one_message_takes(send: Changes) -> None:
         assert bool(send) == (server.stats().sends_zc > 0), "SENDMSG_ZC if and only if asked for"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", brief(MODES))
 @pytest.mark.parametrize("send", SENDS)
 @pytest.mark.parametrize("overflow", OVERFLOWS)
 def test_a_send_cut_short_goes_on_where_it_stopped(

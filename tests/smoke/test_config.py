@@ -154,6 +154,7 @@ VALUES = (
 FIELDS = st.sampled_from([field.name for field in dataclasses.fields(ServerConfig)])
 
 
+@pytest.mark.slow  # 50 configs made up at random, and no kernel in it
 @settings(max_examples=50, deadline=None, database=None)
 @given(st.dictionaries(FIELDS, VALUES, max_size=5))
 def test_no_value_at_all_raises_anything_else(values: dict[str, object]) -> None:

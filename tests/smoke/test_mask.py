@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 import ioxide
 from ioxide import Capability, IncrementalConfig
+from ioxide.__main__ import main
 from ioxide._probe import mask
 from tests.support import SMALL
 
@@ -31,21 +29,19 @@ def test_masked_capability_is_not_observed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("text", ["+inc", "-inc,+napi", "inc", "-incc", "-", "-inc,", "-inc -napi"])
-def test_mask_that_cannot_be_meant_is_refused(text: str) -> None:
+def test_mask_that_cannot_be_meant_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
     """A word that would give a capability, or names none, ends the command with 2 and the word."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ioxide", "probe"],
-        env={**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path)), VARIABLE: text},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    monkeypatch.setenv(VARIABLE, text)
 
-    assert 2 == done.returncode
-    assert "" == done.stdout
-    assert done.stderr.startswith(f"ioxide: {VARIABLE}: ")
-    assert 1 == len(done.stderr.splitlines())
+    status = main(["probe"])
+
+    out, err = capsys.readouterr()
+    assert 2 == status
+    assert "" == out
+    assert err.startswith(f"ioxide: {VARIABLE}: ")
+    assert 1 == len(err.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,10 @@ from tests.support import SMALL, TIMEOUT, read_exactly
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_serves_until_a_signal(number: signal.Signals) -> None:
     """It serves with the handler that is named, and a signal stops it gracefully with status 0."""
     with subprocess.Popen(
