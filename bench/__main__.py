@@ -32,6 +32,10 @@ def main() -> int:
             )
         )
     options = parser.parse_args()
+    if getattr(options, "rounds", 3) < 3:
+        parser.error(f"--rounds {options.rounds}: a median needs three")
+    if getattr(options, "seconds", 1) <= 0:
+        parser.error(f"--seconds {options.seconds:g}: must be more than 0")
     try:
         status: int = options.run(options)
     except Void as error:

@@ -9,6 +9,7 @@ import importlib
 import logging
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,12 @@ from ioxide.handlers import Handler
 from ioxide.reactor import ReactorError
 from ioxide.server import Server
 
-# Each integer of the configuration is an option of the same name.
-_DEFAULTS = ServerConfig()
-_INTEGERS = tuple(
-    field.name
-    for field in dataclasses.fields(ServerConfig)
-    if type(getattr(_DEFAULTS, field.name)) is int
-)
+# Each number, switch and choice of the configuration is an option of the same name.
+_DEFAULTS = {
+    name: value
+    for name, value in dataclasses.asdict(ServerConfig()).items()
+    if isinstance(value, int | StrEnum)
+} | {"max_connections": None}
 
 
 class _Unusable(Exception):
@@ -40,15 +40,19 @@ def add_parser(subparsers: Any) -> None:
         "SIGINT and SIGTERM stop gracefully.",
     )
     parser.add_argument("handler", metavar="MODULE:HANDLER", help="such as examples.hello:handler")
-    parser.add_argument("--host", default=_DEFAULTS.host, help="default: %(default)s")
-    for name in _INTEGERS:
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=int,
-            default=getattr(_DEFAULTS, name),
-            metavar="N",
-            help="default: %(default)s",
-        )
+    parser.add_argument("--host", default=ServerConfig().host, help="default: %(default)s")
+    for name, value in _DEFAULTS.items():
+        how: dict[str, Any]
+        if isinstance(value, bool):
+            how = {"action": argparse.BooleanOptionalAction}
+        elif isinstance(value, StrEnum):
+            how = {"choices": [choice.value for choice in type(value)]}
+        else:
+            how = {"type": int, "metavar": "N"}
+        default = value.value if isinstance(value, StrEnum) else value
+        option = f"--{name.replace('_', '-')}"
+        said = "default: no limit" if default is None else "default: %(default)s"
+        parser.add_argument(option, default=default, help=said, **how)
     parser.set_defaults(run=run)
 
 
@@ -67,11 +71,20 @@ def _load(name: str) -> Handler:
     return handler
 
 
+def _values(args: argparse.Namespace) -> dict[str, Any]:
+    """The options as arguments of `ServerConfig`."""
+    given = {name: getattr(args, name) for name in _DEFAULTS}
+    for name, default in _DEFAULTS.items():
+        if isinstance(default, StrEnum):
+            given[name] = type(default)(given[name])
+    return given
+
+
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal: 0 after a graceful stop, 1 when that failed, 2 for bad values."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
-        config = ServerConfig(host=args.host, **{name: getattr(args, name) for name in _INTEGERS})
+        config = ServerConfig(host=args.host, **_values(args))
         handler = _load(args.handler)
     except (ConfigError, _Unusable) as error:
         print(f"ioxide serve: {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import ioxide
 from ioxide.__main__ import main
 from ioxide.driver import _ring_error
 from tests.support import SMALL, TIMEOUT, read_exactly
@@ -45,6 +46,39 @@ def test_serves_until_a_signal(number: signal.Signals) -> None:
     assert (0, "") == (process.returncode, errors)
 
 
+def test_every_setting_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers, switches and choices of the configuration come from the command line."""
+    told: list[ioxide.ServerConfig] = []
+
+    class Refused(Exception):
+        pass
+
+    def server(_: object, config: ioxide.ServerConfig) -> None:
+        told.append(config)
+        raise Refused
+
+    monkeypatch.setattr("ioxide._serve.Server", server)
+    options = ["--port", "0", "--max-connections", "9", "--no-context", "--zero-copy-send"]
+    options += ["--continuation-mode", "pool_coalesced", "--write-overflow", "segmented"]
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        for arguments in ([], options):
+            with pytest.raises(Refused):
+                main(["serve", "tests.support:echo", *arguments])
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+            signal.signal(number, handler)
+    wanted = ioxide.ServerConfig(
+        port=0,
+        max_connections=9,
+        context=False,
+        zero_copy_send=True,
+        continuation_mode=ioxide.ContinuationMode.POOL_COALESCED,
+        write_overflow=ioxide.WriteOverflow.SEGMENTED,
+    )
+    assert [ioxide.ServerConfig(), wanted] == told
+
+
 @pytest.mark.parametrize(
     ("args", "status", "sentence"),
     [
@@ -53,6 +87,7 @@ def test_serves_until_a_signal(number: signal.Signals) -> None:
         (("tests.support:nothing",), 2, "has no function 'nothing'"),
         (("tests.support:echo", "--port", "65536"), 2, "port=65536: must be an integer"),
         (("tests.support:echo", "--recv-slots", "3"), 2, "recv_slots=3: must be a power"),
+        (("tests.support:echo", "--pool-threads", "0"), 2, "pool_threads=0: must be"),
         (("tests.support:echo", "--host", "192.0.2.1"), 1, "cannot listen on 192.0.2.1 port 8080"),
     ],
 )
