@@ -23,8 +23,13 @@ Handler = Callable[[Connection], Awaitable[object]]
 _LOST = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 
 
-def _is_loss(error: OSError) -> bool:
-    return isinstance(error, ConnectionError) or error.errno in _LOST
+def _is_loss(error: Exception) -> bool:
+    """Whether this is all that it says: that the peer is lost.  A TaskGroup says it in a group."""
+    if isinstance(error, ExceptionGroup):
+        return all(map(_is_loss, error.exceptions))
+    return isinstance(error, OSError) and (
+        isinstance(error, ConnectionError) or error.errno in _LOST
+    )
 
 
 class Handlers:
@@ -76,14 +81,12 @@ class Handlers:
         """Run the handler and release the connection, exactly once, however the handler ends."""
         try:
             await self._handler(connection)
-        except OSError as error:
+        except Exception as error:
             if _is_loss(error) and (connection.closed or connection._broken):
                 # The peer went away in the middle, or another task closed: no fault of this one.
                 logger.debug("%s: handler of %r ended by %r", self._name, connection, error)
             else:
                 self._fault(connection, error)
-        except Exception as error:
-            self._fault(connection, error)
         finally:
             connection.close()
 

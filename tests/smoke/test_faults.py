@@ -7,13 +7,14 @@ import asyncio
 import gc
 import logging
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import ioxide
-from tests.support import TIMEOUT, connect, read_exactly, serve, until
+from tests.support import TIMEOUT, connect, on_reactor, read_exactly, serve, until
 
 pytestmark = pytest.mark.issue(104)
 
@@ -146,6 +147,39 @@ def test_a_workers_faults_are_the_reactors(mode: ioxide.ContinuationMode, counte
 
     with serve(handler, continuation_mode=mode) as server, connect(server) as client:
         count_one_fault(server, client, counter)
+
+
+@pytest.mark.parametrize("other", [None, PurposeError("on purpose")], ids=["alone", "and-another"])
+def test_a_lost_peer_is_no_fault_in_a_group_either(other: Exception | None) -> None:
+    """A TaskGroup raises the peer's reset in a group; with another error in it, it is a fault."""
+    groups: list[BaseException] = []
+
+    async def handler(conn: ioxide.Connection) -> None:
+        async def read() -> None:
+            try:
+                while await conn.recv():
+                    pass
+            except ConnectionResetError as error:
+                if other is not None:
+                    raise ExceptionGroup("both", [error, other]) from None
+                raise
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(read())
+                group.create_task(asyncio.sleep(TIMEOUT))
+        except BaseException as error:
+            groups.append(error)
+            raise
+
+    with serve(handler) as server:
+        with connect(server) as client:
+            until(lambda: server.stats().accepts == 1, "the connection")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        until(lambda: len(groups) == 1, "the end of the handler")
+        on_reactor(server.reactors[0], lambda: None)  # and of the step in which it was
+        assert [ExceptionGroup] == [type(error) for error in groups]
+        assert (0 if other is None else 1) == server.stats().handler_faults
 
 
 def test_what_is_taken_is_no_fault() -> None:
