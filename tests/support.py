@@ -283,6 +283,19 @@ class Holder:
         conn.write(b"k")
 
 
+def asleep(server: ioxide.Server) -> bool:
+    """Whether every reactor's thread is blocked in io_uring_enter(2), with nothing left to do.
+
+    From here on an enter is one that something has caused since; /proc says which system call a
+    thread sleeps in, and "running" of one that does not (proc(5)).
+    """
+    calls = (
+        Path(f"/proc/self/task/{reactor.native_id}/syscall").read_text().split()[0]
+        for reactor in server.reactors
+    )
+    return all(call == "426" for call in calls)  # the number on every architecture
+
+
 def at_rest(server: ioxide.Server) -> bool:
     """Whether the reactors make no enter for a moment: they sleep in the kernel."""
     enters = server.stats().enters

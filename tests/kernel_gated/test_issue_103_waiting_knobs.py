@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import ioxide
-from tests.support import TIMEOUT, at_rest, connect, echo, read_exactly, serve, until
+from tests.support import TIMEOUT, asleep, at_rest, connect, echo, read_exactly, serve, until
 
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(103)]
 
@@ -38,7 +38,7 @@ def test_minimum_wait_answers_a_lone_request() -> None:
 def test_minimum_wait_does_not_wake_an_idle_reactor() -> None:
     """An idle reactor with a minimum wait of 5 ms makes no enter (unfixed: 200 a second)."""
     with serve(echo, min_wait_us=5000, min_wait_nr=8) as server:
-        threading.Event().wait(0.2)
+        until(lambda: asleep(server), "the reactor asleep")
         enters = server.stats().enters
         threading.Event().wait(1.0)
         assert enters == server.stats().enters

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import (
+    asleep,
     connect,
     echo,
     read_exactly,
@@ -30,6 +31,7 @@ def test_an_idle_server_makes_no_system_call() -> None:
         assert b"x" == read_exactly(client, 1)
         client.close()
         until(lambda: server.stats().connections_now == 0, "nobody connected")
+        until(lambda: asleep(server), "the reactor asleep")
         status = Path(f"/proc/self/task/{server.reactors[0].native_id}/status")
 
         def switches() -> int:

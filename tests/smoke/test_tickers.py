@@ -20,6 +20,7 @@ import pytest
 import ioxide
 from tests.support import (
     SMALL,
+    asleep,
     connect,
     echo,
     new_threads,
@@ -34,6 +35,7 @@ from tests.support import (
 
 def _sleeps(server: ioxide.Server) -> None:
     """Fails unless the reactor makes no system call of its own for a second."""
+    until(lambda: asleep(server), "the reactor asleep")
     enters = server.stats().enters
     threading.Event().wait(1.0)
     assert enters == server.stats().enters, "the reactor woke with nobody to serve"
