@@ -42,6 +42,7 @@ def test_a_refused_enter_is_tried_again() -> None:
     assert found["echoed"], "bytes were lost"
 
 
+@pytest.mark.slow
 def test_a_start_waits_for_locked_memory() -> None:
     """A ring, or its buffers, for which there is no memory yet are asked for again."""
     for what, call in (("ring", "setup"), ("buffers", "register")):
@@ -51,6 +52,7 @@ def test_a_start_waits_for_locked_memory() -> None:
         assert (3, True) == (refused, found["echoed"])
 
 
+@pytest.mark.slow
 def test_a_start_does_not_wait_for_ever() -> None:
     """Memory that does not come is an error in the end."""
     found = _serve("setup=" + ",".join(["ENOMEM"] * 20))
