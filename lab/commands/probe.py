@@ -85,7 +85,9 @@ def probed(kernel: Kernel, *, fresh: bool = False) -> Probed:
             return Probed.from_json(place.read_text())
         except (FileNotFoundError, ValueError):
             pass
-    report = _in_guest(kernel, tree.pack(ROOT, contents | tree.bytecode(ROOT, contents)))
+    with tree.bytecode_kept(cache.root() / "bytecode"):
+        tar = tree.pack(ROOT, contents | tree.bytecode(ROOT, contents))
+    report = _in_guest(kernel, tar)
     with cache.locked("probes"), cache.scratch() as directory:
         made = directory / place.name
         made.write_text(json.dumps(report.to_object(), indent=1))

@@ -91,6 +91,7 @@ def _say(text: str) -> None:
 
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:
+    from lab import cache
     from lab.suite import tree
 
     from .state import State, reproducers_sha256
@@ -100,12 +101,14 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     errata = catalogue.read()
     names = arguments.kernel or [EVERY]
     contents = tree.contents(ROOT)
+    with tree.bytecode_kept(cache.root() / "bytecode"):
+        tar = tree.pack(ROOT, contents | tree.bytecode(ROOT, contents))
     state = State(arguments.results / "measured.json", reproducers_sha256(contents))
     kernels = chosen(names, lambda kernel: state.get(kernel, errata.reproducers) is not None)
     job = Job(
         catalogue=errata,
         kernels=kernels,
-        tar=tree.pack(ROOT, contents | tree.bytecode(ROOT, contents)),
+        tar=tar,
         results=arguments.results,
         fresh=arguments.fresh,
     )

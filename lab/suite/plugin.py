@@ -8,6 +8,7 @@ imported when that mode is on; a guest imports no more than it needs.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
@@ -116,8 +117,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(guest, "lab-guest-side")
         return
     if name := config.getoption("lab_kernel"):
+        from lab import cache
+
+        from . import tree
         from .host_side import HostSide
 
+        # Before a test is collected: pytest keeps what it makes of it then.
+        kept = contextlib.ExitStack()
+        kept.enter_context(tree.bytecode_kept(cache.root() / "bytecode"))
+        config.add_cleanup(kept.close)
         host = HostSide(config, str(name))
         # What is judged on the host is judged by the host's side, with the guest's probe.
         config.stash[MODE] = Mode(_no_probe, _identity_of(config), hopeless=host.hopeless)

@@ -8,12 +8,16 @@ the guest imports it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.util
 import io
 import os
+import py_compile
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 CODE = ("ioxide", "lab", "tests", "conftest.py", "pyproject.toml")
@@ -78,12 +82,28 @@ def hashes(tree: Mapping[PurePosixPath, bytes]) -> tuple[str, str]:
     return whole.hexdigest(), extension.hexdigest() if built else ""
 
 
-def bytecode(root: Path, tree: Mapping[PurePosixPath, bytes]) -> dict[PurePosixPath, bytes]:
-    """The compiled forms of the tree's modules that Python and pytest keep beside them.
+@contextmanager
+def bytecode_kept(directory: Path) -> Iterator[None]:
+    """Where Python is told to write no bytecode (PYTHONDONTWRITEBYTECODE), write it below here.
 
-    Only those that are of the very sources in `tree`, by size and time as Python itself judges
-    (the header of a .pyc, PEP 552). Compiling, and pytest's rewriting of assertions, took half of
-    a guest's start under emulation; the host has just done both.
+    The tree stays as clean as it is to be, and guests are spared what they would otherwise compile
+    with every start.
+    """
+    before = sys.dont_write_bytecode, sys.pycache_prefix
+    if sys.dont_write_bytecode:
+        sys.dont_write_bytecode, sys.pycache_prefix = False, os.fspath(directory)
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode, sys.pycache_prefix = before
+
+
+def bytecode(root: Path, tree: Mapping[PurePosixPath, bytes]) -> dict[PurePosixPath, bytes]:
+    """The compiled forms of the tree's modules that Python and pytest keep, as if beside them.
+
+    Only those that are of the very sources in `tree`. Compiling, and pytest's rewriting of
+    assertions, took half of a guest's start under emulation. The host has just rewritten the tests
+    that it collected; what it has not imported is compiled here.
     """
     found = {}
     tag = sys.implementation.cache_tag
@@ -91,12 +111,27 @@ def bytecode(root: Path, tree: Mapping[PurePosixPath, bytes]) -> dict[PurePosixP
         if path.suffix != ".py":
             continue
         source = root / path
-        for compiled in sorted((source.parent / "__pycache__").glob(f"{path.stem}.{tag}*.pyc")):
-            content, time = compiled.read_bytes(), int(source.stat().st_mtime)
-            # Bytes 4 to 16: flags (0: by time), the source's time, the source's size.
-            if content[4:16] == bytes(4) + _word(time) + _word(len(data)):
-                found[PurePosixPath(compiled.relative_to(root).as_posix())] = content
+        modified = int(source.stat().st_mtime)
+        plain = Path(importlib.util.cache_from_source(os.fspath(source)))
+        may_compile = path.parts[0] != "tests" and not sys.dont_write_bytecode
+        if may_compile and not _is_of(plain, data, modified):
+            with contextlib.suppress(OSError):  # not ours to write: the guest compiles it
+                py_compile.compile(os.fspath(source), quiet=2)
+        for compiled in sorted(plain.parent.glob(f"{path.stem}.{tag}*.pyc")):
+            if _is_of(compiled, data, modified):
+                found[path.parent / "__pycache__" / compiled.name] = compiled.read_bytes()
     return found
+
+
+def _is_of(compiled: Path, source: bytes, modified: int) -> bool:
+    """Whether it was compiled from this source, as Python itself judges (PEP 552)."""
+    if not compiled.is_file():
+        return False
+    with compiled.open("rb") as file:
+        header = file.read(16)[4:]
+    by_hash = int.from_bytes(header[:4], "little") & 1  # as pytest 9.2 writes them
+    word = importlib.util.source_hash(source) if by_hash else _word(modified) + _word(len(source))
+    return header[4:] == word
 
 
 def _word(number: int) -> bytes:
@@ -116,7 +151,11 @@ def pack(root: Path, tree: Mapping[PurePosixPath, bytes]) -> bytes:
         fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT, compresslevel=3
     ) as tar:
         for path, data in tree.items():
-            status = (root / path).stat()
+            place = root / path
+            if place.parent.name == "__pycache__":  # it may be kept elsewhere
+                beside = importlib.util.cache_from_source(place.parent.with_name("any.py"))
+                place = Path(beside).with_name(place.name)
+            status = place.stat()
             member = tarfile.TarInfo(str(path))
             member.size, member.mode = len(data), status.st_mode & 0o777
             member.mtime = int(status.st_mtime)

@@ -8,6 +8,7 @@ import json
 import os
 import py_compile
 import subprocess
+import sys
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -295,17 +296,38 @@ def test_unpacked_tree_has_the_same_hashes(tmp_path: Path) -> None:
 def test_bytecode_goes_only_with_its_source(tmp_path: Path) -> None:
     """A compiled file of an older source, or of none, stays on the host."""
     small_tree(tmp_path)
-    source = tmp_path / "lab/suite/plugin.py"
+    source = tmp_path / "tests/smoke/test_a.py"
     source.write_text("x = 1\n")
     compiled = Path(py_compile.compile(os.fspath(source)) or "")
     relative = PurePosixPath(compiled.relative_to(tmp_path).as_posix())
     contents = tree.contents(tmp_path)
 
-    assert tree.bytecode(tmp_path, contents) == {relative: compiled.read_bytes()}
+    assert compiled.read_bytes() == tree.bytecode(tmp_path, contents)[relative]
     assert relative in tree.bytecode_here(tmp_path)
 
     source.write_text("x = 22\n")
-    assert tree.bytecode(tmp_path, tree.contents(tmp_path)) == {}
+    assert relative not in tree.bytecode(tmp_path, tree.contents(tmp_path))
+
+
+def test_bytecode_goes_along_where_python_writes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under PYTHONDONTWRITEBYTECODE the tree stays clean, and a guest need not compile it."""
+    here, kept = tmp_path / "here", tmp_path / "kept"
+    small_tree(here)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    name = PurePosixPath(f"lab/suite/__pycache__/plugin.{sys.implementation.cache_tag}.pyc")
+    contents = tree.contents(here)
+    assert name not in tree.bytecode(here, contents)
+
+    with tree.bytecode_kept(kept):
+        compiled = tree.bytecode(here, contents)
+        packed = tree.pack(here, compiled)
+    assert name in compiled
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        assert os.fspath(name) in archive.getnames()
+    assert [here / "ioxide/__pycache__/x.pyc"] == list(here.rglob("*.pyc"))
+    assert sys.dont_write_bytecode
 
 
 @pytest.mark.parametrize(
