@@ -85,7 +85,7 @@ def probed(kernel: Kernel, *, fresh: bool = False) -> Probed:
             return Probed.from_json(place.read_text())
         except (FileNotFoundError, ValueError):
             pass
-    with tree.bytecode_kept(cache.root() / "bytecode"):
+    with cache.scratch() as directory, tree.bytecode_kept(directory):
         tar = tree.pack(ROOT, contents | tree.bytecode(ROOT, contents))
     report = _in_guest(kernel, tar)
     with cache.locked("probes"), cache.scratch() as directory:

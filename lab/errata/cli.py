@@ -101,7 +101,7 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     errata = catalogue.read()
     names = arguments.kernel or [EVERY]
     contents = tree.contents(ROOT)
-    with tree.bytecode_kept(cache.root() / "bytecode"):
+    with cache.scratch() as directory, tree.bytecode_kept(directory):
         tar = tree.pack(ROOT, contents | tree.bytecode(ROOT, contents))
     state = State(arguments.results / "measured.json", reproducers_sha256(contents))
     kernels = chosen(names, lambda kernel: state.get(kernel, errata.reproducers) is not None)

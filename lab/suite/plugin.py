@@ -118,13 +118,15 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if name := config.getoption("lab_kernel"):
         from lab import cache
+        from lab.errors import LabError
 
         from . import tree
         from .host_side import HostSide
 
         # Before a test is collected: pytest keeps what it makes of it then.
         kept = contextlib.ExitStack()
-        kept.enter_context(tree.bytecode_kept(cache.root() / "bytecode"))
+        with contextlib.suppress(LabError):  # no cache: the run says so when it wants the kernel
+            kept.enter_context(tree.bytecode_kept(kept.enter_context(cache.scratch())))
         config.add_cleanup(kept.close)
         host = HostSide(config, str(name))
         # What is judged on the host is judged by the host's side, with the guest's probe.
