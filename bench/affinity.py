@@ -113,8 +113,5 @@ def run(rounds: int, seconds: float, *, write: bool) -> int:
         f"[{inline.low:.0f} .. {inline.high:.0f}]. No receive lacked a buffer.\n\n"
         f"{table(samples)}\n\n{steps(samples)}"
     )
-    print(text, flush=True)
-    if write:
-        page.fill(PAGE, "affinity", text)
-        print(f"\nwritten to {PAGE.relative_to(ROOT)}")
+    page.show(PAGE, "affinity", text, write=write)
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench.native import ROOT
+
 BEGIN = "<!-- bench {name}: written by make, begin -->"
 END = "<!-- bench {name}: end -->"
 
@@ -19,6 +21,9 @@ def filled(text: str, name: str, content: str) -> str:
     return f"{head}{begin}\n\n{content.strip()}\n\n{end}{tail}"
 
 
-def fill(path: Path, name: str, content: str) -> None:
-    """Write it into the file."""
-    path.write_text(filled(path.read_text(), name, content))
+def show(path: Path, name: str, content: str, *, write: bool) -> None:
+    """Print it, and write it into the page if that is asked for."""
+    print(content, flush=True)
+    if write:
+        path.write_text(filled(path.read_text(), name, content))
+        print(f"\nwritten to {path.relative_to(ROOT)}")

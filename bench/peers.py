@@ -204,8 +204,5 @@ def run(rounds: int, seconds: float, *, write: bool) -> int:
         f"{CONNECTIONS} connections:\n\n{table(found[CONNECTIONS])}\n\n"
         f"One connection:\n\n{table(found[1])}"
     )
-    print(text, flush=True)
-    if write:
-        page.fill(PAGE, "peers", text)
-        print(f"\nwritten to {PAGE.relative_to(ROOT)}")
+    page.show(PAGE, "peers", text, write=write)
     return 0

@@ -25,7 +25,6 @@ from lab.vm import Launcher
 from . import contract, errata, issues, selection, tree
 from .contract import Comparison
 from .plan import Outcome, Plan, RunOver
-from .plugin import SLOW_LEFT_OUT
 from .promises import Promises
 from .reconcile import Book, DoubleVerdict, Record
 from .reports import complete, made_up, verdict_of
@@ -133,7 +132,7 @@ class HostSide:
             self.book.select([item.nodeid for item in session.items])
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
-        self.left_out["slow"] = self.config.stash.get(SLOW_LEFT_OUT, 0)
+        self.left_out["slow"] = self.config.stash.get(selection.SLOW_LEFT_OUT, 0)
         self.progress.expect(len(session.items))
         point_latest(self.results)
         for item in session.items:

@@ -183,15 +183,12 @@ def lab_identity(request: pytest.FixtureRequest) -> Identity:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave slow tests out unless asked for, and say how many."""
     if not selection.takes_slow(config):
-        config.stash[SLOW_LEFT_OUT] = selection.leave_out(config, items, "slow")
-
-
-SLOW_LEFT_OUT = pytest.StashKey[int]()
+        config.stash[selection.SLOW_LEFT_OUT] = selection.leave_out(config, items, "slow")
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str:
     """The count of slow tests left out."""
-    if number := config.stash.get(SLOW_LEFT_OUT, 0):
+    if number := config.stash.get(selection.SLOW_LEFT_OUT, 0):
         return f"{number} slow {'test' if number == 1 else 'tests'} left out; SLOW=1 takes them"
     return ""
 

@@ -11,6 +11,8 @@ import pytest
 from .tree import LAB_TESTS
 
 SLOW_VARIABLE = "SLOW"
+SLOW_LEFT_OUT = pytest.StashKey[int]()
+"""How many slow tests were left out."""
 
 
 def takes_slow(config: pytest.Config) -> bool:

@@ -145,19 +145,16 @@ def bytecode_here(root: Path) -> dict[PurePosixPath, bytes]:
 
 
 def pack(root: Path, tree: Mapping[PurePosixPath, bytes]) -> bytes:
-    """Files as a compressed tar; owners are root, times and modes are those on disk."""
+    """Files as a compressed tar; owners are root, times and modes of sources are those on disk."""
     buffer = io.BytesIO()
     with tarfile.open(
         fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT, compresslevel=3
     ) as tar:
         for path, data in tree.items():
-            place = root / path
-            if place.parent.name == "__pycache__":  # it may be kept elsewhere
-                beside = importlib.util.cache_from_source(place.parent.with_name("any.py"))
-                place = Path(beside).with_name(place.name)
-            status = place.stat()
             member = tarfile.TarInfo(str(path))
-            member.size, member.mode = len(data), status.st_mode & 0o777
-            member.mtime = int(status.st_mtime)
+            member.size = len(data)
+            if path.suffix != ".pyc":  # which may be kept elsewhere, and is judged by its header
+                status = (root / path).stat()
+                member.mode, member.mtime = status.st_mode & 0o777, int(status.st_mtime)
             tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
