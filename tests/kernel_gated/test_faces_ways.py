@@ -33,7 +33,6 @@ from tests.support import (
     connect,
     digest,
     open_fds,
-    pieces,
     read_exactly,
     read_to_end,
     sending,
@@ -52,14 +51,7 @@ def test_random_pieces_come_back_in_order(face: Face, way: Way) -> None:
     first, sent = rng.randbytes(3 * SLAB - 100), rng.randbytes(MIB)
     streams = Streams()
     with served(face, way, streams.of(echo)) as server, connect(server) as client:
-        for _ in range(2):
-            streams.deliver(server, client, first)
-            assert digest(first) == digest(read_exactly(client, len(first)))
-        with sending(client, pieces(rng, sent)):
-            assert digest(sent) == digest(read_to_end(client))
-        until(lambda: server.stats().connections_now == 0, "the end of the connection")
-        stats, total = server.stats(), 2 * len(first) + len(sent)
-        assert (total, total) == (stats.bytes_received, stats.bytes_sent)
+        streams.echoed(server, client, rng, first, sent)
 
 
 @by_face

@@ -17,7 +17,7 @@ from ioxide import ContinuationMode
 from tests.faces import Face, Stream, echo
 from tests.kernel_gated.ways import STARVING, Streams, Way, by_receive, served
 from tests.smoke.modes import POOLS
-from tests.support import MIB, connect, digest, pieces, read_exactly, read_to_end, sending, until
+from tests.support import MIB, connect, digest, read_exactly, read_to_end, until
 
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(104)]
 
@@ -35,14 +35,7 @@ def test_bodies_arrive_whole(mode: ContinuationMode, way: Way) -> None:
         served(Face.HANDLER, way, streams.of(echo), continuation_mode=mode) as server,
         connect(server) as client,
     ):
-        for _ in range(2):
-            streams.deliver(server, client, first)
-            assert digest(first) == digest(read_exactly(client, len(first)))
-        with sending(client, pieces(rng, sent)):
-            assert digest(sent) == digest(read_to_end(client))
-        until(lambda: server.stats().connections_now == 0, "the end of the connection")
-        stats, total = server.stats(), 2 * len(first) + len(sent)
-        assert (total, total) == (stats.bytes_received, stats.bytes_sent)
+        stats = streams.echoed(server, client, rng, first, sent)
         assert (0, 0, 0) == (stats.bytes_unread, stats.bytes_unsent, stats.foreign_drops)
         assert stats.foreign_writes > 0, "no worker wrote anything"
 

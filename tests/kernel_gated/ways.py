@@ -7,6 +7,7 @@ that has to be back, when the server has stopped.
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,16 @@ import pytest
 import ioxide
 from ioxide import WriteOverflow
 from tests.faces import FACES, Face, Handler, Served, Stream, serve
-from tests.support import on_reactor, until, wait_unread
+from tests.support import (
+    digest,
+    on_reactor,
+    pieces,
+    read_exactly,
+    read_to_end,
+    sending,
+    until,
+    wait_unread,
+)
 
 SLAB = 4096
 INCREMENTAL = ioxide.IncrementalConfig(max_connections=8, recv_slots=16, recv_buffer_size=1024)
@@ -115,6 +125,23 @@ class Streams:
             await handler(stream)
 
         return noting
+
+    def echoed(
+        self, server: Served, client: socket.socket, rng: random.Random, first: bytes, sent: bytes
+    ) -> ioxide.Counters:
+        """An echo returns `first`, delivered whole and twice, and `sent`, in random pieces.
+
+        The counters when the connection has ended, with every byte in them.
+        """
+        for _ in range(2):
+            self.deliver(server, client, first)
+            assert digest(first) == digest(read_exactly(client, len(first)))
+        with sending(client, pieces(rng, sent)):
+            assert digest(sent) == digest(read_to_end(client))
+        until(lambda: server.stats().connections_now == 0, "the end of the connection")
+        stats, total = server.stats(), 2 * len(first) + len(sent)
+        assert (total, total) == (stats.bytes_received, stats.bytes_sent)
+        return stats
 
     def deliver(self, server: Served, client: socket.socket, data: bytes) -> None:
         """`data` to the stream of `client`, whose reactor finds all of it waiting at once.
