@@ -40,6 +40,28 @@ def test_napi(): assert False
     assert ran.last_line == "lab: exit 0 (proved): 2 passed, 1 skipped"
 
 
+def test_garbage_of_tests_is_collected_and_nothing_else(little: Little) -> None:
+    """In a guest the collector is on and finds what a test drops; what pytest itself is made of is
+    no longer among what it looks at, which under emulation takes a second every time."""
+    little.tests("""
+import gc, weakref
+class Node: pass
+def test_garbage():
+    assert gc.isenabled()
+    assert 10_000 < gc.get_freeze_count() > 10 * len(gc.get_objects())
+    node = Node()
+    node.itself, gone = node, weakref.ref(node)
+    del node
+    gc.collect()
+    assert gone() is None
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 0, ran.output
+    assert ran.verdicts == {"test_garbage": "passed"}
+
+
 def test_failure_is_1_and_named(little: Little) -> None:
     """A failing test is named with the line that runs it again, and its traceback comes home."""
     little.tests("""
