@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +193,11 @@ class Counters:
     @classmethod
     def sum(cls, parts: Iterable[Counters]) -> Counters:
         """The counters of several reactors added up."""
-        names = [field.name for field in dataclasses.fields(cls)]
         snapshots = list(parts)
-        return cls(*(sum(getattr(part, name) for part in snapshots) for name in names))
+        if len(snapshots) == 1:
+            return snapshots[0]
+        return cls(*map(sum, zip(*map(_values, snapshots), strict=True)))
+
+
+_values = attrgetter(*Counters.__slots__)
+"""All counts of a snapshot, in the order of the fields."""
