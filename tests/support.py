@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import hashlib
+import functools
 import os
 import random
 import socket
@@ -15,6 +15,7 @@ import struct
 import termios
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,9 +153,41 @@ def held_and_shed(server: Listening, *, held: int, shed: int) -> None:
             assert b"y" == read_exactly(client, 1)
 
 
-def digest(data: ReadableBuffer) -> str:
-    """So that a failure does not spend minutes on showing how megabytes differ."""
-    return hashlib.sha256(data).hexdigest()
+class Whole:
+    """Bytes that are equal or not: a failure would spend minutes on showing how megabytes differ.
+
+    Compared as they are. An emulated processor hashes megabytes slower than it sends them.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self._data = data
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Whole) and self._data == other._data
+
+    def __repr__(self) -> str:
+        return f"<{len(self._data)} bytes, CRC-32 {zlib.crc32(self._data):08x}>"
+
+
+NOISE_MAX = 10 * MIB
+
+
+def noise(size: int, *, seed: int) -> bytes:
+    """`size` bytes, at most `NOISE_MAX`, in which a piece lost, repeated or moved is seen.
+
+    Cut out of one pool of random bytes, so that nothing in them comes twice, at a place that
+    depends on the seed: making megabytes anew for each test is a second of an emulated processor.
+    """
+    assert size <= NOISE_MAX, f"{size} bytes of noise; there are {NOISE_MAX}"
+    at = random.Random(seed).randrange(MIB)
+    return _noise_pool()[at : at + size]
+
+
+@functools.cache
+def _noise_pool() -> bytes:
+    return random.Random(104).randbytes(NOISE_MAX + MIB)
 
 
 @contextmanager
@@ -258,15 +291,15 @@ class LateReader:
 
     def __init__(self) -> None:
         self.release = threading.Event()
-        self.digests: list[str] = []
-        """Of what each connection had sent, in the order in which they ended."""
+        self.bodies: list[Whole] = []
+        """What each connection had sent, in the order in which they ended."""
 
     async def __call__(self, conn: ioxide.Connection) -> None:
         await asyncio.to_thread(self.release.wait, TIMEOUT)
         body = bytearray()
         while data := await conn.recv():
             body += data
-        self.digests.append(digest(body))
+        self.bodies.append(Whole(body))
         conn.write(b"whole")
 
 

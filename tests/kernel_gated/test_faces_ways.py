@@ -30,8 +30,9 @@ from tests.support import (
     MIB,
     TIMEOUT,
     CutError,
+    Whole,
     connect,
-    digest,
+    noise,
     open_fds,
     read_exactly,
     read_to_end,
@@ -48,7 +49,7 @@ pytestmark = pytest.mark.kernel_gated
 def test_random_pieces_come_back_in_order(face: Face, way: Way) -> None:
     """1 MiB in random pieces comes back byte for byte, with the end of the stream behind it."""
     rng = random.Random(92)
-    first, sent = rng.randbytes(3 * SLAB - 100), rng.randbytes(MIB)
+    first, sent = rng.randbytes(3 * SLAB - 100), noise(MIB, seed=92)
     streams = Streams()
     with served(face, way, streams.of(echo)) as server, connect(server) as client:
         streams.echoed(server, client, rng, first, sent)
@@ -66,9 +67,9 @@ def test_no_buffer_left_stalls_and_goes_on(face: Face) -> None:
         connect(server) as client,
     ):
         for number, size in enumerate((5, 32768, 9, 4096)):
-            sent = random.Random(number).randbytes(size)
+            sent = noise(size, seed=number)
             streams.deliver(server, client, sent)
-            assert digest(sent) == digest(read_exactly(client, size))
+            assert Whole(sent) == Whole(read_exactly(client, size))
         assert server.stats().recv_enobufs >= 1
 
 
@@ -76,7 +77,7 @@ def test_no_buffer_left_stalls_and_goes_on(face: Face) -> None:
 @by_receive
 def test_a_reader_that_pauses_loses_no_byte(face: Face, way: Way) -> None:
     """While nobody reads little is received, and afterwards every byte, in order."""
-    first, sent = b"first", random.Random(6).randbytes(8 * MIB)
+    first, sent = b"first", noise(8 * MIB, seed=6)
     go = threading.Event()
     got: list[bytes] = []
 
@@ -99,7 +100,7 @@ def test_a_reader_that_pauses_loses_no_byte(face: Face, way: Way) -> None:
                 assert sender.is_alive()
                 go.set()
                 assert b"" == read_to_end(client)
-                assert digest(first + sent) == digest(b"".join(got))
+                assert Whole(first + sent) == Whole(b"".join(got))
 
 
 @by_face
@@ -107,7 +108,7 @@ def test_a_reader_that_pauses_loses_no_byte(face: Face, way: Way) -> None:
 def test_half_close_ends_reads_only(face: Face, way: Way) -> None:
     """After the peer's FIN the answer still goes out, however large."""
     question = random.Random(2).randbytes(3000)
-    answer = random.Random(3).randbytes(2 * MIB)
+    answer = noise(2 * MIB, seed=3)
     asked: list[bytes] = []
 
     async def handler(stream: Stream) -> None:
@@ -122,8 +123,8 @@ def test_half_close_ends_reads_only(face: Face, way: Way) -> None:
             streams.deliver(server, client, question)
             until(lambda n=part: server.stats().bytes_received == n * 3000, "the question")  # type: ignore[misc]
         client.shutdown(socket.SHUT_WR)
-        assert digest(answer) == digest(read_to_end(client))
-        assert digest(2 * question) == digest(b"".join(asked))
+        assert Whole(answer) == Whole(read_to_end(client))
+        assert Whole(2 * question) == Whole(b"".join(asked))
 
 
 @by_face
@@ -164,7 +165,7 @@ def test_a_reset_reaches_the_reader_and_nobody_else(face: Face, way: Way) -> Non
 @pytest.mark.parametrize("last", ["flush", "close"])
 def test_a_large_write_reaches_a_slow_reader_whole(face: Face, way: Way, last: str) -> None:
     """8 MiB that a small window holds up arrive whole, and FIN after them, also after close()."""
-    data = random.Random(4).randbytes(8 * MIB)
+    data = noise(8 * MIB, seed=4)
     written = threading.Event()
 
     async def handler(stream: Stream) -> None:
@@ -180,7 +181,7 @@ def test_a_large_write_reaches_a_slow_reader_whole(face: Face, way: Way, last: s
             assert written.wait(TIMEOUT)
             until(lambda: server.stats().sends >= 1, "a SEND behind a closed window")
             assert server.stats().bytes_sent < len(data)
-            assert digest(data) == digest(read_to_end(client))
+            assert Whole(data) == Whole(read_to_end(client))
         until(lambda: server.stats().connections_now == 0, "the end of the connection")
         assert len(data) == server.stats().bytes_sent
 

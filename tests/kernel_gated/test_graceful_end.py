@@ -8,7 +8,6 @@ ETIMEDOUT and a SEND_ZC gets its notification, which shutdown(2) does not bring 
 
 from __future__ import annotations
 
-import random
 import socket
 import time
 
@@ -16,11 +15,20 @@ import pytest
 
 import ioxide
 from tests.kernel_gated.modes import MODES, OVERFLOWS, SENDS, Changes, brief
-from tests.support import connect, open_fds, read_exactly, read_to_end, serve, until, wait_fds
+from tests.support import (
+    connect,
+    noise,
+    open_fds,
+    read_exactly,
+    read_to_end,
+    serve,
+    until,
+    wait_fds,
+)
 
 pytestmark = pytest.mark.issue(97)
 
-BODY = random.Random(245).randbytes(256 << 10)
+BODY = noise(256 << 10, seed=245)
 
 
 async def answer(conn: ioxide.Connection) -> None:

@@ -20,9 +20,10 @@ from tests.support import (
     TIMEOUT,
     Holder,
     LateReader,
+    Whole,
     at_rest,
     connect,
-    digest,
+    noise,
     on_reactor,
     open_fds,
     read_exactly,
@@ -44,7 +45,7 @@ def test_no_buffer_left_stalls_and_goes_on(mode: Changes) -> None:
     small: Changes = {"recv_slots": 4, "recv_buffer_size": 1024}
     sent = random.Random(93).randbytes(12 * 1024)
     release = threading.Event()
-    digests: list[str] = []
+    bodies: list[Whole] = []
 
     async def handler(conn: ioxide.Connection) -> None:
         async with conn.read() as slices:
@@ -52,7 +53,7 @@ def test_no_buffer_left_stalls_and_goes_on(mode: Changes) -> None:
             await asyncio.to_thread(release.wait, TIMEOUT)
         while data := await conn.recv():
             body += data
-        digests.append(digest(body))
+        bodies.append(Whole(body))
         conn.write(b"whole")
 
     with serve(handler, **{**small, **mode}) as server, connect(server) as client:
@@ -68,7 +69,7 @@ def test_no_buffer_left_stalls_and_goes_on(mode: Changes) -> None:
         assert server.stats().enters - enters < 5
         release.set()
         assert b"whole" == read_to_end(client)
-    assert [digest(sent)] == digests
+    assert [Whole(sent)] == bodies
 
 
 @pytest.mark.needs("INC")
@@ -178,7 +179,7 @@ def test_idle_connections_do_not_starve_a_busy_one() -> None:
 
 def test_full_queue_pauses_the_receive() -> None:
     """At recv_queue_entries the receive is paused and later goes on; nothing is closed or lost."""
-    sent = random.Random(97).randbytes(200_000)
+    sent = noise(200_000, seed=97)
     reader = LateReader()
     with (
         serve(reader, recv_queue_entries=4, recv_slots=256, recv_buffer_size=512) as server,
@@ -192,7 +193,7 @@ def test_full_queue_pauses_the_receive() -> None:
         assert b"whole" == read_to_end(client)
         # How far a queue outgrows the limit is the kernel's: a turn of a multishot receive takes up
         # to 33 buffers on 6.18, and on 6.1 as many as there are bytes.
-    assert digest(sent) == reader.digests[0]  # the other one has ended its stream later
+    assert Whole(sent) == reader.bodies[0]  # the other one has ended its stream later
 
 
 def test_a_full_queue_leaves_bytes_in_the_socket() -> None:

@@ -17,7 +17,7 @@ from ioxide import ContinuationMode
 from tests.faces import Face, Stream, echo
 from tests.kernel_gated.ways import STARVING, Streams, Way, by_receive, served
 from tests.smoke.modes import POOLS
-from tests.support import MIB, connect, digest, read_exactly, read_to_end, until
+from tests.support import MIB, Whole, connect, noise, read_exactly, read_to_end, until
 
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(104)]
 
@@ -29,7 +29,7 @@ by_pool = pytest.mark.parametrize("mode", POOLS)
 def test_bodies_arrive_whole(mode: ContinuationMode, way: Way) -> None:
     """1 MiB in random pieces goes to a worker and back, and every byte is accounted for."""
     rng = random.Random(104)
-    first, sent = rng.randbytes(5000), rng.randbytes(MIB)
+    first, sent = rng.randbytes(5000), noise(MIB, seed=104)
     streams = Streams()
     with (
         served(Face.HANDLER, way, streams.of(echo), continuation_mode=mode) as server,
@@ -69,7 +69,7 @@ def test_slices_that_a_worker_holds_come_back(mode: ContinuationMode, way: Way) 
         streams.deliver(server, client, b"part")  # of a buffer, so that the next goes on in it
         assert b"part" == read_exactly(client, 4)
         streams.deliver(server, client, sent)
-        assert digest(sent) == digest(read_exactly(client, len(sent)))
+        assert Whole(sent) == Whole(read_exactly(client, len(sent)))
         client.shutdown(socket.SHUT_WR)
         assert b"" == read_to_end(client)
         stats = server.stats()

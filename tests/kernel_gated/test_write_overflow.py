@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import random
 import struct
 
 import pytest
@@ -15,7 +13,9 @@ import ioxide
 from ioxide import WriteOverflow
 from tests.kernel_gated.modes import MODES, OVERFLOWS, SENDS, Changes, brief
 from tests.support import (
+    Whole,
     connect,
+    noise,
     on_reactor,
     read_exactly,
     read_to_end,
@@ -47,8 +47,7 @@ def _cut_send(driver: ioxide.Driver, number: int) -> None:
 
 
 def _check(body: bytes, got: bytes) -> None:
-    same = hashlib.sha256(body).digest() == hashlib.sha256(got).digest()
-    assert same, "bytes were lost, repeated or moved"
+    assert Whole(body) == Whole(got), "bytes were lost, repeated or moved"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -58,9 +57,8 @@ def test_batches_of_every_size_are_sent_whole(
     mode: Changes, send: Changes, overflow: Changes
 ) -> None:
     """Batches around multiples of a slab, written in one piece or in odd ones, come back whole."""
-    source = random.Random(5)
     sizes = [1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 3 * PAGE + 1, 40 * PAGE, 100 * PAGE - 7]
-    bodies = [source.randbytes(size) for size in sizes]
+    bodies = [noise(size, seed=number) for number, size in enumerate(sizes)]
 
     async def handler(conn: ioxide.Connection) -> None:
         while choice := await conn.recv(2):
@@ -87,7 +85,7 @@ def test_batches_of_every_size_are_sent_whole(
 @pytest.mark.parametrize("send", SENDS)
 def test_more_slabs_than_one_message_takes(send: Changes) -> None:
     """A batch of more slabs than UIO_MAXIOV (1024, sendmsg(2)) goes out in several messages."""
-    body = random.Random(1024).randbytes(2500 * PAGE + 17)
+    body = noise(2500 * PAGE + 17, seed=1024)
 
     async def handler(conn: ioxide.Connection) -> None:
         conn.write(body)
@@ -111,7 +109,7 @@ def test_a_send_cut_short_goes_on_where_it_stopped(
 ) -> None:
     """A send that ends in the middle of a slab is continued from that very byte."""
     slab = 3 * PAGE  # so that what a socket takes, in pages, seldom ends with a slab
-    body = random.Random(7).randbytes(8 << 20)
+    body = noise(8 << 20, seed=7)
     middle = 0
 
     async def handler(conn: ioxide.Connection) -> None:

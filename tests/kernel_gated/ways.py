@@ -20,7 +20,7 @@ import ioxide
 from ioxide import WriteOverflow
 from tests.faces import FACES, Face, Handler, Served, Stream, serve
 from tests.support import (
-    digest,
+    Whole,
     on_reactor,
     pieces,
     read_exactly,
@@ -135,9 +135,9 @@ class Streams:
         """
         for _ in range(2):
             self.deliver(server, client, first)
-            assert digest(first) == digest(read_exactly(client, len(first)))
+            assert Whole(first) == Whole(read_exactly(client, len(first)))
         with sending(client, pieces(rng, sent)):
-            assert digest(sent) == digest(read_to_end(client))
+            assert Whole(sent) == Whole(read_to_end(client))
         until(lambda: server.stats().connections_now == 0, "the end of the connection")
         stats, total = server.stats(), 2 * len(first) + len(sent)
         assert (total, total) == (stats.bytes_received, stats.bytes_sent)

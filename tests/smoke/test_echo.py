@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import threading
 
@@ -15,9 +14,10 @@ import ioxide
 from tests.support import (
     MIB,
     TIMEOUT,
+    Whole,
     connect,
-    digest,
     echo,
+    noise,
     read_exactly,
     read_to_end,
     sending,
@@ -52,20 +52,20 @@ def test_two_hundred_connections_at_once() -> None:
 
 def test_eight_mebibytes_each_way() -> None:
     """Eight MiB each way, both directions at once, arrive whole and in order."""
-    sent = random.Random(104).randbytes(8 * MIB)
+    sent = noise(8 * MIB, seed=104)
     with serve(echo) as server, connect(server) as client, sending(client, [sent]):
-        assert digest(sent) == digest(read_to_end(client))
+        assert Whole(sent) == Whole(read_to_end(client))
 
 
 def test_one_large_write() -> None:
     """One write of eight MiB is sent whole, although the socket takes it in parts."""
-    body = random.Random(93).randbytes(8 * MIB)
+    body = noise(8 * MIB, seed=93)
 
     async def handler(conn: ioxide.Connection) -> None:
         conn.write(body)
 
     with serve(handler) as server, connect(server, rcvbuf=4096) as client:
-        assert digest(body) == digest(read_to_end(client))
+        assert Whole(body) == Whole(read_to_end(client))
 
 
 def test_pipelined_requests() -> None:
@@ -173,4 +173,4 @@ def test_writes_during_a_flush_are_accepted() -> None:
         assert 0 == server.stats().handler_faults
         assert 2 <= server.stats().sends
     assert [len(first)] == in_flight
-    assert digest(first + second) == digest(data)
+    assert Whole(first + second) == Whole(data)

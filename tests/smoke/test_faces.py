@@ -16,8 +16,9 @@ from tests.faces import FACES, Face, Stream, echo, serve, wait_paused
 from tests.support import (
     MIB,
     TIMEOUT,
+    Whole,
     connect,
-    digest,
+    noise,
     on_reactor,
     open_fds,
     pieces,
@@ -35,10 +36,10 @@ pytestmark = pytest.mark.parametrize("face", FACES)
 def test_random_pieces_come_back_in_order(face: Face) -> None:
     """1 MiB in random pieces comes back byte for byte, with the end of the stream behind it."""
     rng = random.Random(92)
-    sent = rng.randbytes(MIB)
+    sent = noise(MIB, seed=92)
     with serve(face, echo) as server, connect(server) as client:
         with sending(client, pieces(rng, sent)):
-            assert digest(sent) == digest(read_to_end(client))
+            assert Whole(sent) == Whole(read_to_end(client))
         until(lambda: server.stats().connections_now == 0, "the end of the connection")
         assert (MIB, MIB) == (server.stats().bytes_received, server.stats().bytes_sent)
         assert 0 == server.stats().buffers_held_now
@@ -60,7 +61,7 @@ def test_no_buffer_left_stalls_and_goes_on(face: Face) -> None:
         for sender in senders:
             sender.start()
         for client, data in zip((one, other), sent, strict=True):
-            assert digest(data) == digest(read_exactly(client, len(data)))
+            assert Whole(data) == Whole(read_exactly(client, len(data)))
         for sender in senders:
             sender.join(TIMEOUT)
         assert server.stats().recv_enobufs >= 1
@@ -97,7 +98,7 @@ def test_a_full_completion_queue_loses_nothing(face: Face) -> None:
 
 def test_half_close_ends_reads_only(face: Face) -> None:
     """After the peer's FIN the answer still goes out, however large."""
-    answer = random.Random(3).randbytes(4 * MIB)
+    answer = noise(4 * MIB, seed=3)
 
     async def handler(stream: Stream) -> None:
         while await stream.recv():
@@ -108,7 +109,7 @@ def test_half_close_ends_reads_only(face: Face) -> None:
     with serve(face, handler) as server, connect(server) as client:
         client.sendall(b"question")
         client.shutdown(socket.SHUT_WR)
-        assert digest(answer) == digest(read_to_end(client))
+        assert Whole(answer) == Whole(read_to_end(client))
 
 
 def test_a_reset_reaches_the_reader_and_nobody_else(face: Face) -> None:
@@ -157,8 +158,8 @@ def test_descriptors_are_used_again_and_bytes_stay_apart(face: Face) -> None:
 
 
 def test_a_large_write_reaches_a_slow_reader_whole(face: Face) -> None:
-    """16 MiB written at once to a peer with a small window arrive whole, and then the end."""
-    data = random.Random(4).randbytes(16 * MIB)
+    """8 MiB written at once to a peer with a small window arrive whole, and then the end."""
+    data = noise(8 * MIB, seed=4)
     written = threading.Event()
 
     async def handler(stream: Stream) -> None:
@@ -170,12 +171,12 @@ def test_a_large_write_reaches_a_slow_reader_whole(face: Face) -> None:
         assert written.wait(TIMEOUT)
         until(lambda: server.stats().sends == 1, "a SEND behind a closed window")
         assert 0 == server.stats().bytes_sent
-        assert digest(data) == digest(read_to_end(client))
+        assert Whole(data) == Whole(read_to_end(client))
 
 
 def test_close_sends_what_was_written(face: Face) -> None:
     """Bytes that wait when the connection is closed still leave, and FIN after them."""
-    data = random.Random(5).randbytes(8 * MIB)
+    data = noise(8 * MIB, seed=5)
     closed = threading.Event()
 
     async def handler(stream: Stream) -> None:
@@ -186,7 +187,7 @@ def test_close_sends_what_was_written(face: Face) -> None:
     with serve(face, handler) as server, connect(server, rcvbuf=4096) as client:
         assert closed.wait(TIMEOUT)
         until(lambda: server.stats().sends == 1, "a SEND behind a closed window")
-        assert digest(data) == digest(read_to_end(client))
+        assert Whole(data) == Whole(read_to_end(client))
 
 
 def test_abort_resets_when_bytes_were_cut_off(face: Face) -> None:
@@ -211,7 +212,7 @@ def test_abort_resets_when_bytes_were_cut_off(face: Face) -> None:
 
 def test_a_reader_that_pauses_loses_no_byte(face: Face) -> None:
     """While nobody reads little is received, and afterwards every byte, in order."""
-    sent = random.Random(6).randbytes(8 * MIB)
+    sent = noise(8 * MIB, seed=6)
     go = threading.Event()
     got: list[bytes] = []
 
@@ -232,7 +233,7 @@ def test_a_reader_that_pauses_loses_no_byte(face: Face) -> None:
         assert sender.is_alive()
         go.set()
         assert b"" == read_to_end(client)
-        assert digest(sent) == digest(b"".join(got))
+        assert Whole(sent) == Whole(b"".join(got))
 
 
 def test_a_cancelled_reader_loses_no_byte(face: Face) -> None:
@@ -262,7 +263,7 @@ def test_a_cancelled_reader_loses_no_byte(face: Face) -> None:
             until(lambda: len(cancelled) >= enough, "reads that were given up")  # noqa: B023
             client.sendall(sent[at : at + 2048])
             got += read_exactly(client, 2048)
-        assert digest(sent) == digest(bytes(got))
+        assert Whole(sent) == Whole(bytes(got))
         client.shutdown(socket.SHUT_WR)
         assert b"" == read_to_end(client)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import random
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -22,10 +20,10 @@ import websockets.asyncio.client
 import websockets.asyncio.server
 
 import ioxide
-from tests.support import SMALL, TIMEOUT
+from tests.support import SMALL, TIMEOUT, Whole, noise
 
 MIB = 1 << 20
-BODY = random.Random(14).randbytes(MIB)
+BODY = noise(MIB, seed=14)
 
 
 def run(main: Coroutine[Any, Any, object]) -> ioxide.Counters:
@@ -38,10 +36,6 @@ def run(main: Coroutine[Any, Any, object]) -> ioxide.Counters:
         return loop.driver.counters()
 
     return ioxide.run(bounded(), config=SMALL)
-
-
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +93,7 @@ def test_tls_streams(authority: trustme.CA, upgrade: bool) -> None:
         answer = asyncio.create_task(reader.readexactly(MIB))
         writer.write(BODY)
         await writer.drain()
-        assert digest(BODY) == digest(await answer)
+        assert Whole(BODY) == Whole(await answer)
         writer.close()
         await writer.wait_closed()
         server.close()
@@ -148,7 +142,7 @@ def test_aiohttp_serves_and_asks() -> None:
         async with aiohttp.ClientSession() as session:
             for _ in range(2):
                 async with session.post(url, data=BODY) as response:
-                    assert digest(BODY) == digest(await response.read())
+                    assert Whole(BODY) == Whole(await response.read())
         await runner.cleanup()
 
     stats = run(main())
@@ -190,7 +184,7 @@ def test_uvicorn_answers_httpx() -> None:
             for _ in range(2):
                 response = await client.post(f"http://127.0.0.1:{port}/", content=BODY)
                 assert 200 == response.status_code
-                assert digest(BODY) == digest(response.content)
+                assert Whole(BODY) == Whole(response.content)
 
     stats = run(main())
     assert (1, 1) == (stats.accepts, stats.adoptions)
@@ -214,7 +208,7 @@ def test_websockets_talk() -> None:
                 await client.send(BODY)
                 answer = await client.recv()
                 assert isinstance(answer, bytes)
-                assert digest(BODY) == digest(answer)
+                assert Whole(BODY) == Whole(answer)
 
     stats = run(main())
     assert (1, 1) == (stats.accepts, stats.adoptions)

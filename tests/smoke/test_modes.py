@@ -21,10 +21,11 @@ from tests.support import (
     TIMEOUT,
     CutError,
     LateReader,
+    Whole,
     answer_at_the_end,
     connect,
-    digest,
     echo,
+    noise,
     read_exactly,
     read_to_end,
     sending,
@@ -38,12 +39,12 @@ pytestmark = pytest.mark.issue(104)
 @pytest.mark.parametrize("mode", MODES)
 def test_bodies_arrive_whole(mode: ContinuationMode) -> None:
     """Two MiB each way on four connections at once: every byte, in order."""
-    bodies = [random.Random(number).randbytes(2 * MIB) for number in range(4)]
-    received: dict[int, str] = {}
+    bodies = [noise(2 * MIB, seed=number) for number in range(4)]
+    received: dict[int, Whole] = {}
 
     def run(server: ioxide.Server, number: int) -> None:
         with connect(server) as client, sending(client, [bodies[number]]):
-            received[number] = digest(read_to_end(client))
+            received[number] = Whole(read_to_end(client))
 
     with serve(echo, continuation_mode=mode, pool_threads=2) as server:
         threads = [threading.Thread(target=run, args=(server, number)) for number in range(4)]
@@ -52,7 +53,7 @@ def test_bodies_arrive_whole(mode: ContinuationMode) -> None:
         for thread in threads:
             thread.join()
         assert 8 * MIB == balanced(server).bytes_sent
-    assert {n: digest(bodies[n]) for n in range(4)} == received
+    assert {n: Whole(bodies[n]) for n in range(4)} == received
 
 
 by_context = pytest.mark.parametrize("context", [True, False], ids=["context", "no-context"])
@@ -216,7 +217,7 @@ def test_slices_go_back(mode: ContinuationMode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_full_queue_pauses_and_goes_on(mode: ContinuationMode) -> None:
     """A handler that does not read pauses the receive; when it reads, every byte is there."""
-    sent = random.Random(97).randbytes(200_000)
+    sent = noise(200_000, seed=97)
     reader = LateReader()
     with (
         serve(
@@ -232,7 +233,7 @@ def test_a_full_queue_pauses_and_goes_on(mode: ContinuationMode) -> None:
         until(lambda: server.stats().recv_pauses >= 1, "a paused receive")
         reader.release.set()
         assert b"whole" == read_to_end(client)
-    assert [digest(sent)] == reader.digests
+    assert [Whole(sent)] == reader.bodies
 
 
 @pytest.mark.parametrize("mode", MODES)

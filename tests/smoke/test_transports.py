@@ -8,7 +8,6 @@ import asyncio.trsock
 import contextvars
 import fcntl
 import os
-import random
 import socket
 import struct
 import termios
@@ -17,7 +16,7 @@ from collections.abc import Callable
 import pytest
 
 import ioxide
-from tests.support import MIB, digest, widen
+from tests.support import MIB, Whole, noise, widen
 from tests.transports import Recorder, pair, run, the_loop, until
 
 
@@ -32,7 +31,7 @@ def test_a_server_and_a_client_are_on_the_ring() -> None:
             writer.close()
             await writer.wait_closed()
 
-        payload = random.Random(1).randbytes(MIB)
+        payload = noise(MIB, seed=1)
         async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -41,7 +40,7 @@ def test_a_server_and_a_client_are_on_the_ring() -> None:
             answer = asyncio.create_task(reader.readexactly(MIB))
             writer.write(payload)
             await writer.drain()
-            assert digest(payload) == digest(await answer)
+            assert Whole(payload) == Whole(await answer)
             writer.write_eof()
             assert b"" == await reader.read()
             writer.close()
@@ -76,7 +75,7 @@ def _unsent(sock: socket.socket) -> int:
 
 def test_pause_reading_holds_back_bytes_and_the_peer() -> None:
     """While paused no callback comes and nothing is received; then every byte, in order."""
-    sent = random.Random(2).randbytes(8 * MIB)
+    sent = noise(8 * MIB, seed=2)
 
     async def main() -> None:
         protocol = Recorder()
@@ -92,14 +91,14 @@ def test_pause_reading_holds_back_bytes_and_the_peer() -> None:
             protocol.transport.resume_reading()
             await sending
             await until(lambda: len(protocol.data) == len(sent), "every byte")
-            assert digest(sent) == digest(protocol.data)
+            assert Whole(sent) == Whole(protocol.data)
 
     run(main())
 
 
 def test_pausing_from_data_received_keeps_the_rest() -> None:
     """A protocol that pauses with each piece gets the next one only after it has resumed."""
-    sent = random.Random(8).randbytes(MIB)
+    sent = noise(MIB, seed=8)
 
     class Reluctant(Recorder):
         def data_received(self, data: bytes) -> None:
@@ -114,14 +113,14 @@ def test_pausing_from_data_received_keeps_the_rest() -> None:
             sending = asyncio.create_task(peer.send(sent))
             await until(lambda: len(protocol.data) == len(sent), "every byte")
             await sending
-            assert digest(sent) == digest(protocol.data)
+            assert Whole(sent) == Whole(protocol.data)
 
     run(main())
 
 
 def test_a_buffered_protocol_gets_its_bytes_in_place() -> None:
     """get_buffer() is asked for each piece, and what comes fits it, byte for byte."""
-    sent = random.Random(11).randbytes(MIB)
+    sent = noise(MIB, seed=11)
 
     class Buffered(asyncio.BufferedProtocol):
         def __init__(self) -> None:
@@ -150,14 +149,14 @@ def test_a_buffered_protocol_gets_its_bytes_in_place() -> None:
             await peer.send(sent)
             peer.sock.shutdown(socket.SHUT_WR)
             await until(lambda: protocol.ended, "eof_received()")
-            assert digest(sent) == digest(protocol.data)
+            assert Whole(sent) == Whole(protocol.data)
 
     run(main())
 
 
 def test_write_takes_everything_and_tells_the_protocol_to_pause() -> None:
     """Beyond write_limit write() raises nothing; pause and resume come once, around the wait."""
-    sent = random.Random(9).randbytes(4 * MIB)
+    sent = noise(4 * MIB, seed=9)
 
     async def main() -> None:
         protocol = Recorder()
@@ -173,7 +172,7 @@ def test_write_takes_everything_and_tells_the_protocol_to_pause() -> None:
             reading = asyncio.create_task(peer.read(len(sent)))
             await until(lambda: protocol.calls[-1] == "resume", "resume_writing()")
             assert transport.get_write_buffer_size() <= 10_000
-            assert digest(sent) == digest(await reading)
+            assert Whole(sent) == Whole(await reading)
             transport.write(b"few")
             assert ["made", "pause", "resume"] == protocol.calls
 

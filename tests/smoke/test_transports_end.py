@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import threading
 
 import pytest
 
 import ioxide
-from tests.support import MIB, SMALL, TIMEOUT, digest
+from tests.support import MIB, SMALL, TIMEOUT, Whole, noise
 from tests.transports import Recorder, pair, run, the_loop, until
 
 
@@ -67,7 +66,7 @@ def test_connection_lost_comes_once(end: str) -> None:
 
 def test_close_waits_for_what_was_written() -> None:
     """connection_lost() comes when the last byte was handed to the kernel, and not before."""
-    sent = random.Random(10).randbytes(8 * MIB)
+    sent = noise(8 * MIB, seed=10)
 
     async def main() -> None:
         protocol = Recorder()
@@ -78,7 +77,7 @@ def test_close_waits_for_what_was_written() -> None:
                 await asyncio.sleep(0.001)
             assert ["made", "pause"] == protocol.calls
             whole = await peer.read_to_end()
-            assert digest(sent) == digest(whole)
+            assert Whole(sent) == Whole(whole)
             await until(lambda: "lost" in protocol.calls, "connection_lost()")
             assert (["made", "pause", "resume", "lost"], None) == (
                 protocol.calls,
@@ -165,7 +164,7 @@ def test_writes_to_a_lost_connection_are_dropped_and_said(
 
 def test_an_interrupt_in_a_callback_loses_nothing() -> None:
     """KeyboardInterrupt leaves run_forever(), as in asyncio; the rest comes when it runs again."""
-    sent = random.Random(13).randbytes(600_000)
+    sent = noise(600_000, seed=13)
 
     class Interrupted(Recorder):
         def data_received(self, data: bytes) -> None:
@@ -187,7 +186,7 @@ def test_an_interrupt_in_a_callback_loses_nothing() -> None:
                 until(lambda: len(protocol.data) == len(sent), "the rest of the bytes")
             )
             sender.join(TIMEOUT)
-            assert digest(sent) == digest(protocol.data)
+            assert Whole(sent) == Whole(protocol.data)
         loop.run_until_complete(until(lambda: "lost" in protocol.calls, "connection_lost()"))
         server.close()
     finally:
