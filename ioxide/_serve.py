@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import logging
 import signal
+import socket
 import sys
+import threading
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -90,23 +94,73 @@ def run(args: argparse.Namespace) -> int:
         print(f"ioxide serve: {error}", file=sys.stderr)
         return 2
 
-    # No Event: a second signal inside its set() would wait for the lock that the first one holds.
-    signals: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: signals.append(number))
-    server = Server(handler, config)
-    try:
-        server.start()
-    except (RingError, OSError) as error:
-        print(f"ioxide serve: {error.strerror or error}", file=sys.stderr)
-        return 1
-    print(f"serving on {config.host} port {server.port}", flush=True)
-    try:
-        # Waits in short steps: a signal handler runs between them, whichever thread got it.
-        while not signals and not server.wait(0.2):
-            pass
-        server.stop()
-    except ReactorError as error:
-        print(f"ioxide serve: {error}", file=sys.stderr)
-        return 1
+    with _signals() as signals:
+        server = Server(handler, config)
+        try:
+            server.start()
+        except (RingError, OSError) as error:
+            print(f"ioxide serve: {error.strerror or error}", file=sys.stderr)
+            return 1
+        print(f"serving on {config.host} port {server.port}", flush=True)
+        try:
+            signals.stop_on_one(server)
+        except ReactorError as error:
+            print(f"ioxide serve: {error}", file=sys.stderr)
+            return 1
     return 0
+
+
+class _Signals:
+    """What the main thread sleeps on until SIGINT or SIGTERM comes, or the server ends."""
+
+    def __init__(self, bell: socket.socket, ringer: socket.socket) -> None:
+        self._bell, self._ringer = bell, ringer
+        self._seen: list[int] = []
+
+    def see(self, number: int, _frame: object) -> None:
+        """Handle one of the signals."""
+        # No Event: a second signal inside its set() would wait for the lock that the first holds.
+        self._seen.append(number)
+
+    def stop_on_one(self, server: Server) -> None:
+        """Sleep until a signal comes, or the server has ended by itself; then stop it.
+
+        Raises ReactorError when a reactor ended by a fault.
+        """
+        watch = threading.Thread(target=self._watch, args=(server,), name="ioxide-serve-end")
+        watch.start()
+        try:
+            while not self._seen and not server.wait(0):
+                self._bell.recv(64)
+        finally:
+            try:
+                server.stop()  # the other reactors, where one ended by a fault
+            finally:
+                watch.join()
+
+    def _watch(self, server: Server) -> None:
+        """Wake the main thread when the server has ended."""
+        with contextlib.suppress(ReactorError):
+            server.wait()
+        with contextlib.suppress(BlockingIOError):  # full: it wakes anyway
+            self._ringer.send(b"\0")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Signals]:
+    """SIGINT and SIGTERM wake the main thread, whichever thread the kernel gives them to.
+
+    Python runs their handler on the main thread, but does not wake it when another one was
+    interrupted. The wakeup descriptor does: the signal is written to it wherever it arrives.
+    """
+    bell, ringer = socket.socketpair()
+    with bell, ringer:
+        ringer.setblocking(False)
+        signals = _Signals(bell, ringer)
+        before = signal.set_wakeup_fd(ringer.fileno(), warn_on_full_buffer=False)
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signals.see)
+            yield signals
+        finally:
+            signal.set_wakeup_fd(before)  # the handlers stay: nothing is to end the end

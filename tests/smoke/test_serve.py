@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,9 +20,44 @@ import pytest
 import ioxide
 from ioxide.__main__ import main
 from ioxide.driver import _ring_error
-from tests.support import SMALL, TIMEOUT, read_exactly
+from tests.support import SMALL, TIMEOUT, read_exactly, until
 
 ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def _served(handler: str) -> Iterator[tuple[subprocess.Popen[str], socket.socket]]:
+    """The command line's process, and a client of its server."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "ioxide", "serve", handler, "--port", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("serving on 127.0.0.1 port ")
+            with socket.create_connection(("127.0.0.1", int(line.split()[-1])), TIMEOUT) as client:
+                yield process, client
+        finally:
+            process.kill()  # nothing where it has ended
+
+
+def _ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Status and complaints of a process that was told to end."""
+    try:
+        _, errors = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise AssertionError("the main thread sleeps on") from None
+    return process.returncode, errors
+
+
+async def leave(conn: ioxide.Connection) -> None:
+    """A handler that takes its reactor along."""
+    await conn.recv()
+    raise SystemExit(7)
 
 
 @pytest.mark.parametrize(
@@ -27,23 +66,49 @@ ROOT = Path(__file__).parents[2]
 )
 def test_serves_until_a_signal(number: signal.Signals) -> None:
     """It serves with the handler that is named, and a signal stops it gracefully with status 0."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "ioxide", "serve", "tests.support:echo", "--port", "0"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("serving on 127.0.0.1 port ")
-        with socket.create_connection(("127.0.0.1", int(line.split()[-1])), TIMEOUT) as client:
-            client.sendall(b"over the wire")
-            assert b"over the wire" == read_exactly(client, 13)
-            process.send_signal(number)
-            assert b"" == client.recv(1)
-        _, errors = process.communicate(timeout=TIMEOUT)
-    assert (0, "") == (process.returncode, errors)
+    with _served("tests.support:echo") as (process, client):
+        client.sendall(b"over the wire")
+        assert b"over the wire" == read_exactly(client, 13)
+        process.send_signal(number)
+        assert (0, "") == _ended(process)
+        assert b"" == client.recv(1)
+
+
+def _quiet(process: subprocess.Popen[str]) -> bool:
+    """Whether the main thread slept through a second."""
+    status = Path(f"/proc/{process.pid}/task/{process.pid}/status")
+
+    def slept() -> list[str]:
+        return [line for line in status.read_text().splitlines() if "ctxt_switches" in line]
+
+    before = slept()
+    time.sleep(1)  # what is watched is this second
+    return before == slept()
+
+
+def test_main_thread_sleeps_until_another_one_is_told() -> None:
+    """It is not woken before there is a reason, and a signal that the kernel gives to another
+    thread is one."""
+    with _served("tests.support:echo") as (process, client):
+        client.sendall(b"x")
+        assert b"x" == client.recv(1)
+        until(lambda: _quiet(process), "a second in which the main thread sleeps")
+        threads = {int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()}
+        other = min(threads - {process.pid})
+        libc = ctypes.CDLL(None, use_errno=True)  # tgkill(2) has a function from glibc 2.30 on
+        assert 0 == libc.tgkill(process.pid, other, signal.SIGTERM), ctypes.get_errno()
+        assert (0, "") == _ended(process)
+
+
+@pytest.mark.slow
+def test_serves_until_a_reactor_ends() -> None:
+    """A reactor that ends by itself ends the server, with status 1 and a sentence about why."""
+    with _served("tests.smoke.test_serve:leave") as (process, client):
+        until(lambda: _quiet(process), "a second in which the main thread sleeps")
+        client.sendall(b"x")
+        status, errors = _ended(process)
+    assert 1 == status
+    assert "ended by SystemExit(7)" in errors
 
 
 def test_every_setting_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
