@@ -305,7 +305,7 @@ def test_every_mutant_of_ours_still_fits() -> None:
     for entry in load().mutants:
         try:
             text = entry.apply((ROOT / entry.file).read_text())
-            if not entry.compiled:
+            if entry.file.endswith(".py"):
                 compile(text, entry.file, "exec")
         except (OSError, Stale, SyntaxError) as error:
             stale.append(f"{entry.id}: {error}")

@@ -102,3 +102,35 @@ def test_a_wheel_of_it_works_and_is_typed(sdist: Path, tmp_path: Path) -> None:
     assert "Success" in said
     user.write_text(PROGRAM.replace("reveal_type", "print").replace("42", "sum(range(4))"))
     assert ["6", "0", "posted"] == run(sys.executable, "user.py", cwd=installed).split()
+
+
+@pytest.mark.parametrize(
+    ("program", "sentence"),
+    [
+        ("echo 2.7; echo old; echo Traceback >&2", "it is 2.7, and pyproject.toml says requires-"),
+        ("echo Traceback >&2; exit 1", "it does not run; name another one"),
+        ("cat", "it does not run; name another one"),
+    ],
+    ids=["too old", "does not run", "no Python"],
+)
+def test_set_up_with_another_python_is_a_sentence(
+    program: str, sentence: str, tmp_path: Path
+) -> None:
+    """A Python that cannot be used is refused in one line, and nothing is made for it."""
+    python = tmp_path / "it"
+    python.write_text(f"#!/bin/sh\n{program}\n")
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["tools/setup", str(python), ".venv-never"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert 1 == done.returncode
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("set-up: ")
+    assert sentence in line
+    assert not (ROOT / ".venv-never").exists()
