@@ -12,6 +12,7 @@ from lab.errors import LabError
 from lab.kernels import known, lock, obtain, offered, resolve, store, upkeep
 from lab.kernels.choice import locked_now
 
+from . import amount
 from .log import told
 
 INTERRUPTED = 130
@@ -101,12 +102,18 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 def _verify(_: argparse.Namespace) -> int:
     good = bad = 0
-    for entry, fault in upkeep.verify():
-        if fault:
-            bad += 1
-            print(f"{entry.kind} {entry.name}: {fault}; removed", flush=True)
-        else:
-            good += 1
+    sizes = {entry: entry.size() for entry in upkeep.entries()}
+    with amount.shown("hashing", len(sizes), sum(sizes.values())) as step:
+
+        def begun(entry: upkeep.Entry) -> None:
+            step(f"{entry.kind} {entry.name}", sizes[entry])
+
+        for entry, fault in upkeep.verify(sizes, begun):
+            if fault:
+                bad += 1
+                print(f"{entry.kind} {entry.name}: {fault}; removed", flush=True)
+            else:
+                good += 1
     print(f"{good} as they were put there, {bad} not")
     return 1 if bad else 0
 

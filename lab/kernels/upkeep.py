@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +76,13 @@ def entries() -> Iterator[Entry]:
             yield Entry("image", path, path.name, note)
 
 
-def verify() -> Iterator[tuple[Entry, str]]:
-    """Hash everything again. Yields each entry with what is wrong with it, mostly nothing; one
-    that is not what was put there is removed, so that the next use fetches or makes it anew."""
-    for entry in entries():
+def verify(
+    some: Iterable[Entry], begun: Callable[[Entry], None] = lambda _: None
+) -> Iterator[tuple[Entry, str]]:
+    """Hash these again. Yields each entry with what is wrong with it, mostly nothing; one that is
+    not what was put there is removed, so that the next use fetches or makes it anew."""
+    for entry in some:
+        begun(entry)
         with cache.locked(entry.lock):
             if not entry.place.exists():  # somebody else has just replaced it
                 continue

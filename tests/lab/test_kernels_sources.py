@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,18 @@ import pytest
 from lab import cache, tools
 from lab.cli import main
 from lab.errors import KernelUnavailable, LabError, UsageError
-from lab.kernels import apt, catalogue, choice, listing, lock, obtain, offered, resolve, store
+from lab.kernels import (
+    apt,
+    catalogue,
+    choice,
+    listing,
+    lock,
+    obtain,
+    offered,
+    resolve,
+    store,
+    upkeep,
+)
 from lab.kernels.catalogue import DebianSettings
 from lab.kernels.debian import Debian
 from lab.kernels.local import Local
@@ -330,7 +342,9 @@ def test_verify_finds_one_changed_byte(capsys: pytest.CaptureFixture[str]) -> No
     """Whole: 0. One byte differs in what was unpacked or downloaded: 1, named, and removed."""
     filled()
     assert 0 == main(["kernels", "verify"])
-    assert "2 as they were put there, 0 not" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "2 as they were put there, 0 not" in told.out
+    assert re.match(r"lab: hashing 2 entries of \d+ MB\n", told.err)
     for pattern in ("kernels/*/vmlinux", "packages/*/*"):
         (path,) = cache.root().glob(pattern)
         path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -339,6 +353,29 @@ def test_verify_finds_one_changed_byte(capsys: pytest.CaptureFixture[str]) -> No
         assert [] == list(cache.root().glob(pattern))
         filled()
     assert 0 == main(["kernels", "verify"])
+
+
+def test_verify_says_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Off a terminal a line now and then names what is done and what comes next; on one, a bar
+    that ends full and leaves the screen."""
+    filled()
+    monkeypatch.setattr("lab.commands.amount.SILENCE_S", 0.0)
+    assert 0 == main(["kernels", "verify"])
+    size = sum(entry.size() for entry in upkeep.entries()) / 1e6
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert 2 == len(lines)
+    assert re.fullmatch(rf"lab: 0 of 2 done, 0 of {size:.0f} MB; now package \S+", lines[0])
+    assert re.fullmatch(rf"lab: 1 of 2 done, \d+ of {size:.0f} MB; now kernel \S+", lines[1])
+
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert 0 == main(["kernels", "verify"])
+    told = capsys.readouterr()
+    assert "" == told.err
+    assert "hashing" in told.out
+    assert told.out.endswith("2 as they were put there, 0 not\n")
 
 
 def test_prune_removes_what_was_not_used(capsys: pytest.CaptureFixture[str]) -> None:
