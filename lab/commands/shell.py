@@ -53,7 +53,7 @@ def _shell(arguments: argparse.Namespace) -> int:
             process = guest.spawn(["/bin/sh"], env=env, cwd=cwd, stdin=True)
             return streams.pump(process)
         env.setdefault("TERM", os.environ.get("TERM", "vt100"))
-        env.setdefault("PS1", f"[{guest.kernel.upstream} \\w]# ")
+        env.setdefault("PS1", f"[{guest.kernel.upstream} $PWD]# ")
         process = guest.spawn(["/bin/sh", "-i"], env=env, cwd=cwd, window=_window())
         changed = [False]
 

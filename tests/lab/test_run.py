@@ -234,17 +234,20 @@ def until(terminal: int, words: bytes, *, typing: bytes = b"") -> bytes:
 
 
 @pytest.mark.slow
-def test_a_shell_has_a_terminal_of_the_guests() -> None:
-    """Ctrl-C ends what runs in the shell and not the shell; its status is ours."""
-    command = [sys.executable, "-m", "lab", "shell", "--kernel", KERNEL]
+@pytest.mark.parametrize(("launcher", "place"), [("qemu", "/"), ("vng", str(ROOT))])
+def test_a_shell_has_a_terminal_of_the_guests(launcher: str, place: str) -> None:
+    """Ctrl-C ends what runs in the shell and not the shell; its status is ours; its prompt says
+    where it is."""
+    command = [sys.executable, "-m", "lab", "shell", "--kernel", KERNEL, "--launcher", launcher]
     ours, its = pty.openpty()
     with subprocess.Popen(command, cwd=ROOT, stdin=its, stdout=its, stderr=its) as process:
         os.close(its)
         try:
-            prompt = f"[{kernels.resolve(KERNEL).upstream} /]# ".encode()
+            prompt = f"[{kernels.resolve(KERNEL).upstream} {place}]# ".encode()
             until(ours, prompt)
             os.write(ours, b"tty; uname -r; sleep 1000\r")
-            assert kernels.resolve(KERNEL).release.encode() in until(ours, b"cloud-amd64\r\n")
+            release = kernels.resolve(KERNEL).release.removesuffix("cloud-amd64").encode()
+            assert release in until(ours, b"-amd64\r\n")
             # More than once: one that comes while the shell starts the command is lost on both.
             until(ours, prompt, typing=b"\x03")
             os.write(ours, b"exit 5\r")
