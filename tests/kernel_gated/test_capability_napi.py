@@ -14,6 +14,7 @@ import pytest
 from ioxide._probe.rawring import RawRing
 from ioxide._ring._native import ffi, lib
 from tests.kernel_gated.rawtools import REACTOR_FLAGS
+from tests.support import TIMEOUT
 
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.needs("NAPI")]
 
@@ -27,7 +28,7 @@ def test_device_is_polled_while_napi_is_registered() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=4 * TIMEOUT,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

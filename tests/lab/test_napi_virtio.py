@@ -43,7 +43,7 @@ def test_the_reactor_polls_a_network_device_only_when_asked_to(tmp_path: Path) -
         assert 2 == listed.stdout.count(b"virtio"), f"network devices: {listed.stdout!r}"
         done = guest.run(
             [sys.executable, "-P", "tests/kernel_gated/napi_reactor.py", "eth0", "eth1"],
-            env={"PYTHONPATH": PLACE},
+            env={"PYTHONPATH": PLACE, "IOXIDE_TEST_TIMEOUT": f"{patience:.0f}"},
             cwd=PLACE,
             timeout_s=4 * patience,
         )

@@ -140,6 +140,7 @@ def test_full_wait_is_not_a_minimum_wait(monkeypatch: pytest.MonkeyPatch) -> Non
         RawRing, "enter", lambda ring, **how: enter(ring, **{**how, "min_wait_us": 0})
     )
     monkeypatch.setattr(requests, "_FULL_WAIT_MS", 300)
+    monkeypatch.setattr(requests, "_PATIENCE_S", 0.5)
     outcome = requests.min_wait()
     assert (True, False) == (outcome.accepted, outcome.observed)
     assert outcome.note
