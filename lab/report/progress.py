@@ -30,9 +30,9 @@ class Progress(ABC):
         self.total = 0
         self.done = 0
         self.verdicts: Counter[Verdict] = Counter()
-        self.current = ""
+        self.running: dict[str, float] = {}
+        """The tests that run just now, and since when."""
         self.started = time.monotonic()
-        self.since = self.started
 
     def expect(self, total: int) -> None:
         """So many verdicts are owed."""
@@ -40,10 +40,11 @@ class Progress(ABC):
 
     def begin(self, name: str) -> None:
         """A test is about to run."""
-        self.current, self.since = name, time.monotonic()
+        self.running[name] = time.monotonic()
 
     def verdict(self, name: str, record: Record) -> None:
         """A test has its verdict."""
+        self.running.pop(name, None)
         self.done += 1
         self.verdicts[record.verdict] += 1
         why = f"  {record.why}" if record.why and record.verdict is not Verdict.PASSED else ""
@@ -92,8 +93,10 @@ class PlainProgress(Progress):
 
     def tick(self) -> None:
         now = time.monotonic()
-        if now - max(self._said, self.since) > SILENCE_SECONDS and self.current:
-            self.line(f"lab: still in {self.current}, for {now - self.since:.0f} s")
+        said = self._said
+        for name, since in self.running.items():
+            if now - max(said, since) > SILENCE_SECONDS:
+                self.line(f"lab: still in {name}, for {now - since:.0f} s")
 
 
 class LiveProgress(Progress):
@@ -145,7 +148,9 @@ class LiveProgress(Progress):
     def _now(self) -> Text:
         from rich.text import Text
 
-        what = self._phase or f"{self.current} ({time.monotonic() - self.since:.0f} s)"
+        now = time.monotonic()
+        tests = (f"{name} ({now - since:.0f} s)" for name, since in self.running.items())
+        what = ", ".join(tests) or self._phase
         minutes, seconds = divmod(int(self.elapsed()), 60)
         return Text(
             f"{minutes:02}:{seconds:02}  {self.done}/{self.total}  {self.counts()}  | {what}",

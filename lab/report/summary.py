@@ -15,7 +15,6 @@ from lab.suite.verdicts import HARMLESS, Conclusion, Verdict, counted
 if TYPE_CHECKING:
     from lab.kernels import Kernel
     from lab.suite.contract import Comparison, Row
-    from lab.suite.identity import Expected
     from lab.suite.issues import IssueRow
     from lab.suite.probed import Finding, Probed
     from lab.suite.reconcile import Record
@@ -33,10 +32,10 @@ class RunReport:
     """What the contract promises this kernel; None if it has no row for it."""
     comparison: Comparison
     launcher: Launcher
-    guest: Guest | None
-    """The last guest of the run, for what it said of itself; None if none came up."""
-    boots: int
-    expected: Expected | None
+    guests: Sequence[Guest]
+    """All guests that came up, for what they said of themselves."""
+    lanes: int
+    """How many of them ran tests at once."""
     probe: Probed | None
     records: Mapping[str, Record]
     collected: int
@@ -142,15 +141,23 @@ def _rule(text: str) -> str:
 
 
 def _guest_lines(report: RunReport) -> list[str]:
-    guest = report.guest
-    if guest is None:
+    if not report.guests:
         return ["no guest came up"]
-    again = f", {report.boots} guests were needed" if report.boots > 1 else ""
+    guest = report.guests[0]
     return [
         f"release {guest.uname}, package {report.kernel.package} from {report.kernel.source}",
         f"accel {guest.accel.kind}: {guest.accel.reason}",
         *([f"booted {report.launcher.words}"] if report.launcher.words else ()),
-        f"agent after {guest.boot_seconds:.1f} s, {guest.slowdown:.1f}x slower than here{again}",
+        *(
+            f"agent after {one.boot_seconds:.1f} s, {one.slowdown:.1f}x slower than here"
+            for one in report.guests
+        ),
+        *([f"{report.lanes} guests at once"] if report.lanes > 1 else ()),
+        *(
+            [f"{len(report.guests)} guests were needed"]
+            if len(report.guests) > report.lanes
+            else ()
+        ),
     ]
 
 
@@ -213,24 +220,24 @@ def _issue_table(report: RunReport) -> list[str]:
 
 def write_json(report: RunReport) -> None:
     """Write results.json into the run's directory."""
-    guest = report.guest
     content: dict[str, Any] = {
         "kernel": asdict(report.kernel),
         "cell": report.row.name if report.row else report.kernel.series,
         "contract": _contract(report),
-        "guest": None
-        if guest is None
-        else {
-            "release": guest.uname,
-            "nonce": guest.nonce,
-            "accel": str(guest.accel.kind),
-            "accel_reason": guest.accel.reason,
-            "launcher": report.launcher.value,
-            "boot_seconds": guest.boot_seconds,
-            "slowdown": guest.slowdown,
-            "boots": report.boots,
-        },
-        "expected": report.expected.to_json() if report.expected else None,
+        "launcher": report.launcher.value,
+        "guests": [
+            {
+                "release": guest.uname,
+                "nonce": guest.nonce,
+                "accel": str(guest.accel.kind),
+                "accel_reason": guest.accel.reason,
+                "boot_seconds": guest.boot_seconds,
+                "slowdown": guest.slowdown,
+                "files": str(guest.console.parent.relative_to(report.results)),
+            }
+            for guest in report.guests
+        ],
+        "at_once": report.lanes,
         "probe": report.probe.to_object() if report.probe else None,
         "collected": report.collected,
         "selected": len(report.records),

@@ -8,12 +8,10 @@ the host: see `pytest_runtest_setup`.
 
 from __future__ import annotations
 
-import faulthandler
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,20 +20,24 @@ from lab.report.progress import Progress, make_progress
 from lab.report.summary import RunReport, render, write_json
 from lab.vm import Launcher
 
-from . import contract, errata, issues, selection, tree
+from . import contract, issues, selection, tree
 from .contract import Comparison
-from .plan import Outcome, Plan, RunOver
+from .judge import Judge
+from .lanes import Begun, Lanes, Ran
+from .plan import Plan, RunOver
+from .probed import Probed
 from .promises import Promises
 from .reconcile import Book, DoubleVerdict, Record
-from .reports import complete, made_up, verdict_of
+from .reports import made_up
 from .results import new_directory, point_latest
-from .session import Session
-from .skips import judge_report
 from .verdicts import CONCLUSION, Tally, Verdict, conclude
 
 BASE_SECONDS = 10.0
 SLOW_FACTOR = 6.0
 LEAST_SECONDS = 60.0
+WORTH_A_GUEST = 50
+"""With so many tests more, one more guest is up and through its share before one alone would be
+through all of them."""
 
 
 class HostSide:
@@ -63,6 +65,9 @@ class HostSide:
         limit = config.getoption("lab_timeout")
         if limit is not None and not limit > 0:
             raise pytest.UsageError(f"--lab-timeout {limit}: a test needs more than 0 seconds")
+        guests = config.getoption("lab_guests")
+        if guests is not None and guests < 1:
+            raise pytest.UsageError(f"--lab-guests {guests}: tests need at least one guest")
         base = Path(config.getoption("lab_results") or config.rootpath / "lab-results")
         plays = f"-as-{self.promises.plays}" if self.promises.plays else ""
         self.launcher = Launcher(config.getoption("lab_launcher"))
@@ -71,8 +76,9 @@ class HostSide:
         if getattr(config.option, "xmlpath", None) is None:
             config.option.xmlpath = str(self.results / "junit.xml")
         self.book = Book()
+        self.judge = Judge(config, self.kernel, self.promises, self._probe)
         self.progress: Progress = make_progress(self._write_line)
-        self.session: Session | None = None
+        self.lanes: Lanes | None = None
         self.collected = 0
         self.left_out: dict[str, int] = {}
         self.faults: list[str] = []
@@ -145,74 +151,103 @@ class HostSide:
     # -- running -----------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-        """Run the item in the guest and report here what it said there."""
-        # pytest's faulthandler plugin has just set its timer: the host only waits here.
-        faulthandler.cancel_dump_traceback_later()
-        if self.over is None:
-            self._run(item, nextitem)
-        if not self.book.has(item.nodeid):
-            self._report_never_ran(item)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Have every item run in a guest and report here what it said there."""
+        option = self.config.option
+        broken = session.testsfailed and not option.continue_on_collection_errors
+        if broken or option.collectonly:
+            return None  # pytest's own loop has the words for both, and runs nothing then
+        if session.items:
+            self._run({item.nodeid: item for item in session.items}, session)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        for item in session.items:
+            if not self.book.has(item.nodeid):
+                self._report_never_ran(item)
         return True
 
-    def _run(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        name = item.nodeid
-        began, begun = time.monotonic(), False
+    def _run(self, items: Mapping[str, pytest.Item], session: pytest.Session) -> None:
+        begun: dict[str, float] = {}
         try:
-            self._session().prepare()
-            began, begun = time.monotonic(), True
-            self.progress.begin(name)
-            outcome = self._session().run(name, nextitem.nodeid if nextitem else None)
-            record, reports = self._judge(item, outcome, time.monotonic() - began)
-        except KeyboardInterrupt:
-            if begun:
-                seconds = time.monotonic() - began
-                self.book.enter(name, Record(Verdict.LOST, seconds, "interrupted"))
-            raise
+            lanes = self._lanes(len(items))
+        except LabError as error:
+            self._give_up(RunOver(error.message, hint=error.hint))
+            return
+        with lanes:
+            try:
+                for event in lanes.events(self.progress):
+                    match event:
+                        case Begun(name):
+                            begun[name] = time.monotonic()
+                            self.progress.begin(name)
+                        case Ran(name):
+                            self._take(items[name], event)
+                        case RunOver():
+                            self._give_up(event)
+                    if self.over is not None:
+                        lanes.stop(finish=False)
+                    elif session.shouldfail or session.shouldstop:
+                        lanes.stop(finish=True)
+            except KeyboardInterrupt:
+                lanes.interrupt()
+                for late in lanes.left():
+                    if isinstance(late, Ran):
+                        self._take(items[late.name], late)
+                    else:
+                        begun[late.name] = time.monotonic()
+                for name, since in begun.items():
+                    if not self.book.has(name):
+                        seconds = time.monotonic() - since
+                        self.book.enter(name, Record(Verdict.LOST, seconds, "interrupted"))
+                raise
+
+    def _take(self, item: pytest.Item, ran: Ran) -> None:
+        """Judge what came home of one test, write it into the book, and report it."""
+        try:
+            record, reports = self.judge.judge(item, ran.outcome, ran.seconds)
+            self.book.enter(item.nodeid, record)
         except RunOver as over:
             self._give_up(over)
             return
         except DoubleVerdict as error:
             self._give_up(RunOver(str(error)))
             return
-        except LabError as error:
-            self._give_up(RunOver(error.message, hint=error.hint))
-            return
-        self.book.enter(name, record)
         # For JUnit, where one kernel's file looks like another's.
         told = [*self._properties(), ("verdict", record.verdict.value)]
         for report in reports:
             report.user_properties += told
             item.ihook.pytest_runtest_logreport(report=report)
-        self.progress.verdict(name, record)
-        if why := self._session().given_up:
-            self.over = RunOver(why)
+        self.progress.verdict(item.nodeid, record)
 
     def _give_up(self, over: RunOver) -> None:
-        self.over = over
         self.problems.append(over.message)
-        if self.session is not None:
-            self.session.close()
+        self.over = self.over or over
 
-    def _session(self) -> Session:
-        if self.session is None:
-            contents = tree.contents(self.config.rootpath)
-            tree_sha256, extension_sha256 = tree.hashes(contents)
-            compiled = tree.bytecode(self.config.rootpath, contents)
-            plan = Plan(
-                selected=self.book.selected,
-                subset=selection.looks_in_cache(self.config),
-                arguments=selection.guest_arguments(self.config),
-                tar=tree.pack(self.config.rootpath, contents | compiled),
-                tree_sha256=tree_sha256,
-                extension_sha256=extension_sha256,
-                bytecode_sha256=tree.hashes(compiled)[0],
-                environment=self.promises.environment,
-                results=self.results,
-                test_seconds=self._seconds,
-            )
-            self.session = Session(self.lab, plan, self.progress)
-        return self.session
+    def _lanes(self, tests: int) -> Lanes:
+        """The guests that the tests will run in, none of them booted yet. Raises LabError."""
+        self.progress.phase("preparing the kernel and the root image")
+        self.lab.prepare(self.results)
+        contents = tree.contents(self.config.rootpath)
+        tree_sha256, extension_sha256 = tree.hashes(contents)
+        compiled = tree.bytecode(self.config.rootpath, contents)
+        plan = Plan(
+            selected=self.book.selected,
+            subset=selection.looks_in_cache(self.config),
+            arguments=selection.guest_arguments(self.config),
+            tar=tree.pack(self.config.rootpath, contents | compiled),
+            tree_sha256=tree_sha256,
+            extension_sha256=extension_sha256,
+            bytecode_sha256=tree.hashes(compiled)[0],
+            environment=self.promises.environment,
+            results=self.results,
+            test_seconds=self._seconds,
+        )
+        asked = self.config.getoption("lab_guests")
+        guests = asked or min(self.lab.side_by_side(), 1 + tests // WORTH_A_GUEST)
+        self.lanes = Lanes(self.lab, plan, guests=guests)
+        return self.lanes
 
     def _seconds(self, name: str, slowdown: float) -> float:
         asked = self.config.getoption("lab_timeout")
@@ -220,91 +255,8 @@ class HostSide:
             return float(asked)
         return max(LEAST_SECONDS, self.limits[name] * max(1.0, slowdown))
 
-    def _judge(
-        self, item: pytest.Item, outcome: Outcome, seconds: float
-    ) -> tuple[Record, list[pytest.TestReport]]:
-        """The verdict of one test and the reports that show it. Raises RunOver for a lie."""
-        reports = [self._report(item, data) for data in outcome.reports]
-        if outcome.lost:
-            # What it said before it was lost stays in the report, but cannot pass for a verdict.
-            sections = [*outcome.sections, *(s for r in reports for s in r.sections)]
-            why, verdict = outcome.lost, Verdict.LOST
-            if (splat := outcome.splat) is not None:
-                # There is no verdict of the test, but there is one of the kernel.
-                why, verdict = f"{splat.line}; and {why}", Verdict.SPLAT
-                sections.append(("kernel log", splat.excerpt))
-            report = made_up(
-                item.nodeid,
-                item.location,
-                f"{verdict}: {why}",
-                verdict,
-                keywords=item.keywords,
-                sections=sections,
-                seconds=seconds,
-            )
-            return Record(verdict, seconds, why), [report]
-        complete(item.nodeid, reports)
-        for report in reports:
-            judge_report(
-                report,
-                lambda: self.session.probe if self.session else None,
-                self.promises.unconfirmed,
-            )
-        splat = outcome.splat
-        judged = self._judge_errata(
-            item.nodeid, *verdict_of(reports), reports, splat.line if splat else ""
-        )
-        verdict, why = judged.verdict, judged.why
-        if splat is not None:
-            shown = next((r for r in reports if r.when == "call"), reports[-1])
-            shown.sections.append(("kernel log", splat.excerpt))
-            if verdict is not Verdict.FAILED and not judged.explained:
-                verdict, why = Verdict.SPLAT, splat.line
-                shown.outcome = "failed"
-                shown.longrepr = f"the kernel complained during this test: {splat.line}"
-        return Record(verdict, seconds, why), reports
-
-    def _judge_errata(
-        self,
-        name: str,
-        verdict: Verdict,
-        why: str,
-        reports: Sequence[pytest.TestReport],
-        splat: str,
-    ) -> errata.Judged:
-        # A release without what was taken away is none that the lists could name.
-        listed = not self.config.getoption("lab_unlisted") and not self.promises.plays
-        judged = errata.judge_reports(
-            name,
-            verdict,
-            why,
-            reports,
-            upstream=self.kernel.upstream if listed else "",
-            package=self.kernel.package if listed else "",
-            splat=splat,
-        )
-        if judged.note and self.session is not None:
-            self.session.notes.append(judged.note)
-        return judged
-
-    def _report(self, item: pytest.Item, data: Any) -> pytest.TestReport:
-        if data.get("$report_type") != "TestReport" or data.get("nodeid") != item.nodeid:
-            raise RunOver(
-                f"the guest's pytest cannot be believed: a report of {data.get('nodeid')!r} "
-                f"while {item.nodeid!r} ran"
-            )
-        report: Any = self.config.hook.pytest_report_from_serializable(
-            config=self.config, data=data
-        )
-        assert isinstance(report, pytest.TestReport)
-        # JSON knows no tuples; pytest's terminal insists on one for a skip's reason.
-        longrepr: Any = report.longrepr
-        if isinstance(longrepr, list):
-            report.longrepr = (item.location[0], item.location[1] or 0, str(longrepr[-1]))
-        report.location = item.location
-        report.sections = [(str(head), str(text)) for head, text in report.sections]
-        report.user_properties = [(str(key), value) for key, value in report.user_properties]
-        return report
+    def _probe(self) -> Probed | None:
+        return self.lanes.common.probe if self.lanes else None
 
     def _report_never_ran(self, item: pytest.Item) -> None:
         why = self.over.message if self.over else "the run ended before it"
@@ -323,11 +275,6 @@ class HostSide:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """The trip-wire: whoever gets past our protocol must not run a guest's test on the host."""
         pytest.fail(f"{item.nodeid} was about to run on the host instead of in a guest")
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_timeout_set_timer(self) -> bool:
-        """The lab keeps the time of tests in guests; an alarm here would hit the lab itself."""
-        return True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -370,19 +317,17 @@ class HostSide:
             with suppress(OSError):
                 self.results.rmdir()
             return
-        if self.session is not None:
-            if self.interrupted or self.broken or self.over is not None:
-                self.session.close()
-            else:
-                self.progress.phase("shutting the guest down")
-                self.session.finish()
-            self.problems += self.session.problems
-            self.faults += self.session.faults
+        notes = [*self.judge.notes]
+        sessions = self.lanes.sessions if self.lanes else ()
+        for one in sessions:
+            self.problems += one.problems
+            self.faults += one.faults
+            notes += one.notes
         self.progress.stop()
         records = self.book.records("the run ended before it")
         rows = issues.table(self.issues, records, wanted=self._wanted())
         self.faults += issues.holes(rows, self._wanted())
-        comparison = self.promises.compare(self.session.probe if self.session else None)
+        comparison = self.promises.compare(self._probe())
         self._report_surprises(comparison)
         surprises = {f"capability {s.capability}": Verdict.SURPRISE for s in comparison.surprises}
         conclusion = conclude(
@@ -400,10 +345,9 @@ class HostSide:
             row=self.promises.row,
             comparison=comparison,
             launcher=self.launcher,
-            guest=self.session.last_guest if self.session else None,
-            boots=self.session.boots if self.session else 0,
-            expected=self.session.expected if self.session else None,
-            probe=self.session.probe if self.session else None,
+            guests=[guest for one in sessions for guest in one.guests],
+            lanes=len(sessions),
+            probe=self._probe(),
             records=records,
             collected=self.collected,
             left_out=dict(self.left_out),
@@ -411,8 +355,10 @@ class HostSide:
             issues=rows,
             problems=self.problems,
             faults=self.faults,
-            notes=self.session.notes if self.session else (),
-            tail=self.over.tail if self.over else self.session.tail if self.session else "",
+            notes=notes,
+            tail=self.over.tail
+            if self.over
+            else "\n".join(filter(None, (one.tail for one in sessions))),
             hint=self.over.hint if self.over else "",
             results=self.results,
             seconds=time.monotonic() - self.started,

@@ -16,10 +16,20 @@ from .dmesg import Splat
 
 
 class Lab(Protocol):
-    """Gives guests of one kernel; the second and later ones when a test took the first down."""
+    """Gives guests of one kernel."""
 
-    def boot(self, results: Path) -> AbstractContextManager[Guest]:
-        """A fresh guest whose files go to `results`. Raises LabError."""
+    def prepare(self, results: Path) -> object:
+        """Fetch and build what all guests share, so that `boot` is quick. Raises LabError."""
+
+    def side_by_side(self) -> int:
+        """How many guests at once suit this machine; asked once it is prepared."""
+
+    def boot(self, results: Path, *, interrupt: int | None = None) -> AbstractContextManager[Guest]:
+        """A fresh guest whose files go to `results`, for the thread that calls. Once the
+        descriptor `interrupt` is readable, waiting for it raises KeyboardInterrupt.
+
+        Raises LabError.
+        """
 
 
 class Listener(Protocol):

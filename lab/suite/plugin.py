@@ -89,6 +89,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--slow", dest="lab_slow", action="store_true", help="take slow tests too")
     group.addoption("--lab-results", metavar="DIR", help="instead of lab-results/")
     group.addoption(
+        "--lab-guests",
+        type=int,
+        metavar="N",
+        help="share the tests between so many guests at once, instead of as many as suit this "
+        "machine and the number of tests",
+    )
+    group.addoption(
         "--lab-timeout",
         type=float,
         metavar="SECONDS",

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""One run's guests: boot, push, start pytest, tell it what to run, and survive what tests do.
+"""One guest after the other: boot, push, start pytest, tell it what to run, and survive what tests
+do.
 
 What ends a process costs the test that was running its verdict and nobody else's: the next one gets
 a fresh process, or a fresh guest if that is gone too.  What makes the guest unbelievable (a wrong
@@ -9,6 +10,8 @@ identity, an id nobody sent, a broken frame) ends the run: nothing such a guest 
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from lab.errors import GuestLost, LabError
@@ -27,10 +30,42 @@ MARKED_NAME = 300
 """The kernel takes log lines of less than a kilobyte, and a node id may be longer."""
 
 
-class Session:
-    """The guests and processes of one run, made when the first test needs them."""
+class Common:
+    """What the sessions of one run share: the probe's answer and the numbers of guests."""
 
-    def __init__(self, lab: Lab, plan: Plan, listener: Listener) -> None:
+    def __init__(self) -> None:
+        self.probe: Probed | None = None
+        self.boots = 0
+        self._counting, self._asking = threading.Lock(), threading.Lock()
+
+    def number(self) -> int:
+        """The next guest's, from 1."""
+        with self._counting:
+            self.boots += 1
+            return self.boots
+
+    def probed(self, ask: Callable[[], Probed]) -> Probed:
+        """What the kernel can do. The first session asks its guest, the others wait for the answer:
+        the kernel is the same. Where the first is told nothing, the next one asks."""
+        with self._asking:
+            if self.probe is None:
+                self.probe = ask()
+            return self.probe
+
+
+class Session:
+    """A guest and the pytest process in it, made when a test needs them, and those that come after
+    it. All calls are one thread's, which must live until `close`."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        plan: Plan,
+        listener: Listener,
+        common: Common,
+        *,
+        interrupt: int | None = None,
+    ) -> None:
         self.problems: list[str] = []
         """What keeps the run from having proved anything, as sentences."""
         self.faults: list[str] = []
@@ -38,16 +73,15 @@ class Session:
         self.notes: list[str] = []
         self.tail = ""
         """The guest's last output, when it belongs to one of the problems."""
-        self.probe: Probed | None = None
-        self.expected: Expected | None = None
-        self.last_guest: Guest | None = None
-        """The newest guest, whether it still lives or not."""
-        self.boots = 0
+        self.guests: list[Guest] = []
+        """All that came up, in order, whether they still live or not."""
         self.given_up = ""
         """Why no more tests are to be run; empty if they are."""
         self._lab = lab
         self._plan = plan
         self._listener = listener
+        self._common = common
+        self._interrupt = interrupt
         self._stack = ExitStack()
         self._guest: Guest | None = None
         self._worker: Worker | None = None
@@ -139,15 +173,15 @@ class Session:
         return console_tail(self._guest) if self._guest is not None else ""
 
     def _boot(self) -> Guest:
-        self.boots += 1
-        again = f" again (guest {self.boots})" if self.boots > 1 else ""
-        self._listener.phase(f"booting{again}")
+        number = self._common.number()
+        self._listener.phase(f"booting guest {number}" if number > 1 else "booting")
         where = self._plan.results
-        if self.boots > 1:
-            where = where / f"guest-{self.boots}"
+        if number > 1:
+            where = where / f"guest-{number}"
             where.mkdir()
-        guest = self._stack.enter_context(self._lab.boot(where))
-        self._guest = self.last_guest = guest
+        guest = self._stack.enter_context(self._lab.boot(where, interrupt=self._interrupt))
+        self._guest = guest
+        self.guests.append(guest)
         self._listener.phase(
             f"{guest.uname} is up: agent after {guest.boot_seconds:.1f} s, "
             f"{guest.accel.kind} ({guest.accel.reason}), {guest.slowdown:.1f}x slower than here"
@@ -157,15 +191,7 @@ class Session:
                 f"the guest calls itself {guest.uname!r}, {guest.kernel.release!r} was booted"
             )
         guest.push_tree(self._plan.tar, TREE)
-        self.probe = self.probe or self._probe(guest)
-        self.expected = Expected(
-            kernel=guest.kernel.upstream,
-            release=guest.kernel.release,
-            nonce=guest.nonce,
-            tree_sha256=self._plan.tree_sha256,
-            extension_sha256=self._plan.extension_sha256,
-            bytecode_sha256=self._plan.bytecode_sha256,
-        )
+        self._common.probed(lambda: self._probe(guest))
         boot_log = guest.kernel_log()
         self._log_offset = len(boot_log)
         if splat := dmesg.scan(boot_log):
@@ -194,18 +220,26 @@ class Session:
         return probe
 
     def _start_pytest(self, guest: Guest) -> Worker:
-        assert self.expected is not None
-        assert self.probe is not None
+        probe = self._common.probe
+        assert probe is not None
+        expected = Expected(
+            kernel=guest.kernel.upstream,
+            release=guest.kernel.release,
+            nonce=guest.nonce,
+            tree_sha256=self._plan.tree_sha256,
+            extension_sha256=self._plan.extension_sha256,
+            bytecode_sha256=self._plan.bytecode_sha256,
+        )
         self._listener.phase("starting pytest in the guest")
         self._worker = worker = Worker(
             guest,
             arguments=self._plan.arguments,
             environment=self._plan.environment,
             cwd=TREE,
-            log=self._plan.results / "guest-output.log",
+            log=guest.console.with_name("guest-output.log"),
             listener=self._listener,
         )
-        worker.greet(self.expected, self.probe)
+        worker.greet(expected, probe)
         worker.compare(self._plan.selected, subset=self._plan.subset)
         self._listener.phase("")
         return worker

@@ -25,12 +25,16 @@ class ChannelClosed(Exception):
 class Channel:
     """One conversation. `watch` is a descriptor that becomes readable when the peer has died,
     for a QEMU its pidfd: a machine that ended may leave bytes worth reading, but none to wait
-    for."""
+    for. Once `interrupt` is readable every wait raises KeyboardInterrupt: it is how a thread that
+    no signal reaches learns of one."""
 
-    def __init__(self, sock: socket.socket, *, watch: int | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, *, watch: int | None = None, interrupt: int | None = None
+    ) -> None:
         self._socket = sock
         self._socket.setblocking(False)
         self._watch = watch
+        self._interrupt = interrupt
         self._decoder = Decoder()
         self._sent = 0
         self._ready: deque[dict[str, Any]] = deque()
@@ -80,11 +84,14 @@ class Channel:
         # poll, not select: a runner with more than 1024 open files must not be a broken guest.
         poll = select.poll()
         poll.register(self._socket, select.POLLIN | (select.POLLOUT if writing else 0))
-        if self._watch is not None:
-            poll.register(self._watch, select.POLLIN)
+        for descriptor in (self._watch, self._interrupt):
+            if descriptor is not None:
+                poll.register(descriptor, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(left * 1000)}
         if not ready:
             raise TimeoutError
+        if self._interrupt in ready:
+            raise KeyboardInterrupt
         if ready == {self._watch}:
             raise ChannelClosed("the machine has ended")
 

@@ -274,6 +274,7 @@ def boot(
     extra_cmdline: Sequence[str] = (),
     devices: Sequence[Device] = (),
     timeout_s: float | None = None,
+    interrupt: int | None = None,
 ) -> Iterator[Guest]:
     """Boot a guest; it is gone when the block is left, however it is left.
 
@@ -282,7 +283,8 @@ def boot(
     processors of a silent one stood). `devices` come beside those that every guest has.
     `timeout_s` is the time to the agent's first word, by default 30 s with KVM and 120 s without.
     Call it from a thread that lives as long as the guest: QEMU dies with the thread that started
-    it (PR_SET_PDEATHSIG).
+    it (PR_SET_PDEATHSIG). Once the descriptor `interrupt` is readable, whoever waits for the guest
+    gets a KeyboardInterrupt, as only a main thread does from a signal.
 
     Raises GuestLost when the guest does not come up or is not the one that was started,
     MissingTool, and LabError.
@@ -304,7 +306,7 @@ def boot(
         )
 
     patience = _BOOT_S[accel.kind] if timeout_s is None else timeout_s
-    with introduced(files, start, accel=accel, timeout_s=patience) as guest:
+    with introduced(files, start, accel=accel, timeout_s=patience, interrupt=interrupt) as guest:
         yield guest
 
 
@@ -315,6 +317,7 @@ def introduced(
     *,
     accel: Accel,
     timeout_s: float,
+    interrupt: int | None = None,
 ) -> Iterator[Guest]:
     """A guest on the machine that `start` starts when it is given the lab's words for the kernel's
     command line: once its agent has spoken, within `timeout_s` seconds, and is the one meant.
@@ -331,7 +334,7 @@ def introduced(
     begun = time.monotonic()
     with start(words) as machine:
         link = Link(
-            Channel(machine.agent, watch=machine.qemu.pidfd),
+            Channel(machine.agent, watch=machine.qemu.pidfd, interrupt=interrupt),
             lambda cause: _lost(machine, cause),
         )
         hello = link.hello(deadline=begun + timeout_s, within_s=timeout_s)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -14,8 +15,11 @@ from lab.kernels import Kernel, KernelFiles
 from . import virtme
 from .accel import choose_accel
 from .guest import Guest, boot
-from .processor import Accel
+from .processor import Accel, AccelKind
 from .rootfs import build_rootfs
+
+_ROOM_MIB = 1536
+"""What a guest takes of this machine's memory at most, in MiB, with what QEMU itself needs."""
 
 
 class Launcher(StrEnum):
@@ -56,20 +60,34 @@ class Launchpad:
         machine's in which a guest that has them as they are may write; it alone sees that."""
         self._kernel, self._launcher = kernel, launcher
         self._cpus, self._memory_mib, self._writable = cpus, memory_mib, writable
-        self._made: tuple[KernelFiles, Accel] | None = None
+        self._made: tuple[KernelFiles, Accel, Path | None] | None = None
 
     def prepare(self, results: Path) -> tuple[KernelFiles, Accel]:
-        """Fetch the kernel and prove an accelerator, once. Raises LabError."""
+        """Fetch the kernel, prove an accelerator and make the root image, once. Raises LabError."""
+        files, accel, _ = self._prepare(results)
+        return files, accel
+
+    def side_by_side(self) -> int:
+        """How many guests this machine runs at once without one slowing the other down. Only what
+        emulates has use for a second: it keeps one processor busy and is ten times slower."""
+        if self._made is None or self._made[1].kind is not AccelKind.TCG:
+            return 1
+        return max(1, min(2, len(os.sched_getaffinity(0)) // self._cpus, _free_mib() // _ROOM_MIB))
+
+    def _prepare(self, results: Path) -> tuple[KernelFiles, Accel, Path | None]:
         if self._made is None:
             files = kernels.obtain(self._kernel)
-            self._made = files, choose_accel(files, results=results)
+            accel = choose_accel(files, results=results)
+            rootfs = build_rootfs() if self._launcher is Launcher.QEMU else None
+            self._made = files, accel, rootfs
         return self._made
 
     @contextmanager
-    def boot(self, results: Path) -> Iterator[Guest]:
-        """A fresh guest whose logs go to `results`. Raises LabError."""
-        files, accel = self.prepare(results)
-        if self._launcher is Launcher.VNG:
+    def boot(self, results: Path, *, interrupt: int | None = None) -> Iterator[Guest]:
+        """A fresh guest whose logs go to `results`; `interrupt` as in `boot`. May be called from
+        several threads once `prepare` was. Raises LabError."""
+        files, accel, rootfs = self._prepare(results)
+        if rootfs is None:
             guests = virtme.boot(
                 files,
                 accel=accel,
@@ -77,15 +95,24 @@ class Launchpad:
                 cpus=self._cpus,
                 memory_mib=self._memory_mib or 1024,
                 writable=self._writable,
+                interrupt=interrupt,
             )
         else:
             guests = boot(
                 files,
-                rootfs=build_rootfs(),
+                rootfs=rootfs,
                 accel=accel,
                 results=results,
                 cpus=self._cpus,
                 memory_mib=self._memory_mib or 768,
+                interrupt=interrupt,
             )
         with guests as guest:
             yield guest
+
+
+def _free_mib() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) >> 10
+    return 0

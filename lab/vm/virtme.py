@@ -81,11 +81,13 @@ def boot(
     memory_mib: int = 1024,
     writable: Sequence[Path] = (),
     timeout_s: float = BOOT_S,
+    interrupt: int | None = None,
 ) -> Iterator[Guest]:
     """Boot a guest whose root is this machine's, read-only; it is gone when the block is left.
 
     What it writes below the directories `writable`, and below those that virtme-ng itself makes
-    so (/tmp, /usr, /home and the like), is gone with it. Logs are as those of `lab.vm.boot`.
+    so (/tmp, /usr, /home and the like), is gone with it. Logs and `interrupt` are as those of
+    `lab.vm.boot`.
 
     Raises GuestLost, MissingTool, and LabError.
     """
@@ -100,9 +102,10 @@ def boot(
             memory_mib=memory_mib,
             writable=writable,
             timeout_s=timeout_s,
+            interrupt=interrupt,
         )
 
-    with introduced(files, start, accel=accel, timeout_s=timeout_s) as guest:
+    with introduced(files, start, accel=accel, timeout_s=timeout_s, interrupt=interrupt) as guest:
         yield guest
 
 
@@ -117,6 +120,7 @@ def _started(
     memory_mib: int,
     writable: Sequence[Path],
     timeout_s: float,
+    interrupt: int | None,
 ) -> Iterator[Machine]:
     with ExitStack() as stack:
         here = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-vng-")))
@@ -150,7 +154,10 @@ def _started(
         ]
         env = _environment(here / "home")
         qemu = stack.enter_context(running(command, log=words, env=env))
-        ours = [stack.enter_context(_caller(door, qemu, console, timeout_s)) for door in doors]
+        ours = [
+            stack.enter_context(_caller(door, qemu, console, timeout_s, interrupt))
+            for door in doors
+        ]
         yield Machine(qemu, Console(console), stray, ours[0], ours[1])
 
 
@@ -185,12 +192,17 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         yield door
 
 
-def _caller(door: socket.socket, qemu: Qemu, console: Path, timeout_s: float) -> socket.socket:
+def _caller(
+    door: socket.socket, qemu: Qemu, console: Path, timeout_s: float, interrupt: int | None
+) -> socket.socket:
     """QEMU's end of a port. Raises GuestLost when it ends or waits before it has connected."""
     poll = select.poll()
-    poll.register(door, select.POLLIN)
-    poll.register(qemu.pidfd, select.POLLIN)
+    for descriptor in (door.fileno(), qemu.pidfd, interrupt):
+        if descriptor is not None:
+            poll.register(descriptor, select.POLLIN)
     ready = {descriptor for descriptor, _ in poll.poll(timeout_s * 1000)}
+    if interrupt in ready:
+        raise KeyboardInterrupt
     if door.fileno() in ready:
         return door.accept()[0]
     why = qemu.how_it_ended() if ready else f"no QEMU within {timeout_s:g} s"

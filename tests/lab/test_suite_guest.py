@@ -117,9 +117,9 @@ def test_after(): pass
     }
     assert "Kernel panic" in ran.why("test_panic")
     assert ran.results is not None
-    guest = ran.results["guest"]
-    assert guest["launcher"] == "vng"
-    assert guest["accel_reason"]
+    assert ran.results["launcher"] == "vng"
+    assert all(guest["accel_reason"] for guest in ran.results["guests"])
+    assert 2 == len(ran.results["guests"])
     assert "booted by virtme-ng, with this machine's files as root" in ran.output
     assert "LAUNCHER=vng" in ran.output
     assert ran.files.resolve().name.endswith("-vng")

@@ -409,7 +409,7 @@ def test_identity(lab_identity):
 
     assert guest.code == 0, guest.output
     assert guest.results is not None
-    assert guest.results["expected"]["nonce"] == guest.results["guest"]["nonce"]
+    assert 16 == len(guest.results["guests"][0]["nonce"])
     assert host.code == 1, host.output
     assert "not in a guest of the lab" in host.output
 
@@ -548,6 +548,7 @@ def test_interrupt_is_130_and_leaves_nothing(little: Little, number: signal.Sign
         ("tests/no_such_file.py",),
         ("-k", "a and"),
         ("--lab-timeout=0",),
+        ("--lab-guests=0",),
         ("/",),
     ],
 )
@@ -590,7 +591,7 @@ def test_missing_kernel_is_2(little: Little) -> None:
 
 
 def test_nobody_runs_a_guests_test_on_the_host(little: Little) -> None:
-    """A plugin that takes an item before the lab does cannot run it on the host."""
+    """A plugin that takes the items before the lab does cannot run them on the host."""
     little.tests("def test_a(): os.mkdir('ran-here')\ndef test_b(): pass\n")
     little.write(
         "tests/conftest.py",
@@ -600,10 +601,10 @@ from _pytest.runner import runtestprotocol
 
 class Thief:
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item, nextitem):
-        if item.name == "test_a":
-            runtestprotocol(item, nextitem=nextitem)
-            return True
+    def pytest_runtestloop(self, session):
+        for item in session.items:
+            runtestprotocol(item, nextitem=None)
+        return True
 
 def pytest_collection_finish(session):
     if session.config.getoption("lab_kernel"):
@@ -614,6 +615,6 @@ def pytest_collection_finish(session):
     ran = little.lab()
 
     assert ran.code == 3, ran.output
-    assert ran.verdicts == {"test_a": "never ran", "test_b": "passed"}
+    assert ran.verdicts == {"test_a": "never ran", "test_b": "never ran"}
     assert "was about to run on the host instead of in a guest" in ran.output
     assert not (little.root / "ran-here").exists()

@@ -280,8 +280,20 @@ class FakeLab:
     def __init__(self, kernel: Kernel, misdeeds: Misdeeds) -> None:
         self._kernel, self._misdeeds = kernel, misdeeds
 
+    def prepare(self, results: Path) -> None:
+        """There is nothing to fetch."""
+
+    def side_by_side(self) -> int:
+        """As many as there are tests for."""
+        return 2
+
     @contextmanager
-    def boot(self, results: Path) -> Iterator[FakeGuest]:
+    def boot(
+        self,
+        results: Path,
+        *,
+        interrupt: int | None = None,  # noqa: ARG002  (nothing here waits for long)
+    ) -> Iterator[FakeGuest]:
         """A fresh fake guest."""
         if self._misdeeds.never_boots:
             raise GuestLost(

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""What came home of a test becomes its verdict, and reports that show it on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from lab.kernels import Kernel
+
+from . import errata
+from .plan import Outcome, RunOver
+from .probed import Probed
+from .promises import Promises
+from .reconcile import Record
+from .reports import complete, made_up, verdict_of
+from .skips import judge_report
+from .verdicts import Verdict
+
+
+class Judge:
+    """Judges on the host, with the probe of the guest's kernel: a guest only gives evidence."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        kernel: Kernel,
+        promises: Promises,
+        probe: Callable[[], Probed | None],
+    ) -> None:
+        self.notes: list[str] = []
+        """What is worth a line in the report without being anybody's fault."""
+        self._config = config
+        self._kernel = kernel
+        self._promises = promises
+        self._probe = probe
+
+    def judge(
+        self, item: pytest.Item, outcome: Outcome, seconds: float
+    ) -> tuple[Record, list[pytest.TestReport]]:
+        """The verdict of one test and the reports that show it. Raises RunOver for a lie."""
+        reports = [self._report(item, data) for data in outcome.reports]
+        if outcome.lost:
+            # What it said before it was lost stays in the report, but cannot pass for a verdict.
+            sections = [*outcome.sections, *(s for r in reports for s in r.sections)]
+            why, verdict = outcome.lost, Verdict.LOST
+            if (splat := outcome.splat) is not None:
+                # There is no verdict of the test, but there is one of the kernel.
+                why, verdict = f"{splat.line}; and {why}", Verdict.SPLAT
+                sections.append(("kernel log", splat.excerpt))
+            report = made_up(
+                item.nodeid,
+                item.location,
+                f"{verdict}: {why}",
+                verdict,
+                keywords=item.keywords,
+                sections=sections,
+                seconds=seconds,
+            )
+            return Record(verdict, seconds, why), [report]
+        complete(item.nodeid, reports)
+        for report in reports:
+            judge_report(report, self._probe, self._promises.unconfirmed)
+        splat = outcome.splat
+        judged = self._judge_errata(
+            item.nodeid, *verdict_of(reports), reports, splat.line if splat else ""
+        )
+        verdict, why = judged.verdict, judged.why
+        if splat is not None:
+            shown = next((r for r in reports if r.when == "call"), reports[-1])
+            shown.sections.append(("kernel log", splat.excerpt))
+            if verdict is not Verdict.FAILED and not judged.explained:
+                verdict, why = Verdict.SPLAT, splat.line
+                shown.outcome = "failed"
+                shown.longrepr = f"the kernel complained during this test: {splat.line}"
+        return Record(verdict, seconds, why), reports
+
+    def _judge_errata(
+        self,
+        name: str,
+        verdict: Verdict,
+        why: str,
+        reports: Sequence[pytest.TestReport],
+        splat: str,
+    ) -> errata.Judged:
+        # A release without what was taken away is none that the lists could name.
+        listed = not self._config.getoption("lab_unlisted") and not self._promises.plays
+        judged = errata.judge_reports(
+            name,
+            verdict,
+            why,
+            reports,
+            upstream=self._kernel.upstream if listed else "",
+            package=self._kernel.package if listed else "",
+            splat=splat,
+        )
+        if judged.note:
+            self.notes.append(judged.note)
+        return judged
+
+    def _report(self, item: pytest.Item, data: Any) -> pytest.TestReport:
+        if data.get("$report_type") != "TestReport" or data.get("nodeid") != item.nodeid:
+            raise RunOver(
+                f"the guest's pytest cannot be believed: a report of {data.get('nodeid')!r} "
+                f"while {item.nodeid!r} ran"
+            )
+        report: Any = self._config.hook.pytest_report_from_serializable(
+            config=self._config, data=data
+        )
+        assert isinstance(report, pytest.TestReport)
+        # JSON knows no tuples; pytest's terminal insists on one for a skip's reason.
+        longrepr: Any = report.longrepr
+        if isinstance(longrepr, list):
+            report.longrepr = (item.location[0], item.location[1] or 0, str(longrepr[-1]))
+        report.location = item.location
+        report.sections = [(str(head), str(text)) for head, text in report.sections]
+        report.user_properties = [(str(key), value) for key, value in report.user_properties]
+        return report
