@@ -315,8 +315,18 @@ def test_bytecode_goes_along_where_python_writes_none(
     """Under PYTHONDONTWRITEBYTECODE the tree stays clean, and a guest need not compile it."""
     here, kept = tmp_path / "here", tmp_path / "kept"
     small_tree(here)
+    for module in ("support.py", "test_it.py"):
+        (here / "tests" / module).write_text("x = 1\n")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    name = PurePosixPath(f"lab/suite/__pycache__/plugin.{sys.implementation.cache_tag}.pyc")
+    tag = sys.implementation.cache_tag
+    name, support, test = (
+        PurePosixPath(f"{place}.{tag}.pyc")
+        for place in (
+            "lab/suite/__pycache__/plugin",
+            "tests/__pycache__/support",
+            "tests/__pycache__/test_it",
+        )
+    )
     contents = tree.contents(here)
     assert name not in tree.bytecode(here, contents)
 
@@ -324,6 +334,8 @@ def test_bytecode_goes_along_where_python_writes_none(
         compiled = tree.bytecode(here, contents)
         packed = tree.pack(here, compiled)
     assert name in compiled
+    assert support in compiled, "a program that a test starts would compile what it imports"
+    assert test not in compiled, "only pytest runs it, which compiles in its own way"
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         assert os.fspath(name) in archive.getnames()
     assert [here / "ioxide/__pycache__/x.pyc"] == list(here.rglob("*.pyc"))
