@@ -14,7 +14,7 @@ import time
 import pytest
 
 import ioxide
-from tests.kernel_gated.modes import MODES, OVERFLOWS, SENDS, Changes, brief
+from tests.kernel_gated.modes import MODES, OVERFLOWS, SENDS, Changes
 from tests.support import (
     connect,
     noise,
@@ -65,7 +65,8 @@ def test_a_peer_that_takes_nothing_after_our_fin(
     wait_fds(before)
 
 
-@pytest.mark.parametrize("overflow", brief(OVERFLOWS))
+@pytest.mark.slow  # the pace is what is tested: three seconds of it
+@pytest.mark.parametrize("overflow", OVERFLOWS)
 @pytest.mark.parametrize("send", SENDS)
 def test_a_slow_peer_gets_all_of_it(send: Changes, overflow: Changes) -> None:
     """One that takes something now and then, for longer than either timeout, is not given up."""

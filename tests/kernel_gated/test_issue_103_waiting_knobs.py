@@ -44,6 +44,7 @@ def test_minimum_wait_does_not_wake_an_idle_reactor() -> None:
         assert enters == server.stats().enters
 
 
+@pytest.mark.slow  # each enter waits for two seconds, from which the timer must stand out
 @pytest.mark.needs("MIN_WAIT")
 def test_minimum_wait_does_not_hold_up_a_timer() -> None:
     """A timer of 50 ms beside a minimum wait of 2 s runs when it is due."""

@@ -12,6 +12,13 @@ from ioxide import ContinuationMode
 from tests.support import connect, read_exactly, until
 
 MODES = [pytest.param(mode, id=mode.value) for mode in ContinuationMode]
+_SISTERS = (ContinuationMode.POSTED, ContinuationMode.POOL_COALESCED)
+BRIEF_MODES = [
+    pytest.param(mode, id=mode.value, marks=[pytest.mark.slow] if mode in _SISTERS else [])
+    for mode in ContinuationMode
+]
+"""A short run takes the default and one pool mode, for tests that take a second or more in each and
+whose subject hardly meets what the other two differ in from these."""
 POOLS = [pytest.param(mode, id=mode.value) for mode in ContinuationMode if mode.pooled]
 
 

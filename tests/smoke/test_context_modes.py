@@ -11,6 +11,7 @@ import pytest
 
 import ioxide
 from ioxide import ContinuationMode, ReactorContext
+from tests.smoke.modes import BRIEF_MODES
 from tests.smoke.test_context_awaits import AWAITS, Trail, http
 from tests.support import SMALL, connect, read_exactly, read_to_end, serve
 
@@ -44,7 +45,7 @@ async def walk_with(conn: ioxide.Connection, url: str, seen: Seen) -> None:
         seen.append((home, trail, ReactorContext.current()))
 
 
-@pytest.mark.parametrize("mode", list(ContinuationMode))
+@pytest.mark.parametrize("mode", BRIEF_MODES)
 def test_comes_home_in_every_mode(mode: ContinuationMode) -> None:
     """A handler goes on where it began: on the reactor, or in the pool modes on its worker."""
     seen: Seen = []

@@ -12,7 +12,7 @@ import pytest
 
 import ioxide
 from ioxide import ContinuationMode
-from tests.smoke.modes import MODES, POOLS
+from tests.smoke.modes import BRIEF_MODES, MODES, POOLS
 from tests.support import (
     CutError,
     connect,
@@ -76,7 +76,7 @@ def test_handler_faults_are_counted(mode: ContinuationMode) -> None:
         assert 5 == server.stats().handler_faults
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", BRIEF_MODES)
 def test_stop_ends_everything(mode: ContinuationMode, caplog: pytest.LogCaptureFixture) -> None:
     """A stop lets handlers finish, cancels who does not, and leaves neither thread nor fd."""
     before, threads = open_fds(), threading.enumerate()
@@ -122,7 +122,7 @@ def test_stop_ends_everything(mode: ContinuationMode, caplog: pytest.LogCaptureF
     until(lambda: not new_threads(threads), "the end of every thread")
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", BRIEF_MODES)
 def test_a_cancelled_handler_may_await_what_it_cleans_up(mode: ContinuationMode) -> None:
     """A stop cancels a handler once: what that awaits afterwards is not broken into."""
     ended: list[str] = []

@@ -34,10 +34,10 @@ from tests.support import (
 
 
 def _sleeps(server: ioxide.Server) -> None:
-    """Fails unless the reactor makes no system call of its own for a second."""
+    """Fails unless the reactor makes no system call of its own for half a second: ten ticks."""
     until(lambda: asleep(server), "the reactor asleep")
     enters = server.stats().enters
-    threading.Event().wait(1.0)
+    threading.Event().wait(0.5)
     assert enters == server.stats().enters, "the reactor woke with nobody to serve"
 
 
