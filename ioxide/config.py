@@ -76,7 +76,8 @@ class IncrementalConfig:
 
     A buffer is filled by one receive after the other, so small messages do not use up a buffer
     each, and a connection that hoards bytes starves nobody but itself.  Memory for
-    ``max_connections * recv_slots * recv_buffer_size`` bytes is what a full reactor uses.
+    ``max_connections * recv_slots * recv_buffer_size`` bytes is what a full reactor uses; a start
+    with which that comes to more than half of the machine's memory is warned of.
     """
 
     max_connections: int = 4096
@@ -137,7 +138,7 @@ class ServerConfig:
     """listen(2)'s backlog; the kernel caps it at net.core.somaxconn."""
 
     reactors: int = 1
-    """Reactor threads, each with a ring of its own."""
+    """Reactor threads, each with a ring of its own; warned of beyond the processors there are."""
     ring_entries: int = 1024
     """Submission queue entries; the kernel rounds up to a power of two."""
     cq_entries: int | None = 8192

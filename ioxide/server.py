@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from ioxide.advice import advice, memory, processors
 from ioxide.config import ServerConfig
 from ioxide.counters import Counters
 from ioxide.handlers import Handler
@@ -78,6 +79,9 @@ class Server:
     it accepts: the place for tickers (`Reactor.add_ticker()`) and for what each reactor needs of
     its own.  Reactors start one after the other.
 
+    What this machine is too small for is logged as a warning: more reactors than processors, and
+    `IncrementalConfig` buffers of more than half of its memory.
+
     Entering raises `OSError` when a port cannot be had, `RingError` when the kernel refuses a ring,
     and what `on_start` raised; nothing is left running then.
     """
@@ -138,6 +142,8 @@ class Server:
         if self.reactors:
             raise RuntimeError("the server was started before: make a new one")
         config = self.config
+        for text in advice(config, processors=processors(), memory=memory()):
+            logger.warning("%s", text)
         self._ended.clear()  # where an earlier attempt has failed
         self._running = config.reactors
         rows: list[list[socket.socket]] = []
