@@ -35,16 +35,24 @@ class Control:
         self._socket = socket.socket(fileno=descriptor)
         self._lines = self._socket.makefile("rb")
         self._owner = os.getpid()
+        self._held = b""
         self._out = Numberer()
         self._in = Checker(TO_GUEST)
 
     def say(self, kind: Said, **fields: Any) -> None:
-        """Send one message."""
+        """Send one message, behind those that are held back."""
+        self.hold(kind, **fields)
+        self._socket.sendall(self._held)
+        self._held = b""
+
+    def hold(self, kind: Said, **fields: Any) -> None:
+        """Send one message together with the next: each sending is a round through the agent and
+        the host, which takes an emulated processor longer than most tests' teardown."""
         self._only_owner()
         message = self._out.message(kind, **fields)
         # A report may carry user properties that JSON does not know: their repr is better than
         # none, and a message that cannot be sent would lose the verdict.
-        self._socket.sendall(json.dumps(message, default=repr).encode() + b"\n")
+        self._held += json.dumps(message, default=repr).encode() + b"\n"
 
     def listen(self) -> tuple[str, dict[str, Any]]:
         """The host's next message and its kind. Raises EOFError when the host is gone."""
@@ -139,10 +147,23 @@ class GuestSide:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Each report goes home at once, so that a crash later loses nothing said before."""
+        """A report goes home at once, so that a crash later loses nothing said before.
+
+        Not so that a setup went well, which a crash leaves without a verdict anyway, and what a
+        teardown came to, which the test's end follows at once.
+        """
         data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
         self._reports += 1
-        self._control.say(Said.REPORT, id=report.nodeid, data=data)
+        waits = report.when == "teardown" or (report.when == "setup" and report.passed)
+        say = self._control.hold if waits else self._control.say
+        say(Said.REPORT, id=report.nodeid, data=data)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_report_teststatus(self) -> Generator[None, tuple[str, Any, Any], object]:
+        """No dot for a test that went well: the host shows the progress, and gets each as a
+        message of its own."""
+        category, *_ = yield
+        return category, "", ""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, exitstatus: int) -> Generator[None, object, object]:

@@ -57,6 +57,8 @@ def guest_arguments(config: pytest.Config) -> list[str]:
     # By its entry point or by `-p`: the project's settings name it, and strict-config insists.
     if any(map(config.pluginmanager.hasplugin, ("timeout", "pytest_timeout"))):
         arguments += ["-p", "pytest_timeout", "-o", "timeout=0"]
+    # A thread for each test, to show the stacks of one that hangs: the host sees to that.
+    arguments += ["-o", "faulthandler_timeout=0"]
     if option.importmode != "prepend":
         arguments.append(f"--import-mode={option.importmode}")
     if getattr(option, "doctestmodules", False):
