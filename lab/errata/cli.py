@@ -94,7 +94,8 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     from lab import cache
     from lab.suite import tree
 
-    from .state import State, reproducers_sha256
+    from .program import programs
+    from .state import State
     from .store import Cellar
     from .sweep import Job, evidence, sweep
 
@@ -103,8 +104,8 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     contents = tree.contents(ROOT)
     with cache.scratch() as directory, tree.bytecode_kept(directory):
         tar = tree.pack(ROOT, contents | tree.bytecode(ROOT, contents))
-    state = State(arguments.results / "measured.json", reproducers_sha256(contents))
-    kernels = chosen(names, lambda kernel: state.get(kernel, errata.reproducers) is not None)
+    state = State(arguments.results / "measured.json", programs(ROOT, errata.reproducers))
+    kernels = chosen(names, state.whole)
     job = Job(
         catalogue=errata,
         kernels=kernels,

@@ -31,7 +31,9 @@ class Difference:
 
 
 def _sentence(one: Difference, packages: Sequence[str]) -> str:
-    if one.surprise:
+    if one.seen is Seen.NOT_APPLICABLE:
+        lists = "which a list names: it has what the reproducer needs"
+    elif one.surprise:
         lists = f"which known_{'good' if one.seen is Seen.PRESENT else 'bad'} names"
     else:
         lists = "which no list names"
@@ -57,7 +59,7 @@ def differences(catalogue: Catalogue, measured: Iterable[Measured]) -> list[Diff
             if seen in (Seen.PRESENT, Seen.ABSENT) and expected is not (seen is Seen.PRESENT):
                 surprise = expected is not None
                 found.append(Difference(erratum.id, row.package, seen, surprise))
-            elif seen is Seen.NOT_APPLICABLE and expected is True:
+            elif seen is Seen.NOT_APPLICABLE and expected is not None:
                 found.append(Difference(erratum.id, row.package, seen, True))
     return sorted(found, key=lambda difference: not difference.surprise)
 

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from lab.errors import GuestLost, LabError
 from lab.kernels import Kernel
+from lab.kernels.model import series_of
+from lab.suite import contract
 from lab.suite.errata import Seen
+from lab.suite.skips import REASON
 
 from . import lists, table
 from .catalogue import Catalogue, Erratum
@@ -37,10 +40,10 @@ class Job:
     fresh: bool = False
     """Measure also what the state has already."""
 
-    @property
-    def nodes(self) -> Mapping[str, str]:
-        """Erratum by its reproducer's node id."""
-        return {erratum.reproducer: erratum.id for erratum in self.catalogue}
+    def measured(self, lab: Lab, todo: Sequence[Erratum], kernel: Kernel) -> dict[str, Finding]:
+        """What the reproducers of these errata find on one kernel. Raises LabError."""
+        names = [erratum.reproducer for erratum in todo]
+        return measure(lab, self.tar, names, self.results / kernel.release)
 
 
 @dataclass(slots=True)
@@ -55,23 +58,18 @@ class Swept:
 
 
 def sweep(job: Job, shelf: Shelf, state: State, say: Callable[[str], None]) -> Swept:
-    """Measure every release of the job that the state does not have, in turn.
+    """Measure in turn, on every release of the job, what the state does not have of it.
 
     A release that cannot be had or booted costs only itself.
     """
     swept = Swept()
     for number, kernel in enumerate(job.kernels, 1):
         head = f"[{number}/{len(job.kernels)}] {kernel.upstream} ({kernel.package})"
-        known = None if job.fresh else state.get(kernel, job.catalogue.reproducers)
-        if known is not None:
-            say(f"{head}: known: {summary(known)}")
-            swept.measured.append(known)
-            continue
+        known = {} if job.fresh else state.known(kernel)
+        todo = [erratum for erratum in job.catalogue if erratum.id not in known]
         begun = time.monotonic()
         try:
-            found = measure(
-                shelf.guests(kernel), job.tar, list(job.nodes), job.results / kernel.release
-            )
+            found = job.measured(shelf.guests(kernel), todo, kernel) if todo else {}
         except GuestLost as lost:
             swept.problems.append(f"{kernel.package}: no guest came through: {lost.reason}")
             say(f"{head}: {swept.problems[-1]}")
@@ -80,15 +78,20 @@ def sweep(job: Job, shelf: Shelf, state: State, say: Callable[[str], None]) -> S
             swept.problems.append(f"{kernel.package}: {error}")
             say(f"{head}: {swept.problems[-1]}")
             continue
+        findings = known | {e.id: noticed(e, found[e.reproducer]) for e in todo}
         measured = Measured(
             kernel.upstream,
             kernel.package,
             kernel.release,
-            {e.id: noticed(e, found[e.reproducer]) for e in job.catalogue},
+            {erratum.id: findings[erratum.id] for erratum in job.catalogue},
         )
-        state.put(measured)
+        how = "known"
+        if todo:
+            state.put(measured)
+            some = f" for {len(todo)} of {len(findings)}" if known else ""
+            how = f"{time.monotonic() - begun:.0f} s{some}"
         swept.measured.append(measured)
-        say(f"{head}: {time.monotonic() - begun:.0f} s: {summary(measured)}")
+        say(f"{head}: {how}: {summary(measured)}")
     _judge(job.catalogue, swept)
     return swept
 
@@ -112,12 +115,29 @@ def _judge(catalogue: Catalogue, swept: Swept) -> None:
                 swept.faults.append(
                     f"{erratum.reproducer} failed on {row.package}: {finding.evidence}"
                 )
+            elif finding.seen is Seen.NOT_APPLICABLE and (why := _promised(row, finding)):
+                swept.faults.append(f"{erratum.id} was not tried on {row.package}: {why}")
             if finding.splat and not erratum.complained(finding.splat):
                 swept.faults.append(
                     f"{row.package} complained of {erratum.reproducer}: {finding.splat}"
                 )
     differences = lists.differences(catalogue, swept.measured)
     swept.faults += [str(difference) for difference in differences if difference.surprise]
+
+
+def _promised(row: Measured, finding: Finding) -> str:
+    """Why the contract does not confirm that a reproducer lacked what it needs; empty if it does:
+    what a kernel is promised and was not seen to have says nothing about an erratum."""
+    match = REASON.match(finding.evidence)
+    if match is None:
+        return f"{finding.evidence!r} names no capability"
+    promised = contract.read().row(series_of(row.upstream))
+    cells = promised.cells if promised is not None else {}
+    for name in match["names"].split(", "):
+        if name not in cells or cells[name].present:
+            what = f"promises {name}" if name in cells else f"says nothing about {name}"
+            return f"{finding.evidence}, and {contract.FILE} {what}"
+    return ""
 
 
 def summary(measured: Measured) -> str:

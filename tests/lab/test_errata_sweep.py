@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +16,8 @@ import pytest
 from lab.errata import lists, table
 from lab.errata.catalogue import REPRODUCERS, Catalogue, Erratum
 from lab.errata.measure import Finding, measure
-from lab.errata.state import Measured, State, reproducers_sha256
+from lab.errata.program import programs
+from lab.errata.state import Measured, State
 from lab.errata.sweep import Job, sweep
 from lab.errors import GuestLost, KernelUnavailable, LabError
 from lab.kernels import Kernel
@@ -50,6 +51,7 @@ class Script:
 
     does: dict[str, str] = field(default_factory=dict)
     boots: int = 0
+    asked: list[str] = field(default_factory=list)
     no_guest: Exception | None = None
     log: bytes = b""
 
@@ -63,6 +65,7 @@ class FakeProcess:
         self._put(release=guest.uname)
         for name in names:
             self._put(begun=name)
+            guest.script.asked.append(name)
             guest.script.log += f"[    9.0] {mark_of(name)}\n".encode()
             word = guest.script.does.get(name, "absent")
             if word == "panics":
@@ -77,7 +80,8 @@ class FakeProcess:
             if word == "splats":
                 guest.script.log += f"[   10.0] {COMPLAINT}\n".encode()
                 word = "absent"
-            self._put(name=name, seen=word, evidence="seen" if word == "present" else "")
+            word, _, why = word.partition(" ")
+            self._put(name=name, seen=word, evidence="seen" if word == "present" else why)
         self._put(done=len(names))
         self._events.append(Exited(0))
 
@@ -202,7 +206,7 @@ def test_complaint_of_the_defect_is_its_presence(tmp_path: Path) -> None:
     swept = sweep(
         _job(tmp_path, "6.12.1", catalogue=catalogue),
         FakeShelf(v6_12_1=script),
-        State(tmp_path / "measured.json", "one"),
+        _state(tmp_path / "measured.json"),
         lambda _: None,
     )
     (row,) = swept.measured
@@ -230,6 +234,12 @@ def _erratum(letter: str, *, bad: tuple[str, ...] = (), good: tuple[str, ...] = 
 CATALOGUE = Catalogue((_erratum("a"), _erratum("b"), _erratum("c")))
 
 
+def _state(path: Path, **others: str) -> State:
+    """The record of measurements by the program "one" of each erratum but `others`."""
+    letters = {"a": "one", "b": "one", "c": "one"} | others
+    return State(path, {_erratum(letter).id: program for letter, program in letters.items()})
+
+
 class FakeShelf:
     """Guests by upstream version."""
 
@@ -251,25 +261,37 @@ def _job(tmp_path: Path, *upstreams: str, catalogue: Catalogue = CATALOGUE, **mo
 
 
 def test_sweep_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    """What was decided is not measured again; a release not wholly decided is, and so is all when
-    it is asked for or when the reproducers are others."""
+    """What was decided is not measured again, what was not is; and so is all when it is asked for,
+    and what a reproducer found that is another one now."""
     path = tmp_path / "state/measured.json"
     shelf = FakeShelf(v6_12_2=Script({NODES[0]: "panics"}))
     said: list[str] = []
     job = _job(tmp_path, "6.12.1", "6.12.2")
-    sweep(job, shelf, State(path, "one"), said.append)
+    sweep(job, shelf, _state(path), said.append)
     assert {"6.12.1": 1, "6.12.2": 2} == {k: s.boots for k, s in shelf.scripts.items()}
+    asked = {"6.12.1": [*NODES], "6.12.2": [*NODES]}
+    assert asked == {k: s.asked for k, s in shelf.scripts.items()}
 
     shelf.scripts["6.12.2"].does.clear()
-    swept = sweep(job, shelf, State(path, "one"), said.append)
-    assert {"6.12.1": 1, "6.12.2": 3} == {k: s.boots for k, s in shelf.scripts.items()}
+    swept = sweep(job, shelf, _state(path), said.append)
+    asked["6.12.2"].append(NODES[0])
+    assert asked == {k: s.asked for k, s in shelf.scripts.items()}
     assert [] == swept.problems
     assert [r.upstream for r in swept.measured] == ["6.12.1", "6.12.2"]
+    assert [["IOX-ERR-001", "IOX-ERR-002", "IOX-ERR-003"]] * 2 == [
+        list(r.findings) for r in swept.measured
+    ]
     assert "known: good" in said[-2]
+    assert "s for 1 of 3: good" in said[-1]
 
-    sweep(_job(tmp_path, "6.12.1", fresh=True), shelf, State(path, "one"), said.append)
-    sweep(_job(tmp_path, "6.12.1"), shelf, State(path, "other"), said.append)
-    assert shelf.scripts["6.12.1"].boots == 3
+    sweep(_job(tmp_path, "6.12.1", fresh=True), shelf, _state(path), said.append)
+    asked["6.12.1"] += NODES
+    other = _state(path, b="another")
+    assert not other.whole(_kernel("6.12.1"))
+    sweep(_job(tmp_path, "6.12.1"), shelf, other, said.append)
+    asked["6.12.1"].append(NODES[1])
+    assert asked == {k: s.asked for k, s in shelf.scripts.items()}
+    assert other.whole(_kernel("6.12.1"))
 
 
 def test_release_that_cannot_be_had_costs_itself_only(tmp_path: Path) -> None:
@@ -278,11 +300,45 @@ def test_release_that_cannot_be_had_costs_itself_only(tmp_path: Path) -> None:
     swept = sweep(
         _job(tmp_path, "6.12.1", "6.12.2"),
         FakeShelf(v6_12_1=gone),
-        State(tmp_path / "measured.json", "one"),
+        _state(tmp_path / "measured.json"),
         lambda _: None,
     )
     assert [r.upstream for r in swept.measured] == ["6.12.2"]
     assert ["6.12.1-1: kernel 6.12.1 cannot be had"] == swept.problems
+
+
+@pytest.mark.parametrize(
+    ("upstream", "needs", "fault"),
+    [
+        ("6.1.170", "INC", ""),
+        ("6.12.1", "INC, BUNDLE", "lab/kernels/expected.toml promises INC"),
+        ("6.12.1", "SOMETHING", "lab/kernels/expected.toml says nothing about SOMETHING"),
+    ],
+)
+def test_what_was_not_tried_must_be_denied(
+    tmp_path: Path, upstream: str, needs: str, fault: str
+) -> None:
+    """A reproducer that did not run for lack of what the contract promises is a fault: its erratum
+    was not looked for."""
+    name = f"v{upstream}".replace(".", "_")
+    swept = sweep(
+        _job(tmp_path, upstream, catalogue=Catalogue((_erratum("a"),))),
+        FakeShelf(**{name: Script({NODES[0]: f"n/a needs {needs}: not observed"})}),
+        _state(tmp_path / "measured.json"),
+        lambda _: None,
+    )
+    said = f"IOX-ERR-001 was not tried on {upstream}-1: needs {needs}: not observed, and {fault}"
+    assert ([said] if fault else []) == swept.faults
+
+
+def test_list_that_names_what_was_not_tried_contradicts() -> None:
+    """Bad or good, a release that a list names had what the reproducer needs."""
+    row = _row("6.12.9", ABSENT)
+    assert [] == [d for d in lists.differences(CATALOGUE, [row]) if d.erratum == "IOX-ERR-003"]
+    for listed in ({"bad": ("6.12.9",)}, {"good": ("6.12.9",)}):
+        catalogue = Catalogue((_erratum("a"), _erratum("b"), _erratum("c", **listed)))
+        (first, *_) = lists.differences(catalogue, [row])
+        assert ("IOX-ERR-003", True) == (first.erratum, first.surprise)
 
 
 def test_what_contradicts_or_fails_is_a_fault(tmp_path: Path) -> None:
@@ -294,7 +350,7 @@ def test_what_contradicts_or_fails_is_a_fault(tmp_path: Path) -> None:
     script = Script({NODES[0]: "present", NODES[2]: "failed"})
     shelf = FakeShelf(v6_12_1=script, v6_12_2=Script({NODES[0]: "present", NODES[1]: "hangs"}))
     job = _job(tmp_path, "6.12.1", "6.12.2", catalogue=catalogue)
-    swept = sweep(job, shelf, State(tmp_path / "measured.json", "one"), lambda _: None)
+    swept = sweep(job, shelf, _state(tmp_path / "measured.json"), lambda _: None)
     assert [
         f"{NODES[2]} failed on 6.12.1-1: ",
         "surprise: IOX-ERR-001 is present on 6.12.1-1, which known_good names",
@@ -309,16 +365,74 @@ def test_broken_record_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "measured.json"
     path.write_text("{}")
     with pytest.raises(LabError, match="no record of a sweep"):
-        State(path, "one")
+        _state(path)
 
 
-def test_record_depends_on_what_decides() -> None:
-    """The hash changes with a reproducer or the ring below it, not with the reactor."""
-    base = {PurePosixPath(f"{REPRODUCERS}test_errata_it.py"): b"1"}
-    first = reproducers_sha256(base)
-    assert first == reproducers_sha256(base | {PurePosixPath("ioxide/reactor.py"): b"1"})
-    assert first != reproducers_sha256(base | {PurePosixPath("ioxide/_probe/rawring.py"): b"1"})
-    assert first != reproducers_sha256({next(iter(base)): b"2"})
+def _programs(root: Path) -> list[str]:
+    found = programs(root, {str(n): f"{REPRODUCERS}test_errata_{n}.py::test_it" for n in (1, 2)})
+    return list(found.values())
+
+
+def test_measurement_depends_on_its_own_program(tmp_path: Path) -> None:
+    """What is measured again is what an edit changes: code of a reproducer, of a helper it imports,
+    of the ring below all; not another reproducer, nor a comment, nor a package that both are in."""
+    helper = f"{REPRODUCERS}provided.py"
+    sources = {
+        f"{REPRODUCERS}test_errata_1.py": (
+            "from __future__ import annotations\n"
+            "from tests.kernel_gated.errata import provided\n"
+            "def test_it() -> None:\n    assert provided.SIZE == 1\n"
+        ),
+        f"{REPRODUCERS}test_errata_2.py": "import os\ndef test_it() -> None: os.getpid()\n",
+        helper: "SIZE = 1\n",
+        f"{REPRODUCERS}__init__.py": "",
+        "tests/__init__.py": "",
+        "lab/suite/reproduce.py": "import json\n",
+        "ioxide/_probe/rawring.py": "from ioxide import reactor\n",
+        "ioxide/_ring/probe.c": 'int f(void) { return puts("//"); }\n',
+        "ioxide/_ring/probe.h": "int f(void);\n",
+    }
+    for name, text in sources.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    first = _programs(tmp_path)
+    assert first[0] != first[1]
+
+    def changed(name: str, text: str) -> list[bool]:
+        (tmp_path / name).write_text(text)
+        now = _programs(tmp_path)
+        (tmp_path / name).write_text(sources[name])
+        return [one != other for one, other in zip(first, now, strict=True)]
+
+    own, in_c = f"{REPRODUCERS}test_errata_1.py", "ioxide/_ring/probe.c"
+    documented = sources[own].replace("None:", 'None:\n    """A promise."""  # why')
+    assert [False, False] == changed(own, documented)
+    assert [True, False] == changed(own, sources[own].replace("== 1", "== 2"))
+    assert [False, False] == changed(helper, f"# how many\n\n{sources[helper]}")
+    assert [True, False] == changed(helper, "SIZE = 2\n")
+    assert [False, False] == changed("tests/__init__.py", "import sys\n")
+    assert [False, False] == changed(in_c, f"/* what\n * for */\n{sources[in_c]}// end\n")
+    assert [True, True] == changed(in_c, sources[in_c].replace("//", "/ /"))
+
+
+@pytest.mark.parametrize(
+    ("reproducer", "sentence"),
+    [
+        ("async def test_it() -> None: pass", "has no function test_it"),
+        ("def test_it(tmp_path): pass", "test_it wants arguments"),
+        ("def test_it():\n    yield", "test_it yields"),
+        ("", "has no function test_it"),
+    ],
+)
+def test_reproducer_that_would_not_run_is_refused(
+    tmp_path: Path, reproducer: str, sentence: str
+) -> None:
+    """What a call does not run would find every erratum absent."""
+    module = f"{REPRODUCERS}test_errata_it.py"
+    (tmp_path / module).parent.mkdir(parents=True)
+    (tmp_path / module).write_text(reproducer)
+    with pytest.raises(LabError, match=sentence):
+        programs(tmp_path, {"IOX-ERR-001": f"{module}::test_it"})
 
 
 # -- the page and the lists --------------------------------------------------------------------
