@@ -196,10 +196,15 @@ def compare(row: Row, probe: Probed, *, own_machine: bool) -> Comparison:
     """Hold a probe against what is promised.
 
     What could not be tried (observed None) is a surprise in a guest, where the lab makes all that
-    the probe needs; with `own_machine`, on somebody's own machine, it is only said.
+    the probe needs; with `own_machine`, on somebody's own machine, it is only said.  So it is with
+    an io_uring that cannot be used at all.
     """
     if probe.error is not None:
-        return Comparison()
+        promised = sum(cell.present for cell in row.cells.values())
+        if own_machine or not promised:
+            return Comparison()
+        why = f"{row.name} is promised {promised} capabilities of io_uring, and {probe.error}"
+        return Comparison((Surprise("io_uring", why, ""),))
     surprises, notes = [], []
     for name, cell in row.cells.items():
         finding = probe.finding(name)

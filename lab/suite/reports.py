@@ -12,9 +12,16 @@ from .plan import RunOver
 from .skips import skip_reason
 from .verdicts import Verdict
 
+_OUTCOMES = frozenset({"passed", "failed", "skipped"})
+
 
 def complete(name: str, reports: Sequence[pytest.TestReport]) -> None:
-    """A test that ran has a setup, a teardown and, if it was set up, a call. Raises RunOver."""
+    """A test that ran has a setup, a teardown and, if it was set up, a call, each with an outcome
+    that pytest knows: anything else would count as no failure. Raises RunOver."""
+    if unknown := sorted({str(report.outcome) for report in reports} - _OUTCOMES):
+        raise RunOver(
+            f"the guest's pytest cannot be believed: {name} has the outcome {unknown[0]!r}"
+        )
     phases = [report.when for report in reports]
     called = ["call"] if reports and reports[0].passed else []
     if phases != ["setup", *called, "teardown"]:

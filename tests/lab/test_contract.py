@@ -206,6 +206,21 @@ def test_surprise_goes_both_ways(tmp_path: Path, own_machine: bool) -> None:
     ] == [str(surprise) for surprise in found.surprises]
 
 
+def test_io_uring_that_cannot_be_used_is_a_surprise_in_a_guest(tmp_path: Path) -> None:
+    """A guest whose io_uring is refused has nothing of what is promised, whatever else passes
+    there; with nothing promised there is nothing to miss."""
+    text = '"6.1".INC = "no, measured"\n"6.12".INC = "yes, measured"'
+    probe = Probed("6.12.1", "io_uring_setup says EPERM", {})
+    row = row_of(text, tmp_path)
+
+    assert () == compare(row, probe, own_machine=True).surprises
+    (surprise,) = compare(row, probe, own_machine=False).surprises
+    assert ("6.12 is promised 1 capabilities of io_uring, and io_uring_setup says EPERM") == str(
+        surprise
+    )
+    assert () == compare(row_of(text, tmp_path, "6.1"), probe, own_machine=False).surprises
+
+
 def test_what_could_not_be_tried_is_said_here_and_a_surprise_in_a_guest(tmp_path: Path) -> None:
     """A guest has all that the probe needs; somebody's machine may lack the rights."""
     row = row_of('"6.12".NAPI = "yes, measured"', tmp_path)

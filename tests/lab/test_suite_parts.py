@@ -10,6 +10,7 @@ import py_compile
 import subprocess
 import sys
 import tarfile
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,8 +20,10 @@ from hypothesis import strategies as st
 
 from lab.report.summary import make_variable
 from lab.suite import identity, issues, results, skips, tree
+from lab.suite.plan import RunOver
 from lab.suite.probed import Probed
 from lab.suite.reconcile import Book, DoubleVerdict, Record, differences
+from lab.suite.reports import complete, verdict_of
 from lab.suite.verdicts import (
     DISPROVING,
     UNPROVING,
@@ -432,3 +435,33 @@ def test_runs_within_one_second_have_their_own_directories(tmp_path: Path) -> No
     assert first != second
     assert (tmp_path / "results/latest").resolve() == second.resolve()
     assert {first.name, second.name, "latest"} == {p.name for p in first.parent.iterdir()}
+
+
+# -- reports ---------------------------------------------------------------------------------------
+
+
+def _report(when: str, outcome: str) -> pytest.TestReport:
+    return pytest.TestReport(
+        "tests/a.py::b",
+        ("tests/a.py", 0, "b"),
+        {},
+        outcome,  # type: ignore[arg-type]
+        None,
+        when,  # type: ignore[arg-type]
+    )
+
+
+def test_test_passes_by_its_three_phases() -> None:
+    """Only a setup, a call and a teardown that pytest calls passed make a test pass; what no pytest
+    says is not believed."""
+    told = ("passed", "failed", "skipped", "rerun", "")
+    for outcomes in (some for n in range(4) for some in product(told, repeat=n)):
+        phases = ["setup", *(["call"] if outcomes[:1] == ("passed",) else []), "teardown"]
+        reports = list(map(_report, phases, outcomes))
+        try:
+            complete("tests/a.py::b", reports)
+        except RunOver:
+            assert len(reports) < len(phases) or {"rerun", ""} & set(outcomes), outcomes
+        else:
+            passed = verdict_of(reports)[0] is Verdict.PASSED
+            assert (outcomes == ("passed",) * 3) == passed, f"{outcomes} are {passed}"
