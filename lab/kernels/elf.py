@@ -11,6 +11,7 @@ import gzip
 import lzma
 import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 from lab import tools
@@ -37,7 +38,10 @@ def extract_vmlinux(image: Path, into: Path) -> None:
     payload = data[start : start + length]
     if len(payload) != length or length < 16:
         raise LabError(f"{image} is cut short: its payload should have {length} bytes")
-    elf = _decompress(payload, image)
+    try:
+        elf = _decompress(payload, image)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise LabError(f"the payload of {image} is damaged: {error}") from error
     if elf[:4] != b"\x7fELF":
         raise LabError(f"the payload of {image} is not an ELF file")
     into.write_bytes(elf)
@@ -73,14 +77,17 @@ def _through(program: str, stream: bytes, image: Path) -> bytes:
 
 
 def decompress_module(path: Path) -> bytes:
-    """A kernel module's bytes, unpacked if its file is .xz, .zst or .gz."""
+    """A kernel module's bytes, unpacked if its file is .xz, .zst or .gz. Raises LabError."""
     data = path.read_bytes()
-    match path.suffix:
-        case ".xz":
-            return lzma.decompress(data)
-        case ".zst":
-            return _through("zstd", data, path)
-        case ".gz":
-            return gzip.decompress(data)
-        case _:
-            return data
+    try:
+        match path.suffix:
+            case ".xz":
+                return lzma.decompress(data)
+            case ".zst":
+                return _through("zstd", data, path)
+            case ".gz":
+                return gzip.decompress(data)
+            case _:
+                return data
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise LabError(f"the module {path} is damaged: {error}") from error

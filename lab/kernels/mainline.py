@@ -9,6 +9,7 @@ the catalogue names; where the key itself was fetched from does not matter then.
 from __future__ import annotations
 
 import base64
+import itertools
 import logging
 import os
 import re
@@ -18,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab import cache, tools
-from lab.errors import LabError
+from lab.errors import LabError, MissingTool
 
 from . import catalogue, http
 from .debian import unpack_packages
@@ -205,21 +206,40 @@ def _check(listed: bytes, signature: bytes, where: str) -> str:
 
 def _key(fingerprint: str) -> bytes:
     """The key, from `$LAB_MAINLINE_KEY`, the cache or a key server; its fingerprint is what counts,
-    and gpgv compares."""
+    and gpgv compares. What else a key server says, in whatever page, is not kept."""
     if named := os.environ.get(KEY):
         try:
             return Path(named).read_bytes()
         except OSError as error:
             raise LabError(f"{KEY} is {named}: {error.strerror}") from error
     place = cache.root() / "keys" / f"{fingerprint}.asc"
-    if place.exists():
+    if place.exists() and _is_key(place, fingerprint):
         return place.read_bytes()
-    data = http.text(catalogue.read().mainline.key_url.format(fingerprint=fingerprint))
+    url = catalogue.read().mainline.key_url.format(fingerprint=fingerprint)
     with cache.locked("keys"), cache.scratch() as directory:
         made = directory / place.name
-        made.write_bytes(data)
+        made.write_bytes(http.text(url))
+        if not _is_key(made, fingerprint):
+            raise SourceUnreachable(f"{url} is not the key {fingerprint}")
         cache.publish(made, place)
-    return data
+    return place.read_bytes()
+
+
+def _is_key(path: Path, fingerprint: str) -> bool:
+    """Whether the file holds the key with this fingerprint, and no other."""
+    with cache.scratch() as home:
+        try:
+            shown = tools.run(
+                ["gpg", "--homedir", home, "--batch", "--with-colons", "--show-keys", path],
+                what="reading a key",
+            )
+        except MissingTool:
+            raise
+        except LabError:
+            return False
+    rows = [line.split(":") for line in shown.splitlines()]
+    primary = [row[9] for before, row in itertools.pairwise(rows) if before[0] == "pub"]
+    return primary == [fingerprint]
 
 
 def _binary(data: bytes) -> bytes:

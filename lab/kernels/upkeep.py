@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +34,11 @@ class Entry:
         return self.place.name
 
     def size(self) -> int:
-        """Bytes on disk."""
+        """Bytes on disk; 0 if another run is just taking it away."""
         files = self.place.rglob("*") if self.place.is_dir() else (self.place,)
-        return sum(f.lstat().st_size for f in files if f.is_file() or f.is_symlink())
+        with suppress(FileNotFoundError):
+            return sum(f.lstat().st_size for f in files if f.is_file() or f.is_symlink())
+        return 0
 
     def last_used(self) -> float:
         """When it was last handed out, in seconds since the epoch."""

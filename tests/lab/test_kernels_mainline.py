@@ -10,13 +10,14 @@ import http.server
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lab import cache, kernels, tools, vm
 from lab.errors import KernelUnavailable
-from lab.kernels import Flavour, choice
+from lab.kernels import Flavour, catalogue, choice
 from lab.kernels import http as lab_http
 from lab.kernels.elf import decompress_module
 from lab.kernels.mainline import Mainline
@@ -113,6 +114,31 @@ def test_a_list_that_was_changed_is_refused(archive: Archive, what: str) -> None
     expected = "CHECKSUMS.gpg: the server says 404" if what == "no signature" else "not signed by"
     with pytest.raises(SourceUnreachable, match=expected):
         Mainline().matching("6.6.30")
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["page", "kept"])
+def test_a_page_in_place_of_the_key_is_not_kept(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """What a key server, or a proxy before it, says instead of the key is refused and leaves
+    nothing: the next time it is asked again, also where such a page was kept once."""
+    archive.add("6.6.30", PACKAGES)
+    settings = catalogue.read()
+    named = replace(settings.mainline, key_url=f"{archive.url}/key-{{fingerprint}}")
+    monkeypatch.setattr(catalogue, "read", lambda: replace(settings, mainline=named))
+    monkeypatch.delenv("LAB_MAINLINE_KEY")
+    served_as = archive.root / f"key-{archive.fingerprint}"
+    served_as.write_text("<html>Log in to the network first</html>")
+    place = cache.root() / "keys" / f"{archive.fingerprint}.asc"
+    if kept:
+        place.parent.mkdir()
+        shutil.copy(served_as, place)
+    with pytest.raises(SourceUnreachable, match=f"is not the key {archive.fingerprint}"):
+        Mainline().matching("6.6.30")
+    assert kept is place.exists()
+    shutil.copy(archive.key, served_as)
+    assert 1 == len(Mainline().matching("6.6.30"))
+    assert archive.key.read_bytes() == place.read_bytes()
 
 
 def test_a_package_of_modules_that_is_missing_is_named(archive: Archive) -> None:

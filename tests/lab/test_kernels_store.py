@@ -293,6 +293,8 @@ def test_every_packing_of_an_image_is_understood(
         (bz_image(gzipped(b"no elf" * 10)), "not an ELF"),
         (bz_image(b"what is this" * 10), "unknown packing"),
         (bz_image(packed_with("xz")(ELF)[:-4] + struct.pack("<I", 1)), "expected 1"),
+        (bz_image(gzipped(ELF)[:-12] + bytes(12)), "vmlinuz is damaged"),
+        (bz_image(packed_with("xz")(ELF)[:-20] + bytes(20)), "vmlinuz is damaged"),
     ],
 )
 def test_what_is_no_kernel_is_refused(tmp_path: Path, image: bytes, complaint: str) -> None:
