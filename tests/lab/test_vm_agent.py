@@ -42,15 +42,24 @@ class Local:
     agent: subprocess.Popen[bytes]
 
 
+_IMPATIENT = """
+import runpy, sys
+names = runpy.run_path(sys.argv.pop(1))
+names["Agent"].GRACE_S = 0.0
+names["main"]()
+"""
+
+
 @contextmanager
-def local_guest(tmp_path: Path) -> Iterator[Local]:
+def local_guest(tmp_path: Path, *, patient: bool = True) -> Iterator[Local]:
     """Start the real agent on one end of a socket pair."""
+    how = () if patient else ("-c", _IMPATIENT)
     console = tmp_path / "console.log"
     console.touch()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen(
-            [sys.executable, "-I", agent.__file__, "--fd", str(theirs.fileno()), "n0nce"],
+            [sys.executable, "-I", *how, agent.__file__, "--fd", str(theirs.fileno()), "n0nce"],
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
@@ -325,6 +334,33 @@ def test_a_process_can_have_a_terminal(tmp_path: Path) -> None:
             seen += event.data
         assert 0 == event.status
         assert b"os.terminal_size(columns=50, lines=20) ''\r\n" in seen
+
+
+def test_last_words_are_read_however_late(tmp_path: Path) -> None:
+    """What a process had written when it ended arrives whole, also where the time after its end is
+    over before the agent has read it, as when the host was busy."""
+    size, go = 1 << 20, tmp_path / "go"
+    os.mkfifo(go)
+    code = (
+        "import fcntl, os\n"
+        "fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)\n"
+        "os.write(2, b'%d' % os.getpid())\n"
+        f"open({str(go)!r}).close()\n"
+        f"os.write(1, b'x' * {size})\n"
+    )
+    with local_guest(tmp_path, patient=False) as local:
+        process = local.guest.spawn([sys.executable, "-c", code])
+        told = process.receive(SOON)
+        assert isinstance(told, Output)
+        ended = os.pidfd_open(int(told.data))
+        local.agent.send_signal(signal.SIGSTOP)
+        try:
+            go.open("w").close()
+            assert select.select([ended], [], [], SOON)[0], "the process wrote all and ended"
+        finally:
+            local.agent.send_signal(signal.SIGCONT)
+            os.close(ended)
+        assert ([], b"x" * size, 0) == all_of(process)
 
 
 def test_input_nobody_reads_is_counted(tmp_path: Path) -> None:

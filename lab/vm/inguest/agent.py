@@ -38,6 +38,9 @@ CHUNK = 192 << 10
 """Most bytes of a stream in one frame: with base64 and the rest well below MAX_PAYLOAD."""
 PORT = "lab.agent"
 STRAY = "lab.stray"
+LAST_READS = 256
+"""How often an output is read before it is closed: a terminal gives 4 KiB a time, and a pipe, which
+holds 1 MiB at the most unless root has raised that (pipe(7)), as much as it has."""
 SPIN = 20_000
 
 _HEADER = struct.Struct(">II")
@@ -322,10 +325,12 @@ class Agent:
         child.control = ours_control
         child.stdin = ours_in
         ours_control.setblocking(False)
+        # No descriptor may block the loop: one that was closed in this very round of the poll can
+        # have its number again, and be taken for ready.
+        for fd in (ours_out, ours_err, *((ours_in,) if ours_in >= 0 else ())):
+            os.set_blocking(fd, False)
         for fd in (ours_out, ours_err, child.pidfd, ours_control.fileno()):
             self._watch(child, fd, select.POLLIN)
-        if ours_in >= 0:
-            os.set_blocking(ours_in, False)
 
     def do_stdin(self, message: dict[str, Any]) -> dict[str, Any]:
         """Feed a process's standard input; "last" closes it behind this piece. The answer's "left"
@@ -416,8 +421,10 @@ class Agent:
                 del child.outputs[fd]
                 os.close(fd)
         elif fd == child.pidfd:
+            pid, raw = os.waitpid(child.pid, os.WNOHANG)
+            if pid == 0:
+                return
             self._forget(fd)
-            _, raw = os.waitpid(child.pid, 0)
             child.status = os.waitstatus_to_exitcode(raw)
             self._kill_group(child)
             child.grace_ends = time.monotonic() + self.GRACE_S
@@ -428,6 +435,18 @@ class Agent:
                 self._flush_control(child)
             if events & ~select.POLLOUT:
                 self._read_control(child)
+
+    def _last_words(self, child: Child, fd: int) -> None:
+        """Read what is in an output that somebody else still holds open, or that a host which does
+        not read has kept us from: none of it may be lost. Then close it."""
+        for _ in range(LAST_READS):
+            if fd not in child.outputs or not select.select([fd], [], [], 0)[0]:
+                break
+            self._from_child(fd, select.POLLIN)
+        if fd in child.outputs:
+            self._forget(fd)
+            del child.outputs[fd]
+            os.close(fd)
 
     def _event(self, child: Child, kind: str, data: bytes) -> None:
         self.send({"event": kind, "process": child.number, "data": to_text(data)})
@@ -487,8 +506,7 @@ class Agent:
             if time.monotonic() < child.grace_ends and (child.outputs or self._populated(child)):
                 continue
             for fd in list(child.outputs):
-                self._forget(fd)
-                os.close(fd)
+                self._last_words(child, fd)
             self._close_control(child)
             if child.stdin >= 0:
                 self._forget(child.stdin)
