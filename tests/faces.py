@@ -229,3 +229,26 @@ async def echo(stream: Stream) -> None:
     while data := await stream.recv():
         stream.write(data)
         await stream.flush()
+
+
+class ImpatientEcho:
+    """An echo whose every read is given up after a millisecond, and tried again."""
+
+    def __init__(self) -> None:
+        self.timeouts = 0
+
+    async def __call__(self, stream: Stream) -> None:
+        while True:
+            try:
+                data = await asyncio.wait_for(stream.recv(), 0.001)
+            except TimeoutError:
+                self.timeouts += 1
+                continue
+            if not data:
+                return
+            stream.write(data)
+
+    def wait(self) -> None:
+        """Until one more read was given up."""
+        before = self.timeouts
+        until(lambda: self.timeouts > before, "a read that was given up")

@@ -141,7 +141,7 @@ def test_a_receive_parked_for_ever_ends_with_the_read_clock() -> None:
     """A connection for which no buffer ever comes back is cut off by read_timeout_ms."""
     holder = Holder()
     with (
-        serve(holder, recv_slots=1, read_timeout_ms=300) as server,
+        serve(holder, recv_slots=1, read_timeout_ms=1500) as server,
         connect(server) as one,
         connect(server) as other,
     ):
@@ -293,18 +293,20 @@ def test_two_starved_connections_wait_for_their_own_buffers() -> None:
 def test_a_starved_peer_that_leaves_or_is_never_served() -> None:
     """Incremental: a parked receive ends with the peer, or else with the read clock."""
     before = open_fds()
-    with serve(_keeper, incremental=ONE, read_timeout_ms=400) as server:
+    with serve(_keeper, incremental=ONE, read_timeout_ms=0) as server:
         with connect(server) as leaver:
             _starve(server, leaver)
         kept.pop().release()
         until(lambda: server.stats().connections_now == 0, "the end of the one that left")
+        until(lambda: server.stats().groups_free_now == 4, "its group id back")
+    with serve(_keeper, incremental=ONE, read_timeout_ms=1500) as server:
         with connect(server) as patient:
             patient.sendall(b"h" * 64)
             assert b"k" == read_exactly(patient, 1)
             patient.sendall(b"more")
             with pytest.raises(ConnectionResetError):
                 read_to_end(patient)
-        assert 1 == server.stats().read_timeouts
+        assert (1, 1) == (server.stats().recv_enobufs, server.stats().read_timeouts)
         kept.pop().release()
         until(lambda: server.stats().groups_free_now == 4, "every group id back")
     wait_fds(before)

@@ -175,7 +175,7 @@ def test_a_reader_that_ends_leaves_the_clock_of_the_fin() -> None:
         conn.close()
         assert await reader == b""
 
-    with serve(handler, read_timeout_ms=200) as server, connect(server) as client:
+    with serve(handler, read_timeout_ms=1000) as server, connect(server) as client:
         assert b"" == client.recv(1)
         until(lambda: server.stats().connections_now == 0, "cut off by the read clock", timeout=20)
         assert 1 == server.stats().read_timeouts
@@ -242,7 +242,7 @@ def test_a_peer_that_ignores_the_fin_is_cut_off() -> None:
     async def handler(conn: ioxide.Connection) -> None:
         await conn.recv()
 
-    with serve(handler, read_timeout_ms=300) as server, connect(server) as client:
+    with serve(handler, read_timeout_ms=1000) as server, connect(server) as client:
         client.sendall(b"x")
         assert b"" == client.recv(1)  # its FIN, which this side ignores
         until(lambda: server.stats().read_timeouts == 1, "the clock of the peer's FIN")

@@ -14,10 +14,10 @@ import pytest
 
 import ioxide
 from ioxide import ContinuationMode
-from tests.faces import Face, Stream, echo
+from tests.faces import Face, ImpatientEcho, Stream, echo
 from tests.kernel_gated.ways import STARVING, Streams, Way, by_receive, served
 from tests.smoke.modes import POOLS
-from tests.support import MIB, Whole, connect, noise, read_exactly, read_to_end, until
+from tests.support import MIB, Whole, connect, noise, read_exactly, read_to_end
 
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(104)]
 
@@ -83,19 +83,7 @@ def test_slices_that_a_worker_holds_come_back(mode: ContinuationMode, way: Way) 
 @by_receive
 def test_a_cancelled_read_loses_nothing(mode: ContinuationMode, way: Way) -> None:
     """Reads that time out on a worker leave every byte to the next one."""
-    timeouts: list[int] = []
-
-    async def impatient(conn: Stream) -> None:
-        while True:
-            try:
-                data = await asyncio.wait_for(conn.recv(), 0.001)
-            except TimeoutError:
-                timeouts.append(1)
-                continue
-            if not data:
-                return
-            conn.write(data)
-
+    impatient = ImpatientEcho()
     sent = random.Random(7).randbytes(10 * 300)
     streams = Streams()
     with (
@@ -107,8 +95,7 @@ def test_a_cancelled_read_loses_nothing(mode: ContinuationMode, way: Way) -> Non
             assert sent == read_exactly(client, len(sent))
         for at in range(0, len(sent), 300):
             client.sendall(sent[at : at + 300])
-            count = len(timeouts)
-            until(lambda count=count: len(timeouts) > count, "a timeout")  # type: ignore[misc]
+            impatient.wait()
         client.shutdown(socket.SHUT_WR)
         assert sent == read_to_end(client)
-    assert len(timeouts) >= 10
+    assert impatient.timeouts >= 10

@@ -15,6 +15,7 @@ import pytest
 
 import ioxide
 from ioxide import ContinuationMode
+from tests.faces import ImpatientEcho
 from tests.smoke.modes import MODES, balanced, exchange
 from tests.support import (
     MIB,
@@ -117,31 +118,18 @@ def test_awaits_come_home(mode: ContinuationMode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_cancelled_read_loses_nothing(mode: ContinuationMode) -> None:
     """Reads that time out again and again leave every byte to the next one."""
-    timeouts: list[int] = []
-
-    async def handler(conn: ioxide.Connection) -> None:
-        while True:
-            try:
-                data = await asyncio.wait_for(conn.recv(), 0.001)
-            except TimeoutError:
-                timeouts.append(1)
-                continue
-            if not data:
-                return
-            conn.write(data)
-
+    impatient = ImpatientEcho()
     sent = random.Random(7).randbytes(100 * 50)
-    with serve(handler, continuation_mode=mode, pool_threads=1) as server:
+    with serve(impatient, continuation_mode=mode, pool_threads=1) as server:
         with connect(server) as client:
             for at in range(0, len(sent), 50):
                 client.sendall(sent[at : at + 50])
                 if at % 500 == 0:
-                    count = len(timeouts)
-                    until(lambda count=count: len(timeouts) > count, "a timeout")  # type: ignore[misc]
+                    impatient.wait()
             client.shutdown(socket.SHUT_WR)
             assert sent == read_to_end(client)
         assert len(sent) == balanced(server).bytes_sent
-    assert len(timeouts) >= 10
+    assert impatient.timeouts >= 10
 
 
 @pytest.mark.parametrize("mode", MODES)
