@@ -38,15 +38,17 @@ OVERFLOWS = [
 Changes = dict[str, Any]
 
 
-def brief(cases: Sequence[ParameterSet]) -> list[ParameterSet]:
-    """`cases`, of which a short run takes only the first: the others are slow.
+def brief(cases: Sequence[ParameterSet], *also: str) -> list[ParameterSet]:
+    """`cases`, of which a short run takes only the first, and those of these ids: the rest is slow.
 
     For tests that take seconds of an emulated processor, and whose subject hardly meets what the
     cases differ in; what does meet it is tried with every case in quicker tests.
     """
-    first, *others = cases
-    slow = [
-        pytest.param(*case.values, id=case.id, marks=[*case.marks, pytest.mark.slow])
-        for case in others
+    taken = {cases[0].id, *also}
+    assert taken <= {case.id for case in cases}
+    return [
+        case
+        if case.id in taken
+        else pytest.param(*case.values, id=case.id, marks=[*case.marks, pytest.mark.slow])
+        for case in cases
     ]
-    return [first, *slow]

@@ -14,7 +14,7 @@ import time
 import pytest
 
 import ioxide
-from tests.kernel_gated.modes import MODES, OVERFLOWS, SENDS, Changes
+from tests.kernel_gated.modes import MODES, OVERFLOWS, SENDS, Changes, brief
 from tests.support import (
     connect,
     noise,
@@ -39,7 +39,7 @@ async def answer(conn: ioxide.Connection) -> None:
 
 
 @pytest.mark.parametrize("half_closed", [False, True], ids=["open", "half-closed"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", brief(MODES, "incremental"))
 @pytest.mark.parametrize("send", SENDS)
 def test_a_peer_that_takes_nothing_after_our_fin(
     send: Changes, mode: Changes, half_closed: bool

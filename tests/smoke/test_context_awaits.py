@@ -13,8 +13,6 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 
-import aiohttp
-import httpx
 import pytest
 
 import ioxide
@@ -64,6 +62,8 @@ async def _sleep_zero(trail: Trail) -> None:
 
 
 async def _aiohttp(trail: Trail) -> None:
+    import aiohttp  # here: a second of an emulated processor, in which others collect this file
+
     async with aiohttp.ClientSession() as session:
         trail.here()
         async with session.get(trail.url) as response:
@@ -74,6 +74,8 @@ async def _aiohttp(trail: Trail) -> None:
 
 
 async def _httpx(trail: Trail) -> None:
+    import httpx  # here: likewise
+
     async with httpx.AsyncClient(trust_env=False, verify=False) as client:
         response = await client.get(trail.url)
         trail.here()

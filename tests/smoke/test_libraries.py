@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Libraries that know nothing of ioxide, on its loop: their bytes go through the ring."""
+"""Libraries that know nothing of ioxide, on its loop: their bytes go through the ring.
+
+Each is imported by the test that uses it. All of them take an emulated processor several seconds,
+which whoever collects this file without running it would spend for nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,17 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
-import aiohttp.web
-import httpx
 import pytest
-import trustme
-import uvicorn
-import websockets.asyncio.client
-import websockets.asyncio.server
 
 import ioxide
 from tests.support import SMALL, TIMEOUT, Whole, noise
+
+if TYPE_CHECKING:
+    import aiohttp.web
+    import trustme
+    import websockets.asyncio.server
 
 MIB = 1 << 20
 BODY = noise(MIB, seed=14)
@@ -40,6 +42,8 @@ def run(main: Coroutine[Any, Any, object]) -> ioxide.Counters:
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
+    import trustme
+
     return trustme.CA()
 
 
@@ -127,6 +131,8 @@ def test_a_client_that_does_not_trust_harms_nobody(authority: trustme.CA) -> Non
 
 def test_aiohttp_serves_and_asks() -> None:
     """aiohttp's server echoes 1 MiB to aiohttp's client, twice over one connection."""
+    import aiohttp
+    import aiohttp.web
 
     async def main() -> None:
         async def handle(request: aiohttp.web.Request) -> aiohttp.web.Response:
@@ -164,6 +170,8 @@ async def application(_scope: Any, receive: Any, send: Any) -> None:
 @asynccontextmanager
 async def uvicorn_server() -> AsyncIterator[int]:
     """uvicorn, unmodified, on the running loop; its port."""
+    import uvicorn
+
     config = uvicorn.Config(application, port=0, lifespan="off", log_config=None, ws="none")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())
@@ -178,6 +186,7 @@ async def uvicorn_server() -> AsyncIterator[int]:
 
 def test_uvicorn_answers_httpx() -> None:
     """uvicorn on the loop answers httpx on the loop: 1 MiB there and back."""
+    import httpx
 
     async def main() -> None:
         async with uvicorn_server() as port, httpx.AsyncClient(timeout=TIMEOUT) as client:
@@ -192,6 +201,8 @@ def test_uvicorn_answers_httpx() -> None:
 
 def test_websockets_talk() -> None:
     """A message of 1 MiB comes back through the websockets library, and the closing handshake."""
+    import websockets.asyncio.client
+    import websockets.asyncio.server
 
     async def main() -> None:
         async def handle(connection: websockets.asyncio.server.ServerConnection) -> None:
