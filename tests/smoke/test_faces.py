@@ -238,7 +238,7 @@ def test_a_reader_that_pauses_loses_no_byte(face: Face) -> None:
 
 def test_a_cancelled_reader_loses_no_byte(face: Face) -> None:
     """A recv() that wait_for() gives up again and again loses nothing of what comes meanwhile."""
-    sent = random.Random(7).randbytes(16384)
+    sent = random.Random(7).randbytes(4096)
     cancelled: list[int] = []
 
     async def handler(stream: Stream) -> None:
@@ -258,11 +258,11 @@ def test_a_cancelled_reader_loses_no_byte(face: Face) -> None:
 
     with serve(face, handler) as server, connect(server) as client:
         got = bytearray()
-        for at in range(0, len(sent), 2048):
+        for at in range(0, len(sent), 512):
             enough = len(cancelled) + 3
             until(lambda: len(cancelled) >= enough, "reads that were given up")  # noqa: B023
-            client.sendall(sent[at : at + 2048])
-            got += read_exactly(client, 2048)
+            client.sendall(sent[at : at + 512])
+            got += read_exactly(client, 512)
         assert Whole(sent) == Whole(bytes(got))
         client.shutdown(socket.SHUT_WR)
         assert b"" == read_to_end(client)
