@@ -13,10 +13,42 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <string.h>
+
+/* An enter that was refused for good, or completions that are lost: nothing goes on from here. */
+static PyObject *enter_failed(Driver *self, int error)
+{
+	unsigned dropped = iox_ring_dropped(self->ring);
+	PyObject *text, *raised;
+
+	if (error == EBADR || dropped != self->drops_told) {
+		self->drops_told = dropped; /* once: handlers may still clean up */
+		error = EBADR;
+		text = PyUnicode_FromFormat(
+			"the kernel had no memory for the completions that did not fit into cq_entries=%u, and "
+			"dropped some (%u): operations have ended of which nobody will ever hear, so this ring "
+			"cannot be used any more. Allow the process more memory, or the ring a larger "
+			"cq_entries.",
+			self->ring->uring.cq.ring_entries, dropped);
+	} else {
+		text = PyUnicode_FromFormat(
+			"io_uring_enter(2) failed: %s. That does not pass, so this ring cannot be used any more: "
+			"look for what has closed its descriptor %d (os.closerange()), or forbidden the call "
+			"since (seccomp(2)).",
+			strerror(error), self->ring->uring.ring_fd);
+	}
+	raised = text ? PyObject_CallFunction(PyExc_OSError, "iN", error, text) : NULL;
+	if (raised) {
+		PyErr_SetObject((PyObject *)Py_TYPE(raised), raised);
+		Py_DECREF(raised);
+	}
+	return NULL;
+}
 
 PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 {
 	int64_t timeout_ns = -1, clock;
+	bool idle;
 	int ret;
 
 	if (timeout != Py_None) {
@@ -37,8 +69,9 @@ PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 		self->inside = NULL;
 		return NULL;
 	}
-	if (iox_tick_must_not_block(self)) {
-		timeout_ns = 0;
+	idle = timeout_ns != 0 && !iox_tick_has_work(self);
+	if (!idle || iox_list_linked(&self->staged)) {
+		timeout_ns = 0; /* what is staged found the submission queue full */
 	} else if ((clock = iox_tick_next_clock(self)) >= 0) {
 		clock = clock * 1000000;
 		if (timeout_ns < 0 || clock < timeout_ns)
@@ -48,13 +81,15 @@ PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 	 * GETEVENTS also when not waiting: under DEFER_TASKRUN nothing completes unless the owner asks.
 	 */
 	self->sleeping_until = timeout_ns < 0 ? UINT64_MAX : self->now + (uint64_t)timeout_ns / 1000000;
-	ret = iox_tick_enter(self, timeout_ns != 0, timeout_ns);
+	ret = iox_tick_enter(self, timeout_ns != 0, idle, timeout_ns);
 	self->sleeping_until = 0;
 	self->inside = NULL;
-	if (ret < 0) {
-		errno = -ret;
-		return PyErr_SetFromErrno(PyExc_OSError);
-	}
+	/*
+	 * The kernel reports lost completions (EBADR) once, to any enter that asks for events, of which
+	 * this is one of several; it counts them for good.
+	 */
+	if (ret < 0 || iox_ring_dropped(self->ring) != self->drops_told)
+		return enter_failed(self, -ret);
 	if (PyErr_CheckSignals() < 0)
 		return NULL;
 	Py_RETURN_NONE;

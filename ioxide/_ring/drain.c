@@ -45,7 +45,8 @@ bool iox_driver_drain(Driver *self)
 		if (!self->connection_count && !self->listeners_armed && !self->wake_armed &&
 		    !self->poll_armed)
 			return true;
-		if (now >= deadline || iox_tick_enter(self, true, (int64_t)(deadline - now) * 1000000) < 0)
+		if (now >= deadline ||
+		    iox_tick_enter(self, true, true, (int64_t)(deadline - now) * 1000000) < 0)
 			return false;
 		iox_tick_reap(self);
 		while (iox_list_linked(&self->starting))

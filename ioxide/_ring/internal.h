@@ -384,6 +384,7 @@ typedef struct Driver {
 	bool nudged;              /* wake() on the reactor's own thread */
 	bool wake_each;           /* every foreign call writes a wake of its own (mode pool) */
 	uint64_t sleeping_until;  /* ms; 0: not in wait(), UINT64_MAX: until something completes */
+	uint32_t drops_told;      /* completions that the kernel dropped, and wait() has raised for */
 
 	PyObject *on_resume;      /* posted: gets what resumes a task, instead of resuming it now */
 	struct iox_node handing;  /* Workers that have not been told of something */
@@ -575,12 +576,13 @@ uint64_t iox_clock_coarse_ms(void); /* behind by up to a jiffy, and a quarter of
 uint32_t iox_driver_generation(Driver *driver);
 void iox_driver_forget(Driver *driver, Connection *conn); /* frees the slot, drops its reference */
 void iox_tick_stage(Driver *driver);
-int iox_tick_enter(Driver *driver, bool block, int64_t timeout_ns); /* timeout < 0: none */
+/* timeout < 0: none; idle: nothing is kept waiting by a rest after a refusal */
+int iox_tick_enter(Driver *driver, bool block, bool idle, int64_t timeout_ns);
 void iox_tick_complete(Driver *driver, uint64_t user_data, int res, unsigned flags);
 void iox_tick_reap(Driver *driver);
 void iox_tick_expire(Driver *driver);
 int64_t iox_tick_next_clock(Driver *driver); /* ms until a clock runs out, or -1 */
-bool iox_tick_must_not_block(Driver *driver);
+bool iox_tick_has_work(Driver *driver);
 
 static inline void iox_want(Connection *conn, uint8_t what)
 {

@@ -121,18 +121,15 @@ unsigned iox_ring_unsubmitted(const iox_ring *ring)
 	return ring->uring.sq.sqe_tail - __atomic_load_n(ring->uring.sq.khead, __ATOMIC_ACQUIRE);
 }
 
-int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t timeout_ns,
-		   unsigned min_wait_us)
+static int enter(iox_ring *ring, unsigned submit, unsigned wait_nr, unsigned flags, int64_t timeout_ns,
+		 unsigned min_wait_us)
 {
-	struct io_uring_sq *sq = &ring->uring.sq;
 	struct iox_timespec ts;
 	struct iox_getevents_arg arg = { 0 };
 	void *argp = NULL;
 	size_t size = _NSIG / 8;
 
 	wait_nr += ring->cq_head - *ring->uring.cq.khead; /* those that were taken in, and left there */
-	__atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
-	sq->sqe_head = sq->sqe_tail;
 	flags |= ring->enter_flags;
 	if (timeout_ns >= 0) {
 		ts.tv_sec = timeout_ns / 1000000000;
@@ -144,7 +141,23 @@ int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t tim
 		size = sizeof(arg);
 		flags |= IOX_ENTER_EXT_ARG;
 	}
-	return iox_sys_enter(ring->enter_fd, iox_ring_unsubmitted(ring), wait_nr, flags, argp, size);
+	return iox_sys_enter(ring->enter_fd, submit, wait_nr, flags, argp, size);
+}
+
+int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t timeout_ns,
+		   unsigned min_wait_us)
+{
+	struct io_uring_sq *sq = &ring->uring.sq;
+
+	__atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
+	sq->sqe_head = sq->sqe_tail;
+	return enter(ring, iox_ring_unsubmitted(ring), wait_nr, flags, timeout_ns, min_wait_us);
+}
+
+/* Submits nothing; waits for a completion, and no longer than this. */
+int iox_ring_rest(iox_ring *ring, int64_t timeout_ns)
+{
+	return enter(ring, 0, 1, IOX_ENTER_GETEVENTS, timeout_ns, 0);
 }
 
 struct io_uring_sqe *iox_ring_sqe(iox_ring *ring)

@@ -41,6 +41,7 @@ struct io_uring_sqe *iox_ring_sqe(iox_ring *ring);
 unsigned iox_ring_unsubmitted(const iox_ring *ring);
 int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t timeout_ns,
 		   unsigned min_wait_us);
+int iox_ring_rest(iox_ring *ring, int64_t timeout_ns);
 
 static inline bool iox_ring_overflowed(const iox_ring *ring)
 {

@@ -10,6 +10,13 @@
 #include <time.h>
 #include <unistd.h>
 
+/*
+ * How long nothing is submitted after the kernel refused to for now: without a rest an idle reactor
+ * would ask again at once, and burn the processor that is to give memory back.  A completion ends
+ * it, so whatever is in flight is not late.
+ */
+#define REST_NS (10LL * 1000000LL)
+
 /* A timeout that is only there to be one: an hour. */
 #define LONG_WAIT_NS (3600LL * 1000000000LL)
 
@@ -233,7 +240,7 @@ void iox_tick_expire(Driver *self)
 	for (int round = 0; clock_due(self); round++) {
 		if (round == EXPIRE_ROUNDS)
 			return; /* a flood: the next tick does not block, and looks again */
-		if (iox_tick_enter(self, 0, -1) < 0 || !iox_ring_ready(self->ring))
+		if (iox_tick_enter(self, false, false, -1) < 0 || !iox_ring_ready(self->ring))
 			break;
 		iox_tick_reap(self);
 	}
@@ -277,11 +284,12 @@ int64_t iox_tick_next_clock(Driver *self)
 	return soonest > self->now ? (int64_t)(soonest - self->now) : 0;
 }
 
-int iox_tick_enter(Driver *self, bool block, int64_t timeout_ns)
+int iox_tick_enter(Driver *self, bool block, bool idle, int64_t timeout_ns)
 {
 	unsigned wait_nr = block ? 1 : 0, min_wait_us = 0;
 	uint64_t began = self->now;
-	int ret;
+	int ret, rested = 0;
+	bool rest;
 
 	if (block && timeout_ns >= 0)
 		self->counters.enters_timed++;
@@ -305,8 +313,14 @@ int iox_tick_enter(Driver *self, bool block, int64_t timeout_ns)
 	Py_BEGIN_ALLOW_THREADS
 	ret = iox_ring_enter(self->ring, wait_nr, IOX_ENTER_GETEVENTS, block ? timeout_ns : -1,
 			     min_wait_us);
+	rest = idle && (ret == -EAGAIN || ret == -EBUSY);
+	if (rest)
+		rested = iox_ring_rest(self->ring, block && timeout_ns >= 0 && timeout_ns < REST_NS ?
+							   timeout_ns : REST_NS);
 	Py_END_ALLOW_THREADS
 	self->waiting = false;
+	self->counters.enters += rest;
+	self->counters.enters_timed += rest;
 	self->now = iox_clock_ms();
 	/*
 	 * A signal and the timeout are told apart from a completion only where the queue is empty, and
@@ -323,14 +337,13 @@ int iox_tick_enter(Driver *self, bool block, int64_t timeout_ns)
 		self->counters.enter_ebusy++;
 	else if (ret < 0 && ret != -ETIME)
 		return ret;
-	return 0;
+	return rested < 0 && rested != -ETIME && rested != -EINTR ? rested : 0;
 }
 
-/* Whether wait() must not block: something is left over from, or was queued since, the last tick. */
-bool iox_tick_must_not_block(Driver *self)
+/* Whether something that can be done is left over from, or was queued since, the last tick. */
+bool iox_tick_has_work(Driver *self)
 {
 	return self->nudged || iox_list_linked(&self->ready) || iox_list_linked(&self->next) ||
-	       iox_list_linked(&self->starting) || iox_list_linked(&self->staged) || self->poll_ready ||
-	       iox_ring_ready(self->ring) ||
+	       iox_list_linked(&self->starting) || self->poll_ready || iox_ring_ready(self->ring) ||
 	       (iox_list_linked(&self->starved) && shared_free(self));
 }

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """``python refused_calls.py setup=ENOMEM,ENOMEM enter=EBUSY``: a server on a grudging kernel.
 
-The first calls of each of these system calls are answered with the errnos named; every later one is
-the kernel's (seccomp_unotify(2), 5.5).  A script and not a fixture, because such a filter cannot be
-taken away; and what answers is a process of its own, because the caller may hold the GIL.  The last
-line on standard output is what happened, as JSON.
+The first calls of each of these system calls are answered with the errnos named (of io_uring_enter,
+those that submit something); every later one is the kernel's (seccomp_unotify(2), 5.5). A script
+and not a fixture, because such a filter cannot be taken away; and what answers is a process of its
+own, because the caller may hold the GIL. The last line on standard output is what happened, as
+JSON.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def _listener(numbers: list[int]) -> int:
 
 
 def _answer(told: socket.socket, refusals: Mapping[int, list[int]]) -> None:
-    """Answer every question until the other end of `told` is gone; a byte back for each no."""
+    """Answer every question until the other end of `told` is gone: b"n" goes back for each no, and
+    b"r" for each enter that comes next to one, submits nothing and waits."""
+    refused = False
     _, (listener,), _, _ = socket.recv_fds(told, 1, 1)
     questions = select.poll()
     questions.register(listener, select.POLLIN)
@@ -79,8 +82,16 @@ def _answer(told: socket.socket, refusals: Mapping[int, list[int]]) -> None:
             fcntl.ioctl(listener, _NOTIF_RECV, question)
             ident, _pid, _flags, number = struct.unpack_from("=QIIi", question)
             (command,) = struct.unpack_from("=Q", question, 40)  # the second argument
-            left = refusals[number]
-            if left and (number != CALLS["register"] or command == _REGISTER_PBUF_RING):
+            (wanted,) = struct.unpack_from("=Q", question, 48)  # and the third
+            left, enter = refusals[number], number == CALLS["enter"]
+            if enter and refused and not command and wanted:
+                told.send(b"r")
+            refused = bool(left) and (
+                number == CALLS["setup"]
+                or (enter and command > 0)  # so many submissions
+                or command == _REGISTER_PBUF_RING
+            )
+            if refused:
                 no = struct.pack("=QqiI", ident, 0, -left.pop(0), 0)
                 told.send(b"n")  # first: the caller may go on, and count, with the answer
                 fcntl.ioctl(listener, _NOTIF_SEND, no)
@@ -116,8 +127,9 @@ def main(rules: list[str]) -> int:
         stats = server.stats()
         found["eagain"], found["ebusy"] = stats.enter_eagain, stats.enter_ebusy
     except OSError as error:  # RingError is one, and so is what an enter ended with
-        found["error"] = errno.errorcode[error.errno or 0]
-    found["refused"] = len(ours.recv(1000, socket.MSG_DONTWAIT))
+        found["error"], found["says"] = errno.errorcode[error.errno or 0], str(error)
+    told = ours.recv(1000, socket.MSG_DONTWAIT)
+    found["refused"], found["rested"] = told.count(b"n"), told.count(b"r")
     print(json.dumps(found))
     ours.close()
     os.waitpid(child, 0)

@@ -42,6 +42,34 @@ def test_a_refused_enter_is_tried_again() -> None:
     assert found["echoed"], "bytes were lost"
 
 
+@pytest.mark.issue(95)
+@pytest.mark.parametrize("name", ["EAGAIN", "EBUSY"])
+def test_a_refused_reactor_rests(name: str) -> None:
+    """An idle reactor that is refused waits in the kernel before it asks again."""
+    found = _serve("enter=" + ",".join([name] * 40))
+    assert ("", 40, True) == (found["error"], found["refused"], found["echoed"])
+    # A tick of an asyncio loop that has callbacks to run does not wait; the start has a few.
+    assert found["rested"] >= 20, f"{found['rested']} rests after 40 refused enters"
+
+
+@pytest.mark.issue(95)
+def test_completions_that_the_kernel_dropped_end_the_reactor() -> None:
+    """EBADR is told in a sentence with the queue's size and what to do, not by its errno alone."""
+    found = _serve("enter=EBADR")
+    assert ("EBADR", 1) == (found["error"], found["refused"])
+    assert "did not fit into cq_entries=1024" in found["says"], found["says"]
+    assert "Allow the process more memory, or the ring a larger cq_entries." in found["says"]
+
+
+@pytest.mark.issue(95)
+def test_an_enter_that_fails_for_good_says_where_to_look() -> None:
+    """EBADF and its like end the reactor by a sentence with the ring's descriptor."""
+    found = _serve("enter=EBADF")
+    assert ("EBADF", 1) == (found["error"], found["refused"])
+    assert "io_uring_enter(2) failed: Bad file descriptor" in found["says"], found["says"]
+    assert "closed its descriptor " in found["says"]
+
+
 @pytest.mark.slow
 def test_a_start_waits_for_locked_memory() -> None:
     """A ring, or its buffers, for which there is no memory yet are asked for again."""
