@@ -44,13 +44,18 @@ class Common:
             self.boots += 1
             return self.boots
 
-    def probed(self, ask: Callable[[], Probed]) -> Probed:
-        """What the kernel can do. The first session asks its guest, the others wait for the answer:
-        the kernel is the same. Where the first is told nothing, the next one asks."""
-        with self._asking:
+    def probed(self, ask: Callable[[], Probed], *, wait: bool) -> Probed | None:
+        """What the kernel can do. The first session asks its guest, the others wait for the answer
+        (or, without `wait`, get None meanwhile): the kernel is the same. Where the first is told
+        nothing, the next one asks."""
+        if not self._asking.acquire(blocking=wait):
+            return None
+        try:
             if self.probe is None:
                 self.probe = ask()
             return self.probe
+        finally:
+            self._asking.release()
 
 
 class Session:
@@ -191,7 +196,9 @@ class Session:
                 f"the guest calls itself {guest.uname!r}, {guest.kernel.release!r} was booted"
             )
         guest.push_tree(self._plan.tar, TREE)
-        self._common.probed(lambda: self._probe(guest))
+        # Nothing else is to run in a guest that is probed: some answers are about time. Where
+        # another guest is, this one has something better to do than to wait.
+        self._common.probed(lambda: self._probe(guest), wait=False)
         boot_log = guest.kernel_log()
         self._log_offset = len(boot_log)
         if splat := dmesg.scan(boot_log):
@@ -220,8 +227,6 @@ class Session:
         return probe
 
     def _start_pytest(self, guest: Guest) -> Worker:
-        probe = self._common.probe
-        assert probe is not None
         expected = Expected(
             kernel=guest.kernel.upstream,
             release=guest.kernel.release,
@@ -239,6 +244,8 @@ class Session:
             log=guest.console.with_name("guest-output.log"),
             listener=self._listener,
         )
+        probe = self._common.probed(lambda: self._probe(guest), wait=True)
+        assert probe is not None
         worker.greet(expected, probe)
         worker.compare(self._plan.selected, subset=self._plan.subset)
         self._listener.phase("")
