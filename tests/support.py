@@ -329,6 +329,12 @@ def asleep(server: ioxide.Server) -> bool:
     return all(call == "426" for call in calls)  # the number on every architecture
 
 
+@functools.cache
+def probed() -> ioxide.ProbeReport:
+    """What this kernel has; asked once, because under emulation that takes seconds."""
+    return ioxide.probe()
+
+
 def at_rest(server: ioxide.Server) -> bool:
     """Whether the reactors make no enter for a moment: they sleep in the kernel."""
     enters = server.stats().enters

@@ -13,10 +13,7 @@ import os
 import pytest
 
 import ioxide
-from tests.support import (
-    SMALL,
-    echo,
-)
+from tests.support import SMALL, echo, probed
 
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.issue(102)]
 
@@ -31,8 +28,8 @@ LACKING = [
 
 @pytest.fixture(scope="module")
 def report() -> ioxide.ProbeReport:
-    """What this kernel has; asked once, because under emulation that takes seconds."""
-    return ioxide.probe()
+    """What this kernel has."""
+    return probed()
 
 
 @pytest.mark.parametrize(("capability", "changes", "setting", "since"), LACKING)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,14 @@ from ioxide.__main__ import main
 from ioxide._probe import cli, facts, netns, refusal, rings
 from ioxide._probe.rawring import RawRing
 from ioxide._probe.table import EXPERIMENTS, Experiment, Facts
+from tests.support import probed
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def report() -> ProbeReport:
-    return ioxide.probe()
+    return probed()
 
 
 def _open_files() -> dict[str, str]:
@@ -35,6 +37,30 @@ def _open_files() -> dict[str, str]:
         except FileNotFoundError:
             continue  # the listing's own
     return links
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What a probe could leave behind, as it is now."""
+
+    files: dict[str, str] = field(default_factory=_open_files)
+    threads: set[threading.Thread] = field(default_factory=lambda: set(threading.enumerate()))
+    network: Path = field(default_factory=lambda: Path("/proc/thread-self/ns/net").readlink())
+
+
+@dataclass(frozen=True)
+class Again:
+    """Another probe, and what there was before it and after."""
+
+    before: Traces
+    report: ProbeReport
+    after: Traces
+
+
+@pytest.fixture(scope="module")
+def again(report: ProbeReport) -> Again:
+    assert report.error is None  # whatever is opened once and for all is open by now
+    return Again(Traces(), ioxide.probe(), Traces())
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -129,7 +155,7 @@ def test_from_json_refuses_what_is_no_report(text: str, complaint: str) -> None:
         ProbeReport.from_json(text)
 
 
-def test_facts_are_what_the_kernel_says(report: ProbeReport) -> None:
+def test_facts_are_what_the_kernel_says(report: ProbeReport, again: Again) -> None:
     """Facts and findings are asked apart and agree, and a second probe is told the same."""
     agreeing = {
         "feature.RECVSEND_BUNDLE": report[Capability.BUNDLE].declared,
@@ -152,7 +178,7 @@ def test_facts_are_what_the_kernel_says(report: ProbeReport) -> None:
         # Completions of a stream are told as they came, and TCP may cut it another time.
         return {name: word for name, word in of.facts.items() if not name.startswith("receive.")}
 
-    assert words(report) == words(ioxide.probe())
+    assert words(report) == words(again.report)
 
 
 def test_a_fact_is_the_kernels_own_answer() -> None:
@@ -201,17 +227,12 @@ def test_table_has_a_line_for_each(report: ProbeReport) -> None:
         assert rows[finding.capability] == [words[state] for state in states]
 
 
-@pytest.mark.usefixtures("report")  # whatever is opened once and for all is open then
-def test_probe_leaves_nothing_behind() -> None:
+def test_probe_leaves_nothing_behind(again: Again) -> None:
     """No descriptor, thread or child process outlives a probe, or changes our namespace."""
-    files, threads = _open_files(), set(threading.enumerate())
-    network = Path("/proc/thread-self/ns/net").readlink()
-
-    ioxide.probe()
-
-    assert files == _open_files()
-    assert threads == set(threading.enumerate())
-    assert network == Path("/proc/thread-self/ns/net").readlink()
+    assert len(again.report.findings) == len(EXPERIMENTS)
+    assert again.before.files == again.after.files
+    assert again.before.threads == again.after.threads
+    assert again.before.network == again.after.network
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
