@@ -54,12 +54,6 @@ def _ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, errors
 
 
-async def leave(conn: ioxide.Connection) -> None:
-    """A handler that takes its reactor along."""
-    await conn.recv()
-    raise SystemExit(7)
-
-
 @pytest.mark.parametrize(
     "number",
     [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
@@ -86,6 +80,7 @@ def _quiet(process: subprocess.Popen[str]) -> bool:
     return before == slept()
 
 
+@pytest.mark.slow
 def test_main_thread_sleeps_until_another_one_is_told() -> None:
     """It is not woken before there is a reason, and a signal that the kernel gives to another
     thread is one."""
@@ -103,7 +98,7 @@ def test_main_thread_sleeps_until_another_one_is_told() -> None:
 @pytest.mark.slow
 def test_serves_until_a_reactor_ends() -> None:
     """A reactor that ends by itself ends the server, with status 1 and a sentence about why."""
-    with _served("tests.smoke.test_serve:leave") as (process, client):
+    with _served("tests.smoke.leaving:leave") as (process, client):
         until(lambda: _quiet(process), "a second in which the main thread sleeps")
         client.sendall(b"x")
         status, errors = _ended(process)
