@@ -72,16 +72,20 @@ def release_of(image: Path, modules: Path | None = None) -> Release:
     """What a kernel image of this machine is. Raises UsageError when it is none."""
     image = image.absolute()
     release = _release_text(image)
-    match = re.match(r"\d+\.\d+(\.\d+)?", release)
+    # It becomes part of paths in the cache.
+    match = re.fullmatch(r"(\d+\.\d+(?:\.\d+)?)[\w.+~-]*", release, re.ASCII)
     if match is None:
-        raise UsageError(f"{image} calls itself {release!r}, which starts with no version")
+        raise UsageError(
+            f"{image} calls itself {release!r}, which is no version with words behind it like "
+            "'6.6.1-mine'"
+        )
     place = _modules(image, modules, release)
     sha256 = cache.digest(image)
     stamp = _stamp(place) if place else ""
     identity = hashlib.sha256(f"{sha256} {stamp}".encode()).hexdigest()
     kernel = Kernel(
-        series=series_of(match[0]),
-        upstream=match[0],
+        series=series_of(match[1]),
+        upstream=match[1],
         package=f"local-{identity[:12]}",
         release=release,
         source=Local.name,

@@ -310,7 +310,8 @@ def test_a_directory_of_kernels_is_offered(tmp_path: Path, monkeypatch: pytest.M
     ("content", "complaint"),
     [
         (b"nothing", "is not an x86 kernel image"),
-        (image("custom"), "calls itself 'custom', which starts with no version"),
+        (image("custom"), "calls itself 'custom', which is no version"),
+        (image("6.6.1/../../mine"), "calls itself '6.6.1/../../mine', which is no version"),
     ],
 )
 def test_what_is_no_kernel_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
