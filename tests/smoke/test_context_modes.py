@@ -11,7 +11,6 @@ import pytest
 
 import ioxide
 from ioxide import ContinuationMode, ReactorContext
-from tests.smoke.modes import BRIEF_MODES
 from tests.smoke.test_context_awaits import AWAITS, Trail, http
 from tests.support import SMALL, connect, read_exactly, read_to_end, serve
 
@@ -45,7 +44,17 @@ async def walk_with(conn: ioxide.Connection, url: str, seen: Seen) -> None:
         seen.append((home, trail, ReactorContext.current()))
 
 
-@pytest.mark.parametrize("mode", BRIEF_MODES)
+# What is awaited goes home inline in tests/smoke/test_context_awaits.py: of the others a short run
+# takes the one that is least like it.
+ONE_MODE = [
+    pytest.param(
+        mode, id=mode.value, marks=[] if mode is ContinuationMode.POOL else [pytest.mark.slow]
+    )
+    for mode in ContinuationMode
+]
+
+
+@pytest.mark.parametrize("mode", ONE_MODE)
 def test_comes_home_in_every_mode(mode: ContinuationMode) -> None:
     """A handler goes on where it began: on the reactor, or in the pool modes on its worker."""
     seen: Seen = []

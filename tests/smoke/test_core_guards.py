@@ -311,6 +311,7 @@ def test_a_fork_cannot_touch_its_parents_connections(program: Callable[[str], st
     assert 0 == found["status"]
 
 
+@pytest.mark.slow  # ioxide imported twice, and no kernel in it
 def test_a_second_interpreter_is_refused(program: Callable[[str], str]) -> None:
     """Importing ioxide in another interpreter says where it runs, and harms the first one's not."""
     inside, outside = program("second_interpreter").splitlines()

@@ -57,7 +57,7 @@ for spare in range(64):
 """
 
 
-@pytest.mark.parametrize("what", ["server", "run"])
+@pytest.mark.parametrize("what", ["server", pytest.param("run", marks=pytest.mark.slow)])
 def test_without_a_descriptor_it_says_so(what: str) -> None:
     """However many descriptors are missing, the error names the limit; what was open is closed."""
     done = subprocess.run(
