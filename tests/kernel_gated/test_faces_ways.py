@@ -21,9 +21,9 @@ from tests.kernel_gated.ways import (
     Streams,
     Way,
     by_face,
-    by_receive,
-    by_send,
-    by_way,
+    by_receive_and_face,
+    by_send_and_face,
+    by_way_and_face,
     served,
 )
 from tests.support import (
@@ -44,8 +44,7 @@ from tests.support import (
 pytestmark = pytest.mark.kernel_gated
 
 
-@by_face
-@by_way
+@by_way_and_face
 def test_random_pieces_come_back_in_order(face: Face, way: Way) -> None:
     """1 MiB in random pieces comes back byte for byte, with the end of the stream behind it."""
     rng = random.Random(92)
@@ -73,8 +72,7 @@ def test_no_buffer_left_stalls_and_goes_on(face: Face) -> None:
         assert server.stats().recv_enobufs >= 1
 
 
-@by_face
-@by_receive
+@by_receive_and_face
 def test_a_reader_that_pauses_loses_no_byte(face: Face, way: Way) -> None:
     """While nobody reads little is received, and afterwards every byte, in order."""
     first, sent = b"first", noise(8 * MIB, seed=6)
@@ -103,8 +101,7 @@ def test_a_reader_that_pauses_loses_no_byte(face: Face, way: Way) -> None:
                 assert Whole(first + sent) == Whole(b"".join(got))
 
 
-@by_face
-@by_way
+@by_way_and_face
 def test_half_close_ends_reads_only(face: Face, way: Way) -> None:
     """After the peer's FIN the answer still goes out, however large."""
     question = random.Random(2).randbytes(3000)
@@ -127,8 +124,7 @@ def test_half_close_ends_reads_only(face: Face, way: Way) -> None:
         assert Whole(2 * question) == Whole(b"".join(asked))
 
 
-@by_face
-@by_receive
+@by_receive_and_face
 def test_a_reset_reaches_the_reader_and_nobody_else(face: Face, way: Way) -> None:
     """A peer's RST ends the parked read with ConnectionResetError; others are served on."""
     ends: list[BaseException | bytes] = []
@@ -160,8 +156,7 @@ def test_a_reset_reaches_the_reader_and_nobody_else(face: Face, way: Way) -> Non
             assert b"still" == read_exactly(other, 5)
 
 
-@by_face
-@by_send
+@by_send_and_face
 @pytest.mark.parametrize("last", ["flush", "close"])
 def test_a_large_write_reaches_a_slow_reader_whole(face: Face, way: Way, last: str) -> None:
     """8 MiB that a small window holds up arrive whole, and FIN after them, also after close()."""
@@ -186,8 +181,7 @@ def test_a_large_write_reaches_a_slow_reader_whole(face: Face, way: Way, last: s
         assert len(data) == server.stats().bytes_sent
 
 
-@by_face
-@by_send
+@by_send_and_face
 def test_abort_resets_when_bytes_were_cut_off(face: Face, way: Way) -> None:
     """A peer that has not got everything sees a reset, and the kernel lets go of the memory."""
     aborted = threading.Event()
@@ -208,8 +202,7 @@ def test_abort_resets_when_bytes_were_cut_off(face: Face, way: Way) -> None:
         assert 1 == server.stats().aborts
 
 
-@by_face
-@by_way
+@by_way_and_face
 def test_stop_with_open_connections_leaves_nothing(face: Face, way: Way) -> None:
     """Connections in every state when the server stops: buffers, ids and descriptors come back."""
 

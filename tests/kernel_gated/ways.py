@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,6 +29,9 @@ from tests.support import (
     until,
     wait_unread,
 )
+
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
 
 SLAB = 4096
 INCREMENTAL = ioxide.IncrementalConfig(max_connections=8, recv_slots=16, recv_buffer_size=1024)
@@ -87,8 +90,30 @@ WAYS = [
 
 by_face = pytest.mark.parametrize("face", FACES)
 by_receive = pytest.mark.parametrize("way", RECEIVES)
-by_send = pytest.mark.parametrize("way", SENDS)
 by_way = pytest.mark.parametrize("way", WAYS)
+
+
+def _through_both_faces(ways: Sequence[ParameterSet]) -> pytest.MarkDecorator:
+    """Every way through both faces; in a short run through either, in turn, so that every way, both
+    faces, and what the combined ways are made of in both faces are taken."""
+    return pytest.mark.parametrize(
+        ("way", "face"),
+        [
+            pytest.param(
+                *way.values,
+                face,
+                id=f"{way.id}-{face}",
+                marks=[*way.marks, *([] if turn % len(FACES) == number else [pytest.mark.slow])],
+            )
+            for turn, way in enumerate(ways)
+            for number, face in enumerate(FACES)
+        ],
+    )
+
+
+by_receive_and_face = _through_both_faces(RECEIVES)
+by_send_and_face = _through_both_faces(SENDS)
+by_way_and_face = _through_both_faces(WAYS)
 
 
 def all_back(stats: ioxide.Counters, config: dict[str, Any]) -> None:
