@@ -106,6 +106,7 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         tar = tree.pack(ROOT, contents | tree.bytecode(ROOT, contents))
     state = State(arguments.results / "measured.json", programs(ROOT, errata.reproducers))
     kernels = chosen(names, state.whole)
+    unfinished = chosen([MEASURED], state.begun) if MEASURED in names else []
     job = Job(
         catalogue=errata,
         kernels=kernels,
@@ -115,6 +116,11 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     )
     _say(f"lab: {len(errata.errata)} errata on {len(kernels)} releases")
     swept = sweep(job, Cellar(), state, _say)
+    if unfinished:
+        swept.problems.append(
+            f"{len(unfinished)} releases have something that is not decided, or was by another "
+            f"reproducer: --kernel {EVERY} measures that"
+        )
     for row in table.in_order(swept.measured):
         for id, finding in evidence(row):
             _say(f"{row.package}: {id}: {finding.seen or 'not decided'}: {finding.evidence}")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Which program a measurement was made by, so that it stands as long as that program is the same.
 
-A reproducer's program is its module and what that imports of the tests, the ring below them down to
-its C, and what runs it. Comments, docstrings and layout are no part of it, nor is any other test.
+A reproducer's program is its module and what that imports of the kernel-gated tests, the ring below
+them down to its C, and what runs it. Comments, docstrings and layout are no part of it, nor is any
+other test.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _RUNNER = (
 )
 """Part of each program. Not what they import: the whole of ioxide, most of which says nothing
 here."""
-_FOLLOWED = "tests"
+_FOLLOWED = "tests/kernel_gated"
+"""Not the tests' common helpers, which change with every other test."""
 _IN_C = re.compile(r'("(?:\\.|[^"\\])*")|/\*.*?\*/|//[^\n]*', re.DOTALL)
 
 
@@ -59,7 +61,7 @@ def _sha256(root: Path, module: str) -> str:
 
 
 def _with_imports(root: Path, module: str) -> set[str]:
-    """The module and all that it imports of the tests, directly or not."""
+    """The module and all that it imports of the kernel-gated tests, directly or not."""
     found: set[str] = set()
     todo = [module]
     while todo:
@@ -83,7 +85,7 @@ def _imports(root: Path, tree: ast.Module) -> Iterator[str]:
             # The file of a dotted name, if it is a module's. The packages it is in hold nothing.
             place = PurePosixPath(*name.split("."))
             for path in (place.with_suffix(".py"), place / "__init__.py"):
-                if path.parts[0] == _FOLLOWED and (root / path).is_file():
+                if path.is_relative_to(_FOLLOWED) and (root / path).is_file():
                     yield str(path)
 
 

@@ -58,6 +58,11 @@ class State:
         """Whether every erratum is decided on this kernel."""
         return self._programs.keys() <= self.known(kernel).keys()
 
+    def begun(self, kernel: Kernel) -> bool:
+        """Whether something was measured on this kernel, but not everything by the programs of
+        now."""
+        return _key(kernel.package, kernel.release) in self._entries and not self.whole(kernel)
+
     def put(self, measured: Measured) -> None:
         """Record one release, on disk too."""
         entry = asdict(measured)

@@ -288,10 +288,13 @@ def test_sweep_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     asked["6.12.1"] += NODES
     other = _state(path, b="another")
     assert not other.whole(_kernel("6.12.1"))
+    assert other.begun(_kernel("6.12.1"))
+    assert not other.begun(_kernel("6.12.3"))
     sweep(_job(tmp_path, "6.12.1"), shelf, other, said.append)
     asked["6.12.1"].append(NODES[1])
     assert asked == {k: s.asked for k, s in shelf.scripts.items()}
     assert other.whole(_kernel("6.12.1"))
+    assert not other.begun(_kernel("6.12.1"))
 
 
 def test_release_that_cannot_be_had_costs_itself_only(tmp_path: Path) -> None:
@@ -375,18 +378,19 @@ def _programs(root: Path) -> list[str]:
 
 def test_measurement_depends_on_its_own_program(tmp_path: Path) -> None:
     """What is measured again is what an edit changes: code of a reproducer, of a helper it imports,
-    of the ring below all; not another reproducer, nor a comment, nor a package that both are in."""
+    of the ring below all; not another reproducer, nor a comment, nor what all tests share."""
     helper = f"{REPRODUCERS}provided.py"
     sources = {
         f"{REPRODUCERS}test_errata_1.py": (
             "from __future__ import annotations\n"
             "from tests.kernel_gated.errata import provided\n"
+            "from tests.support import TIMEOUT\n"
             "def test_it() -> None:\n    assert provided.SIZE == 1\n"
         ),
         f"{REPRODUCERS}test_errata_2.py": "import os\ndef test_it() -> None: os.getpid()\n",
         helper: "SIZE = 1\n",
         f"{REPRODUCERS}__init__.py": "",
-        "tests/__init__.py": "",
+        "tests/support.py": "TIMEOUT = 60\n",
         "lab/suite/reproduce.py": "import json\n",
         "ioxide/_probe/rawring.py": "from ioxide import reactor\n",
         "ioxide/_ring/probe.c": 'int f(void) { return puts("//"); }\n',
@@ -410,7 +414,7 @@ def test_measurement_depends_on_its_own_program(tmp_path: Path) -> None:
     assert [True, False] == changed(own, sources[own].replace("== 1", "== 2"))
     assert [False, False] == changed(helper, f"# how many\n\n{sources[helper]}")
     assert [True, False] == changed(helper, "SIZE = 2\n")
-    assert [False, False] == changed("tests/__init__.py", "import sys\n")
+    assert [False, False] == changed("tests/support.py", "TIMEOUT = 61\n")
     assert [False, False] == changed(in_c, f"/* what\n * for */\n{sources[in_c]}// end\n")
     assert [True, True] == changed(in_c, sources[in_c].replace("//", "/ /"))
 
