@@ -123,7 +123,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[MODE] = Mode(lambda: guest.probe, lambda: guest.identity)
         config.pluginmanager.register(guest, "lab-guest-side")
         return
-    if name := config.getoption("lab_kernel"):
+    if (name := config.getoption("lab_kernel")) is not None:
         from lab import cache
         from lab.errors import LabError
 
