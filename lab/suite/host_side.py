@@ -273,7 +273,7 @@ class HostSide:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """The trip-wire: whoever gets past our protocol must not run a guest's test on the host."""
+        """The trip-wire: whoever gets past our loop must not run a guest's test on the host."""
         pytest.fail(f"{item.nodeid} was about to run on the host instead of in a guest")
 
     @pytest.hookimpl(tryfirst=True)
@@ -346,7 +346,7 @@ class HostSide:
             comparison=comparison,
             launcher=self.launcher,
             guests=[guest for one in sessions for guest in one.guests],
-            lanes=len(sessions),
+            lanes=sum(1 for one in sessions if one.guests),
             probe=self._probe(),
             records=records,
             collected=self.collected,

@@ -200,6 +200,8 @@ class _Lane(threading.Thread):
     def _run(self) -> None:
         while (name := self._next()) is not None:
             self.session.prepare()
+            if self._lanes.stopped:
+                return  # while its guest was booting
             self._lanes.tell(self, Begun(name))
             began = time.monotonic()
             # The guest is told of the test behind this one, to keep what both need.

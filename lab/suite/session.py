@@ -121,7 +121,6 @@ class Session:
         self._losses = self._losses + 1 if outcome.lost else 0
         if self._losses >= LOSSES_IN_A_ROW:
             self.given_up = f"given up: {self._losses} tests in a row were lost"
-            self.problems.append(self.given_up)
         return outcome
 
     def _after_death(self, gone: Gone, worker: Worker, outcome: Outcome) -> None:

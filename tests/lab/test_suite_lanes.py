@@ -112,7 +112,6 @@ def test_after_a(): pass
 def test_b():
     Path({str(tmp_path)!r}, "b").touch()
     wait_for("{tmp_path}/failed")
-    time.sleep(0.5)
 def test_after_b(): pass
 """,
         "tests/test_b.py",
@@ -127,6 +126,41 @@ def test_after_b(): pass
         "test_b": "passed",
         "test_after_b": "never ran",
     }
+
+
+def test_guest_that_comes_up_too_late_begins_nothing(little: Little, tmp_path: Path) -> None:
+    """A guest that is up only when the run is to end begins no test, and one that there is no test
+    for is not booted at all."""
+    little.write(
+        "tests/conftest.py",
+        f"""
+import os
+import time
+from pathlib import Path
+
+def pytest_sessionfinish(session):  # in the first guest, which is told when the run is to end
+    if session.config.pluginmanager.get_plugin("lab-guest-side") is not None:
+        Path({str(tmp_path)!r}, "told").touch()
+
+def pytest_collection_finish(session):
+    if session.config.pluginmanager.get_plugin("lab-guest-side") is None:
+        return
+    try:
+        os.mkdir({str(tmp_path / "first")!r})
+    except FileExistsError:
+        while not Path({str(tmp_path)!r}, "told").exists():
+            time.sleep(0.01)
+""",
+    )
+    for name in "ab":
+        little.tests(f"def test_{name}(): assert False\n", f"tests/test_{name}.py")
+
+    ran = little.lab("--lab-guests=3", "-x")
+
+    assert ran.code == 1, ran.output
+    assert ["failed", "never ran"] == sorted(ran.verdicts.values())
+    assert ran.results is not None
+    assert 2 == ran.results["at_once"] == len(ran.results["guests"])
 
 
 def test_guest_that_cannot_be_believed_ends_the_run_of_all(little: Little, tmp_path: Path) -> None:

@@ -200,6 +200,7 @@ def test_deed(n): os._exit(1)
     assert 5 == list(ran.verdicts.values()).count("lost")
     assert 3 == list(ran.verdicts.values()).count("never ran")
     assert "never ran, because given up: 5 tests in a row were lost:" in ran.output
+    assert 1 == ran.output.count("not proved: given up")
     assert "    tests/test_it.py::test_deed[7]\n" in ran.output
 
 
