@@ -16,6 +16,9 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[2]
 LIMIT_SECONDS = 120
 
+TWO = "def test_one(): pass\ndef test_two(): pass\n"
+"""The tests of a run that is not about its tests."""
+
 IOXIDE = """\
 import json, os
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.suite_support import Little
+from tests.lab.suite_support import TWO, Little
 
 pytestmark = pytest.mark.lab
-
-TWO = "def test_one(): pass\ndef test_two(): pass\n"
 
 
 @pytest.mark.parametrize(
