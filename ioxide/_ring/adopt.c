@@ -60,7 +60,13 @@ Connection *iox_conn_new(Driver *self, int fd, bool served)
 	self->slots[conn->slot] = conn; /* the table's reference */
 	self->connection_count++;
 	self->served_count += served;
-	iox_want(conn, IOX_WANT_RECV);
+	/*
+	 * A transport begins to read after connection_made(), which may pause it: asyncio adds its reader
+	 * by a later callback.  A handler's connection receives at once.
+	 */
+	conn->recv_held = !served;
+	if (served)
+		iox_want(conn, IOX_WANT_RECV);
 	return conn;
 }
 

@@ -280,7 +280,7 @@ typedef struct Connection {
 	int recv_errno;
 	const char *abort_reason; /* a literal; with recv_errno ECONNABORTED */
 	Waiter *reader;           /* strong, from parking until its task is resumed */
-	bool recv_held;           /* the transport's protocol has paused reading: not armed */
+	bool recv_held;           /* a transport that does not read, or not yet: not armed */
 
 	/* Send: `staging` takes writes while `sending` belongs to the kernel */
 	struct iox_batch staging, sending;
