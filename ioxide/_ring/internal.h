@@ -330,6 +330,7 @@ struct iox_listener {
 	int fd;
 	uint32_t generation;
 	bool used, armed, stopping;
+	bool polls_late;   /* this kernel refused IOX_ACCEPT_POLL_FIRST */
 	uint64_t retry_at; /* ms; 0 = not parked */
 	PyObject *on_connection; /* asyncio's create_server(); NULL: the connections are handlers' */
 };

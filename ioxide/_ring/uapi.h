@@ -62,6 +62,7 @@
 #define IOX_SEND_ZC_REPORT_USAGE     (1U << 3) /* 6.2 */
 #define IOX_RECVSEND_BUNDLE          (1U << 4) /* 6.10 */
 #define IOX_ACCEPT_MULTISHOT         (1U << 0) /* 5.19 */
+#define IOX_ACCEPT_POLL_FIRST        (1U << 2) /* 6.10 */
 #define IOX_NOTIF_USAGE_ZC_COPIED    (1U << 31) /* 6.2 */
 
 /* sqe->timeout_flags */

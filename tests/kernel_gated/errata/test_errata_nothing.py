@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""A bundle (IORING_RECVSEND_BUNDLE, 6.10) that was told not to wait, and finds nothing."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+
+from ioxide._probe.rawring import Completion, RawRing
+from ioxide._ring._native import lib
+from lab.suite.errata import ErratumPresent
+from tests.kernel_gated.errata.provided import Provided
+from tests.kernel_gated.errata.waiting import described, waiting
+from tests.kernel_gated.rawtools import REACTOR_FLAGS, pattern, tcp_pair
+
+pytestmark = [pytest.mark.kernel_gated, pytest.mark.needs("BUNDLE")]
+
+MESSAGE = pattern(1000)
+
+
+def _twice(flags: int) -> list[Completion]:
+    """A receive that must not wait and finds nothing, and one that finds `MESSAGE`."""
+    with (
+        tcp_pair() as (near, far),
+        RawRing(flags=REACTOR_FLAGS) as ring,
+        Provided(ring) as buffers,
+    ):
+        ring.push(
+            lib.IOX_PROBE_OP_RECV,
+            fd=far.fileno(),
+            op_flags=socket.MSG_DONTWAIT,
+            ioprio=flags,
+            flags=lib.IOX_PROBE_SQE_BUFFER_SELECT,
+            buf_group=buffers.group,
+        )
+        found = ring.collect(1)
+        # The control: there was nothing, and the kernel says so.
+        assert [-errno.EAGAIN] == [c.res for c in found], described(found)
+        near.sendall(MESSAGE)
+        waiting(far, len(MESSAGE))
+        ring.recv(far.fileno(), group=buffers.group)
+        found += ring.collect(1)
+        assert [len(MESSAGE)] == [c.res for c in found[1:]], described(found)
+        bid = found[1].buffer_id
+        assert bid is not None
+        assert MESSAGE == buffers.read(bid, len(MESSAGE))
+        return found
+
+
+def test_bundle_that_finds_nothing() -> None:
+    """IOX-ERR-013: a bundle that ends with EAGAIN leaves the first buffer to the next receive."""
+    found = _twice(lib.IOX_RECVSEND_BUNDLE)
+    if found[1].buffer_id == 1:
+        raise ErratumPresent("IOX-ERR-013", f"{described(found)}: nothing was put into buffer 0")
+    assert found[1].buffer_id == 0, described(found)
+
+
+def test_receive_that_finds_nothing() -> None:
+    """The same without the flag, to tell a defect of bundles from one of all receives."""
+    found = _twice(0)
+    first = found[0].buffer_id
+    assert found[1].buffer_id == (0 if first is None else first + 1), described(found)
