@@ -16,11 +16,12 @@ from ioxide.config import ConfigError, IncrementalConfig, Problem, ServerConfig,
 from ioxide.connection import Connection, ReadBlock
 from ioxide.context import ReactorContext
 from ioxide.counters import Counters
-from ioxide.driver import Driver, RingError, StoppedError, UnsupportedError
+from ioxide.driver import Driver, StoppedError
 from ioxide.futures import DeadlockError, Future
 from ioxide.handlers import Handler
 from ioxide.loop import Loop
 from ioxide.modes import ContinuationMode
+from ioxide.opening import RingError, UnsupportedError
 from ioxide.reactor import Reactor, ReactorError
 from ioxide.runner import new_event_loop, run
 from ioxide.server import Server

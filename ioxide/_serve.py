@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ioxide.config import ConfigError, ServerConfig
-from ioxide.driver import RingError
 from ioxide.handlers import Handler
+from ioxide.opening import RingError
 from ioxide.reactor import ReactorError
 from ioxide.server import Server
 

@@ -2,142 +2,28 @@
 """One ring and its tick; knows no thread and no policy.
 
 A tick is `wait()`, which submits and blocks, then `dispatch()`, which takes the batch in and
-resumes every task it has woken.  Both live in C; what is here opens the ring, says in a sentence
-why that failed, keeps the queue of posted callbacks and gathers the counters.
+resumes every task it has woken.  Both live in C; what is here keeps the queue of posted callbacks
+and gathers the counters.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ioxide._probe import mask
-from ioxide._probe.findings import Capability
-from ioxide._probe.refusal import explain
 from ioxide._ring import _core, ffi, lib
 from ioxide.config import ServerConfig, WriteOverflow
 from ioxide.connection import Connection
 from ioxide.counters import Counters
 from ioxide.modes import ContinuationMode
-
-
-class RingError(OSError):
-    """A ring could not be made; the message says why and what to do."""
-
-
-def _ring_error(code: int, config: ServerConfig, what: str) -> RingError:
-    if code == errno.EINVAL:
-        reason = (
-            "this kernel does not know a flag that ioxide needs (SINGLE_ISSUER and DEFER_TASKRUN); "
-            "Linux 6.1 is the oldest that will do."
-        )
-    else:
-        reason = explain(OSError(code, os.strerror(code)))
-    if code == errno.ENOMEM:
-        reason += (
-            f" This ring has ring_entries={config.ring_entries}, cq_entries={config.cq_entries} "
-            f"and recv_slots={config.recv_slots}: smaller ones need less."
-        )
-    return RingError(code, f"{what}: {reason}")
+from ioxide.opening import RingError, no_descriptor, open_ring, ring_error
 
 
 class StoppedError(RuntimeError):
     """The reactor is stopped or stopping, and takes nothing any more."""
-
-
-class UnsupportedError(RingError):
-    """This kernel lacks what a configuration value asks for; the message names both."""
-
-
-_REQUIRED = (
-    Capability.MULTISHOT_RECV,
-    Capability.MULTISHOT_ACCEPT,
-    Capability.PBUF_RING,
-    Capability.SINGLE_ISSUER,
-    Capability.DEFER_TASKRUN,
-)
-"""Without these no reactor runs; Linux 6.1 has all of them."""
-
-
-def _masked() -> frozenset[Capability]:
-    """What IOXIDE_CAPS takes away. Raises `UnsupportedError` if no reactor runs without it."""
-    masked = mask.active()
-    for capability in _REQUIRED:
-        if capability in masked:
-            raise UnsupportedError(
-                errno.EOPNOTSUPP,
-                f"{mask.VARIABLE} takes away {capability}, which every reactor needs.",
-            )
-    return masked
-
-
-def _check_features(
-    ring: Any, features: int, config: ServerConfig, masked: frozenset[Capability]
-) -> None:
-    """Refuse, before anything listens, what would otherwise fail at the first connection."""
-
-    def need(
-        wanted: bool, there: bool, capability: Capability, setting: str, what: str, since: str
-    ) -> None:
-        gone = capability in masked
-        if wanted and (gone or not there):
-            played = f", from which {mask.VARIABLE} takes away {capability}" if gone else ""
-            raise UnsupportedError(
-                errno.EOPNOTSUPP,
-                f"{setting} needs {what}, which is in Linux {since} and newer; this is "
-                f"{os.uname().release}{played}. Leave it out, or use a newer kernel.",
-            )
-
-    need(
-        config.incremental is not None,
-        lib.iox_ring_incremental(ring),
-        Capability.INC,
-        "incremental",
-        "incremental buffer rings (IOU_PBUF_RING_INC)",
-        "6.12",
-    )
-    need(
-        config.recv_bundle,
-        bool(features & lib.IOX_FEAT_RECVSEND_BUNDLE),
-        Capability.BUNDLE,
-        "recv_bundle=True",
-        "receive bundles (IORING_FEAT_RECVSEND_BUNDLE)",
-        "6.10",
-    )
-    need(
-        config.zero_copy_send,
-        lib.iox_ring_knows(ring, lib.IOX_OP_SEND_ZC)
-        and (
-            config.write_overflow is not WriteOverflow.SEGMENTED
-            or lib.iox_ring_knows(ring, lib.IOX_OP_SENDMSG_ZC)
-        ),
-        Capability.SEND_ZC,
-        "zero_copy_send=True",
-        "IORING_OP_SEND_ZC",
-        "6.0",
-    )
-    need(
-        config.min_wait_us > 0,
-        bool(features & lib.IOX_FEAT_MIN_TIMEOUT),
-        Capability.MIN_WAIT,
-        f"min_wait_us={config.min_wait_us}",
-        "minimum waits (IORING_FEAT_MIN_TIMEOUT)",
-        "6.12",
-    )
-    if config.napi_busy_poll_us:
-        refused = lib.iox_ring_napi(ring, config.napi_busy_poll_us, config.napi_prefer_busy_poll)
-        need(
-            True,
-            refused == 0,
-            Capability.NAPI,
-            f"napi_busy_poll_us={config.napi_busy_poll_us}",
-            "NAPI busy polling (IORING_REGISTER_NAPI)",
-            "6.9",
-        )
 
 
 class Driver:
@@ -148,16 +34,7 @@ class Driver:
     """
 
     def __init__(self, config: ServerConfig) -> None:
-        masked = _masked()
-        code = ffi.new("int *")
-        ring = lib.iox_ring_open(
-            config.ring_entries,
-            config.cq_entries or 2 * config.ring_entries,
-            config.register_ring_fd and Capability.REGISTERED_RING_FD not in masked,
-            code,
-        )
-        if ring == ffi.NULL:
-            raise _ring_error(-code[0], config, "io_uring_setup failed")
+        ring = open_ring(config)
         info = ffi.new("struct iox_ring_info *")
         lib.iox_ring_info(ring, info)
         self.ring_fd: int = info.fd
@@ -165,11 +42,6 @@ class Driver:
         self.sq_entries: int = info.sq_entries
         self.cq_entries: int = info.cq_entries
         self.ring_fd_registered: bool = info.fd_registered
-        try:
-            _check_features(ring, self.features, config, masked)
-        except BaseException:
-            lib.iox_ring_close(ring)
-            raise
         own = config.incremental
         try:
             self._core = _core.Driver(  # owns the ring from here on, also when it raises
@@ -192,7 +64,10 @@ class Driver:
                 min_wait_nr=config.min_wait_nr,
             )
         except OSError as error:
-            raise _ring_error(
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # of buffers none needs a descriptor
+                what = "the eventfd that wakes a ring"
+                raise RingError(error.errno, no_descriptor(error.errno, what)) from error
+            raise ring_error(
                 error.errno or 0,
                 config,
                 f"{config.recv_slots} receive buffers of {config.recv_buffer_size} bytes could not "

@@ -26,6 +26,7 @@ from ioxide.connection import Connection
 from ioxide.driver import Driver, StoppedError
 from ioxide.futures import works_for
 from ioxide.modes import ContinuationMode
+from ioxide.opening import no_descriptor
 from ioxide.tcp import TcpLoop
 from ioxide.watchdog import Unwatched, Watchdog, watched
 
@@ -86,9 +87,7 @@ class Loop(TcpLoop):
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             raise OSError(
-                error.errno,
-                f"there is no file descriptor left for an event loop ({error.strerror}): close "
-                "some, or raise the limit with `ulimit -n`.",
+                error.errno, no_descriptor(error.errno, "an event loop's epoll and self-pipe")
             ) from error
         driver.attach(
             loop=self,

@@ -4,6 +4,7 @@
 #include "group.h"
 #include "pages.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -66,17 +67,21 @@ iox_ring *iox_ring_open(unsigned sq_entries, unsigned cq_entries, bool register_
 	return ring;
 }
 
-/* No feature bit tells of IOU_PBUF_RING_INC (6.12): register a group of one buffer, and end it. */
-bool iox_ring_incremental(iox_ring *ring)
+/*
+ * No feature bit tells of IOU_PBUF_RING_INC (6.12): register a group of one buffer, and end it.  -EINVAL
+ * from a kernel that does not know it.
+ */
+int iox_ring_incremental(iox_ring *ring)
 {
 	struct iox_group *group = iox_group_new(1, 64, true);
-	bool known = group && iox_group_register_waiting(group, ring->uring.ring_fd, UINT16_MAX) == 0;
+	int ret;
 
-	if (group) {
-		iox_group_unregister(group, ring->uring.ring_fd);
-		iox_group_unref(group);
-	}
-	return known;
+	if (!group)
+		return -ENOMEM;
+	ret = iox_group_register_waiting(group, ring->uring.ring_fd, UINT16_MAX);
+	iox_group_unregister(group, ring->uring.ring_fd);
+	iox_group_unref(group);
+	return ret;
 }
 
 /* IORING_REGISTER_NAPI (6.9): -EINVAL before. */

@@ -31,7 +31,7 @@ struct iox_ring_info {
 
 iox_ring *iox_ring_open(unsigned sq_entries, unsigned cq_entries, bool register_fd, int *error);
 void iox_ring_info(const iox_ring *ring, struct iox_ring_info *info);
-bool iox_ring_incremental(iox_ring *ring);
+int iox_ring_incremental(iox_ring *ring);
 int iox_ring_napi(iox_ring *ring, unsigned busy_poll_us, bool prefer);
 bool iox_ring_knows(iox_ring *ring, unsigned opcode);
 void iox_ring_close(iox_ring *ring);

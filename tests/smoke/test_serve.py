@@ -19,7 +19,7 @@ import pytest
 
 import ioxide
 from ioxide.__main__ import main
-from ioxide.driver import _ring_error
+from ioxide.opening import ring_error
 from tests.support import SMALL, TIMEOUT, read_exactly, until
 
 ROOT = Path(__file__).parents[2]
@@ -177,7 +177,7 @@ def test_bad_arguments_are_a_sentence(
 )
 def test_a_refused_ring_is_a_sentence(code: int, words: tuple[str, ...]) -> None:
     """What the kernel refuses is told with the values and the way out."""
-    error = _ring_error(code, SMALL, "io_uring_setup failed")
+    error = ring_error(code, SMALL, "io_uring_setup failed")
     assert code == error.errno
     assert os.strerror(code) != error.strerror
     for word in words:
