@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import socket
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -115,22 +114,22 @@ class Connection(_core.Connection):
 
     @property
     def peername(self) -> Any:
-        """The peer's address, as `socket.getpeername()` gives it; None once it is gone."""
-        return self._ask(socket.socket.getpeername)
+        """The peer's address, as `socket.accept()` gives it, also when the peer has reset since.
+
+        None once the connection has ended.
+        """
+        return self._peername()
 
     @property
     def sockname(self) -> Any:
         """Our own address; None once the connection has ended."""
-        return self._ask(socket.socket.getsockname)
-
-    def _ask(self, question: Any) -> Any:
         # A duplicate, so that no Python socket object ever owns the connection's own descriptor.
         fd = self._duplicate()
         if fd < 0:
             return None
         with around(fd) as sock:
             try:
-                return question(sock)
+                return sock.getsockname()
             except OSError:
                 return None
 

@@ -26,6 +26,11 @@ class Counters:
     """Times a listener was parked because of EMFILE, ENFILE, ENOBUFS or ENOMEM."""
     accept_rearms: int = 0
     """Multishot accepts that the kernel ended."""
+    accept_wakes: int = 0
+    """Times that a listener which other processes may hold (``create_server(sock=...)``) was found
+    ready, and one connection asked for."""
+    accept_misses: int = 0
+    """Of these, times that there was none any more: another process had been faster."""
     closes: int = 0
     """Connections whose descriptor was closed."""
     closes_eof: int = 0

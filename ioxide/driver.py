@@ -93,6 +93,7 @@ class Driver:
         self.wake = self._core.wake
         self.listen = self._core.listen
         self.unlisten = self._core.unlisten
+        self.accept = self._core.accept
         self.adopt = self._core._adopt
         self.connections = self._core.connections
         self.dispatch = self._core.dispatch

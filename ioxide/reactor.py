@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import functools
 import inspect
 import logging
 import socket
@@ -276,7 +278,9 @@ class Reactor:
         if self._on_start is not None:
             self._on_start(self)
         for listener in self._listeners:
-            self.driver.listen(listener.fileno())
+            self.driver.listen(
+                listener.fileno(), None, functools.partial(self._accept_failed, listener)
+            )
         # Set from the first callback of a tick, when the accepts have been submitted.
         self.loop.call_soon(self.loop.call_soon, self._ready.set)
         await stopping.wait()
@@ -325,6 +329,19 @@ class Reactor:
         self.loop.begin_end()  # handlers that were cancelled may wait for what they have detached
         if isinstance(self._handlers, Handlers):
             await self._handlers.clean_up(self._config.stop_timeout_ms)
+
+    def _accept_failed(self, listener: socket.socket, error: OSError) -> None:
+        """Called at most once a second for a listener, however often its accepts fail."""
+        host, port = listener.getsockname()[:2]
+        logger.error(
+            "%s cannot accept connections on %s port %d: %s. Clients wait in the backlog, and the "
+            "listener tries again every 100 ms%s.",
+            self.name,
+            host,
+            port,
+            error.strerror,
+            "; raise the limit with `ulimit -n`" if error.errno == errno.EMFILE else "",
+        )
 
     def _start_handler(self, connection: Connection) -> None:
         if self._stop_requested or self._handlers is None:

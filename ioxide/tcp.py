@@ -2,28 +2,27 @@
 """TCP streams of an asyncio loop as connections of its driver: where a socket becomes a transport.
 
 asyncio makes transports at a few methods of ``asyncio.selector_events``; they are overridden here.
-What the core cannot have goes on to asyncio's own: Unix sockets, datagrams, pipes, listeners
-beyond `_MAX_LISTENERS`, and connections for which an incremental ring has no group left.
+What the core cannot have goes on to asyncio's own: Unix sockets, datagrams, pipes, and connections
+for which an incremental ring has no group left.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import selectors
 import socket
-from asyncio import constants, sslproto
-from collections.abc import Callable, Mapping
+import weakref
+from asyncio import constants
+from collections.abc import Callable
 from typing import Any
 
-from ioxide.connection import Connection
 from ioxide.driver import Driver
+from ioxide.listeners import Accepted, ReadyListener, RingListener, tls
 from ioxide.transports import Transport
 
 _MAX_LISTENERS = 32
-"""Of the driver's 64 (IOX_MAX_LISTENERS in internal.h), those that create_server() may have."""
-
-_tls: Any = sslproto.SSLProtocol  # whose options typeshed knows too strictly
+"""Of the driver's 64 (IOX_MAX_LISTENERS in internal.h), those that create_server() may have; those
+beyond are watched like a listener that the program gave."""
 
 
 def _is_tcp(sock: socket.socket) -> bool:
@@ -35,94 +34,40 @@ def _is_tcp(sock: socket.socket) -> bool:
     )
 
 
-class _Accepted:
-    """What becomes of the connections of one listening socket of ``create_server()``."""
-
-    def __init__(
-        self,
-        loop: TcpLoop,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
-        family: int,
-        sslcontext: Any,
-        server: Any,
-        timeouts: Mapping[str, float | None],
-    ) -> None:
-        self._loop = loop
-        self._protocol_factory = protocol_factory
-        self._family = family
-        self._sslcontext = sslcontext
-        self._server = server
-        self._timeouts = timeouts
-        self._context = contextvars.copy_context()
-
-    def __call__(self, connection: Connection) -> None:
-        context = self._context.copy()
-        context.run(self._take, connection, context)
-
-    def _take(self, connection: Connection, context: contextvars.Context) -> None:
-        try:
-            protocol = self._protocol_factory()
-            if self._sslcontext is not None:
-                waiter = self._loop.create_future()
-                protocol = _tls(
-                    self._loop,
-                    protocol,
-                    self._sslcontext,
-                    waiter,
-                    server_side=True,
-                    **self._timeouts,
-                )
-            transport = Transport(
-                self._loop,
-                connection,
-                protocol,
-                family=self._family,
-                server=self._server,
-                context=context,
-            )
-        except (SystemExit, KeyboardInterrupt):
-            connection.abort()
-            raise
-        except BaseException as error:
-            connection.abort()
-            self._loop.call_exception_handler(
-                {
-                    "message": "Error on transport creation for incoming connection",
-                    "exception": error,
-                }
-            )
-            return
-        if self._sslcontext is not None:
-            waiter.add_done_callback(lambda _: self._shaken_hands(waiter, transport, protocol))
-        transport.begin()
-
-    def _shaken_hands(
-        self,
-        waiter: asyncio.Future[None],
-        transport: Transport,
-        protocol: asyncio.BaseProtocol,
-    ) -> None:
-        if waiter.cancelled() or waiter.exception() is None:
-            return
-        transport.close()
-        if self._loop.get_debug():
-            self._loop.call_exception_handler(
-                {
-                    "message": "Error on transport creation for incoming connection",
-                    "exception": waiter.exception(),
-                    "transport": transport,
-                    "protocol": protocol,
-                }
-            )
-
-
 class TcpLoop(asyncio.SelectorEventLoop):
     """The part of `ioxide.Loop` that is about TCP."""
 
     def __init__(self, driver: Driver, selector: selectors.BaseSelector) -> None:
         self.driver = driver
-        self._ring_listeners: set[int] = set()
+        self._own_servers: weakref.WeakSet[asyncio.Server] = weakref.WeakSet()
+        # By the identity of the socket object, which each of them refers to.
+        self._listeners: dict[int, RingListener | ReadyListener] = {}
+        self.watched_listeners: dict[int, ReadyListener] = {}  # by descriptor; of ReadyListener
         super().__init__(selector)
+
+    async def create_server(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: Any = None,
+        port: Any = None,
+        *,
+        sock: socket.socket | None = None,
+        start_serving: bool = True,
+        **options: Any,
+    ) -> asyncio.Server:
+        """As asyncio's.
+
+        The ring accepts on sockets that the loop makes here.  `sock` may be held by other
+        processes, so it is only watched, and each time that it is ready one connection is taken.
+        """
+        server = await super().create_server(
+            protocol_factory, host, port, sock=sock, start_serving=False, **options
+        )
+        if sock is None:
+            self._own_servers.add(server)
+        if start_serving:
+            await server.start_serving()
+        return server
 
     def _start_serving(
         self,
@@ -134,7 +79,7 @@ class TcpLoop(asyncio.SelectorEventLoop):
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
     ) -> None:
-        if not _is_tcp(sock) or len(self._ring_listeners) >= _MAX_LISTENERS:
+        if not _is_tcp(sock):
             super()._start_serving(  # type: ignore[misc]
                 protocol_factory,
                 sock,
@@ -145,12 +90,10 @@ class TcpLoop(asyncio.SelectorEventLoop):
                 ssl_shutdown_timeout,
             )
             return
-        # asyncio sets it on each connection; accepted ones inherit it from their listener.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        accepted = _Accepted(
+        accepted = Accepted(
             self,
             protocol_factory,
-            sock.family,
+            sock,
             sslcontext,
             server,
             {
@@ -158,24 +101,39 @@ class TcpLoop(asyncio.SelectorEventLoop):
                 "ssl_shutdown_timeout": ssl_shutdown_timeout,
             },
         )
-        self.driver.listen(sock.fileno(), accepted)
-        self._ring_listeners.add(sock.fileno())
+        on_ring = sum(isinstance(each, RingListener) for each in self._listeners.values())
+        kind = (
+            RingListener
+            if server in self._own_servers and on_ring < _MAX_LISTENERS
+            else ReadyListener
+        )
+        self._listeners[id(sock)] = kind(self, sock, accepted)
 
     def _stop_serving(self, sock: socket.socket) -> None:
-        if sock.fileno() not in self._ring_listeners:
-            super()._stop_serving(sock)  # type: ignore[misc]
-            return
-        self._ring_listeners.remove(sock.fileno())
-        self._unlisten(sock)
+        listener = self._listeners.pop(id(sock), None)
+        closed = sock.fileno() < 0
+        if listener is not None:
+            listener.stop()
+        if listener is None or closed:
+            super()._stop_serving(sock)  # type: ignore[misc]  # ValueError where it was closed before
 
-    def _unlisten(self, sock: socket.socket) -> None:
-        if not self.driver.closed:
-            try:
-                self.driver.unlisten(sock.fileno())
-            except BlockingIOError:  # the submission queue stays full for now
-                self.call_later(0.001, self._unlisten, sock)
-                return
-        sock.close()
+    def _add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> Any:
+        self._forget_closed(fd)
+        return super()._add_reader(fd, callback, *args)  # type: ignore[misc]
+
+    def _add_writer(self, fd: Any, callback: Callable[..., object], *args: Any) -> Any:
+        self._forget_closed(fd)
+        return super()._add_writer(fd, callback, *args)  # type: ignore[misc]
+
+    def _forget_closed(self, fd: Any) -> None:
+        """Make way for who has the number now of a listener that its owner closed.
+
+        The epoll instance has forgotten it by itself, the selector's table has not, and would
+        change an entry there instead of registering the new file.
+        """
+        listener = self.watched_listeners.get(fd if isinstance(fd, int) else fd.fileno())
+        if listener is not None and listener.closed:
+            listener.forget()
 
     def _make_socket_transport(
         self,
@@ -208,9 +166,9 @@ class TcpLoop(asyncio.SelectorEventLoop):
             return super()._make_ssl_transport(  # type: ignore[misc,no-any-return]
                 rawsock, protocol, sslcontext, waiter, extra=extra, server=server, **options
             )
-        tls: Any = _tls(self, protocol, sslcontext, waiter, **options)
-        self._make_socket_transport(rawsock, tls, extra=extra, server=server)
-        return tls._app_transport  # type: ignore[no-any-return]
+        protocol = tls(self, protocol, sslcontext, waiter, **options)
+        self._make_socket_transport(rawsock, protocol, extra=extra, server=server)
+        return protocol._app_transport  # type: ignore[attr-defined,no-any-return]
 
     async def start_tls(self, transport: Any, *args: Any, **options: Any) -> Any:
         # TLS takes over from the protocol, which would never hear that it may write again.

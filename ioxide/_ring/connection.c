@@ -5,8 +5,11 @@
  */
 #include "internal.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 int iox_conn_check_thread(const Connection *conn)
 {
@@ -194,6 +197,46 @@ static PyObject *conn_duplicate(Connection *conn, PyObject *Py_UNUSED(ignored))
 	return PyLong_FromLong(fd);
 }
 
+/*
+ * SO_PEERNAME, not getpeername(2): that one says ENOTCONN as soon as the peer has reset, while the
+ * address that accept(2) saw is still there (inet_getname(), with peer 2 and 1).
+ */
+static PyObject *conn_peername(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} peer;
+	socklen_t size = sizeof(peer.v4);
+	char text[INET6_ADDRSTRLEN];
+
+	if (conn->fd < 0)
+		Py_RETURN_NONE;
+	if (iox_conn_check_thread(conn) < 0)
+		return NULL;
+	/* EINVAL where more is asked for than there is, so first what both families have. */
+	if (getsockopt(conn->fd, SOL_SOCKET, SO_PEERNAME, &peer, &size) < 0)
+		Py_RETURN_NONE;
+	if (peer.any.sa_family == AF_INET6) {
+		size = sizeof(peer.v6);
+		if (getsockopt(conn->fd, SOL_SOCKET, SO_PEERNAME, &peer, &size) < 0)
+			Py_RETURN_NONE;
+	}
+	switch (peer.any.sa_family) {
+	case AF_INET:
+		inet_ntop(AF_INET, &peer.v4.sin_addr, text, sizeof(text));
+		return Py_BuildValue("(si)", text, (int)ntohs(peer.v4.sin_port));
+	case AF_INET6:
+		inet_ntop(AF_INET6, &peer.v6.sin6_addr, text, sizeof(text));
+		return Py_BuildValue("(siII)", text, (int)ntohs(peer.v6.sin6_port),
+				     (unsigned)ntohl(peer.v6.sin6_flowinfo),
+				     (unsigned)peer.v6.sin6_scope_id);
+	default:
+		Py_RETURN_NONE;
+	}
+}
+
 static PyObject *conn_get_closed(Connection *conn, void *Py_UNUSED(closure))
 {
 	return PyBool_FromLong(conn->closing || conn->aborted || conn->ending || conn->fd < 0);
@@ -275,6 +318,7 @@ static PyMethodDef conn_methods[] = {
 	{ "_own", (PyCFunction)iox_face_own, METH_NOARGS, NULL },
 	{ "_drop", (PyCFunction)iox_face_drop, METH_NOARGS, NULL },
 	{ "_duplicate", (PyCFunction)conn_duplicate, METH_NOARGS, NULL },
+	{ "_peername", (PyCFunction)conn_peername, METH_NOARGS, NULL },
 	{ NULL },
 };
 

@@ -219,6 +219,8 @@ PyObject *iox_driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
 	iox_tick_reap(self);
 	iox_tick_expire(self);
 	ret = start_connections(self);
+	if (ret == 0 && self->accepts_failed)
+		ret = iox_listeners_report(self);
 	if (ret == 0)
 		ret = resume_waiters(self);
 	self->inside = NULL;

@@ -402,9 +402,19 @@ PyDoc_STRVAR(driver_feed_doc,
 "For tests: take (user_data, res, flags) in as if the kernel had completed it.");
 
 PyDoc_STRVAR(driver_listen_doc,
-"listen(fd, on_connection=None)\n--\n\n"
-"Accept on a listening socket.  Its connections go to `on_connection`, as connections of asyncio\n"
-"without clocks and limits; to the driver's own on_connection, with both, when there is none.");
+"listen(fd, on_connection=None, on_error=None)\n--\n\n"
+"Accept on a listening socket that nobody else accepts on.  Its connections go to `on_connection`, as\n"
+"connections of asyncio without clocks and limits; to the driver's own on_connection, with both, when\n"
+"there is none.  While accept(2) fails for want of descriptors or memory, or because `fd` is no\n"
+"listening socket, the listener rests 100 ms at a time and `on_error` is called with the OSError, at\n"
+"most once a second.  Raises RuntimeError for the 65th listener of a driver.");
+
+PyDoc_STRVAR(driver_accept_doc,
+"accept(fd)\n--\n\n"
+"Take one connection of the listening socket `fd`, which other processes may hold as well and which\n"
+"must be O_NONBLOCK; a connection of asyncio, with TCP_NODELAY set.  None when there is none: another\n"
+"process was faster, or there is no room for it and it was closed (Counters.accepts_shed).  Raises the\n"
+"OSError of accept4(2); EMFILE, ENFILE, ENOBUFS and ENOMEM are counted (Counters.accept_pauses).");
 
 PyDoc_STRVAR(driver_unlisten_doc,
 "unlisten(fd=None)\n--\n\n"
@@ -419,6 +429,7 @@ static PyMethodDef driver_methods[] = {
 	{ "_feed", (PyCFunction)iox_driver_feed, METH_O, driver_feed_doc },
 	{ "listen", (PyCFunction)(void *)iox_driver_listen, METH_FASTCALL, driver_listen_doc },
 	{ "unlisten", (PyCFunction)(void *)iox_driver_unlisten, METH_FASTCALL, driver_unlisten_doc },
+	{ "accept", (PyCFunction)iox_driver_accept, METH_O, driver_accept_doc },
 	{ "_adopt", (PyCFunction)driver_adopt, METH_O, driver_adopt_doc },
 	{ "wake", (PyCFunction)driver_wake, METH_NOARGS, "wake()\n--\n\nEnd a wait(); from any thread." },
 	{ "connections", (PyCFunction)driver_connections, METH_NOARGS, NULL },

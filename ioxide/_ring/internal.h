@@ -52,6 +52,8 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(accepts_shed)       /* closed at once: the cap was reached, or no memory */          \
 	X(accept_pauses)      /* listeners parked by EMFILE, ENFILE, ENOBUFS or ENOMEM */      \
 	X(accept_rearms)      /* multishot accepts ended by the kernel and armed again */      \
+	X(accept_wakes)       /* a listener that others may hold was ready: one accept4(2) */  \
+	X(accept_misses)      /* of these, found nobody: another process was faster */         \
 	X(closes)             /* connections whose descriptor was closed */                    \
 	X(closes_eof)         /* of these, ended in order: FIN both ways, or reading was over */ \
 	X(closes_error)       /* by a reset, a lost peer, or for want of memory */             \
@@ -333,6 +335,9 @@ struct iox_listener {
 	bool polls_late;   /* this kernel refused IOX_ACCEPT_POLL_FIRST */
 	uint64_t retry_at; /* ms; 0 = not parked */
 	PyObject *on_connection; /* asyncio's create_server(); NULL: the connections are handlers' */
+	PyObject *on_error; /* called with an OSError; NULL: failures are only counted */
+	int error;         /* an errno that on_error has not been told of, or 0 */
+	uint64_t told_at;  /* ms; when on_error was last told, 0 = never */
 };
 
 #define IOX_MAX_LISTENERS 64
@@ -369,6 +374,7 @@ typedef struct Driver {
 	struct iox_listener listeners[IOX_MAX_LISTENERS];
 	unsigned listeners_armed;
 	bool accepting;
+	bool accepts_failed;      /* a listener has an error to tell of */
 
 	struct iox_group *shared; /* NULL in incremental mode */
 	bool bundle;
@@ -537,11 +543,13 @@ bool iox_listeners_arm(Driver *driver); /* false: the submission queue is full *
 void iox_listeners_complete(Driver *driver, uint32_t generation, uint32_t index, int res, unsigned flags);
 uint64_t iox_listeners_soonest(const Driver *driver); /* ms; when one has rested, or UINT64_MAX */
 void iox_listeners_expire(Driver *driver);
+int iox_listeners_report(Driver *driver); /* errors of accepts; -1: it unwinds */
 int iox_listeners_traverse(const Driver *driver, visitproc visit, void *arg);
 void iox_listeners_clear(Driver *driver); /* of references to Python's objects */
 /* Methods of the driver's type */
 PyObject *iox_driver_listen(Driver *driver, PyObject *const *args, Py_ssize_t nargs);
 PyObject *iox_driver_unlisten(Driver *driver, PyObject *const *args, Py_ssize_t nargs);
+PyObject *iox_driver_accept(Driver *driver, PyObject *fd);
 
 /* buffers.c */
 void iox_driver_release(Driver *driver, struct iox_group *group, uint16_t bid);

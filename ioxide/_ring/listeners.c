@@ -2,23 +2,40 @@
 /*
  * Listening sockets: taken in, armed as multishot accepts, and given up again.  What they accept goes
  * to handlers, or to asyncio's create_server(), which is a question for each listener.
+ *
+ * A multishot accept is for a listener that is the driver's alone.  Its waiter is an exclusive one, and
+ * one wake empties the whole backlog, so of several processes one would take every connection, busy or
+ * not.  Listeners that others may hold are watched by the loop's epoll instance, and accept() takes one
+ * connection for each wake.
  */
 #include "internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 /* How long a listener rests after EMFILE and its like, in ms (issue #222 in the C# project). */
 #define ACCEPT_PAUSE 100
 
+/* The least time between two calls of on_error, in ms; what asyncio rests (ACCEPT_RETRY_DELAY). */
+#define ERROR_INTERVAL 1000
+
+static PyObject *given(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t index)
+{
+	return nargs > index && args[index] != Py_None ? Py_NewRef(args[index]) : NULL;
+}
+
 PyObject *iox_driver_listen(Driver *self, PyObject *const *args, Py_ssize_t nargs)
 {
 	int fd;
 
-	if (nargs < 1 || nargs > 2) {
-		PyErr_SetString(PyExc_TypeError, "listen(fd, on_connection=None)");
+	if (nargs < 1 || nargs > 3) {
+		PyErr_SetString(PyExc_TypeError, "listen(fd, on_connection=None, on_error=None)");
 		return NULL;
 	}
 	fd = PyObject_AsFileDescriptor(args[0]);
@@ -33,7 +50,8 @@ PyObject *iox_driver_listen(Driver *self, PyObject *const *args, Py_ssize_t narg
 			.fd = fd,
 			.used = true,
 			.generation = iox_driver_generation(self),
-			.on_connection = nargs == 2 && args[1] != Py_None ? Py_NewRef(args[1]) : NULL,
+			.on_connection = given(args, nargs, 1),
+			.on_error = given(args, nargs, 2),
 		};
 		self->accepting = true;
 		Py_RETURN_NONE;
@@ -52,11 +70,15 @@ static bool arm_listener(Driver *self, unsigned index)
 		return false;
 	/*
 	 * asyncio's listeners are O_NONBLOCK, of which io_uring makes REQ_F_NOWAIT: -EAGAIN instead of
-	 * waiting.  Not once but each time: who shares the socket by fork() shares the flag as well.
+	 * waiting.  It looks at the flag when it takes the submission, and not again for as long as the
+	 * multishot lives (io_file_get_flags(), 6.1 to 6.18).  The flag is the open file's, so a process
+	 * that has inherited the socket has it too and could block in accept(2): it is back at once.
 	 */
-	flags = listener->on_connection ? fcntl(listener->fd, F_GETFL) : -1;
-	if (flags >= 0 && flags & O_NONBLOCK)
+	flags = listener->on_connection ? fcntl(listener->fd, F_GETFL) : 0;
+	if (flags > 0 && flags & O_NONBLOCK)
 		fcntl(listener->fd, F_SETFL, flags & ~O_NONBLOCK);
+	else
+		flags = 0;
 	/* Neither NONBLOCK (io_uring would return -EAGAIN) nor inheritable. */
 	io_uring_prep_multishot_accept(sqe, listener->fd, NULL, NULL, SOCK_CLOEXEC);
 	/*
@@ -70,6 +92,12 @@ static bool arm_listener(Driver *self, unsigned index)
 	sqe->user_data = iox_user_data(IOX_KIND_ACCEPT, listener->generation, index);
 	listener->armed = true;
 	self->listeners_armed++;
+	if (flags) {
+		/* Refused for now (EBUSY, EAGAIN): it completes with -EAGAIN, and is armed once more. */
+		self->counters.enters++;
+		iox_ring_enter(self->ring, 0, 0, -1, 0);
+		fcntl(listener->fd, F_SETFL, flags);
+	}
 	return true;
 }
 
@@ -85,23 +113,94 @@ bool iox_listeners_arm(Driver *self)
 	return true;
 }
 
-static void accept_connection(Driver *self, struct iox_listener *listener, int fd)
+/* The connection of an accepted descriptor; NULL when there is no room, and it was closed. */
+static Connection *keep_or_shed(Driver *self, int fd, bool served, bool wanted)
 {
-	bool served = !listener->on_connection;
 	Connection *conn = NULL;
 
-	if (self->accepting && !listener->stopping &&
+	if (wanted &&
 	    (!served || self->served_count < self->max_connections))
 		conn = iox_conn_new(self, fd, served);
 	if (!conn) {
 		PyErr_Clear();
 		close(fd);
 		self->counters.accepts_shed++;
-		return;
+		return NULL;
 	}
-	conn->on_start = Py_XNewRef(listener->on_connection);
 	self->counters.accepts++;
+	return conn;
+}
+
+static void accept_connection(Driver *self, struct iox_listener *listener, int fd)
+{
+	Connection *conn = keep_or_shed(self, fd, !listener->on_connection,
+					self->accepting && !listener->stopping);
+
+	if (!conn)
+		return;
+	conn->on_start = Py_XNewRef(listener->on_connection);
 	iox_list_append(&self->starting, &conn->starting);
+}
+
+/* EMFILE and its like: what one more descriptor, or memory, would mend. */
+static bool lacks_resources(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+/* One connection died in the backlog (accept(2)), or was another's: nothing to rest for. */
+static bool passes_by(int error)
+{
+	return error == EAGAIN || error == EINTR || error == ECONNABORTED || error == EPROTO;
+}
+
+/*
+ * The kernel takes a descriptor before it looks whether anybody is there, so at the limit an accept fails
+ * also when nobody waits: that is worth a rest, but nothing to tell of.
+ */
+static bool somebody_waits(const struct iox_listener *listener)
+{
+	struct pollfd ask = { .fd = listener->fd, .events = POLLIN };
+
+	return poll(&ask, 1, 0) != 0;
+}
+
+static void note_failure(Driver *self, struct iox_listener *listener, int error)
+{
+	if (!listener->on_error || (listener->told_at && self->now < listener->told_at + ERROR_INTERVAL) ||
+	    (lacks_resources(error) && !somebody_waits(listener)))
+		return;
+	listener->error = error;
+	listener->told_at = self->now;
+	self->accepts_failed = true;
+}
+
+int iox_listeners_report(Driver *self)
+{
+	self->accepts_failed = false;
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
+		struct iox_listener *listener = &self->listeners[i];
+		PyObject *on_error, *error, *result;
+		int ret = 0;
+
+		if (!listener->error)
+			continue;
+		on_error = Py_XNewRef(listener->on_error); /* which it may give up, with the listener */
+		error = PyObject_CallFunction(PyExc_OSError, "is", listener->error,
+					      strerror(listener->error));
+		listener->error = 0;
+		result = error && on_error ? PyObject_CallOneArg(on_error, error) : NULL;
+		if (PyErr_Occurred())
+			ret = iox_driver_report(self, "telling of a failed accept raised");
+		Py_XDECREF(result);
+		Py_XDECREF(error);
+		Py_XDECREF(on_error);
+		if (ret < 0) {
+			self->accepts_failed = true; /* the others, with the next tick */
+			return -1;
+		}
+	}
+	return 0;
 }
 
 void iox_listeners_complete(Driver *self, uint32_t generation, uint32_t index, int res, unsigned flags)
@@ -130,16 +229,41 @@ void iox_listeners_complete(Driver *self, uint32_t generation, uint32_t index, i
 		return;
 	if (res >= 0) {
 		accept_connection(self, listener, res);
-	} else if (!listener->stopping && res != -ECONNABORTED && res != -EPROTO && res != -EINTR &&
-		   res != -EAGAIN) {
+	} else if (!listener->stopping && !passes_by(-res)) {
 		/*
 		 * No descriptors, no memory, or a listener that is none any more (EINVAL, EBADF): arming
 		 * again at once would fail at once, so rest, or the reactor spins.
 		 */
 		self->counters.accept_pauses++;
 		listener->retry_at = self->now + ACCEPT_PAUSE;
+		note_failure(self, listener, -res);
 	}
-	/* The others belong to one connection that died in the backlog (accept(2)): go on. */
+}
+
+PyObject *iox_driver_accept(Driver *self, PyObject *arg)
+{
+	int listener = PyObject_AsFileDescriptor(arg), fd, one = 1;
+	Connection *conn;
+
+	if (listener < 0 || iox_driver_check_owner(self) < 0)
+		return NULL;
+	self->counters.accept_wakes++;
+	/* Not SOCK_NONBLOCK: io_uring would answer -EAGAIN instead of waiting. */
+	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	if (fd < 0 && passes_by(errno)) {
+		self->counters.accept_misses++;
+		Py_RETURN_NONE;
+	}
+	if (fd < 0) {
+		self->counters.accept_pauses += lacks_resources(errno);
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	conn = keep_or_shed(self, fd, false, true);
+	if (!conn)
+		Py_RETURN_NONE;
+	/* Not on the listener, from which it would be inherited: that is others' as well. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	return Py_NewRef(conn);
 }
 
 uint64_t iox_listeners_soonest(const Driver *self)
@@ -162,6 +286,7 @@ void iox_listeners_expire(Driver *self)
 static bool stop_listener(Driver *self, unsigned index)
 {
 	struct iox_listener *listener = &self->listeners[index];
+	PyObject *on_connection, *on_error;
 	struct io_uring_sqe *sqe;
 
 	if (listener->armed) {
@@ -176,7 +301,12 @@ static bool stop_listener(Driver *self, unsigned index)
 	listener->stopping = true;
 	listener->retry_at = 0;
 	listener->used = listener->armed;
-	Py_CLEAR(listener->on_connection); /* here, not with the last completion: it may run Python */
+	listener->error = 0;
+	on_connection = listener->on_connection;
+	on_error = listener->on_error;
+	listener->on_connection = listener->on_error = NULL;
+	Py_XDECREF(on_connection); /* here, not with the last completion: it may run Python */
+	Py_XDECREF(on_error);
 	return true;
 }
 
@@ -206,13 +336,17 @@ PyObject *iox_driver_unlisten(Driver *self, PyObject *const *args, Py_ssize_t na
 
 int iox_listeners_traverse(const Driver *self, visitproc visit, void *arg)
 {
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
 		Py_VISIT(self->listeners[i].on_connection);
+		Py_VISIT(self->listeners[i].on_error);
+	}
 	return 0;
 }
 
 void iox_listeners_clear(Driver *self)
 {
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
 		Py_CLEAR(self->listeners[i].on_connection);
+		Py_CLEAR(self->listeners[i].on_error);
+	}
 }

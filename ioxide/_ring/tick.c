@@ -344,6 +344,7 @@ int iox_tick_enter(Driver *self, bool block, bool idle, int64_t timeout_ns)
 bool iox_tick_has_work(Driver *self)
 {
 	return self->nudged || iox_list_linked(&self->ready) || iox_list_linked(&self->next) ||
-	       iox_list_linked(&self->starting) || self->poll_ready || iox_ring_ready(self->ring) ||
+	       iox_list_linked(&self->starting) || self->accepts_failed || self->poll_ready ||
+	       iox_ring_ready(self->ring) ||
 	       (iox_list_linked(&self->starved) && shared_free(self));
 }
