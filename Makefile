@@ -69,7 +69,7 @@ cpython: build ## Run CPython's own tests of asyncio on our loop (its package te
 
 .PHONY: mutants
 mutants: build ## Put known bugs back, one at a time, and see their tests turn red (KERNEL=: in a guest)
-	$(RUN) tests.mutants $(if $(strip $(KERNEL)),--kernel '$(KERNEL)') $(ARGS)
+	$(RUN) tests.mutants $(if $(strip $(KERNEL)),--kernel "$$KERNEL") $(ARGS)
 
 .PHONY: lab
 ifeq ($(strip $(KERNEL)),)
@@ -77,7 +77,7 @@ lab:
 	@echo 'make lab needs to know which kernel: make lab KERNEL=6.12' >&2; exit 2
 else
 lab: build ## Boot KERNEL in QEMU, run the tests in it and give each a verdict
-	$(RUN) lab test --kernel '$(KERNEL)' $(if $(AS),--as '$(AS)') $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $${T-} $(ARGS)
+	$(RUN) lab test --kernel "$$KERNEL" $(if $(AS),--as '$(AS)') $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $${T-} $(ARGS)
 endif
 
 .PHONY: probe

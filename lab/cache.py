@@ -28,16 +28,30 @@ def root() -> Path:
     else:
         xdg = os.environ.get("XDG_CACHE_HOME", "")
         # The XDG base directory specification tells us to ignore a relative path.
-        base = Path(xdg) if xdg.startswith("/") else Path.home() / ".cache"
-        directory = base / "ioxide-lab"
+        directory = (Path(xdg) if xdg.startswith("/") else _home() / ".cache") / "ioxide-lab"
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        # Not by access(2), which does not know of a file system that is mounted read-only.
+        for name in ("locks", "scratch"):
+            (directory / name).mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory / "scratch"):
+            pass
     except OSError as error:
         raise LabError(
-            f"the cache directory {directory} cannot be made: {error.strerror}",
+            f"the cache directory {directory} cannot be written: {error.strerror}",
             hint="name another one in LAB_CACHE",
         ) from error
     return directory.absolute()
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:  # no HOME, and no line for this user in /etc/passwd
+        raise LabError(
+            "there is no home directory to keep the lab's cache in",
+            hint="name a directory in LAB_CACHE, or set HOME",
+        ) from error
 
 
 def digest(path: Path) -> str:
@@ -50,7 +64,6 @@ def digest(path: Path) -> str:
 def locked(name: str) -> Iterator[None]:
     """Hold the lock `name`; others who want it wait. A dead holder's lock is free at once."""
     directory = root() / "locks"
-    directory.mkdir(exist_ok=True)
     descriptor = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -63,7 +76,6 @@ def locked(name: str) -> Iterator[None]:
 def scratch() -> Iterator[Path]:
     """A private directory on the cache's own file system, gone when the block is left."""
     directory = root() / "scratch"
-    directory.mkdir(exist_ok=True)
     with locked("scratch"):
         _sweep(directory)
         path = Path(tempfile.mkdtemp(dir=directory))
@@ -74,6 +86,19 @@ def scratch() -> Iterator[Path]:
     finally:
         remove(path)
         os.close(descriptor)
+
+
+def package_lock(sha256: str) -> str:
+    """The name of the lock that whoever fetches, reads or removes a package holds."""
+    return f"package-{sha256}"
+
+
+def kernel_lock(release: str) -> str:
+    """The name of the lock that whoever unpacks or removes a kernel holds.
+
+    Who needs the lock of a package as well takes this one first.
+    """
+    return f"kernel-{release}"
 
 
 def _sweep(directory: Path) -> None:

@@ -8,6 +8,7 @@ but `--kernel` goes to pytest as it stands. The last line printed names the exit
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 import traceback
@@ -62,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     lab.commands.add_parsers(commands)
     arguments, rest = parser.parse_known_args(argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _as_interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1), and what a shell detaches
+            signal.signal(number, _as_interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer characters than a test
+            stream.reconfigure(errors="backslashreplace")
     if handler := getattr(arguments, "handler", None):
         if rest:
             words = " ".join(rest)

@@ -39,6 +39,15 @@ _SYSTEM_DIRECTORIES = "/usr/sbin:/sbin"
 """depmod and mkfs live here on Debian; an ordinary user's PATH leaves it out."""
 
 
+def environment() -> dict[str, str]:
+    """This process's environment, with which a program speaks English in UTF-8.
+
+    What programs say is read here. `LANGUAGE` goes before `LC_ALL` in every locale but C itself
+    (gettext(3)), and C.UTF-8 is not that one.
+    """
+    return {**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "en"}
+
+
 def find(name: str) -> Path:
     """The program's path. Raises MissingTool naming the package it comes in."""
     search = os.pathsep.join((os.environ.get("PATH", os.defpath), _SYSTEM_DIRECTORIES))
@@ -75,7 +84,7 @@ def run(
             capture_output=True,
             text=True,
             errors="replace",
-            env=None if env is None else dict(env),
+            env=environment() if env is None else dict(env),
             cwd=cwd,
             timeout=timeout_s,
             check=False,

@@ -15,7 +15,11 @@ from pathlib import Path
 from lab import vm
 from lab.errors import UsageError
 from lab.kernels import Kernel
+from lab.suite import tree
 
+ROOT = Path(__file__).parents[2]
+"""The repository."""
+_PACKAGE_IN_GUEST = "/lab/python"
 _THE_GUESTS_OWN = ("/dev", "/proc", "/run", "/sys")
 
 
@@ -56,7 +60,22 @@ def guest(
         if launcher is vm.Launcher.QEMU:  # the other's guests have this machine's files
             for path in copies:
                 booted.push_tree(packed(path), "/")
+            package = {
+                path: data
+                for path, data in tree.contents(ROOT).items()
+                if path.parts[0] == "ioxide"
+            }
+            booted.push_tree(tree.pack(ROOT, package), _PACKAGE_IN_GUEST)
         yield booted
+
+
+def python_environment(launcher: vm.Launcher) -> dict[str, str]:
+    """What lets a command in a guest find `python3`, the programs of this environment, and
+    `python3 -m ioxide`."""
+    programs = dict.fromkeys(f"{prefix}/bin" for prefix in (sys.prefix, sys.base_prefix))
+    own = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    place = _PACKAGE_IN_GUEST if launcher is vm.Launcher.QEMU else str(ROOT)
+    return {"PATH": ":".join((*programs, own)), "PYTHONPATH": place}
 
 
 def checked(path: Path) -> Path:

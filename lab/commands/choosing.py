@@ -9,6 +9,7 @@ from pathlib import Path
 from lab import kernels
 from lab.errors import UsageError
 from lab.kernels import Flavour, Kernel
+from lab.suite.options import Once
 from lab.vm import Launcher
 
 
@@ -16,14 +17,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add `--kernel`, `--kernel-file` and `--modules`."""
     parser.add_argument(
         "--kernel",
+        action=Once,
         metavar="NAME",
         help="a series (6.12), a release (6.12.94), a package version, or what uname -r says",
     )
     parser.add_argument(
-        "--kernel-file", type=Path, metavar="FILE", help="a kernel image of your own instead"
+        "--kernel-file",
+        action=Once,
+        type=Path,
+        metavar="FILE",
+        help="a kernel image of your own instead",
     )
     parser.add_argument(
         "--modules",
+        action=Once,
         type=Path,
         metavar="DIR",
         help="its modules: the directory made by make modules_install INSTALL_MOD_PATH=DIR",

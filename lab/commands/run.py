@@ -31,7 +31,8 @@ there is no such program, 126 when it cannot be run. {LAB_FAILED}: the lab itsel
 kernel, a lost guest, a time limit); the last line on standard error says why. {INTERRUPTED}:
 interrupted.
 
-A guest has busybox, this Python and its environment, and what --copy brings."""
+A guest has busybox, this Python and its environment, ioxide (`python3 -m ioxide probe`), and what
+--copy brings. --env PATH=... and --env PYTHONPATH=... go before what the lab sets."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -148,7 +149,7 @@ def environment(pairs: Sequence[str]) -> Mapping[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    env = environment(arguments.env)
+    env = booting.python_environment(arguments.launcher) | dict(environment(arguments.env))
     copies = [booting.checked(path) for path in arguments.copy]
     with booting.guest(
         choosing.kernel_of(arguments),

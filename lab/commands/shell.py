@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _shell(arguments: argparse.Namespace) -> int:
-    env = dict(environment(arguments.env))
+    env = booting.python_environment(arguments.launcher) | dict(environment(arguments.env))
     copies = [booting.checked(path) for path in arguments.copy]
     interactive = os.isatty(0) and os.isatty(1)
     with booting.guest(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,14 @@ from lab.errors import GuestLost, LabError
 from lab.suite import dmesg
 from lab.suite.errata import Seen
 from lab.suite.reproduce import KMSG_VARIABLE, mark_of
-from lab.vm import Event, Exited, Guest, Output, Process, Stream
+from lab.vm import Control, Event, Exited, Guest, Output, Process
 
 TREE = "/tmp/ioxide-under-test"
 BOOTS = 2
 """Guests per release at the most: what QEMU's emulation takes down once, it seldom does twice."""
 _BASE_S, _PER_SLOWDOWN_S = 60.0, 6.0
+_WORDS = 4096
+"""Bytes that are kept of what a process printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,7 @@ class _Listener:
         self.running = ""
         self._guest, self._process = guest, process
         self._limit = _BASE_S + _PER_SLOWDOWN_S * guest.slowdown
-        self._lines = bytearray()
-        self._errors = bytearray()
+        self._words = bytearray()
 
     def listen(self, found: dict[str, Finding]) -> None:
         """To the process's end. Raises _Ended when it is not a good one, and GuestLost."""
@@ -130,19 +130,15 @@ class _Listener:
             event = self._next(deadline)
             if isinstance(event, Exited):
                 if not done:
-                    words = self._errors[-300:].decode("utf-8", "backslashreplace").strip()
+                    words = self._words[-300:].decode("utf-8", "backslashreplace").strip()
                     raise _Ended(f"its process ended with {event.status}: {words}")
                 return
-            if not isinstance(event, Output):
-                continue
-            if event.stream is Stream.STDERR:
-                self._errors += event.data
-                continue
-            self._lines += event.data
-            *lines, self._lines = self._lines.split(b"\n")
-            for line in lines:
+            if isinstance(event, Output):
+                # Whatever a reproducer prints: a sign of life only.
+                self._words = (self._words + event.data)[-_WORDS:]
+            elif isinstance(event, Control):
                 deadline = time.monotonic() + self._limit
-                done = self._hear(json.loads(line), found) or done
+                done = self._hear(event.obj, found) or done
 
     def _hear(self, said: Mapping[str, Any], found: dict[str, Finding]) -> bool:
         if "release" in said and said["release"] != self._guest.uname:

@@ -87,9 +87,8 @@ class Apt:
 
     def _environment(self) -> Mapping[str, str]:
         return {
-            **os.environ,
+            **tools.environment(),
             "APT_CONFIG": str(self.directory / "apt.conf"),
-            "LC_ALL": "C.UTF-8",
         }
 
     def update(self) -> str:

@@ -51,8 +51,7 @@ class Local:
     def matching(self, wanted: str, *, fresh: bool = False) -> tuple[Release, ...]:
         """See `Source`; a name with a slash is a file, and its modules behind a colon."""
         if "/" in wanted:
-            image, _, modules = wanted.partition(":")
-            return (release_of(Path(image), Path(modules) if modules else None),)
+            return (release_of(*_image_and_modules(wanted)),)
         return tuple(one for one in self.listing(fresh=fresh) if named(one.kernel, wanted))
 
     def download(self, file: RemoteFile, into: Path, *, suite: str) -> None:
@@ -116,6 +115,18 @@ def install(release: Release, image: Path, tree: Path) -> None:
             raise LabError(f"{modules} changed while it was copied")
     config = _config(Path(release.files[0].path), release.kernel.release, modules)
     (tree / "config").write_bytes(config.read_bytes() if config else b"")
+
+
+def _image_and_modules(name: str) -> tuple[Path, Path | None]:
+    """The image that `name` is, or the image before a colon and the modules behind it. Each path
+    may hold colons of its own: what is a file tells."""
+    if not Path(name).exists():
+        words = name.split(":")
+        for count in range(len(words) - 1, 0, -1):
+            image, modules = ":".join(words[:count]), ":".join(words[count:])
+            if modules and Path(image).is_file():
+                return Path(image), Path(modules)
+    return Path(name), None
 
 
 def _images(directory: Path) -> Iterator[Path]:

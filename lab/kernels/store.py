@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,12 @@ def files_of(
     `note` hears what is done, one sentence at a time. Raises what the source's `download` raises,
     and KernelUnavailable when the source delivers other bytes than it promised.
     """
-    with cache.locked(f"kernel-{release.kernel.release}"):
+    with cache.locked(cache.kernel_lock(release.kernel.release)), ExitStack() as held:
         release = completed(release, source, note=note)
         place = _place(release)
+        # Until they are unpacked: nobody is to prune them meanwhile.
+        for sha256 in sorted({file.sha256 for file in release.files}):
+            held.enter_context(cache.locked(cache.package_lock(sha256)))
         packages = [_package(file, release.suite, source, note) for file in release.files]
         fault = fault_of(place)
         if fault:
@@ -97,7 +101,8 @@ def _measure(
         size, sha256 = fetched.stat().st_size, cache.digest(fetched)
         # A half of it must never be pinned.
         tools.run(["dpkg-deb", "-x", fetched, directory / "whole"], what=f"reading {file.name}")
-        cache.publish(fetched, cache.root() / "packages" / sha256 / file.name)
+        with cache.locked(cache.package_lock(sha256)):
+            cache.publish(fetched, cache.root() / "packages" / sha256 / file.name)
     return size, sha256
 
 

@@ -70,9 +70,9 @@ def entries() -> Iterator[Entry]:
     """Everything in the cache that takes up room."""
     root = cache.root()
     for path in sorted(root.glob("packages/*/*")):
-        yield Entry("package", path, f"package-{path.parent.name}")
+        yield Entry("package", path, cache.package_lock(path.parent.name))
     for path in sorted(root.glob("kernels/*")):
-        yield Entry("kernel", path, f"kernel-{path.name.rpartition('-')[0]}")
+        yield Entry("kernel", path, cache.kernel_lock(path.name.rpartition("-")[0]))
     for path in sorted(root.glob("images/*")):
         if path.suffix != ".sha256":
             note = path.with_name(path.name + ".sha256")
@@ -108,6 +108,8 @@ def prune(*, older_than_s: float | None, at_most: int | None) -> Iterator[tuple[
         old = older_than_s is not None and now - used > older_than_s
         if old or (at_most is not None and total > at_most):
             with cache.locked(entry.lock):
+                if entry.last_used() > used:  # by a run that held the lock until now
+                    continue
                 entry.remove()
             total -= size
             yield entry, size

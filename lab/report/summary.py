@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from lab.vm import Guest, Launcher
 
 EVIDENCE_WIDTH = 60
+LOCAL = "local"
+"""The source of kernels of this machine's own; see lab.kernels.local."""
+MOST_FILES = 8
+"""More files than that are not named one by one in a line to type."""
+MOST_NAMED = 20
+"""So many tests that never ran are named; of more, results.json has the names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,10 @@ class RunReport:
     """Everything there is to say about one run on one kernel."""
 
     kernel: Kernel
+    asked: str
+    """The name by which the kernel was asked for."""
+    narrowed: Sequence[str]
+    """What this run was narrowed by, as arguments of pytest; none if it was a whole one."""
     row: Row | None
     """What the contract promises this kernel; None if it has no row for it."""
     comparison: Comparison
@@ -66,10 +76,25 @@ class RunReport:
     def reproduce(self, *names: str) -> str:
         """The line that runs these tests again on the same kernel; their files, if many."""
         slow = " SLOW=1" if self.slow.intersection(names) else ""
-        few = names if len(names) == 1 else tuple(dict.fromkeys(n.split("::")[0] for n in names))
+        files = tuple(dict.fromkeys(name.split("::")[0] for name in names))
+        if len(names) == 1:
+            which = make_variable(names)
+        elif len(files) <= MOST_FILES:
+            which = make_variable(files)
+        else:  # the run itself: a line is to be read, and to be typed
+            text = " ".join(map(shlex.quote, self.narrowed))
+            which = f"ARGS={make_word(text)}" if text else ""
         plays = f" AS={self.row.plays}" if self.row and self.row.plays else ""
         by = f" LAUNCHER={self.launcher}" if self.launcher.words else ""
-        return f"make lab KERNEL={self.kernel.upstream}{plays}{by}{slow} {make_variable(few)}"
+        return f"make lab KERNEL={self._name}{plays}{by}{slow} {which}".rstrip()
+
+    @property
+    def _name(self) -> str:
+        """What names this very kernel, for the shell and for make."""
+        if self.kernel.source == LOCAL:
+            return make_word(self.asked)  # nothing but its path does
+        # An upstream version may be packaged more than once; of a locked one the lock decides.
+        return self.kernel.upstream if self.kernel.locked else self.kernel.package
 
 
 def render(report: RunReport) -> list[str]:
@@ -110,9 +135,16 @@ def make_variable(names: Sequence[str]) -> str:
     In both, make expands `$`.
     """
     plain = all(len(name.split()) == 1 for name in names)
-    text = " ".join(names if plain else map(shlex.quote, names)).replace("$", "$$")
-    simple = not plain and not set(text) & set('"\\`!$')
-    return ("T=" if plain else "ARGS=") + (f'"{text}"' if simple else shlex.quote(text))
+    if plain:
+        return f"T={make_word(' '.join(names))}"
+    return f"ARGS={make_word(' '.join(map(shlex.quote, names)))}"
+
+
+def make_word(text: str) -> str:
+    """The value of a make variable as a word for the shell."""
+    text = text.replace("$", "$$")
+    quoted = "'" in text and not set(text) & set('"\\`!$')
+    return f'"{text}"' if quoted else shlex.quote(text)
 
 
 def _red_lines(report: RunReport) -> list[str]:
@@ -130,8 +162,11 @@ def _red_lines(report: RunReport) -> list[str]:
         lines.append(f"  {record.verdict}: {name}" + (f": {record.why}" if record.why else ""))
         lines.append(f"    {report.reproduce(name)}")
     for why, names in never.items():
-        lines.append(f"  never ran, because {why}:")
-        lines += [f"    {name}" for name in names]
+        if len(names) > MOST_NAMED:
+            lines.append(f"  {len(names)} tests never ran, because {why} (results.json names them)")
+        else:
+            lines.append(f"  never ran, because {why}:")
+            lines += [f"    {name}" for name in names]
         lines.append(f"    {report.reproduce(*names)}")
     return lines
 

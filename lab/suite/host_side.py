@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -20,7 +21,7 @@ from lab.report.progress import Progress, make_progress
 from lab.report.summary import RunReport, render, write_json
 from lab.vm import Launcher
 
-from . import contract, issues, selection, tree
+from . import contract, issues, options, selection, tree
 from .contract import Comparison
 from .judge import Judge
 from .lanes import Begun, Lanes, Ran
@@ -28,7 +29,7 @@ from .plan import Plan, RunOver
 from .probed import Probed
 from .promises import Promises
 from .reconcile import Book, DoubleVerdict, Record
-from .reports import made_up
+from .reports import is_subtest, made_up
 from .results import new_directory, point_latest
 from .verdicts import CONCLUSION, Tally, Verdict, conclude
 
@@ -44,8 +45,10 @@ class HostSide:
     """The host's mode of the plugin."""
 
     def __init__(self, config: pytest.Config, name: str) -> None:
-        if getattr(config.option, "numprocesses", None):
-            raise pytest.UsageError("-n: tests in a guest cannot be spread over host processes")
+        options.check(config)
+        # On a read-only checkout --lf has no memory; that is no reason to lose the verdicts of a
+        # run whose settings make errors of warnings.
+        config.addinivalue_line("filterwarnings", "default::pytest.PytestCacheWarning")
         try:
             self.kernel = config.hook.pytest_lab_resolve(config=config, name=name)
             self.promises = Promises(self.kernel, config.getoption("lab_as"))
@@ -54,10 +57,8 @@ class HostSide:
             config.stash[CONCLUSION] = conclude(Tally({}, usage=str(error)))
             raise pytest.UsageError(str(error)) from error
         except LabError as error:
-            conclusion = conclude(Tally({}, problems=[str(error)]))
-            config.stash[CONCLUSION] = conclusion
-            pytest.exit(str(error), returncode=int(conclusion.code))
-        self.config = config
+            _give_up_before(config, error)
+        self.config, self.name = config, name
         if not (config.rootpath / "lab/suite/plugin.py").is_file():
             raise pytest.UsageError(
                 f"{config.rootpath} is not the lab's repository, and a guest gets nothing else"
@@ -72,8 +73,11 @@ class HostSide:
         plays = f"-as-{self.promises.plays}" if self.promises.plays else ""
         self.launcher = Launcher(config.getoption("lab_launcher"))
         by = f"-{self.launcher}" if self.launcher is not Launcher.QEMU else ""
-        self.results = new_directory(base, f"{self.kernel.upstream}{plays}{by}")
-        if getattr(config.option, "xmlpath", None) is None:
+        try:
+            self.results = new_directory(base, f"{self.kernel.upstream}{plays}{by}")
+        except LabError as error:
+            _give_up_before(config, error)
+        if getattr(config.option, "xmlpath", None) is None and not config.option.collectonly:
             config.option.xmlpath = str(self.results / "junit.xml")
         self.book = Book()
         self.judge = Judge(config, self.kernel, self.promises, self._probe)
@@ -112,7 +116,7 @@ class HostSide:
             f"lab: kernel {self.promises.cell} ({kernel.package} from {kernel.source}, {lock}, "
             f"verified by {kernel.verified_by})",
             *([f"lab: booted {self.launcher.words}"] if self.launcher.words else ()),
-            f"lab: results in {self.results}",
+            *([] if self.config.option.collectonly else [f"lab: results in {self.results}"]),
         ]
 
     # -- collection --------------------------------------------------------------------------
@@ -140,7 +144,8 @@ class HostSide:
             raise pytest.UsageError(str(error)) from error
         self.left_out["slow"] = self.config.stash.get(selection.SLOW_LEFT_OUT, 0)
         self.progress.expect(len(session.items))
-        point_latest(self.results)
+        if not self.config.option.collectonly:
+            point_latest(self.results)
         for item in session.items:
             self.limits[item.nodeid] = _base_seconds(item)
             if item.get_closest_marker("slow"):
@@ -284,6 +289,8 @@ class HostSide:
             category = verdict.value
         elif report.failed:
             category = "failed" if report.when == "call" else "error"
+        elif is_subtest(report):
+            category = ""  # a part of a test, which is counted as a whole
         elif report.skipped:
             category = "skipped"
         else:
@@ -317,6 +324,9 @@ class HostSide:
             with suppress(OSError):
                 self.results.rmdir()
             return
+        if self.config.option.collectonly:
+            self._conclude_collection(session)
+            return
         notes = [*self.judge.notes]
         sessions = self.lanes.sessions if self.lanes else ()
         for one in sessions:
@@ -342,6 +352,8 @@ class HostSide:
         session.exitstatus = int(conclusion.code)
         self.report = RunReport(
             kernel=self.kernel,
+            asked=self.name,
+            narrowed=self._narrowed(),
             row=self.promises.row,
             comparison=comparison,
             launcher=self.launcher,
@@ -366,6 +378,22 @@ class HostSide:
         )
         write_json(self.report)
 
+    def _conclude_collection(self, session: pytest.Session) -> None:
+        """Nothing was to be run: no verdicts, no files, and no claim that anything is proved."""
+        with suppress(OSError):
+            self.results.rmdir()
+        conclusion = conclude(
+            Tally(
+                {},
+                problems=self.problems,
+                faults=self.faults,
+                interrupted=self.interrupted,
+                only_collected=len(session.items),
+            )
+        )
+        self.config.stash[CONCLUSION] = conclusion
+        session.exitstatus = int(conclusion.code)
+
     def _report_surprises(self, comparison: Comparison) -> None:
         """For JUnit, in which a run with a surprise must not look green."""
         for surprise in comparison.surprises:
@@ -380,6 +408,15 @@ class HostSide:
 
     def _properties(self) -> list[tuple[str, object]]:
         return [("kernel", self.promises.cell), ("launcher", self.launcher.value)]
+
+    def _narrowed(self) -> list[str]:
+        """What this run was narrowed by, for the line that repeats it."""
+        option = self.config.option
+        words: list[str] = []
+        for flag, value in (("-k", option.keyword), ("-m", option.markexpr)):
+            words += [flag, value] if value else []
+        named = self.config.args_source is pytest.Config.ArgsSource.ARGS
+        return [*words, *(self.config.args if named else ())]
 
     def _wanted(self) -> tuple[int, ...]:
         """The issues that must be proved: only a whole run can be blamed for a hole."""
@@ -399,9 +436,27 @@ class HostSide:
         self.progress.stop()
 
 
+def _give_up_before(config: pytest.Config, error: LabError) -> NoReturn:
+    """End a run in which nothing could be asked of any kernel."""
+    conclusion = conclude(Tally({}, problems=[str(error)]))
+    config.stash[CONCLUSION] = conclusion
+    pytest.exit(str(error), returncode=int(conclusion.code))
+
+
 def _base_seconds(item: pytest.Item) -> float:
     """How long a test may take on this very host."""
     mark = item.get_closest_marker("timeout")
-    if mark is not None and (given := [*mark.args, *mark.kwargs.values()]):
-        return float(given[0])
+    # As pytest-timeout reads it: the method and the other settings may stand there alone.
+    given = None
+    if mark is not None:
+        given = mark.args[0] if mark.args else mark.kwargs.get("timeout")
+    if given is not None:
+        try:
+            seconds = float(given)
+        except (TypeError, ValueError):
+            raise pytest.UsageError(
+                f"{item.nodeid}: timeout({given!r}) is not a number of seconds"
+            ) from None
+        if seconds > 0:  # 0 switches pytest-timeout off; a guest's test has a limit all the same
+            return seconds
     return BASE_SECONDS * (SLOW_FACTOR if item.get_closest_marker("slow") else 1.0)

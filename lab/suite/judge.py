@@ -101,7 +101,9 @@ class Judge:
         return judged
 
     def _report(self, item: pytest.Item, data: Any) -> pytest.TestReport:
-        if data.get("$report_type") != "TestReport" or data.get("nodeid") != item.nodeid:
+        # A subtest's report names its type with an underscore (pytest 9, pytest-subtests).
+        kind = data.get("$report_type", data.get("_report_type"))
+        if kind not in ("TestReport", "SubTestReport") or data.get("nodeid") != item.nodeid:
             raise RunOver(
                 f"the guest's pytest cannot be believed: a report of {data.get('nodeid')!r} "
                 f"while {item.nodeid!r} ran"

@@ -70,6 +70,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lab", "kernel lab")
     group.addoption(
         "--lab-kernel",
+        action="append",
         metavar="NAME",
         help="run the tests in a guest with this kernel (what `python -m lab test` does)",
     )
@@ -123,7 +124,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[MODE] = Mode(lambda: guest.probe, lambda: guest.identity)
         config.pluginmanager.register(guest, "lab-guest-side")
         return
-    if (name := config.getoption("lab_kernel")) is not None:
+    if (names := config.getoption("lab_kernel")) is not None:
+        if len(set(names)) > 1:
+            raise pytest.UsageError(f"--lab-kernel: a run is on one kernel, not on {names}")
         from lab import cache
         from lab.errors import LabError
 
@@ -135,7 +138,7 @@ def pytest_configure(config: pytest.Config) -> None:
         with contextlib.suppress(LabError):  # no cache: the run says so when it wants the kernel
             kept.enter_context(tree.bytecode_kept(kept.enter_context(cache.scratch())))
         config.add_cleanup(kept.close)
-        host = HostSide(config, str(name))
+        host = HostSide(config, str(names[0]))
         # What is judged on the host is judged by the host's side, with the guest's probe.
         config.stash[MODE] = Mode(_no_probe, _identity_of(config), hopeless=host.hopeless)
         config.pluginmanager.register(host, "lab-host-side")

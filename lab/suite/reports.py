@@ -15,16 +15,33 @@ from .verdicts import Verdict
 _OUTCOMES = frozenset({"passed", "failed", "skipped"})
 
 
+def is_subtest(report: pytest.TestReport) -> bool:
+    """Whether this is of a part of a test: the `subtests` fixture, or `unittest`'s subTest().
+
+    pytest 9 has a class for it, pytest-subtests brings one to pytest 8; both name the part in
+    `context`.
+    """
+    return hasattr(report, "context")
+
+
 def complete(name: str, reports: Sequence[pytest.TestReport]) -> None:
     """A test that ran has a setup, a teardown and, if it was set up, a call, each with an outcome
-    that pytest knows: anything else would count as no failure. Raises RunOver."""
+    that pytest knows: anything else would count as no failure. Subtests report between the setup
+    and the end of the call. Raises RunOver."""
     if unknown := sorted({str(report.outcome) for report in reports} - _OUTCOMES):
         raise RunOver(
             f"the guest's pytest cannot be believed: {name} has the outcome {unknown[0]!r}"
         )
-    phases = [report.when for report in reports]
+    phases = [report.when for report in reports if not is_subtest(report)]
     called = ["call"] if reports and reports[0].passed else []
-    if phases != ["setup", *called, "teardown"]:
+    parts = [number for number, report in enumerate(reports) if is_subtest(report)]
+    # unittest adds the parts that failed when the call is over.
+    misplaced = any(
+        reports[number].when != "call" or not called or not 0 < number < len(reports) - 1
+        for number in parts
+    )
+    if phases != ["setup", *called, "teardown"] or misplaced:
+        phases = [report.when for report in reports]
         raise RunOver(f"the guest's pytest cannot be believed: {name} has the phases {phases}")
 
 

@@ -5,8 +5,10 @@ Inside guests of a sweep, where a guest is booted per release and pytest's start
 than all the reproducers together.  A reproducer is a test function without fixtures, gated by the
 same `needs` marks and the same probe as under pytest, and found present by the same exception.
 
-Says one JSON object a line on standard output: {"release"}, then {"begun"} and
-{"name", "seen", "evidence"} for each node id given, then {"done"}.
+Says one JSON object a line: {"release"}, then {"begun"} and {"name", "seen", "evidence"} for each
+node id given, then {"done"}.  They go to the descriptor in LAB_CONTROL_FD, the agent's, where no
+print() of a reproducer comes between them; without it, where a person tries this, to standard
+output.
 """
 
 from __future__ import annotations
@@ -34,8 +36,15 @@ def mark_of(name: str) -> str:
     return f"{MARK} reproduce {name}"
 
 
+CONTROL_VARIABLE = "LAB_CONTROL_FD"
+
+
 def main(names: Sequence[str]) -> int:
     """Run the reproducers with these node ids; 0 whatever they found."""
+    # What a reproducer starts is not to hold the line open, and not to speak on it.
+    if control := os.environ.pop(CONTROL_VARIABLE, ""):
+        os.set_inheritable(int(control), False)
+        _control.append(int(control))
     probe = _probe(names)
     _say(release=os.uname().release)
     for name in names:
@@ -112,8 +121,16 @@ def _mark(name: str) -> None:
             os.close(descriptor)
 
 
+_control: list[int] = []
+
+
 def _say(**fields: object) -> None:
-    print(json.dumps(fields), flush=True)
+    line = json.dumps(fields).encode() + b"\n"
+    if not _control:
+        sys.stdout.buffer.write(line)
+        sys.stdout.flush()
+    while _control and line:
+        line = line[os.write(_control[0], line) :]
 
 
 if __name__ == "__main__":

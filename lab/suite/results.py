@@ -8,10 +8,25 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
+from lab.errors import LabError
+
 
 def new_directory(base: Path, kernel: str) -> Path:
-    """A fresh directory for a run of now; two runs within one second get two directories."""
-    base.mkdir(parents=True, exist_ok=True)
+    """A fresh directory for a run of now; two runs within one second get two directories.
+
+    Raises LabError where none can be made.
+    """
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        return _new(base, kernel)
+    except OSError as error:
+        raise LabError(
+            f"the results of this run cannot be written to {base}: {error.strerror}",
+            hint="name another directory with --lab-results",
+        ) from error
+
+
+def _new(base: Path, kernel: str) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     for number in count(1):
         path = base / (f"{stamp}-{kernel}" + (f"-{number}" if number > 1 else ""))
@@ -27,5 +42,6 @@ def point_latest(directory: Path) -> None:
     """Let `latest` beside it name this directory, without a moment in which it names nothing."""
     link = directory.with_name("latest")
     fresh = link.with_name(f".{link.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)  # of a run that was killed here and had our number
     fresh.symlink_to(directory.name)
     fresh.replace(link)

@@ -49,6 +49,8 @@ def guest_arguments(config: pytest.Config) -> list[str]:
 
     Raises pytest.UsageError for a path outside the repository, which no guest has.
     """
+    from . import options  # a guest has no use for it
+
     option = config.option
     arguments = ["-c", "pyproject.toml", "--rootdir", ".", "-q", "--no-summary"]
     # Named here, not left to the project's addopts: those may ask for what a guest has not.
@@ -59,25 +61,12 @@ def guest_arguments(config: pytest.Config) -> list[str]:
         arguments += ["-p", "pytest_timeout", "-o", "timeout=0"]
     # A thread for each test, to show the stacks of one that hangs: the host sees to that.
     arguments += ["-o", "faulthandler_timeout=0"]
-    if option.importmode != "prepend":
-        arguments.append(f"--import-mode={option.importmode}")
-    if getattr(option, "doctestmodules", False):
-        arguments.append("--doctest-modules")
     if takes_slow(config):
         arguments.append("--slow")
-    arguments += [f"--tb={option.tbstyle}"] if option.tbstyle != "auto" else []
-    arguments += ["--showlocals"] if option.showlocals else []
+    arguments += options.arguments(config)
     arguments += ["-v"] * max(0, option.verbose + 1) if option.verbose > 0 else []
-    for name, value in (("-k", option.keyword), ("-m", option.markexpr)):
-        arguments += [name, value] if value else []
     for path in option.ignore or ():
         arguments.append(f"--ignore={_inside(config, path)}")
-    for pattern in option.ignore_glob or ():
-        arguments.append(f"--ignore-glob={pattern}")
-    for prefix in option.deselect or ():
-        arguments.append(f"--deselect={prefix}")
-    for override in option.override_ini or ():
-        arguments += ["-o", override]
     return [*arguments, *(_inside(config, argument) for argument in config.args)]
 
 

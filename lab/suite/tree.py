@@ -75,10 +75,11 @@ def hashes(tree: Mapping[PurePosixPath, bytes]) -> tuple[str, str]:
     built = False
     for path, data in sorted(tree.items()):  # the two sides find the files in different orders
         digest = hashlib.sha256(data).hexdigest()
-        whole.update(f"{path}\0{digest}\n".encode())
+        # A name need not be UTF-8; the guest has it byte for byte.
+        whole.update(os.fsencode(f"{path}\0{digest}\n"))
         if is_extension(path):
             built = True
-            extension.update(f"{path.name}\0{digest}\n".encode())
+            extension.update(os.fsencode(f"{path.name}\0{digest}\n"))
     return whole.hexdigest(), extension.hexdigest() if built else ""
 
 

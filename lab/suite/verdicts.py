@@ -54,9 +54,11 @@ class Conclusion:
 
     code: ExitCode
     why: str
+    word: str = ""
+    """What the code means, if not what it is called: nothing may be called proved that was not."""
 
     def __str__(self) -> str:
-        word = self.code.name.lower().replace("_", " ")
+        word = self.word or self.code.name.lower().replace("_", " ")
         return f"lab: exit {int(self.code)} ({word}): {self.why}"
 
 
@@ -78,6 +80,8 @@ class Tally:
     faults: Sequence[str] = ()
     usage: str = ""
     interrupted: bool = False
+    only_collected: int | None = None
+    """How many tests were listed, when nothing more was asked for."""
 
     def count(self, *kinds: Verdict) -> int:
         """How many tests got one of `kinds`."""
@@ -98,8 +102,9 @@ def counted(verdicts: Iterable[Verdict]) -> str:
 def conclude(tally: Tally) -> Conclusion:
     """Judge a run.
 
-    Order of precedence: interrupted, usage, disproved, not proved, proved.  An interrupted run is
-    130 even when something failed before, as the shell and make expect it of Ctrl-C.
+    Order of precedence: interrupted, usage, disproved, not proved, collected only, proved.  An
+    interrupted run is 130 even when something failed before, as the shell and make expect it of
+    Ctrl-C.
     """
     if tally.interrupted:
         return Conclusion(ExitCode.INTERRUPTED, f"interrupted ({counted(tally.verdicts.values())})")
@@ -112,6 +117,12 @@ def conclude(tally: Tally) -> Conclusion:
         reasons = [text for text in (first, *tally.faults[:1]) if text]
         more = f" and {bad - len(reasons)} more" if bad > len(reasons) else ""
         return Conclusion(ExitCode.DISPROVED, "; ".join(reasons) + more + tally.counts())
+    if tally.only_collected is not None and not tally.problems:
+        if not tally.only_collected:
+            return Conclusion(ExitCode.NOT_PROVED, "no test was collected")
+        return Conclusion(
+            ExitCode.PROVED, f"{tally.only_collected} tests, none of them was run", "collected only"
+        )
     if tally.problems:
         return Conclusion(ExitCode.NOT_PROVED, tally.problems[0] + tally.counts())
     if unproved := tally.count(*UNPROVING):

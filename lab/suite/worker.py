@@ -25,6 +25,9 @@ from .wire import FROM_GUEST, BrokenWire, Checker, Numberer, Said, Told
 
 TAIL_BYTES = 16_000
 CONSOLE_LINES = 20
+LOG_BYTES = 8 << 20
+"""Of a guest's output so many bytes are kept, and as many of what was before: the newest, which
+tell how it ended."""
 ENVIRONMENT = {
     # Entry points of other plugins cost seconds under emulation, and the ids must be those of the
     # host, which names the plugins it needs.
@@ -224,6 +227,9 @@ class Worker:
             del self._output[:-TAIL_BYTES]
         with self._log.open("ab") as file:
             file.write(data)
+            full = file.tell() > LOG_BYTES
+        if full:
+            self._log.replace(self._log.with_name(f"{self._log.name}.1"))
 
     def _check(self, event: Control) -> tuple[str, Mapping[str, Any]]:
         try:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -12,7 +11,7 @@ from pathlib import Path
 from lab import kernels
 from lab.kernels import Kernel, KernelFiles
 
-from . import virtme
+from . import room, virtme
 from .accel import choose_accel
 from .guest import Guest, boot
 from .processor import Accel, AccelKind
@@ -72,7 +71,7 @@ class Launchpad:
         emulates has use for a second: it keeps one processor busy and is ten times slower."""
         if self._made is None or self._made[1].kind is not AccelKind.TCG:
             return 1
-        return max(1, min(2, len(os.sched_getaffinity(0)) // self._cpus, _free_mib() // _ROOM_MIB))
+        return max(1, min(2, room.processors() // self._cpus, room.free_mib() // _ROOM_MIB))
 
     def _prepare(self, results: Path) -> tuple[KernelFiles, Accel, Path | None]:
         if self._made is None:
@@ -109,10 +108,3 @@ class Launchpad:
             )
         with guests as guest:
             yield guest
-
-
-def _free_mib() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) >> 10
-    return 0

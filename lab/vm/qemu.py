@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -49,6 +49,16 @@ class Qemu:
         """Its process id."""
         return self._process.pid
 
+    def seconds_without_processor(self) -> float:
+        """How long it was ready to run and had to wait, added up over its threads and those of the
+        processes that started it; 0 where the kernel does not count that (CONFIG_SCHED_INFO)."""
+        waited = 0
+        for task in _session_tasks(self.pid):
+            with suppress(OSError, IndexError, ValueError):
+                # run time, time on a run queue, in ns (Documentation/scheduler/sched-stats.rst)
+                waited += int((task / "schedstat").read_text().split()[1])
+        return waited / 1e9
+
     def ended(self, timeout_s: float = 0) -> bool:
         """Whether it has ended, waiting up to `timeout_s` seconds for that."""
         poll = select.poll()
@@ -73,6 +83,16 @@ class Qemu:
         self._process.kill()
         self._process.wait()
         os.close(self.pidfd)
+
+
+def _session_tasks(leader: int) -> Iterator[Path]:
+    """The threads of all processes in the session that this process began."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError, ValueError):
+            # The name in brackets may hold anything; the session is the fourth word behind it.
+            words = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(words[3]) == leader:
+                yield from (process / "task").iterdir()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from lab import kernels, tools
-from lab.errors import GuestLost, MissingTool
+from lab.errors import GuestLost, LabError, MissingTool
 from lab.kernels import Flavour, Kernel, KernelFiles
 
 from .console import Console
@@ -44,6 +44,8 @@ BOOT_S = 180.0
 """How long a guest may take to its agent's first word, in seconds; 25 on a busy machine under
 TCG."""
 _CONSOLE = ("console=hvc0",)
+_LONGEST_NAME = 107
+"""Bytes of a socket's name in the file system, without the NUL behind it (unix(7))."""
 _WRITABLE = ("/etc", "/home", "/lib", "/opt", "/srv", "/tmp", "/usr", "/var")
 """Where virtme-ng itself puts an overlay over the host's files (1.42)."""
 # The agent's environment is that of `inguest/pid1`, not what virtme-ng took over from the host.
@@ -123,7 +125,7 @@ def _started(
     interrupt: int | None,
 ) -> Iterator[Machine]:
     with ExitStack() as stack:
-        here = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-vng-")))
+        here = Path(stack.enter_context(_short_directory()))
         (here / "home").mkdir()
         console, stray, words = new_logs(results)
         doors = [stack.enter_context(_listening(here / name)) for name in ("agent", "monitor")]
@@ -181,6 +183,21 @@ def _environment(home: Path) -> Mapping[str, str]:
             (str(program().parent), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin")
         ),
     }
+
+
+def _short_directory() -> tempfile.TemporaryDirectory[str]:
+    """A private directory whose sockets have names that the kernel takes: 107 bytes at most
+    (unix(7)). That of $TMPDIR is passed over when it is too long. Raises LabError."""
+    longest = len(os.fsencode(tempfile.gettempdir())) + len("/lab-vng-XXXXXXXX/monitor")
+    try:
+        return tempfile.TemporaryDirectory(
+            prefix="lab-vng-", dir=None if longest <= _LONGEST_NAME else "/tmp"
+        )
+    except OSError as error:
+        raise LabError(
+            f"no directory for sockets can be made in /tmp: {error.strerror}",
+            hint="set TMPDIR to a directory with a short name",
+        ) from error
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from lab.errors import GuestLost, KernelUnavailable, LabError
 from lab.kernels import Kernel
 from lab.suite.errata import Seen
 from lab.suite.reproduce import mark_of
-from lab.vm import Event, Exited, Output, Stream
+from lab.vm import Control, Event, Exited, Output, Stream
 
 pytestmark = pytest.mark.lab
 
@@ -86,8 +86,9 @@ class FakeProcess:
         self._events.append(Exited(0))
 
     def _put(self, **fields: object) -> None:
-        data = json.dumps(fields).encode() + b"\n"
-        self._events += [Output(Stream.STDOUT, data[:7]), Output(Stream.STDOUT, data[7:])]
+        # What a reproducer prints is not taken for what it found.
+        noise = json.dumps({"name": NODES[0], "seen": "failed", "evidence": "printed"}).encode()
+        self._events += [Output(Stream.STDOUT, b"not JSON\n" + noise + b"\n"), Control(fields)]
 
     def receive(self, timeout_s: float) -> Event:  # noqa: ARG002
         if not self._events:

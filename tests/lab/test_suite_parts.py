@@ -106,7 +106,7 @@ def test_line_to_reproduce_goes_through_make(tmp_path: Path, name: str) -> None:
     (tmp_path / "Makefile").write_text(
         "SHELL := /bin/bash\n"
         "lab:\n\t@set -f; python3 -c 'import sys, json; print(json.dumps(sys.argv[1:]))'"
-        " '$(KERNEL)' $${T-} $(ARGS)\n"
+        ' "$$KERNEL" $${T-} $(ARGS)\n'
     )
     line = f"make -s lab KERNEL=6.12.107 {make_variable([name])}"
 

@@ -27,14 +27,34 @@ def test_pytest_itself_can_be_the_lab(little: Little) -> None:
     assert ran.last_line.startswith("lab: exit 3 (not proved)")
 
 
-@pytest.mark.parametrize("arguments", [("-k", "nothing_is_called_this"), ("--collect-only",)])
-def test_nothing_ran_is_3(little: Little, arguments: tuple[str, ...]) -> None:
-    """A run that selects nothing, or only looks, proves nothing."""
+@pytest.mark.parametrize("arguments", [(), ("--collect-only",)])
+def test_nothing_selected_is_3(little: Little, arguments: tuple[str, ...]) -> None:
+    """A run that selects nothing proves nothing, and a list of nothing is no list."""
     little.tests(TWO)
 
-    ran = little.lab(*arguments)
+    ran = little.lab("-k", "nothing_is_called_this", *arguments)
 
     assert ran.code == 3, ran.output
+
+
+def test_collect_only_lists_and_claims_nothing(little: Little) -> None:
+    """Who asks for the list of tests gets it: no verdicts, no results, and not the word proved. A
+    file that cannot be collected is still 1."""
+    little.tests(TWO)
+    assert little.lab().code == 0
+    before = (little.root / "lab-results/latest").resolve()
+
+    listed = little.lab("--collect-only", "-q")
+    little.write("tests/test_broken.py", "import no_such_module\n")
+    broken = little.lab("--collect-only", "-q")
+
+    assert listed.code == 0, listed.output
+    assert "tests/test_it.py::test_two" in listed.output
+    assert "never ran" not in listed.output
+    assert listed.last_line == "lab: exit 0 (collected only): 2 tests, none of them was run"
+    assert (little.root / "lab-results/latest").resolve() == before
+    assert [before] == [p for p in (little.root / "lab-results").iterdir() if not p.is_symlink()]
+    assert broken.code == 1, broken.output
 
 
 def test_selection_is_pytests(little: Little) -> None:

@@ -17,7 +17,18 @@ from .fake import FakeLab, Misdeeds
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_lab_resolve(name: str) -> Kernel:
-    """One kernel is known: 6.12. It calls itself what the host calls itself."""
+    """One kernel is known: 6.12, and whatever a path names is a 6.10.0 of one's own. Both call
+    themselves what the host calls itself."""
+    if "/" in name:
+        return Kernel(
+            series="6.10",
+            upstream="6.10.0",
+            package="local-0123456789ab",
+            release=os.uname().release,
+            source="local",
+            locked=False,
+            verified_by=f"sha256 0 of {name}",
+        )
     if name == "6.10":
         raise KernelUnavailable("no source has 6.10: tried fake; cached: nothing")
     if name not in ("6.12", "6.12.107"):

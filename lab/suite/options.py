@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""What becomes of each of pytest's options when the tests run in a guest.
+
+An option is passed on, done on the host, or refused.  One that nobody here has heard of is refused:
+to drop it in silence would run other tests than those that were asked for, or run them otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+# fmt: off
+ON_HOST = frozenset((
+    # Which tests, in which order, and when the run ends.
+    "maxfail", "lf", "failedfirst", "newfirst", "last_failed_no_failures", "stepwise",
+    "stepwise_skip", "stepwise_reset", "cacheclear", "cacheshow", "collectonly", "rootdir",
+    # What people see, and files of the host.
+    "durations", "durations_min", "no_header", "no_summary", "fold_skipped", "reportchars",
+    "force_short_summary", "disable_warnings", "showcapture", "color", "code_highlight",
+    "pastebin", "xmlpath", "junitprefix", "markers", "showfixtures", "show_fixtures_per_test",
+    "version", "help", "traceconfig", "debug",
+    # A guest has these always, or takes them from the project's settings.
+    "strict_config", "strict_markers", "strict", "disable_plugin_autoload",
+    # Plugins of the host's session; a guest loads the lab's own, and those its settings need.
+    "plugins",
+))
+# fmt: on
+"""By the name of their attribute: nothing in a guest depends on them."""
+
+SWITCHES: Mapping[str, str] = {
+    "runxfail": "--runxfail",
+    "showlocals": "--showlocals",
+    "xfail_tb": "--xfail-tb",
+    "fulltrace": "--full-trace",
+    "noconftest": "--noconftest",
+    "keepduplicates": "--keep-duplicates",
+    "collect_in_virtualenv": "--collect-in-virtualenv",
+    "doctestmodules": "--doctest-modules",
+    "doctest_ignore_import_errors": "--doctest-ignore-import-errors",
+    "doctest_continue_on_failure": "--doctest-continue-on-failure",
+}
+"""Passed on as they are."""
+
+VALUES: Mapping[str, str] = {
+    "capture": "--capture",
+    "tbstyle": "--tb",
+    "pythonwarnings": "--pythonwarnings",
+    "keyword": "-k",
+    "markexpr": "-m",
+    "importmode": "--import-mode",
+    "doctestreport": "--doctest-report",
+    "doctestglob": "--doctest-glob",
+    "assertmode": "--assert",
+    "log_level": "--log-level",
+    "log_format": "--log-format",
+    "log_date_format": "--log-date-format",
+    "log_auto_indent": "--log-auto-indent",
+    "logger_disable": "--log-disable",
+    "deselect": "--deselect",
+    "ignore_glob": "--ignore-glob",
+    "override_ini": "--override-ini",
+}
+"""Passed on with their value, or one after the other."""
+
+ELSEWHERE = frozenset(
+    ("verbose", "ignore", "inifilename", "file_or_dir", "continue_on_collection_errors")
+)
+"""Passed on by `selection.guest_arguments`, which knows what becomes of paths."""
+
+_NO_TERMINAL = "a guest has no terminal; use `python -m lab shell`"
+_NO_TESTS = "it runs no test, so nothing could be proved"
+_LOG = "nobody watches a guest's output while it runs; --log-level shows the log with the test"
+_LIMITS = "the host limits the time of each test; use --lab-timeout SECONDS"
+REFUSED: Mapping[str, str] = {
+    "usepdb": _NO_TERMINAL,
+    "usepdb_cls": _NO_TERMINAL,
+    "trace": _NO_TERMINAL,
+    "setuponly": _NO_TESTS,
+    "setupplan": _NO_TESTS,
+    "setupshow": "the guest's output is not shown while it runs",
+    "pyargs": "a guest has the repository's tests, not those of installed packages",
+    "confcutdir": "a guest has other directories above the repository",
+    "basetemp": "the directory would be the guest's, and gone with it",
+    "max_warnings": "warnings stay in the guest; -W error makes a failure of each",
+    "log_cli_level": _LOG,
+    "log_cli_format": _LOG,
+    "log_cli_date_format": _LOG,
+    "log_file": "the file would be the guest's, and gone with it; --log-level shows the log",
+    "log_file_mode": _LOG,
+    "log_file_level": _LOG,
+    "log_file_format": _LOG,
+    "log_file_date_format": _LOG,
+    "timeout": _LIMITS,
+    "timeout_method": _LIMITS,
+    "timeout_disable_debugger_detection": _LIMITS,
+    "session_timeout": "the host limits the time of each test; end the run with timeout(1)",
+    "numprocesses": "tests in a guest cannot be spread over host processes; use --lab-guests N",
+}
+"""With the reason, and the way out where there is one."""
+
+
+class Once(argparse.Action):
+    """An option with one value: given twice, the first one would be lost without a word."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before is not None and before != values:
+            parser.error(
+                f"{option_string} was given twice, {str(before)!r} and {str(values)!r}: "
+                "a run is on one kernel"
+            )
+        setattr(namespace, self.dest, values)
+
+
+def given(config: pytest.Config) -> dict[str, Any]:
+    """The options that differ from their defaults, whoever set them: a person, PYTEST_ADDOPTS or
+    the project's addopts."""
+    # The parser is not part of pytest's public interface, which has no word for a default.
+    defaults = vars(config._parser.parse_known_args([]))
+    return {
+        name: value
+        for name, value in vars(config.option).items()
+        if name in defaults and value != defaults[name] and not name.startswith("lab_")
+    }
+
+
+def check(config: pytest.Config) -> None:
+    """Raise pytest.UsageError for an option that no guest would be told of."""
+    if config.inipath != config.rootpath / "pyproject.toml" and config.option.inifilename:
+        raise pytest.UsageError(
+            f"--config-file={config.option.inifilename}: a guest reads the repository's "
+            "pyproject.toml; -o NAME=VALUE overrides a setting"
+        )
+    for name, value in given(config).items():
+        if name in ON_HOST or name in SWITCHES or name in VALUES or name in ELSEWHERE:
+            continue
+        why = REFUSED.get(name, "no guest is told of this option, so it cannot hold there")
+        raise pytest.UsageError(f"{_spelled(config, name, value)}: {why}")
+
+
+def arguments(config: pytest.Config) -> list[str]:
+    """The options that a guest's pytest is given."""
+    words: list[str] = []
+    for name, value in given(config).items():
+        if name in SWITCHES:
+            words += [SWITCHES[name]] if value else []
+        elif name in VALUES:
+            flag = VALUES[name]
+            for one in value if isinstance(value, list) else [value]:
+                # -k and -m take an expression that may begin with a dash only as a word of its own.
+                words += [f"{flag}={one}"] if flag.startswith("--") else [flag, str(one)]
+    return words
+
+
+def _spelled(config: pytest.Config, name: str, value: object) -> str:
+    """The option as a person would write it."""
+    groups = [config._parser._anonymous, *config._parser._groups]
+    options = [option for group in groups for option in group.options if option.dest == name]
+    flags = [flag for option in options for flag in option.names()]
+    flag = next((flag for flag in flags[::-1] if flag.startswith("--")), [*flags, name][0])
+    return flag if isinstance(value, bool) else f"{flag}={value}"

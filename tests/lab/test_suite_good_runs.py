@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: MIT
+"""Good runs that were once ended or refused: tests of unusual forms, options, and their limits."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.suite import options
+from tests.lab.suite_support import REPOSITORY, TWO, Little
+
+pytestmark = pytest.mark.lab
+
+
+def test_subtests_are_part_of_their_test(little: Little) -> None:
+    """A test with subtests, of pytest or of unittest, has one verdict: failed if a part failed."""
+    little.tests("""
+import unittest
+def test_all_parts(subtests):
+    for i in range(3):
+        with subtests.test(i=i): pass
+def test_a_part(subtests):
+    for i in range(3):
+        with subtests.test(msg="part", i=i): assert i != 1
+def test_skipped_part(subtests):
+    with subtests.test(): pytest.skip("not today")
+class Case(unittest.TestCase):
+    def test_all_of_unittest(self):
+        for i in range(3):
+            with self.subTest(i=i): self.assertEqual(i, i)
+    def test_a_part_of_unittest(self):
+        for i in range(3):
+            with self.subTest(i=i): self.assertEqual(i, 1)
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {
+        "test_all_parts": "passed",
+        "test_a_part": "failed",
+        "test_skipped_part": "failed",
+        "test_all_of_unittest": "passed",
+        "test_a_part_of_unittest": "failed",
+    }
+    assert "assert 1 != 1" in ran.why("test_a_part")
+    assert "skip refused: 'not today'" in ran.why("test_skipped_part")
+
+
+def test_timeout_mark_without_a_number_is_no_limit(little: Little) -> None:
+    """`timeout` may name a method or a scope alone; neither is a number of seconds."""
+    little.tests("""
+@pytest.mark.timeout(method="thread")
+def test_method(): pass
+@pytest.mark.timeout(func_only=True)
+def test_scope(): time.sleep(1.5)
+@pytest.mark.timeout(timeout=30, method="signal")
+def test_both(): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 0, ran.output
+    assert set(ran.verdicts.values()) == {"passed"}
+
+
+def test_timeout_mark_that_is_no_number_is_2(little: Little) -> None:
+    """A limit that cannot be meant is named with its test."""
+    little.tests("@pytest.mark.timeout('soon')\ndef test_one(): pass\n")
+
+    ran = little.lab()
+
+    assert ran.code == 2, ran.output
+    assert "tests/test_it.py::test_one: timeout('soon') is not a number of seconds" in ran.output
+
+
+def test_warnings_filter_reaches_the_guest(little: Little) -> None:
+    """-W holds where the tests run."""
+    little.tests("import warnings\ndef test_one(): warnings.warn('old', DeprecationWarning)\n")
+    little.write("pyproject.toml", "[tool.pytest.ini_options]\naddopts = '-p lab.suite.plugin'\n")
+
+    assert little.lab().code == 0
+    ran = little.lab("-W", "error::DeprecationWarning")
+
+    assert ran.code == 1, ran.output
+    assert "DeprecationWarning: old" in ran.why("test_one")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--pdb",), "--pdb: a guest has no terminal; use `python -m lab shell`"),
+        (("--setup-only",), "--setup-only: it runs no test"),
+        (("--timeout=5",), "--timeout=5.0: the host limits the time of each test"),
+        (("--basetemp=/tmp/x",), "--basetemp=/tmp/x: the directory would be the guest's"),
+        (("-p", "tests.strange", "--strange=1"), "--strange=1: no guest is told of this option"),
+        (("-c", "other.toml"), "--config-file=other.toml: a guest reads the repository's"),
+        (("--kernel", "6.10"), "--kernel was given twice, '6.12' and '6.10'"),
+    ],
+)
+def test_option_that_no_guest_hears_of_is_2(
+    little: Little, arguments: tuple[str, ...], sentence: str
+) -> None:
+    """An option is passed on, done on the host, or refused with the reason; none is dropped."""
+    little.tests(TWO)
+    little.write("other.toml", "[tool.pytest.ini_options]\npythonpath = ['.']\n")
+    little.write(
+        "tests/strange.py", "def pytest_addoption(parser):\n    parser.addoption('--strange')\n"
+    )
+
+    ran = little.lab(*arguments)
+
+    assert ran.code == 2, ran.output
+    assert sentence in ran.output
+
+
+def test_every_option_of_pytest_has_a_fate(pytestconfig: pytest.Config) -> None:
+    """A pytest with a new option is refused it in words, and this test says that it is there."""
+    known = options.ON_HOST | set(options.SWITCHES) | set(options.VALUES) | options.ELSEWHERE
+    known |= set(options.REFUSED)
+    core = ("general", "terminal reporting", "pytest-warnings", "collect", "debugconfig", "logging")
+    parser = pytestconfig._parser
+    assert set(core) <= {group.name for group in [parser._anonymous, *parser._groups]}
+
+    unknown = [
+        option.dest
+        for group in [parser._anonymous, *parser._groups]
+        if group.name in core
+        for option in group.options
+        if option.dest not in known
+    ]
+
+    assert unknown == []
+
+
+def test_hangup_is_ignored_under_nohup(little: Little) -> None:
+    """What nohup(1) starts goes on when its terminal is gone, and ends as it would have."""
+    little.tests("def test_one(): time.sleep(2)\n")
+    process = subprocess.Popen(
+        [
+            *("nohup", sys.executable, "-m", "lab", "test", "--kernel=6.12"),
+            *("-p", "tests.lab.hostile.plugin"),
+        ],
+        cwd=little.root,
+        env=little.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    console = little.root / "lab-results/latest/console.log"
+    deadline = time.monotonic() + 60
+    while not (console.exists() and "test_one" in console.read_text()):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    output, _ = process.communicate(timeout=60)
+
+    ran = little.ran(process.returncode, output)
+
+    assert ran.code == 0, output
+    assert ran.verdicts == {"test_one": "passed"}
+
+
+def test_no_guest_is_told_in_a_line(little: Little) -> None:
+    """When no guest came up the report says so once, without the list of what was to run in it."""
+    little.tests("@pytest.mark.parametrize('x', range(99))\ndef test_one(x): pass\n")
+    for number in range(9):
+        little.tests(TWO, f"tests/test_more_{number}.py")
+
+    ran = little.lab("-k", "test_one or test_two", fake={"never_boots": True})
+
+    assert ran.code == 3, ran.output
+    assert ran.output.count("test_one[") == 0
+    assert "117 tests never ran, because the agent said nothing within 120 s" in ran.output
+    assert "    make lab KERNEL=6.12.107 ARGS=\"-k 'test_one or test_two'\"\n" in ran.output
+    assert ran.results is not None
+    assert 117 == len(ran.results["verdicts"])
+
+
+@pytest.mark.parametrize("place", ["kernel", "own: it's $HOME, ü"])
+def test_line_of_a_kernel_of_ones_own_reproduces(little: Little, place: str) -> None:
+    """The line printed below a failure names the kernel's file, and typed into a shell it brings
+    the same verdict on the same kernel."""
+    recipe = (REPOSITORY / "Makefile").read_text()
+    begin = recipe.index("lab: build ##")
+    line = recipe[begin:].splitlines()[1]
+    little.write(
+        "Makefile",
+        ".PHONY: lab\n"
+        "SHELL := /bin/bash\n"
+        "AS :=\n"
+        f"RUN = @set -f; {sys.executable} -m\n"
+        f"lab:\n{line.replace('lab test', 'lab test -p tests.lab.hostile.plugin')}\n",
+    )
+    little.tests("def test_bad(): assert False\ndef test_good(): pass\n")
+    image = little.root / place / "bzImage"
+    image.parent.mkdir()
+    image.touch()
+
+    first = little.run(
+        *("lab", "test", "--kernel-file", str(image), "-p", "tests.lab.hostile.plugin")
+    )
+    printed = next(
+        text.strip() for text in first.output.splitlines() if text.startswith("    make lab ")
+    )
+    again = subprocess.run(
+        ["bash", "-c", printed],
+        cwd=little.root,
+        env=little.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=little.limit_s,
+        check=False,
+    )
+
+    ran = little.ran(again.returncode, again.stdout + again.stderr)
+    assert first.code == 1, first.output
+    assert ran.verdicts == {"test_bad": "failed"}, (printed, ran.output)
+    assert ran.results is not None
+    assert ran.results["kernel"]["verified_by"] == f"sha256 0 of {image}"
+
+
+def test_modules_beside_a_colon_in_a_path(tmp_path: Path) -> None:
+    """A path of a kernel may hold colons, with modules named behind one more or without."""
+    from lab.kernels.local import _image_and_modules
+
+    image, modules = tmp_path / "a:b" / "bz:Image", tmp_path / "c:d"
+    image.parent.mkdir()
+    image.touch()
+    modules.mkdir()
+
+    assert (image, None) == _image_and_modules(str(image))
+    assert (image, modules) == _image_and_modules(f"{image}:{modules}")
+    missing = tmp_path / "no:where"
+    assert (missing, None) == _image_and_modules(str(missing))
+
+
+def test_guests_output_is_bounded(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a test that prints without end the newest part is kept, and no more."""
+    shutil.copytree(REPOSITORY / "lab", little.root / "lab", dirs_exist_ok=True)
+    source = little.root / "lab/suite/worker.py"
+    source.write_text(source.read_text().replace("LOG_BYTES = 8 << 20", "LOG_BYTES = 1 << 20"))
+    little.write("lab/kernels/expected.toml", "")
+    little.tests(
+        "def test_prints():\n"
+        "    for n in range(40): os.write(2, b'x' * 200_000)\n"
+        "    os.write(2, b'the end')\n"
+    )
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+    ran = little.lab("-s")
+
+    kept = sum(path.stat().st_size for path in ran.files.glob("guest-output.log*"))
+    assert ran.verdicts == {"test_prints": "passed"}, ran.output
+    assert 1 << 20 <= kept <= (2 << 20) + 400_000
+    assert b"the end" in (ran.files / "guest-output.log").read_bytes()[-2000:]
