@@ -73,11 +73,13 @@ class Connection(_core.Connection):
     closes too.  ``abort()`` drops everything and resets.  Both may be called more than once.
 
     Other threads have ``write_threadsafe(data)``, ``flush_threadsafe()`` and
-    ``close_threadsafe()``.  They queue what `write()`, `flush()` and `close()` do, and the reactor
-    does it in its next tick; the calls of one thread keep their order.  ``write_threadsafe()``
-    raises what `write()` would raise now.  A write that finds its connection ended when the reactor
-    takes it is dropped and counted (`Counters.foreign_drops`), and the `flush_threadsafe()` after
-    it raises.  A buffer of a `read()` block may be given back on any thread.
+    ``close_threadsafe()``.  They queue what `write()`, `flush()` and `close()` do.  The reactor
+    does it in its next tick, or before the next such call of its own thread, the end of a handler
+    included: the calls of one thread keep their order, and a handler that has waited for a thread
+    goes on after what that thread wrote.  ``write_threadsafe()`` raises what `write()` would raise
+    now.  A write that finds its connection ended when the reactor takes it is dropped and counted
+    (`Counters.foreign_drops`), and the `flush_threadsafe()` after it raises.  A buffer of a
+    `read()` block may be given back on any thread.
     """
 
     __slots__ = ()

@@ -33,11 +33,12 @@ static struct iox_group *take_group(Driver *self)
 
 Connection *iox_conn_new(Driver *self, int fd, bool served)
 {
+	int held = iox_collector_hold();
 	struct iox_group *group;
 	Connection *conn;
 
-	/* First: until 3.11 it may run the collector, and that finalizers which adopt one more. */
 	conn = (Connection *)self->connection_type->tp_alloc(self->connection_type, 0);
+	iox_collector_release(held);
 	if (!conn)
 		return NULL;
 	group = self->free_count || grow_table(self) ? take_group(self) : NULL;
@@ -80,7 +81,8 @@ PyObject *iox_driver_adopt(Driver *self, PyObject *arg)
 	int fd = PyObject_AsFileDescriptor(arg), flags;
 	Connection *conn;
 
-	if (fd < 0)
+	/* The owner last: the object's fileno() may close the driver. */
+	if (fd < 0 || iox_driver_check_owner(self) < 0)
 		return NULL;
 	flags = fcntl(fd, F_GETFL);
 	if (flags < 0)

@@ -6,26 +6,74 @@
  * is true, wait_for() and gather() add their own callbacks to it, and a second reader silently
  * replaces the first.  So the Await is a coroutine in the sense of collections.abc.Coroutine
  * (create_task() accepts it as it is), and only the Task that drives it ever sees the Waiter.
+ *
+ * As a coroutine it warns when it is dropped and nobody has awaited it (await_finalize()).
  */
 #include "internal.h"
+
+#include <string.h>
 
 #define FREE_LIMIT 128
 
 static Await *free_awaits[FREE_LIMIT];
 static unsigned free_await_count;
 
-PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit)
+static Await *await_alloc(void)
 {
 	Await *self;
+	int held;
 
 	if (free_await_count) {
 		self = free_awaits[--free_await_count];
 		_Py_NewReference((PyObject *)self);
-	} else {
-		self = PyObject_GC_New(Await, &iox_AwaitType);
-		if (!self)
-			return NULL;
+		return self;
 	}
+	held = iox_collector_hold();
+	self = PyObject_GC_New(Await, &iox_AwaitType);
+	iox_collector_release(held);
+	return self;
+}
+
+/* As a coroutine's cr_origin: (file, line, function) of at most `depth` frames, the innermost first. */
+static PyObject *call_site(int depth)
+{
+	PyFrameObject *frame = PyEval_GetFrame(), *back;
+	PyObject *list = PyList_New(0), *origin;
+
+	Py_XINCREF(frame);
+	for (; list && frame && depth > 0; depth--) {
+		PyCodeObject *code = PyFrame_GetCode(frame);
+		PyObject *entry = Py_BuildValue("OiO", code->co_filename, PyFrame_GetLineNumber(frame),
+						code->co_name);
+
+		if (!entry || PyList_Append(list, entry) < 0)
+			Py_CLEAR(list);
+		Py_XDECREF(entry);
+		Py_DECREF(code);
+		back = PyFrame_GetBack(frame);
+		Py_SETREF(frame, back);
+	}
+	Py_XDECREF(frame);
+	origin = list ? PyList_AsTuple(list) : NULL;
+	Py_XDECREF(list);
+	return origin;
+}
+
+PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit)
+{
+	int depth = PyThreadState_Get()->coroutine_origin_tracking_depth;
+	PyObject *origin = NULL;
+	Await *self;
+
+	if (depth && !(origin = call_site(depth)))
+		return NULL;
+	self = await_alloc();
+	if (!self) {
+		Py_XDECREF(origin);
+		return NULL;
+	}
+	self->origin = origin;
+	self->finalized = false;
 	self->conn = (Connection *)Py_NewRef(conn);
 	self->waiter = NULL;
 	self->limit = limit;
@@ -68,6 +116,7 @@ static int await_traverse(Await *self, visitproc visit, void *arg)
 {
 	Py_VISIT(self->conn);
 	Py_VISIT(self->waiter);
+	Py_VISIT(self->origin);
 	return 0;
 }
 
@@ -76,14 +125,45 @@ static int await_clear(Await *self)
 	if (self->conn)
 		await_finish(self);
 	Py_CLEAR(self->conn);
+	Py_CLEAR(self->origin);
 	return 0;
+}
+
+static const char *const qualified_names[] = { "Connection.recv", "Connection.read", "Connection.flush" };
+
+/* Somebody forgot to await it: says what CPython says of such a coroutine, in its own words. */
+static void await_finalize(Await *self)
+{
+	PyObject *type, *value, *traceback, *warnings, *result = NULL;
+
+	self->finalized = true;
+	if (self->state != IOX_AWAIT_FRESH)
+		return;
+	PyErr_Fetch(&type, &value, &traceback);
+	warnings = PyImport_ImportModule("warnings");
+	if (warnings)
+		result = PyObject_CallMethod(warnings, "_warn_unawaited_coroutine", "O", self);
+	if (!result && (!warnings || PyErr_ExceptionMatches(PyExc_AttributeError))) {
+		/* The interpreter ends, or has no such function any more. */
+		PyErr_Clear();
+		if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited",
+				     qualified_names[self->kind]) == 0)
+			result = Py_NewRef(Py_None);
+	}
+	if (!result)
+		PyErr_WriteUnraisable((PyObject *)self);
+	Py_XDECREF(result);
+	Py_XDECREF(warnings);
+	PyErr_Restore(type, value, traceback);
 }
 
 static void await_dealloc(Await *self)
 {
+	if (self->state == IOX_AWAIT_FRESH && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+		return; /* the warning is kept, with what it is about */
 	PyObject_GC_UnTrack(self);
 	await_clear(self);
-	if (free_await_count < FREE_LIMIT)
+	if (free_await_count < FREE_LIMIT && !self->finalized)
 		free_awaits[free_await_count++] = self;
 	else
 		PyObject_GC_Del(self);
@@ -154,6 +234,8 @@ static PySendResult await_send(Await *self, PyObject *Py_UNUSED(value), PyObject
 	where = iox_conn_check_thread(self->conn);
 	if (where < 0)
 		return PYGEN_ERROR;
+	if (self->conn->ending && !where)
+		iox_foreign_do(self->conn->driver); /* closed by close_threadsafe(): it must be seen */
 	if (self->state == IOX_AWAIT_PARKED) {
 		if (self->waiter->state != IOX_WAITER_DONE) {
 			PyErr_Format(PyExc_RuntimeError,
@@ -229,6 +311,10 @@ static PyObject *await_throw(Await *self, PyObject *args)
 		value = NULL;
 	if (traceback == Py_None)
 		traceback = NULL;
+	if (traceback && !PyTraceBack_Check(traceback)) {
+		PyErr_SetString(PyExc_TypeError, "throw() third argument must be a traceback object");
+		return NULL;
+	}
 	PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), Py_XNewRef(traceback));
 	return NULL;
 }
@@ -251,6 +337,29 @@ static PyMethodDef await_methods[] = {
 	{ NULL },
 };
 
+static PyObject *await_get_qualname(Await *self, void *Py_UNUSED(closure))
+{
+	return PyUnicode_FromString(qualified_names[self->kind]);
+}
+
+static PyObject *await_get_name(Await *self, void *Py_UNUSED(closure))
+{
+	return PyUnicode_FromString(strchr(qualified_names[self->kind], '.') + 1);
+}
+
+static PyObject *await_get_origin(Await *self, void *Py_UNUSED(closure))
+{
+	return Py_NewRef(self->origin ? self->origin : Py_None);
+}
+
+static PyGetSetDef await_getset[] = {
+	{ "__name__", (getter)await_get_name, NULL, NULL, NULL },
+	{ "__qualname__", (getter)await_get_qualname, NULL, NULL, NULL },
+	{ "cr_origin", (getter)await_get_origin, NULL,
+	  "Where it was made, as sys.set_coroutine_origin_tracking_depth() says; None when that is 0.", NULL },
+	{ NULL },
+};
+
 static PyAsyncMethods await_async = {
 	.am_await = await_self,
 	.am_send = (sendfunc)await_send,
@@ -263,10 +372,12 @@ PyTypeObject iox_AwaitType = {
 	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
 	.tp_doc = "The awaitable of a receive or a flush; a collections.abc.Coroutine, not a future.",
 	.tp_dealloc = (destructor)await_dealloc,
+	.tp_finalize = (destructor)await_finalize,
 	.tp_traverse = (traverseproc)await_traverse,
 	.tp_clear = (inquiry)await_clear,
 	.tp_as_async = &await_async,
 	.tp_iter = await_self,
 	.tp_iternext = (iternextfunc)await_next,
 	.tp_methods = await_methods,
+	.tp_getset = await_getset,
 };

@@ -14,7 +14,7 @@
 int iox_conn_check_thread(const Connection *conn)
 {
 	if (!iox_driver_is_here(conn->driver)) {
-		PyObject *name;
+		PyObject *name = NULL, *loop;
 
 		if (conn->driver->forks != iox_forks) {
 			PyErr_SetString(PyExc_RuntimeError,
@@ -24,7 +24,10 @@ int iox_conn_check_thread(const Connection *conn)
 		}
 		if (iox_worker_here(conn->driver))
 			return 1;
-		name = conn->driver->loop ? PyObject_GetAttrString(conn->driver->loop, "reactor_name") : NULL;
+		loop = Py_XNewRef(conn->driver->loop);
+		if (loop)
+			name = PyObject_GetAttrString(loop, "reactor_name");
+		Py_XDECREF(loop);
 		PyErr_Clear();
 		PyErr_Format(PyExc_RuntimeError,
 			     "this connection belongs to %V on thread %lu, not to thread %lu: "
@@ -91,6 +94,8 @@ static PyObject *conn_recv_slices(Connection *conn, PyObject *Py_UNUSED(ignored)
 
 static PyObject *conn_flush(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
+	if (iox_driver_is_here(conn->driver))
+		iox_foreign_first(conn->driver); /* it waits for that, too */
 	return iox_await_new(conn, IOX_AWAIT_FLUSH, -1);
 }
 
@@ -101,8 +106,10 @@ static PyObject *conn_flush(Connection *conn, PyObject *Py_UNUSED(ignored))
 									            \
 		if (where < 0 || (where > 0 && (on_worker) < 0))                    \
 			return NULL;                                                \
-		if (!where)                                                         \
+		if (!where) {                                                       \
+			iox_foreign_first(conn->driver);                            \
 			call;                                                       \
+		}                                                                   \
 		Py_RETURN_NONE;                                                     \
 	}
 

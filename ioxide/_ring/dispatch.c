@@ -6,6 +6,9 @@
  *   dispatch()  reaps the batch without running any Python code (tick.c), then resumes tasks
  *               inline, one after the other, from a queue that their own completions append to
  *
+ * What ended while the batch was taken in is kept until that is done: the last reference to a
+ * connection is dropped in iox_driver_let_go() alone, where finalizers find everything in order.
+ *
  * Because tasks are only resumed from that queue, the stack stays flat however long a chain of
  * wake-ups is; and because the queue outlives an exception, KeyboardInterrupt and SystemExit may
  * leave dispatch() in the middle: the rest is still there in the next tick.
@@ -45,6 +48,17 @@ static PyObject *enter_failed(Driver *self, int error)
 	return NULL;
 }
 
+void iox_driver_let_go(Driver *self)
+{
+	iox_foreign_drop(self);
+	while (iox_list_linked(&self->over)) {
+		Connection *conn = IOX_ENTRY(self->over.next, Connection, starting);
+
+		iox_list_remove(&conn->starting);
+		Py_DECREF(conn);
+	}
+}
+
 PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 {
 	int64_t timeout_ns = -1, clock;
@@ -64,6 +78,7 @@ PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 	/* Handlers ran since the last look: clocks that are set or waited for now count from now. */
 	self->now = iox_clock_ms();
 	iox_tick_stage(self);
+	iox_driver_let_go(self);
 	/* Before the clocks: a worker may set one meanwhile. */
 	if (iox_list_linked(&self->handing) && iox_workers_hand_over(self) < 0) {
 		self->inside = NULL;
@@ -164,10 +179,12 @@ static int start_connections(Driver *self)
 /* Mode posted: the task goes on from the queue of posts, at the top of the loop. */
 static int post_resumption(Driver *self, Waiter *waiter)
 {
+	PyObject *on_resume = Py_NewRef(self->on_resume); /* continue_by() may drop it meanwhile */
 	PyObject *resume = PyObject_GetAttrString((PyObject *)waiter, "_resume");
-	PyObject *result = resume ? PyObject_CallOneArg(self->on_resume, resume) : NULL;
+	PyObject *result = resume ? PyObject_CallOneArg(on_resume, resume) : NULL;
 
 	Py_XDECREF(resume);
+	Py_DECREF(on_resume);
 	Py_XDECREF(result);
 	return result ? 0 : -1;
 }
@@ -218,6 +235,7 @@ PyObject *iox_driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
 	iox_driver_take_next(self);
 	iox_tick_reap(self);
 	iox_tick_expire(self);
+	iox_driver_let_go(self);
 	ret = start_connections(self);
 	if (ret == 0 && self->accepts_failed)
 		ret = iox_listeners_report(self);
@@ -233,21 +251,21 @@ PyObject *iox_driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
 
 PyObject *iox_driver_feed(Driver *self, PyObject *batch)
 {
-	PyObject *list;
+	PyObject *list = PySequence_List(batch);
 
-	if (iox_driver_check_owner(self) < 0)
-		return NULL;
-	list = PySequence_List(batch);
 	for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(list); i++) {
 		unsigned long long user_data;
 		unsigned int flags;
 		int res;
 
-		if (!PyArg_ParseTuple(PyList_GET_ITEM(list, i), "KiI", &user_data, &res, &flags))
+		/* The owner last: the others may run Python code, which may close the driver. */
+		if (!PyArg_ParseTuple(PyList_GET_ITEM(list, i), "KiI", &user_data, &res, &flags) ||
+		    iox_driver_check_owner(self) < 0)
 			Py_CLEAR(list);
 		else
 			iox_tick_complete(self, user_data, res, flags);
 	}
+	iox_driver_let_go(self);
 	if (!list)
 		return NULL;
 	Py_DECREF(list);

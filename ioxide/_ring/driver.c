@@ -69,7 +69,7 @@ PyDoc_STRVAR(driver_adopt_doc,
 
 static PyObject *driver_adopt(Driver *self, PyObject *fd)
 {
-	return iox_driver_check_owner(self) < 0 ? NULL : iox_driver_adopt(self, fd);
+	return iox_driver_adopt(self, fd);
 }
 
 static PyObject *driver_wake(Driver *self, PyObject *Py_UNUSED(ignored))
@@ -88,11 +88,11 @@ static PyObject *driver_attach(Driver *self, PyObject *args, PyObject *kwargs)
 					 &on_connection, &on_fault) ||
 	    iox_driver_check_owner(self) < 0)
 		return NULL;
+	self->poll_fd = poll_fd;
+	self->poll_enabled = poll_fd >= 0;
 	Py_XSETREF(self->loop, Py_NewRef(loop));
 	Py_XSETREF(self->on_connection, Py_NewRef(on_connection));
 	Py_XSETREF(self->on_fault, Py_NewRef(on_fault));
-	self->poll_fd = poll_fd;
-	self->poll_enabled = poll_fd >= 0;
 	Py_RETURN_NONE;
 }
 
@@ -108,8 +108,8 @@ static PyObject *driver_continue_by(Driver *self, PyObject *args)
 
 	if (!PyArg_ParseTuple(args, "Op:continue_by", &on_resume, &wake_each) || iox_driver_check_owner(self) < 0)
 		return NULL;
-	Py_XSETREF(self->on_resume, on_resume == Py_None ? NULL : Py_NewRef(on_resume));
 	self->wake_each = wake_each;
+	Py_XSETREF(self->on_resume, on_resume == Py_None ? NULL : Py_NewRef(on_resume));
 	Py_RETURN_NONE;
 }
 
@@ -152,13 +152,13 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 {
 	bool drained;
 
-	if (self->closed)
+	if (self->closed && !self->inside)
 		Py_RETURN_TRUE;
 	if (iox_driver_begin(self, "close()") < 0)
 		return NULL;
 	drained = iox_driver_drain(self);
 	self->closed = true;
-	iox_foreign_drain(self); /* what came while the kernel was waited for */
+	iox_foreign_do(self); /* what came while the kernel was waited for */
 	close(self->wake_fd);
 	self->wake_fd = -1;
 	/*
@@ -176,6 +176,7 @@ static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 		self->shared = NULL;
 		iox_slab_pool_clear(&self->slabs);
 	}
+	iox_driver_let_go(self);
 	settle_waiters(self);
 	if (iox_workers_hand_over(self) < 0) /* tasks there hear that their connections have ended */
 		PyErr_WriteUnraisable((PyObject *)self);
@@ -310,8 +311,8 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self->min_wait_us = min_wait_us;
 	self->min_wait_nr = min_wait_nr;
 	self->now = iox_clock_ms();
-	IOX_LISTS_INIT(&self->ready, &self->next, &self->handing, &self->starting, &self->staged,
-		       &self->starved, &self->read_clocks, &self->send_clocks);
+	IOX_LISTS_INIT(&self->ready, &self->next, &self->handing, &self->starting, &self->over,
+		       &self->staged, &self->starved, &self->read_clocks, &self->send_clocks);
 	if (!init_groups(self, groups))
 		goto error;
 	if (!iox_slab_pool_init(&self->slabs, (size_t)slab_size, self->write_limit, pool_max, segmented)) {

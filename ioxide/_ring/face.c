@@ -223,6 +223,7 @@ PyObject *iox_face_end_writes(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
 	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
+	iox_foreign_first(conn->driver);
 	conn->eof_wanted = true;
 	iox_conn_progress(conn);
 	Py_RETURN_NONE;
@@ -236,6 +237,7 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
 	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
+	iox_foreign_first(conn->driver);
 	if (conn->fd < 0 || conn->aborted)
 		Py_RETURN_NONE;
 	if (conn->send_armed || conn->send_errno || conn->recv_errno || iox_send_unsent(conn)) {

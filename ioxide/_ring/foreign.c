@@ -3,9 +3,13 @@
  * What other threads ask of the reactor: one queue for all of it, so that the order of one thread's
  * calls is the order in which they happen.
  *
- * A producer appends, then wakes (iox_driver_wake()).  The reactor takes the whole queue in one
- * place, at the top of wait(), when the flag of the wake it was woken by has long been cleared: what
- * is appended later finds the flag down and writes another wake.  The GIL guards the queue itself.
+ * A producer appends, then wakes (iox_driver_wake()).  The reactor does all that is queued at the top
+ * of wait(), when the flag of the wake it was woken by has long been cleared: what is appended later
+ * finds the flag down and writes another wake.  The GIL guards the queue itself.
+ *
+ * The reactor's own thread may queue as well, and may have waited for a thread that did.  So a call
+ * made there that has an order (write(), flush(), close(), abort()) does first what is queued
+ * (iox_foreign_first()): otherwise the reactor's own bytes would overtake.
  *
  * Nothing here blocks, and a producer never waits for room: bytes are bounded by write_limit, which
  * counts what is queued here too.
@@ -151,48 +155,55 @@ static void run_flush(Connection *conn, Waiter *waiter)
 	Py_INCREF(waiter);
 }
 
-void iox_foreign_drain(Driver *self)
+static void run(Driver *self, const struct iox_op *op)
 {
-	struct iox_ops taken = self->foreign;
-
-	if (!taken.count)
-		return;
-	/*
-	 * Taken whole: what follows may drop a last reference and so run Python code, during which other
-	 * threads append.  They wake us for it, so it may wait for the next tick.
-	 */
-	self->foreign = (struct iox_ops){ 0 };
-	for (uint32_t i = 0; i < taken.count; i++) {
-		struct iox_op *op = &taken.ops[i];
-
-		switch (op->kind) {
-		case IOX_OP_RETURN:
-			iox_driver_release(self, op->group, op->bid);
-			iox_group_unref(op->group);
-			continue;
-		case IOX_OP_WRITE:
-			run_write(op->conn, op->load);
-			break;
-		case IOX_OP_FLUSH:
-			run_flush(op->conn, (Waiter *)op->load);
-			break;
-		case IOX_OP_CLOSE:
-			iox_conn_close(op->conn);
-			break;
-		case IOX_OP_ABORT:
-			iox_conn_abort(op->conn, IOX_CAUSE_ABORT, "connection aborted by abort()");
-			break;
-		case IOX_OP_UNPAUSE:
-			iox_recv_unpause(op->conn);
-			break;
-		}
-		Py_DECREF(op->conn);
-		Py_XDECREF(op->load);
+	switch (op->kind) {
+	case IOX_OP_RETURN:
+		iox_driver_release(self, op->group, op->bid);
+		iox_group_unref(op->group);
+		break;
+	case IOX_OP_WRITE:
+		run_write(op->conn, op->load);
+		break;
+	case IOX_OP_FLUSH:
+		run_flush(op->conn, (Waiter *)op->load);
+		break;
+	case IOX_OP_CLOSE:
+		iox_conn_close(op->conn);
+		break;
+	case IOX_OP_ABORT:
+		iox_conn_abort(op->conn, IOX_CAUSE_ABORT, "connection aborted by abort()");
+		break;
+	case IOX_OP_UNPAUSE:
+		iox_recv_unpause(op->conn);
+		break;
 	}
-	if (self->foreign.ops) {
-		PyMem_Free(taken.ops);
-	} else {
-		taken.count = 0;
-		self->foreign = taken;
+}
+
+void iox_foreign_do(Driver *self)
+{
+	struct iox_ops *queue = &self->foreign;
+
+	while (queue->done < queue->count) {
+		struct iox_op op = queue->ops[queue->done++];
+
+		run(self, &op);
+	}
+}
+
+void iox_foreign_drop(Driver *self)
+{
+	struct iox_ops *queue = &self->foreign;
+
+	while (queue->dropped < queue->done) {
+		struct iox_op op = queue->ops[queue->dropped++];
+
+		/* Before Python code runs, which may queue, do and drop more. */
+		if (queue->dropped == queue->count)
+			queue->dropped = queue->done = queue->count = 0;
+		if (op.kind == IOX_OP_RETURN)
+			continue;
+		Py_DECREF(op.conn);
+		Py_XDECREF(op.load);
 	}
 }

@@ -8,8 +8,9 @@
  *   Waiter      the future-like that an Await yields to asyncio's Task, privately
  *   Slice       one received buffer lent out without copying
  *
- * Everything here belongs to the reactor thread.  The GIL is held throughout but for the blocking
- * io_uring_enter(2) in Driver.wait(); the few calls that other threads may make say so.
+ * Everything here belongs to the reactor thread.  The GIL is held throughout but for what may block in
+ * the kernel: io_uring_enter(2) in wait() and close(), and the registration of the receive buffers; the
+ * few calls that other threads may make say so.
  */
 #ifndef IOX_INTERNAL_H
 #define IOX_INTERNAL_H
@@ -24,6 +25,29 @@
 #include "group.h"
 #include "memory.h"
 #include "ring.h"
+
+/*
+ * Until 3.11 allocating an object that the collector tracks may run the collector, and that finalizers,
+ * which may do anything to anything here.  So the core allocates with the collector held: what it has
+ * looked at before is still so afterwards.  The collection then comes with the interpreter's next
+ * allocation.  From 3.12 on an allocation only asks for one, which the interpreter runs later.
+ *
+ * Raising an exception allocates, too, and is not held: it is the last thing that a function does.
+ */
+static inline int iox_collector_hold(void)
+{
+#if PY_VERSION_HEX < 0x030C0000
+	return PyGC_Disable();
+#else
+	return 0;
+#endif
+}
+
+static inline void iox_collector_release(int held)
+{
+	if (held)
+		PyGC_Enable();
+}
 
 /* user_data of every submission: kind (8 bits) | generation (24) | slot (32) */
 enum iox_kind {
@@ -216,10 +240,12 @@ typedef struct Await {
 	PyObject_HEAD
 	struct Connection *conn; /* strong */
 	Waiter *waiter;          /* strong, while parked */
+	PyObject *origin;        /* where it was made, when that is tracked; see cr_origin */
 	Py_ssize_t limit;        /* recv: at most so many bytes; -1 = all there is */
 	uint64_t target;
 	enum iox_await_kind kind;
 	enum iox_await_state state;
+	bool finalized;          /* tp_finalize is called once for an object: not recycled */
 } Await;
 
 /* The id of the shared group; those of connections (incremental mode) begin after it. */
@@ -252,9 +278,13 @@ struct iox_op {
 	PyObject *load;                  /* strong; WRITE: bytes, FLUSH: Waiter */
 };
 
+/*
+ * In order: operations that were done and still hold their references, then those to be done.  A
+ * reference is dropped where Python code may run, which is not where operations are done.
+ */
 struct iox_ops {
 	struct iox_op *ops;
-	uint32_t count, capacity;
+	uint32_t dropped, done, count, capacity;
 };
 
 #define IOX_INLINE_CHUNKS 4
@@ -313,7 +343,8 @@ typedef struct Connection {
 	bool ending;              /* another thread has queued its close or abort */
 	bool bounded;             /* after our FIN: the kernel drops what the peer does not take */
 	uint8_t cause;            /* enum iox_cause */
-	struct iox_node starting, staged, starved, read_clock, send_clock;
+	struct iox_node starting; /* in driver->starting, or in driver->over */
+	struct iox_node staged, starved, read_clock, send_clock;
 	uint64_t read_deadline, send_deadline; /* ms */
 
 	PyObject *weakrefs;
@@ -366,6 +397,7 @@ typedef struct Driver {
 	struct iox_node ready;    /* Waiters whose task is to be resumed */
 	struct iox_node next;     /* standing Waiters to be called again with the next tick */
 	struct iox_node starting; /* Connections to hand to on_connection */
+	struct iox_node over;     /* Connections that have ended, each with the table's reference */
 	struct iox_node staged;   /* Connections with something to submit */
 	struct iox_node starved;  /* shared: Connections parked without a buffer, oldest first */
 	struct iox_node read_clocks, send_clocks; /* soonest deadline first */
@@ -530,6 +562,8 @@ int iox_driver_begin(Driver *driver, const char *what);
 void iox_driver_wake(Driver *driver);
 
 /* dispatch.c */
+/* Drops the references of what is over.  Runs Python code: weakrefs' callbacks and finalizers. */
+void iox_driver_let_go(Driver *driver);
 void iox_driver_take_next(Driver *driver); /* what was to be called with the next tick is called now */
 int iox_driver_resume(Driver *driver, Waiter *waiter); /* reports what that raises; -1: it unwinds */
 int iox_driver_report(Driver *driver, const char *what); /* a pending exception; -1: it unwinds */
@@ -564,7 +598,8 @@ PyObject *iox_foreign_write(Connection *conn, PyObject *data);
 int iox_foreign_flush(Connection *conn, Waiter *waiter);
 int iox_foreign_close(Connection *conn, bool abort);
 int iox_foreign_unpause(Connection *conn);
-void iox_foreign_drain(Driver *driver);
+void iox_foreign_do(Driver *driver);   /* does what is queued; runs no Python code */
+void iox_foreign_drop(Driver *driver); /* drops the references of what was done: may run Python code */
 
 /* worker.c */
 Worker *iox_worker_here(const Driver *driver); /* NULL: this thread is none of its workers */
@@ -583,7 +618,8 @@ struct io_uring_sqe *iox_driver_sqe(Driver *driver); /* NULL: the queue stays fu
 uint64_t iox_clock_ms(void);
 uint64_t iox_clock_coarse_ms(void); /* behind by up to a jiffy, and a quarter of the price */
 uint32_t iox_driver_generation(Driver *driver);
-void iox_driver_forget(Driver *driver, Connection *conn); /* frees the slot, drops its reference */
+/* Frees the slot.  The table's reference goes with the next iox_driver_let_go(). */
+void iox_driver_forget(Driver *driver, Connection *conn);
 void iox_tick_stage(Driver *driver);
 /* timeout < 0: none; idle: nothing is kept waiting by a rest after a refusal */
 int iox_tick_enter(Driver *driver, bool block, bool idle, int64_t timeout_ns);
@@ -592,6 +628,18 @@ void iox_tick_reap(Driver *driver);
 void iox_tick_expire(Driver *driver);
 int64_t iox_tick_next_clock(Driver *driver); /* ms until a clock runs out, or -1 */
 bool iox_tick_has_work(Driver *driver);
+
+/*
+ * What this thread, or one that it has waited for, had queued comes before what it does now.  On the
+ * reactor's thread, before the connection is looked at: it may run Python code.
+ */
+static inline void iox_foreign_first(Driver *driver)
+{
+	if (driver->foreign.count) {
+		iox_foreign_do(driver);
+		iox_foreign_drop(driver);
+	}
+}
 
 static inline void iox_want(Connection *conn, uint8_t what)
 {

@@ -136,8 +136,10 @@ PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit)
 
 PyObject *iox_recv_take_slices(Connection *conn)
 {
+	int held = iox_collector_hold();
 	PyObject *list = PyList_New(0);
 
+	iox_collector_release(held);
 	while (list && conn->chunk_count) {
 		PyObject *slice = iox_slice_new(conn->driver, conn->group, *chunk_first(conn));
 
@@ -263,10 +265,6 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 {
 	Driver *driver = conn->driver;
 
-	/*
-	 * Kernel and handler both drop a connection from iox_conn_progress(); hold it over this.
-	 */
-	Py_INCREF(conn);
 	if (!(flags & IOX_CQE_F_MORE))
 		recv_terminal(conn);
 
@@ -313,7 +311,6 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 		}
 	}
 	iox_conn_progress(conn);
-	Py_DECREF(conn);
 }
 
 bool iox_recv_submit(Connection *conn)

@@ -60,7 +60,7 @@ void iox_send_wake(Connection *conn, bool all)
 		if (all || !iox_send_pending(conn, waiter->target)) {
 			iox_list_remove(&waiter->flushes);
 			iox_waiter_wake(waiter);
-			Py_DECREF(waiter);
+			Py_DECREF(waiter); /* never the last: its Await, or the ready queue, has one */
 		}
 	}
 }
@@ -144,11 +144,9 @@ void iox_send_complete(Connection *conn, int res, unsigned flags)
 {
 	Driver *driver = conn->driver;
 
-	Py_INCREF(conn);
 	if (flags & IOX_CQE_F_NOTIF) {
 		notified(conn, res);
 		iox_conn_progress(conn);
-		Py_DECREF(conn);
 		return;
 	}
 	if (flags & IOX_CQE_F_MORE) {
@@ -158,7 +156,6 @@ void iox_send_complete(Connection *conn, int res, unsigned flags)
 		conn->kernel_refs--;
 	}
 	conn->send_armed = false;
-	iox_list_remove(&conn->send_clock);
 
 	if (res > 0) {
 		if ((size_t)res > conn->sending.used - conn->sent)
@@ -179,6 +176,7 @@ void iox_send_complete(Connection *conn, int res, unsigned flags)
 			driver->counters.partial_sends++;
 		iox_want(conn, IOX_WANT_SEND);
 	} else {
+		iox_list_remove(&conn->send_clock);
 		slab_sent(conn);
 		if (conn->staging.used)
 			iox_want(conn, IOX_WANT_SEND);
@@ -187,7 +185,6 @@ void iox_send_complete(Connection *conn, int res, unsigned flags)
 	if (conn->face)
 		iox_face_sent(conn);
 	iox_conn_progress(conn);
-	Py_DECREF(conn);
 }
 
 int iox_send_check(Connection *conn, size_t length)
@@ -233,6 +230,7 @@ PyObject *iox_send_write(Connection *conn, PyObject *data)
 	/* First of all: from 3.12 on it may run Python code (PEP 688), which may end this connection. */
 	if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
 		return NULL;
+	iox_foreign_first(conn->driver);
 	ret = iox_send_check(conn, (size_t)view.len);
 	if (ret == 0 && view.len && !iox_send_stage(conn, view.buf, (size_t)view.len)) {
 		PyErr_NoMemory();
@@ -291,7 +289,8 @@ bool iox_send_submit(Connection *conn)
 	driver->counters.sends++;
 	if (message)
 		driver->counters.sends_vectored++;
-	if (driver->send_timeout && conn->served) {
+	/* One clock for a batch, however many sends it takes: one that goes on has it already. */
+	if (driver->send_timeout && conn->served && !iox_list_linked(&conn->send_clock)) {
 		conn->send_deadline = driver->now + driver->send_timeout;
 		iox_list_append(&driver->send_clocks, &conn->send_clock);
 	}

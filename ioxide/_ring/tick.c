@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a tick does with the ring, without running any Python code: stage submissions, enter, take
- * the batch in, and look at the clocks.
+ * the batch in, and look at the clocks.  Allocations hold the collector (iox_collector_hold()), and what
+ * has ended is let go of later (iox_driver_let_go()).
  */
 #include "internal.h"
 
@@ -60,7 +61,7 @@ void iox_tick_stage(Driver *self)
 {
 	struct io_uring_sqe *sqe;
 
-	iox_foreign_drain(self);
+	iox_foreign_do(self);
 	if (self->shared)
 		iox_group_publish(self->shared);
 	/*
@@ -119,7 +120,7 @@ void iox_driver_forget(Driver *self, Connection *conn)
 		iox_slab_pool_shrink(&self->slabs);
 	if (iox_list_linked(&conn->starting))
 		iox_list_remove(&conn->starting);
-	Py_DECREF(conn);
+	iox_list_append(&self->over, &conn->starting);
 }
 
 static Connection *find(Driver *self, uint32_t generation, uint32_t slot)
@@ -249,6 +250,8 @@ void iox_tick_expire(Driver *self)
 
 		if (conn->read_deadline > self->now)
 			break;
+		/* Here, not in what follows: whatever that does, this loop ends. */
+		iox_list_remove(&conn->read_clock);
 		self->counters.read_timeouts++;
 		iox_conn_abort(conn, IOX_CAUSE_READ_TIMEOUT, "nothing was received within read_timeout_ms");
 	}
@@ -257,6 +260,7 @@ void iox_tick_expire(Driver *self)
 
 		if (conn->send_deadline > self->now)
 			break;
+		iox_list_remove(&conn->send_clock);
 		self->counters.send_timeouts++;
 		iox_conn_abort(conn, IOX_CAUSE_SEND_TIMEOUT,
 			       "the peer did not take what was sent within send_timeout_ms");

@@ -17,22 +17,42 @@ static PyObject *CancelledError;
 static Waiter *free_waiters[FREE_LIMIT];
 static unsigned free_waiter_count;
 
+static Waiter *waiter_alloc(void)
+{
+	Waiter *self;
+	int held;
+
+	if (free_waiter_count) {
+		self = free_waiters[--free_waiter_count];
+		_Py_NewReference((PyObject *)self);
+		return self;
+	}
+	held = iox_collector_hold();
+	self = PyObject_GC_New(Waiter, &iox_WaiterType);
+	iox_collector_release(held);
+	return self;
+}
+
+static PyObject *copy_context(void)
+{
+	int held = iox_collector_hold();
+	PyObject *context = PyContext_CopyCurrent();
+
+	iox_collector_release(held);
+	return context;
+}
+
 Waiter *iox_waiter_new(Driver *driver, PyObject *callback)
 {
 	PyObject *context = NULL;
 	Waiter *self;
 
-	if (callback && !(context = PyContext_CopyCurrent()))
+	if (callback && !(context = copy_context()))
 		return NULL;
-	if (free_waiter_count) {
-		self = free_waiters[--free_waiter_count];
-		_Py_NewReference((PyObject *)self);
-	} else {
-		self = PyObject_GC_New(Waiter, &iox_WaiterType);
-		if (!self) {
-			Py_XDECREF(context);
-			return NULL;
-		}
+	self = waiter_alloc();
+	if (!self) {
+		Py_XDECREF(context);
+		return NULL;
 	}
 	self->driver = (Driver *)Py_NewRef(driver);
 	self->home = NULL;
@@ -131,13 +151,14 @@ void iox_waiter_wake_next(Waiter *self)
 
 static int waiter_call_soon(Waiter *self, PyObject *callback, PyObject *context)
 {
-	PyObject *method, *kwargs = NULL, *args = NULL, *handle = NULL;
+	PyObject *loop = waiter_loop(self), *method, *kwargs = NULL, *args = NULL, *handle = NULL;
 
-	if (!waiter_loop(self)) {
+	if (!loop) {
 		PyErr_SetString(PyExc_RuntimeError, "the loop of this ioxide await has ended");
 		return -1;
 	}
-	method = PyObject_GetAttrString(waiter_loop(self), "call_soon");
+	Py_INCREF(loop); /* a worker's end may drop it meanwhile */
+	method = PyObject_GetAttrString(loop, "call_soon");
 	if (method)
 		args = PyTuple_Pack(2, callback, (PyObject *)self);
 	if (args)
@@ -148,6 +169,7 @@ static int waiter_call_soon(Waiter *self, PyObject *callback, PyObject *context)
 	Py_XDECREF(args);
 	Py_XDECREF(kwargs);
 	Py_XDECREF(handle);
+	Py_DECREF(loop);
 	return handle ? 0 : -1;
 }
 
@@ -206,14 +228,17 @@ static int waiter_check_thread(Waiter *self)
 static PyObject *waiter_cancel(Waiter *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
 	PyObject *message = nargs ? args[0] : names && PyTuple_GET_SIZE(names) ? args[0] : Py_None;
+	PyObject *old;
 
 	if (self->state != IOX_WAITER_PENDING)
 		Py_RETURN_FALSE; /* the Task then raises CancelledError when it is resumed */
 	if (waiter_check_thread(self) < 0)
 		return NULL;
-	Py_XSETREF(self->cancel_message, Py_NewRef(message));
+	old = self->cancel_message;
+	self->cancel_message = Py_NewRef(message);
 	self->cancelled = true;
 	waiter_queue(self, IOX_WAITER_CANCELLED);
+	Py_XDECREF(old); /* not before it is queued: a finalizer may cancel once more */
 	if (self->home && iox_worker_schedule(self->home) < 0)
 		return NULL;
 	Py_RETURN_TRUE;
@@ -228,13 +253,19 @@ static PyObject *waiter_add_done_callback(Waiter *self, PyObject *const *args, P
 		PyErr_SetString(PyExc_TypeError, "add_done_callback(fn, *, context=None)");
 		return NULL;
 	}
+	if (names && PyTuple_GET_SIZE(names) && args[1] != Py_None) {
+		if (!PyContext_CheckExact(args[1])) {
+			PyErr_Format(PyExc_TypeError, "context must be a contextvars.Context, not %R", args[1]);
+			return NULL;
+		}
+		context = Py_NewRef(args[1]);
+	}
 	if (self->callback) {
+		Py_XDECREF(context);
 		PyErr_SetString(PyExc_RuntimeError, "only one task can wait on an ioxide await");
 		return NULL;
 	}
-	if (names && PyTuple_GET_SIZE(names) && args[1] != Py_None)
-		context = Py_NewRef(args[1]);
-	else if (!(context = PyContext_CopyCurrent()))
+	if (!context && !(context = copy_context()))
 		return NULL;
 	if (self->state == IOX_WAITER_DONE) {
 		int ret = waiter_call_soon(self, args[0], context);
@@ -251,8 +282,11 @@ static PyObject *waiter_add_done_callback(Waiter *self, PyObject *const *args, P
 
 static PyObject *waiter_remove_done_callback(Waiter *self, PyObject *callback)
 {
-	int same = self->callback ? PyObject_RichCompareBool(self->callback, callback, Py_EQ) : 0;
+	PyObject *held = Py_XNewRef(self->callback); /* to compare may run Python code, which may drop it */
+	int same = held ? PyObject_RichCompareBool(held, callback, Py_EQ) : 0;
 
+	same = same > 0 ? self->callback == held : same;
+	Py_XDECREF(held);
 	if (same < 0)
 		return NULL;
 	if (same) {

@@ -34,16 +34,18 @@ void iox_worker_notify(Worker *self)
 /* On the worker's own thread: what was queued there runs when the current step has ended. */
 static int schedule(Worker *self, const char *how)
 {
-	PyObject *drain, *result = NULL;
+	PyObject *drain, *loop, *result = NULL;
 
 	iox_list_remove(&self->handing);
 	if (self->scheduled || !self->loop)
 		return 0;
 	self->scheduled = true;
+	loop = Py_NewRef(self->loop); /* detach() may drop it meanwhile */
 	drain = PyObject_GetAttrString((PyObject *)self, "drain");
 	if (drain)
-		result = PyObject_CallMethod(self->loop, how, "O", drain);
+		result = PyObject_CallMethod(loop, how, "O", drain);
 	Py_XDECREF(drain);
+	Py_DECREF(loop);
 	if (!result)
 		self->scheduled = false;
 	Py_XDECREF(result);
@@ -86,10 +88,6 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO:Worker", names, &iox_DriverType, &driver, &loop,
 					 &on_connection))
 		return NULL;
-	if (here) {
-		PyErr_SetString(PyExc_RuntimeError, "this thread is a worker already");
-		return NULL;
-	}
 	self = (Worker *)type->tp_alloc(type, 0);
 	if (!self)
 		return NULL;
@@ -100,6 +98,12 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self->starting = PyList_New(0);
 	if (!self->starting) {
 		Py_DECREF(self);
+		return NULL;
+	}
+	/* After the allocations: a finalizer may make one, too. */
+	if (here) {
+		Py_DECREF(self);
+		PyErr_SetString(PyExc_RuntimeError, "this thread is a worker already");
 		return NULL;
 	}
 	self->driver->workers++;
@@ -121,6 +125,14 @@ PyDoc_STRVAR(worker_start_doc,
 
 static PyObject *worker_start(Worker *self, PyObject *conn)
 {
+	if (!PyObject_TypeCheck(conn, &iox_ConnectionType)) {
+		PyErr_Format(PyExc_TypeError, "start() takes a Connection, not %R", conn);
+		return NULL;
+	}
+	if (((Connection *)conn)->driver != self->driver) {
+		PyErr_Format(PyExc_ValueError, "%R is a connection of another reactor than this worker's", conn);
+		return NULL;
+	}
 	if (!self->loop)
 		Py_RETURN_FALSE;
 	if (PyList_Append(self->starting, conn) < 0)
@@ -200,13 +212,20 @@ PyDoc_STRVAR(worker_detach_doc,
 
 static PyObject *worker_detach(Worker *self, PyObject *Py_UNUSED(ignored))
 {
+	PyObject *loop;
+
 	if (check_own_thread(self) < 0)
 		return NULL;
 	for (Py_ssize_t i = 0; i < PyList_GET_SIZE(self->starting); i++)
 		if (iox_foreign_close((Connection *)PyList_GET_ITEM(self->starting, i), false) < 0)
 			return NULL;
-	if (PyList_SetSlice(self->starting, 0, PyList_GET_SIZE(self->starting), NULL) < 0)
+	/* From here on start() refuses, also in the finalizers that run below. */
+	loop = self->loop;
+	self->loop = NULL;
+	if (PyList_SetSlice(self->starting, 0, PyList_GET_SIZE(self->starting), NULL) < 0) {
+		self->loop = loop;
 		return NULL;
+	}
 	iox_list_remove(&self->handing);
 	while (iox_list_linked(&self->ready)) {
 		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
@@ -215,9 +234,9 @@ static PyObject *worker_detach(Worker *self, PyObject *Py_UNUSED(ignored))
 		waiter->state = IOX_WAITER_DONE; /* its task has ended with the loop */
 		Py_DECREF(waiter);
 	}
-	Py_CLEAR(self->loop);
 	self->driver->workers--;
 	Py_CLEAR(here); /* who called us holds one more */
+	Py_XDECREF(loop);
 	Py_RETURN_NONE;
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +18,11 @@ from pathlib import Path
 import pytest
 
 import ioxide
+from ioxide._ring import _core
+from ioxide.driver import Driver
 from tests.kernel_gated.modes import MODES, Changes
 from tests.support import (
+    SMALL,
     TIMEOUT,
     connect,
     on_reactor,
@@ -237,10 +241,10 @@ def test_queued_bytes_count_towards_the_limit() -> None:
         assert b"two" == read_exactly(client, 3)
 
 
-def test_a_write_to_what_has_ended_is_dropped_and_told() -> None:
-    """A write that its connection's end overtakes is dropped, counted, and its flush raises."""
+def test_a_write_comes_before_the_end_that_follows_it() -> None:
+    """What a thread wrote before the reactor's close is sent; before its abort, it is told."""
     handler = Parked()
-    with serve(handler) as server, connect(server), connect(server):
+    with serve(handler) as server, connect(server) as first, connect(server):
         handler.wait(2)
         closed, aborted = handler.conns
         futures: list[ioxide.Future[None]] = []
@@ -250,15 +254,60 @@ def test_a_write_to_what_has_ended_is_dropped_and_told() -> None:
                 futures.append(conn.flush_threadsafe())
             at_the_end(closed.close)
             at_the_end(aborted.abort)
-        with pytest.raises(BrokenPipeError, match="closed before the write was taken"):
-            futures[0].result(TIMEOUT)
+        assert b"late" == read_to_end(first)
+        futures[0].result(TIMEOUT)
         with pytest.raises(ConnectionAbortedError, match="abort"):
             futures[1].result(TIMEOUT)
-        assert 2 == server.stats().foreign_drops
+        stats = server.stats()
+        assert (0, 4) == (stats.foreign_drops, stats.bytes_unsent)
         with pytest.raises(BrokenPipeError):
             closed.write_threadsafe(b"later")
         with pytest.raises(ConnectionAbortedError):
             aborted.write_threadsafe(b"later")
+
+
+def test_a_write_to_what_has_ended_is_dropped_and_told() -> None:
+    """A write whose connection ends before it is taken is dropped, counted, and its flush raises.
+
+    The end is the reactor's own here: a handler that cannot be started.
+    """
+    told: list[str] = []
+
+    def settle(waiter: _core.Waiter) -> None:
+        try:
+            conns[0]._flushed(waiter)
+        except OSError as error:
+            told.append(type(error).__name__)
+        else:
+            told.append("sent")
+
+    def start(conn: ioxide.Connection) -> None:
+        conns.append(conn)
+        conn.write_threadsafe(b"late")
+        conn._flush_threadsafe(settle)
+        raise ValueError("not today")
+
+    conns: list[ioxide.Connection] = []
+    faults: list[BaseException] = []
+    driver = Driver(SMALL)
+    driver.attach(
+        loop=None,
+        poll_fd=-1,
+        on_connection=start,
+        on_fault=lambda _, error: faults.append(error),
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        driver.listen(listener.fileno())
+        driver.wait(0)
+        with socket.create_connection(listener.getsockname(), timeout=TIMEOUT):
+            while not told:
+                driver.wait(TIMEOUT)
+                driver.dispatch()
+            counters = driver.counters()
+        driver.close()
+    assert ["ConnectionAbortedError"] == told
+    assert [ValueError] == [type(error) for error in faults]
+    assert (1, 4, 0) == (counters.foreign_drops, counters.bytes_unsent, conns[0].unsent)
 
 
 def test_a_flush_with_nothing_left_succeeds_after_the_end() -> None:
