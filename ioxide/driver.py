@@ -27,24 +27,44 @@ class StoppedError(RuntimeError):
 
 
 class Driver:
-    """Owner of one io_uring; made, used and closed on one thread.
+    """Owner of one io_uring, used and closed on the thread that made it.
+
+    Where nothing is left on its ring, `move_here()` makes another thread, or a forked child, the
+    one that uses it, with a new ring; `ioxide.Loop` does that when it begins to run.
 
     Raises `RingError` when the kernel refuses the ring, `UnsupportedError` when it lacks what the
     configuration asks for.
     """
 
     def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._attached: dict[str, Any] | None = None
+        self._counted: dict[str, int] = {}  # on rings before this one
+        self._open()
+        self._posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.drains_posts = config.context
+        self._on_fault: Callable[[str, BaseException], object] | None = None
+        self._lock = threading.RLock()  # a signal handler may post() inside a post()
+        self._closed = False
+        self._final: dict[str, int] | None = None
+        self.mode = config.continuation_mode
+        self.posts_run = 0
+        self.callback_faults = 0
+        self.handler_faults = 0
+        self.timer_ticks = 0
+        self.ticker_faults = 0
+        self.stalls = 0
+        self.task_faults = 0
+
+    def _open(self) -> None:
+        """Make the calling thread the owner of a new ring."""
+        config = self._config
         ring = open_ring(config)
         info = ffi.new("struct iox_ring_info *")
         lib.iox_ring_info(ring, info)
-        self.ring_fd: int = info.fd
-        self.features: int = info.features
-        self.sq_entries: int = info.sq_entries
-        self.cq_entries: int = info.cq_entries
-        self.ring_fd_registered: bool = info.fd_registered
         own = config.incremental
         try:
-            self._core = _core.Driver(  # owns the ring from here on, also when it raises
+            core = _core.Driver(  # owns the ring from here on, also when it raises
                 int(ffi.cast("uintptr_t", ring)),
                 Connection,
                 groups=own.max_connections if own else 0,
@@ -73,30 +93,79 @@ class Driver:
                 f"{config.recv_slots} receive buffers of {config.recv_buffer_size} bytes could not "
                 "be registered",
             ) from error
-        self._posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self.drains_posts = config.context
-        self._on_fault: Callable[[str, BaseException], object] | None = None
-        self._lock = threading.RLock()  # a signal handler may post() inside a post()
-        self._closed = False
-        self.mode = config.continuation_mode
-        self._final: dict[str, int] | None = None
-        self.posts_run = 0
-        self.callback_faults = 0
-        self.handler_faults = 0
-        self.timer_ticks = 0
-        self.ticker_faults = 0
-        self.stalls = 0
-        self.task_faults = 0
+        self._core = core
+        self.ring_fd: int = info.fd
+        self.features: int = info.features
+        self.sq_entries: int = info.sq_entries
+        self.cq_entries: int = info.cq_entries
         self.thread = threading.current_thread()
         # The tick's calls go straight to C.
-        self.wait = self._core.wait
-        self.wake = self._core.wake
-        self.listen = self._core.listen
-        self.unlisten = self._core.unlisten
-        self.accept = self._core.accept
-        self.adopt = self._core._adopt
-        self.connections = self._core.connections
-        self.dispatch = self._core.dispatch
+        self.wait = core.wait
+        self.wake = core.wake
+        self.listen = core.listen
+        self.unlisten = core.unlisten
+        self.accept = core.accept
+        self.adopt = core._adopt
+        self.connections = core.connections
+        self.dispatch = core.dispatch
+        self.begin_run = core.begin_run
+        self.end_run = core.end_run
+
+    @property
+    def here(self) -> bool:
+        """Whether the calling thread, of this very process, is the one that uses the ring."""
+        return self._core.here
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a forked child of the process that made the ring."""
+        return self._core.forked
+
+    @property
+    def ring_fd_registered(self) -> bool:
+        """Whether the ring is entered by an index of its thread's instead of its descriptor."""
+        return self._core.ring_fd_registered
+
+    def check_movable(self) -> None:
+        """Raise `RuntimeError`, which names what is left, unless `move_here()` can be called."""
+        core = self._core
+        left = [
+            f"{what}: {count}"
+            for count, what in (
+                (core.connection_count, "connections"),
+                (core.listener_count, "listeners"),
+                (core.ready_count, "tasks and transports that are to go on"),
+            )
+            if count and not core.closed
+        ]
+        if left:
+            owner = f"thread {self.thread.name!r}"
+            if core.forked:
+                owner += " of the process that this one was forked from"
+            raise RuntimeError(
+                f"this loop cannot run on thread {threading.current_thread().name!r}, because it "
+                f"has run on {owner} and left there: {', '.join(left)}. Close them there, and let "
+                "the loop run there until they have ended; or make a new loop here."
+            )
+
+    def move_here(self) -> None:
+        """Have a new ring for the calling thread instead of the one that there is.
+
+        For a loop that does not run: on another thread than the ring's, and in a forked child,
+        which leaves the parent's ring alone.  Raises as `check_movable()` and the constructor do;
+        after a `RingError` there is no ring, and it may be called again.
+        """
+        self.check_movable()
+        old = self._core
+        old.abandon()
+        if old.forked:
+            self._lock = threading.RLock()  # a thread that is not in this process may hold it
+        self._open()
+        for name, count in old.counters().items():
+            if not name.endswith("_now"):  # those tell of what there is, not of what has been
+                self._counted[name] = self._counted.get(name, 0) + count
+        self._attach()
+        self.wake()  # posts whose wake went to the old ring: the first tick must not block
 
     def attach(
         self,
@@ -108,9 +177,18 @@ class Driver:
     ) -> None:
         """Name the loop whose tasks are resumed, and who hears of connections and of faults."""
         self._on_fault = on_fault
-        self._core.attach(
-            loop=loop, poll_fd=poll_fd, on_connection=on_connection, on_fault=on_fault
-        )
+        self._attached = {
+            "loop": loop,
+            "poll_fd": poll_fd,
+            "on_connection": on_connection,
+            "on_fault": on_fault,
+        }
+        self._attach()
+
+    def _attach(self) -> None:
+        if self._attached is None:
+            return
+        self._core.attach(**self._attached)
         mode = self.mode
         self._core.continue_by(
             self._post_resumption if mode is ContinuationMode.POSTED else None,
@@ -231,7 +309,7 @@ class Driver:
     def counters(self) -> Counters:
         """A snapshot; from any thread, also after close."""
         return Counters(
-            **(self._final or self._core.counters()),
+            **(self._final or self._count()),
             posts=self.posts_run,
             callback_faults=self.callback_faults,
             handler_faults=self.handler_faults,
@@ -248,8 +326,27 @@ class Driver:
         operation within 5 s: its memory is then left mapped, for ever.
         """
         drained = self._core.close()  # refuses another thread, and a call from inside dispatch()
+        self._end()
+        return drained
+
+    def abandon(self) -> None:
+        """`close()` on another thread than the ring's, or in a forked child.
+
+        Frees all that this process has of the ring; the kernel ends by itself what was on it.
+        Raises `RuntimeError` while its loop runs, and in a child for a ring with connections.
+        """
+        self._core.abandon()
+        self._end()
+
+    def _end(self) -> None:
         with self._lock:
             self._closed = True
             self._posts.clear()
-        self._final = self._core.counters()
-        return drained
+        self._attached = None
+        self._final = self._count()
+
+    def _count(self) -> dict[str, int]:
+        counted = self._core.counters()
+        for name, count in self._counted.items():
+            counted[name] += count
+        return counted

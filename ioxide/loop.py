@@ -17,6 +17,7 @@ import contextlib
 import errno
 import logging
 import selectors
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -56,12 +57,28 @@ class _RingSelector(selectors.BaseSelector):
             self.watchdog.rouse()
         return []  # what epoll has is asked for after the batch, in Loop._process_events()
 
+    def renew(self) -> None:
+        """In a forked child: an epoll instance of its own, which watches the same descriptors.
+
+        The old one is the parent's, too: what is changed there is changed for both.
+        """
+        parents, self.epoll = self.epoll, selectors.EpollSelector()
+        for key in parents.get_map().values():
+            with contextlib.suppress(OSError):  # closed since: epoll has forgotten it by itself
+                self.epoll.register(key.fd, key.events, key.data)
+        parents.close()
+
     def close(self) -> None:
         self.epoll.close()
 
 
 class Loop(TcpLoop):
-    """An asyncio loop over `driver`, which it closes with itself; on the driver's thread only.
+    """An asyncio loop over `driver`, which it closes with itself.
+
+    As an asyncio loop it may be made, run and closed on different threads, and a forked child may
+    run one that does not run in the parent.  The thread that runs it has the ring: where that was
+    another one before, the ring is closed and a new one opened, which is a `RuntimeError` while
+    connections or listeners are left on the old one.
 
     ``create_server()``, ``create_connection()``, ``connect_accepted_socket()`` and what stands on
     them (``asyncio.start_server()``, aiohttp, uvicorn ...) run on the ring when the socket is TCP,
@@ -89,12 +106,55 @@ class Loop(TcpLoop):
             raise OSError(
                 error.errno, no_descriptor(error.errno, "an event loop's epoll and self-pipe")
             ) from error
-        driver.attach(
+        self._on_connection = on_connection or _refuse
+        self._attach()
+        driver.end_run()  # nothing of the ring stays with this thread, which may not be the one
+
+    def _attach(self) -> None:
+        self.driver.attach(
             loop=self,
             poll_fd=self._ring_selector.epoll.fileno(),
-            on_connection=on_connection or _refuse,
+            on_connection=self._on_connection,
             on_fault=self._report,
         )
+
+    def run_forever(self) -> None:
+        """As asyncio's, on any thread.
+
+        Raises `RingError` when another thread than before runs it, or a forked child, and the
+        kernel refuses the new ring; `RuntimeError` when connections or listeners are left on the
+        old one.
+        """
+        self._check_closed()  # type: ignore[attr-defined]
+        self._check_running()  # type: ignore[attr-defined]
+        if not self.driver.here:
+            self._come_here()
+        try:
+            self.driver.begin_run()
+            super().run_forever()
+        finally:
+            self.driver.end_run()
+
+    def _come_here(self) -> None:
+        driver = self.driver
+        driver.check_movable()
+        if driver.forked:
+            if self._companion is not None:
+                raise RuntimeError(
+                    f"{self._companion.thread.name}, which runs this loop's detached work, is a "
+                    "thread of the process that this one was forked from: make a new loop here"
+                )
+            self._leave_to_parent()
+        driver.move_here()
+        self._attach()
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: use neither the epoll instance nor the self-pipe of the parent."""
+        self._ring_selector.renew()
+        self._close_self_pipe()  # type: ignore[attr-defined]
+        self._make_self_pipe()  # type: ignore[attr-defined]
+        if self._signal_handlers and threading.current_thread() is threading.main_thread():  # type: ignore[attr-defined]
+            signal.set_wakeup_fd(self._csock.fileno())  # type: ignore[attr-defined]
 
     def _report(self, message: str, error: BaseException) -> None:
         self.call_exception_handler({"message": message, "exception": error})
@@ -160,12 +220,18 @@ class Loop(TcpLoop):
             return
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
+        driver = self.driver
+        forked = driver.forked
         self._ending = True
-        if self._companion is not None:
+        if self._companion is not None and not forked:
             self._companion.close()
         # The ring first: it still polls the epoll descriptor that super().close() closes.
-        if not self.driver.close():
+        if not driver.here:
+            driver.abandon()
+        elif not driver.close():
             logger.error("the kernel did not let go of an operation; its memory stays mapped")
+        if forked:
+            self._ring_selector.renew()
         super().close()
 
 

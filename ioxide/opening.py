@@ -62,8 +62,7 @@ def no_descriptor(code: int, what: str) -> str:
 
 
 def open_ring(config: ServerConfig) -> Any:
-    """A ring on the calling thread that can do all that `config` asks for; ``lib.iox_ring_close()``
-    ends it.
+    """A ring on the calling thread that can do all that `config` asks for.
 
     Raises `RingError` when the kernel refuses the ring, `UnsupportedError` when it lacks what the
     configuration asks for.
@@ -80,7 +79,7 @@ def open_ring(config: ServerConfig) -> Any:
         if config.napi_busy_poll_us:
             _set_napi(ring, config, masked)
     except BaseException:
-        lib.iox_ring_close(ring)
+        lib.iox_ring_close(ring, True)
         raise
     return ring
 
@@ -117,7 +116,7 @@ def _ring_to_ask(config: ServerConfig) -> Iterator[tuple[Any, int]]:
         lib.iox_ring_info(ring, info)
         yield ring, info.features
     finally:
-        lib.iox_ring_close(ring)
+        lib.iox_ring_close(ring, True)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ SOURCES = (
     "counters.c",
     "buffers.c",
     "drain.c",
+    "close.c",
     "foreign.c",
     "tick.c",
     "adopt.c",

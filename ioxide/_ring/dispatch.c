@@ -59,6 +59,24 @@ void iox_driver_let_go(Driver *self)
 	}
 }
 
+PyObject *iox_driver_begin_run(Driver *self, PyObject *Py_UNUSED(ignored))
+{
+	if (iox_driver_check_owner(self) < 0)
+		return NULL;
+	iox_ring_take_index(self->ring);
+	self->running = true;
+	Py_RETURN_NONE;
+}
+
+PyObject *iox_driver_end_run(Driver *self, PyObject *Py_UNUSED(ignored))
+{
+	if (!self->closed && iox_driver_is_here(self)) {
+		iox_ring_drop_index(self->ring);
+		self->running = false;
+	}
+	Py_RETURN_NONE;
+}
+
 PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 {
 	int64_t timeout_ns = -1, clock;

@@ -128,66 +128,6 @@ static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 	return iox_driver_counters(self);
 }
 
-/* Nothing completes any more: tasks have ended, futures of other threads hear of it. */
-static void settle_waiters(Driver *self)
-{
-	iox_driver_take_next(self);
-	while (iox_list_linked(&self->ready)) {
-		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
-
-		iox_list_remove(&waiter->ready);
-		if (waiter->settles && iox_waiter_resume(waiter) < 0)
-			PyErr_WriteUnraisable((PyObject *)waiter);
-		waiter->state = IOX_WAITER_DONE;
-		Py_DECREF(waiter);
-	}
-}
-
-PyDoc_STRVAR(driver_close_doc,
-"close()\n--\n\n"
-"End every operation, give back buffers and slabs, close the ring and the eventfd.  False when the\n"
-"kernel did not let go of an operation within 5 s; its memory then stays mapped.");
-
-static PyObject *driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
-{
-	bool drained;
-
-	if (self->closed && !self->inside)
-		Py_RETURN_TRUE;
-	if (iox_driver_begin(self, "close()") < 0)
-		return NULL;
-	drained = iox_driver_drain(self);
-	self->closed = true;
-	iox_foreign_do(self); /* what came while the kernel was waited for */
-	close(self->wake_fd);
-	self->wake_fd = -1;
-	/*
-	 * Closing a ring is asynchronous, unregistering its buffers is not: so that goes first, and
-	 * only then may their memory go.
-	 */
-	if (drained && self->shared)
-		iox_group_unregister(self->shared, self->ring->uring.ring_fd);
-	self->counters.cqes_dropped = iox_ring_dropped(self->ring);
-	iox_ring_close(self->ring);
-	self->ring = NULL;
-	if (drained) {
-		if (self->shared)
-			iox_group_unref(self->shared);
-		self->shared = NULL;
-		iox_slab_pool_clear(&self->slabs);
-	}
-	iox_driver_let_go(self);
-	settle_waiters(self);
-	if (iox_workers_hand_over(self) < 0) /* tasks there hear that their connections have ended */
-		PyErr_WriteUnraisable((PyObject *)self);
-	Py_CLEAR(self->on_connection);
-	Py_CLEAR(self->on_resume);
-	Py_CLEAR(self->on_fault);
-	iox_listeners_clear(self);
-	self->inside = NULL;
-	return PyBool_FromLong(drained);
-}
-
 static int driver_traverse(Driver *self, visitproc visit, void *arg)
 {
 	Py_VISIT(self->loop);
@@ -216,13 +156,18 @@ static void driver_dealloc(Driver *self)
 	driver_clear(self);
 	Py_CLEAR(self->connection_type);
 	if (!self->closed && self->ring) {
-		/* Nobody called close(): the ring goes, the memory that the kernel may use stays. */
+		/* Nobody called close(), perhaps on another thread; there are no connections, see close.c. */
 		PyErr_Fetch(&type, &value, &traceback);
 		if (PyErr_WarnEx(PyExc_ResourceWarning, "a driver was dropped without close()", 1) < 0)
 			PyErr_WriteUnraisable(NULL);
 		PyErr_Restore(type, value, traceback);
 		close(self->wake_fd);
-		iox_ring_close(self->ring);
+		iox_ring_close(self->ring, iox_driver_is_here(self));
+		if (self->shared) {
+			self->shared->registered = false;
+			iox_group_unref(self->shared);
+		}
+		iox_slab_pool_clear(&self->slabs);
 	}
 	PyMem_Free(self->slots);
 	PyMem_Free(self->free_slots);
@@ -289,7 +234,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	}
 	self = (Driver *)type->tp_alloc(type, 0);
 	if (!self) {
-		iox_ring_close((iox_ring *)(uintptr_t)address);
+		iox_ring_close((iox_ring *)(uintptr_t)address, true);
 		return NULL;
 	}
 	self->closed = true; /* until everything is there */
@@ -332,7 +277,7 @@ error:
 		iox_group_unref(self->shared);
 	}
 	iox_slab_pool_clear(&self->slabs);
-	iox_ring_close(self->ring);
+	iox_ring_close(self->ring, true);
 	self->ring = NULL;
 	Py_DECREF(self);
 	return NULL;
@@ -366,6 +311,46 @@ static PyObject *driver_get_enters(Driver *self, void *Py_UNUSED(closure))
 	return PyLong_FromUnsignedLongLong(self->counters.enters);
 }
 
+static PyObject *driver_get_here(Driver *self, void *Py_UNUSED(closure))
+{
+	return PyBool_FromLong(!self->closed && iox_driver_is_here(self));
+}
+
+static PyObject *driver_get_ready_count(Driver *self, void *Py_UNUSED(closure))
+{
+	const struct iox_node *queues[] = { &self->ready, &self->next, &self->handing };
+	unsigned long count = 0;
+
+	for (size_t i = 0; i < Py_ARRAY_LENGTH(queues); i++)
+		for (const struct iox_node *node = queues[i]->next; node != queues[i]; node = node->next)
+			count++;
+	return PyLong_FromUnsignedLong(count);
+}
+
+static PyObject *driver_get_closed(Driver *self, void *Py_UNUSED(closure))
+{
+	return PyBool_FromLong(self->closed);
+}
+
+static PyObject *driver_get_forked(Driver *self, void *Py_UNUSED(closure))
+{
+	return PyBool_FromLong(self->forks != iox_forks);
+}
+
+static PyObject *driver_get_ring_fd_registered(Driver *self, void *Py_UNUSED(closure))
+{
+	return PyBool_FromLong(self->ring && self->ring->enter_flags & IOX_ENTER_REGISTERED_RING);
+}
+
+static PyObject *driver_get_listener_count(Driver *self, void *Py_UNUSED(closure))
+{
+	unsigned long count = 0;
+
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
+		count += self->listeners[i].used && !self->listeners[i].stopping;
+	return PyLong_FromUnsignedLong(count);
+}
+
 static PyObject *driver_get_loop(Driver *self, void *Py_UNUSED(closure))
 {
 	return Py_NewRef(self->loop ? self->loop : Py_None);
@@ -388,6 +373,27 @@ static int driver_set_generation(Driver *self, PyObject *value, void *Py_UNUSED(
 	self->generation = (uint32_t)generation & IOX_GENERATION_MASK;
 	return 0;
 }
+
+PyDoc_STRVAR(driver_begin_run_doc,
+"begin_run()\n--\n\n"
+"The loop runs on the calling thread, which is the ring's, until end_run(): the ring is entered by an\n"
+"index of that thread's, if it was opened so.");
+
+PyDoc_STRVAR(driver_end_run_doc,
+"end_run()\n--\n\n"
+"Nothing of the ring is left in the thread's keeping.  Does nothing where the ring is not the caller's:\n"
+"a child that was forked inside a run leaves it, too.");
+
+PyDoc_STRVAR(driver_close_doc,
+"close()\n--\n\n"
+"End every operation, give back buffers and slabs, close the ring and the eventfd.  False when the\n"
+"kernel did not let go of an operation within 5 s; its memory then stays mapped.");
+
+PyDoc_STRVAR(driver_abandon_doc,
+"abandon()\n--\n\n"
+"close() on another thread than the ring's, and in a forked child: the kernel ends by itself what it\n"
+"still has.  Raises RuntimeError while the ring's loop runs, and in a child for connections of the\n"
+"parent's, which it shares.");
 
 PyDoc_STRVAR(driver_wait_doc,
 "wait(timeout)\n--\n\n"
@@ -435,13 +441,22 @@ static PyMethodDef driver_methods[] = {
 	{ "wake", (PyCFunction)driver_wake, METH_NOARGS, "wake()\n--\n\nEnd a wait(); from any thread." },
 	{ "connections", (PyCFunction)driver_connections, METH_NOARGS, NULL },
 	{ "counters", (PyCFunction)driver_counters, METH_NOARGS, NULL },
-	{ "close", (PyCFunction)driver_close, METH_NOARGS, driver_close_doc },
+	{ "begin_run", (PyCFunction)iox_driver_begin_run, METH_NOARGS, driver_begin_run_doc },
+	{ "end_run", (PyCFunction)iox_driver_end_run, METH_NOARGS, driver_end_run_doc },
+	{ "close", (PyCFunction)iox_driver_close, METH_NOARGS, driver_close_doc },
+	{ "abandon", (PyCFunction)iox_driver_abandon, METH_NOARGS, driver_abandon_doc },
 	{ NULL },
 };
 
 static PyGetSetDef driver_getset[] = {
 	{ "listeners_armed", (getter)driver_get_listeners_armed, NULL, NULL, NULL },
 	{ "connection_count", (getter)driver_get_connection_count, NULL, NULL, NULL },
+	{ "listener_count", (getter)driver_get_listener_count, NULL, NULL, NULL },
+	{ "here", (getter)driver_get_here, NULL, NULL, NULL },
+	{ "closed", (getter)driver_get_closed, NULL, NULL, NULL },
+	{ "ready_count", (getter)driver_get_ready_count, NULL, NULL, NULL },
+	{ "forked", (getter)driver_get_forked, NULL, NULL, NULL },
+	{ "ring_fd_registered", (getter)driver_get_ring_fd_registered, NULL, NULL, NULL },
 	{ "wake_fd", (getter)driver_get_wake_fd, NULL, NULL, NULL },
 	{ "loop", (getter)driver_get_loop, NULL, NULL, NULL },
 	{ "tick", (getter)driver_get_tick, NULL, NULL, NULL },

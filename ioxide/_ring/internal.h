@@ -434,6 +434,7 @@ typedef struct Driver {
 
 	struct iox_slab_pool slabs;
 	struct iox_counters counters;
+	bool running;             /* between begin_run() and end_run() */
 	bool waiting;             /* in io_uring_enter(2), without the GIL */
 	const char *inside;       /* which of wait(), dispatch() and close() runs, or NULL */
 	bool closed;
@@ -568,6 +569,8 @@ void iox_driver_take_next(Driver *driver); /* what was to be called with the nex
 int iox_driver_resume(Driver *driver, Waiter *waiter); /* reports what that raises; -1: it unwinds */
 int iox_driver_report(Driver *driver, const char *what); /* a pending exception; -1: it unwinds */
 /* Methods of the driver's type */
+PyObject *iox_driver_begin_run(Driver *driver, PyObject *ignored);
+PyObject *iox_driver_end_run(Driver *driver, PyObject *ignored);
 PyObject *iox_driver_wait(Driver *driver, PyObject *timeout);
 PyObject *iox_driver_dispatch(Driver *driver, PyObject *ignored);
 PyObject *iox_driver_feed(Driver *driver, PyObject *batch);
@@ -612,6 +615,10 @@ PyObject *iox_driver_counters(Driver *driver);
 
 /* drain.c */
 bool iox_driver_drain(Driver *driver);
+
+/* close.c: methods of the driver's type */
+PyObject *iox_driver_close(Driver *driver, PyObject *ignored);
+PyObject *iox_driver_abandon(Driver *driver, PyObject *ignored);
 
 /* tick.c */
 struct io_uring_sqe *iox_driver_sqe(Driver *driver); /* NULL: the queue stays full */

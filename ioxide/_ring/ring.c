@@ -56,15 +56,37 @@ iox_ring *iox_ring_open(unsigned sq_entries, unsigned cq_entries, bool register_
 	if (ring->cq_kept > CQ_KEPT)
 		ring->cq_kept = CQ_KEPT;
 	ring->enter_fd = ring->uring.ring_fd;
-	/*
-	 * IORING_REGISTER_RING_FDS (5.18) saves the descriptor look-up of every enter.  Sixteen fit in
-	 * a thread; the seventeenth gets EBUSY and simply keeps using its descriptor.
-	 */
-	if (register_fd && io_uring_register_ring_fd(&ring->uring) == 1) {
-		ring->enter_fd = ring->uring.enter_ring_fd;
-		ring->enter_flags = IOX_ENTER_REGISTERED_RING;
-	}
+	ring->wants_index = register_fd;
+	iox_ring_take_index(ring);
 	return ring;
+}
+
+/*
+ * IORING_REGISTER_RING_FDS (5.18) saves the descriptor look-up of every enter.  Sixteen fit in a thread;
+ * the seventeenth gets EBUSY and simply keeps using its descriptor.  Not by liburing, which would give the
+ * index back on whatever thread closes the ring: there it is another ring's.
+ */
+void iox_ring_take_index(iox_ring *ring)
+{
+	struct io_uring_rsrc_update update = { .offset = -1U, .data = (uint64_t)ring->uring.ring_fd };
+
+	if (!ring->wants_index || ring->enter_flags & IOX_ENTER_REGISTERED_RING)
+		return;
+	if (iox_sys_register(ring->uring.ring_fd, IOX_REGISTER_RING_FDS, &update, 1) != 1)
+		return;
+	ring->enter_fd = (int)update.offset;
+	ring->enter_flags |= IOX_ENTER_REGISTERED_RING;
+}
+
+void iox_ring_drop_index(iox_ring *ring)
+{
+	struct io_uring_rsrc_update update = { .offset = (unsigned)ring->enter_fd };
+
+	if (!(ring->enter_flags & IOX_ENTER_REGISTERED_RING))
+		return;
+	iox_sys_register(ring->uring.ring_fd, IOX_UNREGISTER_RING_FDS, &update, 1);
+	ring->enter_fd = ring->uring.ring_fd;
+	ring->enter_flags &= ~IOX_ENTER_REGISTERED_RING;
 }
 
 /*
@@ -112,10 +134,10 @@ void iox_ring_info(const iox_ring *ring, struct iox_ring_info *info)
 	info->fd_registered = ring->enter_flags & IOX_ENTER_REGISTERED_RING;
 }
 
-void iox_ring_close(iox_ring *ring)
+void iox_ring_close(iox_ring *ring, bool here)
 {
-	if (ring->enter_flags & IOX_ENTER_REGISTERED_RING)
-		io_uring_unregister_ring_fd(&ring->uring);
+	if (here)
+		iox_ring_drop_index(ring);
 	io_uring_queue_exit(&ring->uring);
 	free(ring);
 }

@@ -17,6 +17,7 @@
 struct iox_ring {
 	struct io_uring uring;
 	int enter_fd;          /* the registered index, or the raw descriptor */
+	bool wants_index;      /* see iox_ring_take_index() */
 	unsigned enter_flags;  /* IOX_ENTER_REGISTERED_RING, or 0 */
 	unsigned cq_head;      /* what we have taken in; the kernel is told less, see iox_ring_taken() */
 	unsigned cq_kept;      /* how much less, at most */
@@ -34,7 +35,14 @@ void iox_ring_info(const iox_ring *ring, struct iox_ring_info *info);
 int iox_ring_incremental(iox_ring *ring);
 int iox_ring_napi(iox_ring *ring, unsigned busy_poll_us, bool prefer);
 bool iox_ring_knows(iox_ring *ring, unsigned opcode);
-void iox_ring_close(iox_ring *ring);
+/*
+ * An index of the calling thread's to enter by, instead of the descriptor, until iox_ring_drop_index().  The
+ * thread's table of indices holds the ring's file, so an index that is left behind keeps the ring alive.
+ */
+void iox_ring_take_index(iox_ring *ring);
+void iox_ring_drop_index(iox_ring *ring);
+/* here: on the thread that holds an index of it, if any does.  Only closes a descriptor and unmaps. */
+void iox_ring_close(iox_ring *ring, bool here);
 
 /* Hot path */
 struct io_uring_sqe *iox_ring_sqe(iox_ring *ring);

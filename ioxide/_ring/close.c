@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The end of a driver: on its ring's thread, and on another or in a forked child.
+ *
+ * Only the ring's own thread may enter it (IORING_SETUP_SINGLE_ISSUER, 6.0: -EEXIST), so elsewhere nothing
+ * can be cancelled and waited for (drain.c).  The kernel cancels what is left when the ring's descriptor is
+ * closed, some time later.  It touches no memory of ours meanwhile: under DEFER_TASKRUN (6.1) an operation
+ * goes on only while the ring's thread is inside io_uring_enter(2) for it, and that never happens again.
+ */
+#include "internal.h"
+
+#include <unistd.h>
+
+/* Nothing completes any more: tasks have ended, futures of other threads hear of it. */
+static void settle_waiters(Driver *self)
+{
+	iox_driver_take_next(self);
+	while (iox_list_linked(&self->ready)) {
+		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
+
+		iox_list_remove(&waiter->ready);
+		if (waiter->settles && iox_waiter_resume(waiter) < 0)
+			PyErr_WriteUnraisable((PyObject *)waiter);
+		waiter->state = IOX_WAITER_DONE;
+		Py_DECREF(waiter);
+	}
+}
+
+/* As if the terminal completion of everything that the kernel has of it had come. */
+static void end_connection(Driver *self, Connection *conn)
+{
+	Py_INCREF(conn);
+	iox_conn_abort(conn, IOX_CAUSE_STOP,
+		       iox_send_unsent(conn) || iox_send_lent(conn) ? "the loop was closed" : NULL);
+	conn->kernel_refs = 0;
+	conn->recv_armed = conn->send_armed = conn->notification_due = false;
+	iox_batch_release(&self->slabs, &conn->notified);
+	iox_conn_progress(conn);
+	Py_DECREF(conn);
+}
+
+static void abandon(Driver *self)
+{
+	self->accepting = false;
+	self->poll_enabled = false;
+	/*
+	 * Completions that nobody has looked at: what was accepted is closed.  Not in a forked child, where
+	 * the queue is the parent's, and so are the descriptors in it.
+	 */
+	if (self->forks == iox_forks)
+		iox_tick_reap(self);
+	for (uint32_t slot = 0; slot < self->slot_count; slot++)
+		if (self->slots[slot])
+			end_connection(self, self->slots[slot]);
+	self->listeners_armed = 0;
+	self->wake_armed = self->poll_armed = false;
+}
+
+static PyObject *end(Driver *self, bool drained)
+{
+	self->closed = true;
+	iox_foreign_do(self); /* what came while the kernel was waited for */
+	close(self->wake_fd);
+	self->wake_fd = -1;
+	/*
+	 * Closing a ring is asynchronous, unregistering its buffers is not: so that goes first, and
+	 * only then may their memory go.
+	 */
+	if (drained && self->shared && iox_driver_is_here(self))
+		iox_group_unregister(self->shared, self->ring->uring.ring_fd);
+	self->counters.cqes_dropped = iox_ring_dropped(self->ring);
+	iox_ring_close(self->ring, iox_driver_is_here(self));
+	self->ring = NULL;
+	if (drained) {
+		if (self->shared) {
+			self->shared->registered = false; /* elsewhere the ring's end takes it along */
+			iox_group_unref(self->shared);
+		}
+		self->shared = NULL;
+		iox_slab_pool_clear(&self->slabs);
+	}
+	iox_driver_let_go(self);
+	settle_waiters(self);
+	if (iox_workers_hand_over(self) < 0) /* tasks there hear that their connections have ended */
+		PyErr_WriteUnraisable((PyObject *)self);
+	Py_CLEAR(self->on_connection);
+	Py_CLEAR(self->on_resume);
+	Py_CLEAR(self->on_fault);
+	iox_listeners_clear(self);
+	self->inside = NULL;
+	return PyBool_FromLong(drained);
+}
+
+PyObject *iox_driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
+{
+	if (self->closed && !self->inside)
+		Py_RETURN_TRUE;
+	if (iox_driver_begin(self, "close()") < 0)
+		return NULL;
+	return end(self, iox_driver_drain(self));
+}
+
+PyObject *iox_driver_abandon(Driver *self, PyObject *Py_UNUSED(ignored))
+{
+	bool forked = self->forks != iox_forks;
+
+	if (self->closed && !self->inside)
+		Py_RETURN_TRUE;
+	if (forked ? self->connection_count : self->running || self->inside) {
+		if (forked)
+			iox_driver_check_owner(self);
+		else
+			PyErr_Format(PyExc_RuntimeError, "the loop of this ring runs on thread %lu",
+				     self->thread);
+		return NULL;
+	}
+	self->inside = "abandon()";
+	abandon(self);
+	return end(self, true);
+}
