@@ -41,10 +41,14 @@ class MissingTool(LabError):
 class GuestLost(LabError):
     """The guest died, fell silent or lied; nothing it said after that counts.
 
-    `reason` is one sentence, `console_tail` the last lines its kernel wrote.
+    `reason` is one sentence, `console_tail` the last lines its kernel wrote. `excuse` says by what
+    fault of the emulator it died, if that is known; what its kernel said then is not its own.
     """
 
-    def __init__(self, reason: str, *, console_tail: str = "", hint: str = "") -> None:
+    def __init__(
+        self, reason: str, *, console_tail: str = "", hint: str = "", excuse: str = ""
+    ) -> None:
         super().__init__(reason, hint=hint)
         self.reason = reason
         self.console_tail = console_tail
+        self.excuse = excuse

@@ -159,7 +159,7 @@ def _run(arguments: argparse.Namespace) -> int:
         memory_mib=arguments.memory,
         copies=copies,
     ) as guest:
-        begun = len(guest.kernel_log())
+        guest.read_kernel_log()  # what it said while it booted is not the command's
         process = guest.spawn(
             # The shell's words and statuses for what is not there or cannot be run, 127 and 126.
             ["/bin/sh", "-c", 'exec "$@"', "sh", *arguments.argv],
@@ -172,8 +172,11 @@ def _run(arguments: argparse.Namespace) -> int:
             status = streams.pump(process, deadline=limit and time.monotonic() + limit)
         except TimeoutError:
             raise TimeoutError(f"{arguments.argv[0]} was not done after {limit:g} s") from None
-        if splat := dmesg.scan(guest.kernel_log()[begun:]):
-            say(f"the kernel complained meanwhile: {splat.line}")
+        said = guest.read_kernel_log()
+        if splats := dmesg.scan_records(said.records, guest.kernel):
+            say(f"the kernel complained meanwhile: {dmesg.summary(splats)}")
+        for gap in said.gaps:
+            say(f"whether the kernel complained is not known: {gap}")
     return status
 
 

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lab.errors import GuestLost, LabError
+from lab.kernels import Kernel
 from lab.suite import dmesg
 from lab.suite.errata import Seen
 from lab.suite.reproduce import KMSG_VARIABLE, mark_of
 from lab.vm import Control, Event, Exited, Guest, Output, Process
+from lab.vm.emulator import first_sign
+from lab.vm.kmsg import Record
 
 TREE = "/tmp/ioxide-under-test"
 BOOTS = 2
@@ -32,8 +35,8 @@ class Finding:
     seen: Seen | None
     """None when it was not decided: the guest was lost, or the reproducer hung or died."""
     evidence: str
-    splat: str = ""
-    """The first line by which the kernel complained of it in its log."""
+    splats: tuple[str, ...] = ()
+    """The lines by which the kernel complained meanwhile."""
 
 
 class Lab(Protocol):
@@ -79,7 +82,7 @@ def measure(lab: Lab, tar: bytes, names: Sequence[str], results: Path) -> dict[s
 def _in_guest(guest: Guest, names: Sequence[str], found: dict[str, Finding]) -> None:
     """Run what is not found yet, in as many processes as it takes. Raises GuestLost."""
     while todo := [name for name in names if name not in found]:
-        log = len(guest.kernel_log())
+        guest.read_kernel_log()  # what it said before is no reproducer's
         argv = (sys.executable, "-m", "lab.suite.reproduce", *todo)
         env = {
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -91,26 +94,43 @@ def _in_guest(guest: Guest, names: Sequence[str], found: dict[str, Finding]) -> 
         try:
             listener.listen(found)
         except GuestLost as lost:
-            found[listener.running or todo[0]] = Finding(None, f"the guest was lost: {lost.reason}")
+            name = listener.running or todo[0]
+            why = f"the guest was lost: {lost.reason}"
+            found[name] = Finding(None, why, last_words(guest, name))
             raise
         except _Ended as ended:
             found[listener.running or todo[0]] = Finding(None, str(ended))
-        guest.mark_kernel_log(f"{dmesg.MARK} reproduced")  # what was said before it is in the log
-        for name, line in splats(guest.kernel_log()[log:], todo).items():
+        said = guest.read_kernel_log()
+        if said.gaps:
+            raise LabError(f"what the kernel said of the reproducers is not known: {said.gaps[0]}")
+        for name, lines in splats(said.records, todo, guest.kernel).items():
             if name in found:
-                found[name] = replace(found[name], splat=line)
+                found[name] = replace(found[name], splats=lines)
 
 
-def splats(log: bytes, names: Sequence[str]) -> dict[str, str]:
-    """By reproducer, the first complaint between its mark in the kernel log and the next one's."""
+def splats(
+    log: Sequence[Record], names: Sequence[str], kernel: Kernel
+) -> dict[str, tuple[str, ...]]:
+    """By reproducer, the complaints between its mark in the kernel log and the next one's."""
     marks = {mark_of(name): name for name in names}
-    running, pieces = "", {name: bytearray() for name in ("", *names)}
-    for line in log.splitlines(keepends=True):
-        text = line.decode("utf-8", "backslashreplace").rstrip()
-        running = next((name for mark, name in marks.items() if text.endswith(mark)), running)
-        pieces[running] += line
-    found = {name: dmesg.scan(bytes(piece)) for name, piece in pieces.items() if name}
-    return {name: splat.line for name, splat in found.items() if splat is not None}
+    running = ""
+    pieces: dict[str, list[Record]] = {name: [] for name in ("", *names)}
+    for record in log:
+        if not record.from_kernel:
+            running = marks.get(record.text.strip(), running)
+        pieces[running].append(record)
+    found = {name: dmesg.scan_records(piece, kernel) for name, piece in pieces.items() if name}
+    return {name: tuple(splat.line for splat in lines) for name, lines in found.items() if lines}
+
+
+def last_words(guest: Guest, name: str) -> tuple[str, ...]:
+    """The complaints on the console of a guest that died while this reproducer ran; none if its
+    emulator is known to have killed it."""
+    said = guest.console_log().replace(b"\r", b"").rpartition(mark_of(name).encode())[2]
+    lines = said.decode("utf-8", "backslashreplace").splitlines()
+    if (sign := first_sign(lines, guest.deaths)) is not None:
+        lines = lines[: sign[0]]
+    return tuple(splat.line for splat in dmesg.scan_lines(lines, guest.kernel))
 
 
 class _Listener:

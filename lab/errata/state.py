@@ -49,9 +49,12 @@ class State:
         """What was decided on this kernel by the programs of now, by erratum."""
         entry = self._entries.get(_key(kernel.package, kernel.release), {"findings": {}})
         return {
-            id: Finding(Seen(f["seen"]), f["evidence"], f["splat"])
+            id: Finding(Seen(f["seen"]), f["evidence"], tuple(f["splats"]))
             for id, f in entry["findings"].items()
-            if f["seen"] and id in self._programs and f.get("program") == self._programs[id]
+            if f["seen"]
+            and "splats" in f
+            and id in self._programs
+            and f.get("program") == self._programs[id]
         }
 
     def whole(self, kernel: Kernel) -> bool:

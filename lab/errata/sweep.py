@@ -98,8 +98,9 @@ def sweep(job: Job, shelf: Shelf, state: State, say: Callable[[str], None]) -> S
 
 def noticed(erratum: Erratum, finding: Finding) -> Finding:
     """The finding; where the kernel itself complained of the defect, it is present."""
-    if finding.seen is Seen.ABSENT and erratum.complained(finding.splat):
-        return replace(finding, seen=Seen.PRESENT, evidence=f"{erratum.id}: {finding.splat}")
+    its_own = [line for line in finding.splats if erratum.complained(line)]
+    if finding.seen is Seen.ABSENT and its_own:
+        return replace(finding, seen=Seen.PRESENT, evidence=f"{erratum.id}: {its_own[0]}")
     return finding
 
 
@@ -117,10 +118,11 @@ def _judge(catalogue: Catalogue, swept: Swept) -> None:
                 )
             elif finding.seen is Seen.NOT_APPLICABLE and (why := _promised(row, finding)):
                 swept.faults.append(f"{erratum.id} was not tried on {row.package}: {why}")
-            if finding.splat and not erratum.complained(finding.splat):
-                swept.faults.append(
-                    f"{row.package} complained of {erratum.reproducer}: {finding.splat}"
-                )
+            swept.faults += [
+                f"{row.package} complained of {erratum.reproducer}: {line}"
+                for line in finding.splats
+                if not erratum.complained(line)
+            ]
     differences = lists.differences(catalogue, swept.measured)
     swept.faults += [str(difference) for difference in differences if difference.surprise]
 

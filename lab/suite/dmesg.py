@@ -1,45 +1,93 @@
 # SPDX-License-Identifier: MIT
-"""Did the kernel complain while this test ran?
+"""Did the kernel complain?
 
-The two lists are data files next to this module, and `tests/lab/dmesg_cases/` holds, for each
-pattern, a log that must be found and, for the near misses, logs that must not.
+What counts as a complaint is in `dmesg_deny.txt`, what does not although it looks like one in
+`dmesg_allow.toml`; `tests/lab/dmesg_cases/` holds, for each pattern, a log that must be found and,
+for the near misses, logs that must not.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lab.kernels import Kernel
+    from lab.vm.kmsg import Record
 
 HERE = Path(__file__).parent
 MARK = "lab:"
 EXCERPT_LINES = 60
+EVERY = "every"
+"""Instead of a list of kernels: an allowance for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Splat:
-    """A complaint of the kernel: its first line, and the log from there on."""
+    """A complaint of the kernel: its first line, and the log from there to the next complaint."""
 
     line: str
     excerpt: str
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """A line that is no complaint on some kernels."""
+
+    pattern: re.Pattern[str]
+    kernels: tuple[str, ...]
+    """Series, versions or releases; only `EVERY` for all kernels."""
+    reason: str
+
+    def covers(self, kernel: Kernel | None) -> bool:
+        """Whether it is an allowance for this kernel; None is a kernel that nobody named."""
+        if self.kernels == (EVERY,):
+            return True
+        if kernel is None:
+            return False
+        names = {kernel.series, kernel.upstream, kernel.package, kernel.release}
+        return not names.isdisjoint(self.kernels)
+
+
 @cache
-def _patterns(name: str) -> tuple[re.Pattern[str], ...]:
-    lines = (HERE / name).read_text().splitlines()
+def denied() -> Sequence[re.Pattern[str]]:
+    """What counts as a complaint."""
+    lines = (HERE / "dmesg_deny.txt").read_text().splitlines()
     return tuple(re.compile(line) for line in lines if line and not line.startswith("#"))
 
 
-def denied() -> Sequence[re.Pattern[str]]:
-    """What counts as a complaint."""
-    return _patterns("dmesg_deny.txt")
-
-
-def allowed() -> Sequence[re.Pattern[str]]:
+@cache
+def allowed() -> Sequence[Allowance]:
     """What does not, although a pattern of `denied` finds it."""
-    return _patterns("dmesg_allow.txt")
+    return read_allowances((HERE / "dmesg_allow.toml").read_text())
+
+
+def read_allowances(text: str) -> Sequence[Allowance]:
+    """The allowances in a TOML file's text. Raises ValueError naming what one of them lacks."""
+    import tomllib  # not in guests, where every import is dear
+
+    found = []
+    for entry in tomllib.loads(text).get("allow", ()):
+        name = f"the allowance {entry.get('pattern')!r}"
+        if set(entry) != {"pattern", "kernels", "reason"}:
+            raise ValueError(f"{name} has {sorted(entry)}, not pattern, kernels and reason")
+        kernels, reason = entry["kernels"], entry["reason"]
+        if not kernels or (isinstance(kernels, str) and kernels != EVERY):
+            raise ValueError(f"{name} names the kernels {kernels!r}: a list, or {EVERY!r}")
+        if not isinstance(reason, str) or len(reason.split()) < 3:
+            raise ValueError(f"{name} has the reason {reason!r}, which explains nothing")
+        names = (kernels,) if isinstance(kernels, str) else tuple(map(str, kernels))
+        found.append(Allowance(re.compile(entry["pattern"]), names, reason))
+    return found
+
+
+@cache
+def _any_denied() -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{pattern.pattern})" for pattern in denied()))
 
 
 def is_mark(line: str) -> bool:
@@ -47,13 +95,52 @@ def is_mark(line: str) -> bool:
     return re.match(rf"(<\d+>)?\s*(\[[ \d.]+\](\[[^\]]*\])?)?\s*{MARK} ", line) is not None
 
 
-def scan(log: bytes) -> Splat | None:
-    """The first complaint in a piece of kernel log, or None."""
-    lines = [
-        line for line in log.decode("utf-8", "backslashreplace").splitlines() if not is_mark(line)
+def is_complaint(line: str, kernel: Kernel | None = None) -> bool:
+    """Whether this line of a kernel's log is a complaint."""
+    return _any_denied().search(line) is not None and not any(
+        one.covers(kernel) and one.pattern.search(line) for one in allowed()
+    )
+
+
+def scan(log: bytes, kernel: Kernel | None = None) -> list[Splat]:
+    """Every complaint in a piece of a console's text."""
+    lines = log.decode("utf-8", "backslashreplace").splitlines()
+    return scan_lines([line for line in lines if not is_mark(line)], kernel)
+
+
+def scan_lines(lines: Sequence[str], kernel: Kernel | None = None) -> list[Splat]:
+    """Every complaint in these lines of a kernel's log."""
+    return _cut(lines, [n for n, line in enumerate(lines) if is_complaint(line, kernel)])
+
+
+def scan_records(records: Iterable[Record], kernel: Kernel | None = None) -> list[Splat]:
+    """Every complaint in these records. What a process wrote into the log is none."""
+    lines: list[str] = []
+    found: list[int] = []
+    for record in records:
+        if not record.from_kernel:
+            continue
+        for text in record.line.splitlines() or [record.line]:
+            bad = is_complaint(text, kernel)
+            if record.fragment and not bad and lines and not is_complaint(lines[-1], kernel):
+                # The words of one message, of which this record holds the rest.
+                text = lines.pop() + record.text.partition("\n")[0]
+                bad = is_complaint(text, kernel)
+            if bad:
+                found.append(len(lines))
+            lines.append(text)
+    return _cut(lines, found)
+
+
+def _cut(lines: Sequence[str], found: Sequence[int]) -> list[Splat]:
+    ends = [*found[1:], len(lines)]
+    return [
+        Splat(lines[first].strip(), "\n".join(lines[first : min(end, first + EXCERPT_LINES)]))
+        for first, end in zip(found, ends, strict=False)
     ]
-    for number, line in enumerate(lines):
-        if any(p.search(line) for p in denied()) and not any(p.search(line) for p in allowed()):
-            excerpt = lines[number : number + EXCERPT_LINES]
-            return Splat(line.strip(), "\n".join(excerpt))
-    return None
+
+
+def summary(splats: Sequence[Splat]) -> str:
+    """The first of some complaints, and how many more there are."""
+    more = f" and {len(splats) - 1} more" if len(splats) > 1 else ""
+    return splats[0].line + more

@@ -58,8 +58,8 @@ class Judged:
     verdict: Verdict
     why: str
     note: str = ""
-    explained: bool = False
-    """What the kernel complained of meanwhile is the defect itself."""
+    explained: frozenset[str] = frozenset()
+    """The complaints of the kernel that are the defect itself."""
 
 
 def note(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
@@ -157,23 +157,24 @@ def judge_reports(
     *,
     upstream: str,
     package: str,
-    splat: str = "",
+    complaints: Sequence[str] = (),
 ) -> Judged:
     """As `judge`, by the project's own lists, and let the reports say what came of it.
 
-    `splat` is the line by which the kernel complained while the test ran.  A complaint of the very
-    defect counts as its reproducer's finding it.  Raises LabError when errata.toml is wrong.
+    `complaints` are the lines by which the kernel complained while the test ran.  A complaint of
+    the very defect counts as its reproducer's finding it.  Raises LabError when errata.toml is
+    wrong.
     """
     from lab.errata import catalogue  # not in guests: they have neither the lists nor the module
 
     said = raised(reports)
     lists = catalogue.read()
     erratum = lists.reproduced_by(name)
-    explained = erratum is not None and bool(splat) and erratum.complained(splat)
+    explained = [line for line in complaints if erratum is not None and erratum.complained(line)]
     if erratum is not None and explained and verdict is Verdict.PASSED:
-        said = {"id": erratum.id, "evidence": splat}
+        said = {"id": erratum.id, "evidence": explained[0]}
     judged = judge(name, verdict, why, said, catalogue=lists, upstream=upstream, package=package)
-    judged = replace(judged, explained=explained)
+    judged = replace(judged, explained=frozenset(explained))
     if judged.verdict is not verdict or said is not None:
         shown = next((report for report in reports if report.when == "call"), reports[-1])
         _show(shown, judged)

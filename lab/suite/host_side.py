@@ -238,6 +238,7 @@ class HostSide:
         tree_sha256, extension_sha256 = tree.hashes(contents)
         compiled = tree.bytecode(self.config.rootpath, contents)
         plan = Plan(
+            kernel=self.kernel,
             selected=self.book.selected,
             subset=selection.looks_in_cache(self.config),
             arguments=selection.guest_arguments(self.config),
@@ -286,7 +287,7 @@ class HostSide:
         """pytest counts as ever, but the progress lines are ours."""
         verdict = getattr(report, "lab_verdict", None)
         if verdict in (Verdict.NEVER_RAN, Verdict.XFAILED):
-            category = verdict.value
+            category = str(verdict)
         elif report.failed:
             category = "failed" if report.when == "call" else "error"
         elif is_subtest(report):
@@ -298,7 +299,7 @@ class HostSide:
         # pytest prints neither letter nor word when both are empty; its closing summary, when the
         # run is over, wants the word.
         over = CONCLUSION in self.config.stash
-        word = (verdict.value if verdict else category).upper() if over else ""
+        word = str(verdict or category).upper() if over else ""
         return category, "", word
 
     # -- the end -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from lab.kernels import Kernel
 
 from . import errata
+from .dmesg import Splat, summary
 from .plan import Outcome, RunOver
 from .probed import Probed
 from .promises import Promises
@@ -18,6 +19,9 @@ from .reconcile import Record
 from .reports import complete, made_up, verdict_of
 from .skips import judge_report
 from .verdicts import Verdict
+
+EXCERPTS = 10
+"""So many complaints of one test are shown with what follows them."""
 
 
 class Judge:
@@ -46,10 +50,10 @@ class Judge:
             # What it said before it was lost stays in the report, but cannot pass for a verdict.
             sections = [*outcome.sections, *(s for r in reports for s in r.sections)]
             why, verdict = outcome.lost, Verdict.LOST
-            if (splat := outcome.splat) is not None:
+            if outcome.splats:
                 # There is no verdict of the test, but there is one of the kernel.
-                why, verdict = f"{splat.line}; and {why}", Verdict.SPLAT
-                sections.append(("kernel log", splat.excerpt))
+                why, verdict = f"{summary(outcome.splats)}; and {why}", Verdict.SPLAT
+                sections.append(("kernel log", _excerpt(outcome.splats)))
             report = made_up(
                 item.nodeid,
                 item.location,
@@ -63,18 +67,18 @@ class Judge:
         complete(item.nodeid, reports)
         for report in reports:
             judge_report(report, self._probe, self._promises.unconfirmed)
-        splat = outcome.splat
-        judged = self._judge_errata(
-            item.nodeid, *verdict_of(reports), reports, splat.line if splat else ""
-        )
+        judged = self._judge_errata(item.nodeid, *verdict_of(reports), reports, outcome.splats)
         verdict, why = judged.verdict, judged.why
-        if splat is not None:
+        if outcome.splats:
             shown = next((r for r in reports if r.when == "call"), reports[-1])
-            shown.sections.append(("kernel log", splat.excerpt))
-            if verdict is not Verdict.FAILED and not judged.explained:
-                verdict, why = Verdict.SPLAT, splat.line
+            shown.sections.append(("kernel log", _excerpt(outcome.splats)))
+            unexplained = [s for s in outcome.splats if s.line not in judged.explained]
+            if unexplained and verdict is not Verdict.FAILED:
+                verdict, why = Verdict.SPLAT, summary(unexplained)
+                vars(shown).pop("wasxfail", None)
+                shown.lab_verdict = verdict  # type: ignore[attr-defined]
                 shown.outcome = "failed"
-                shown.longrepr = f"the kernel complained during this test: {splat.line}"
+                shown.longrepr = f"the kernel complained during this test: {why}"
         return Record(verdict, seconds, why), reports
 
     def _judge_errata(
@@ -83,7 +87,7 @@ class Judge:
         verdict: Verdict,
         why: str,
         reports: Sequence[pytest.TestReport],
-        splat: str,
+        splats: Sequence[Splat],
     ) -> errata.Judged:
         # A release without what was taken away is none that the lists could name.
         listed = not self._config.getoption("lab_unlisted") and not self._promises.plays
@@ -94,7 +98,7 @@ class Judge:
             reports,
             upstream=self._kernel.upstream if listed else "",
             package=self._kernel.package if listed else "",
-            splat=splat,
+            complaints=[splat.line for splat in splats],
         )
         if judged.note:
             self.notes.append(judged.note)
@@ -120,3 +124,9 @@ class Judge:
         report.sections = [(str(head), str(text)) for head, text in report.sections]
         report.user_properties = [(str(key), value) for key, value in report.user_properties]
         return report
+
+
+def _excerpt(splats: Sequence[Splat]) -> str:
+    text = "\n".join(splat.excerpt for splat in splats[:EXCERPTS])
+    left = len(splats) - EXCERPTS
+    return f"{text}\n({left} more complaints are in kernel.log)" if left > 0 else text

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lab.errors import GuestLost, LabError
+from lab.kernels import Kernel
 from lab.vm import Guest
 
 from .dmesg import Splat
@@ -46,6 +47,7 @@ class Listener(Protocol):
 class Plan:
     """What the host decided before the first guest boots."""
 
+    kernel: Kernel
     selected: Sequence[str]
     subset: bool
     """The guest may collect more than was selected (--lf and its like look in a host's cache)."""
@@ -70,7 +72,8 @@ class Outcome:
     started: bool = False
     lost: str = ""
     """Why there is no verdict, as a sentence; empty if there is one."""
-    splat: Splat | None = None
+    splats: list[Splat] = field(default_factory=list)
+    """Every complaint of the kernel while it ran."""
     sections: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -83,12 +86,16 @@ class RunOver(LabError):
 
 
 class Gone(Exception):
-    """The guest's pytest ended before it was told to; `guest_too` if the guest did."""
+    """The guest's pytest ended before it was told to; `guest_too` if the guest did. `killed` if it
+    was killed and nobody of us did that."""
 
-    def __init__(self, why: str, *, guest_too: bool = False, tail: str = "") -> None:
+    def __init__(
+        self, why: str, *, guest_too: bool = False, tail: str = "", killed: bool = False
+    ) -> None:
         super().__init__(why)
         self.guest_too = guest_too
         self.tail = tail
+        self.killed = killed
 
     @classmethod
     def with_guest(cls, lost: GuestLost) -> Gone:

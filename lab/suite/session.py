@@ -12,13 +12,14 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
-from lab.errors import GuestLost, LabError
+from lab.errors import GuestLost
 from lab.vm import Completed, Guest
 
 from . import dmesg
 from .identity import Expected
+from .kernel_watch import Heard, KernelWatch
 from .plan import Gone, Lab, Listener, Outcome, Plan, RunOver
 from .probed import Probed
 from .worker import Worker, console_tail
@@ -26,6 +27,8 @@ from .worker import Worker, console_tail
 TREE = "/tmp/ioxide-under-test"
 LOSSES_IN_A_ROW = 5
 """So many lost tests without one verdict between them, and the run is given up."""
+DYING_S, DYING_PER_SLOWDOWN_S = 1.0, 0.3
+"""So long, in seconds, the guest may take to its end behind a process that nobody of us killed."""
 MARKED_NAME = 300
 """The kernel takes log lines of less than a kilobyte, and a node id may be longer."""
 
@@ -92,7 +95,9 @@ class Session:
         self._worker: Worker | None = None
         self._losses = 0
         self._marks = 0
-        self._log_offset = 0
+        self._watch: KernelWatch | None = None
+        self._during = ""
+        """Whose the kernel's words are that were not heard yet, if they are no test's."""
         self._previous = ""
 
     # -- one test ----------------------------------------------------------------------------
@@ -102,58 +107,81 @@ class Session:
         for second_try in (False, True):
             outcome = Outcome()
             guest, worker = self.prepare()
+            after = f"after {self._previous}" if self._previous else "before the first test"
+            self._during = between = f"{after} and before {name} started"
             try:
-                self._mark(guest, "start", name[:MARKED_NAME])
+                self._marks += 1
+                self._hear_others(f"start {self._marks} {name[:MARKED_NAME]}")
+                self._during = f"while {name} ran"
                 seconds = self._plan.test_seconds(name, guest.slowdown)
                 worker.run(name, following, outcome, seconds)
-                outcome.splat = self._cut_log(guest)
-            except Gone as gone:
-                self._after_death(gone, worker, outcome)
+                self._hear_test(name, outcome, self._cut(f"end {self._marks} ."))
+            except Gone as cause:
+                gone, heard = self._after_death(cause, worker, outcome)
                 if outcome.started or second_try:
+                    self._hear_test(name, outcome, heard)
                     outcome.lost = str(gone)
                     break
                 # It ended before this test began: an earlier one, or a thread it left, did it.
-                after = f"after {self._previous}" if self._previous else "before the first test"
-                self.problems.append(f"{gone}, {after} and before {name} started")
+                self._during = between
+                self._blame(heard)
+                self.problems.append(f"{gone}, {between}")
             else:
                 break
         self._previous = name
+        self._during = f"after {name}"
         self._losses = self._losses + 1 if outcome.lost else 0
         if self._losses >= LOSSES_IN_A_ROW:
             self.given_up = f"given up: {self._losses} tests in a row were lost"
         return outcome
 
-    def _after_death(self, gone: Gone, worker: Worker, outcome: Outcome) -> None:
+    def _after_death(self, gone: Gone, worker: Worker, outcome: Outcome) -> tuple[Gone, Heard]:
+        """What it was that ended, the process or the guest, and the kernel's words until then."""
         if text := worker.output_tail():
             outcome.sections.append(("last output of pytest in the guest", text))
-        if gone.tail:
-            outcome.sections.append(("last lines of the guest's console", gone.tail))
         self._worker = None
+        heard = Heard()
         if not gone.guest_too and self._guest is not None:
-            # The kernel's complaint, if it made one, is this test's and not the next one's.
+            # A kernel that dies may take the process first, and the guest's end comes behind.
+            if gone.killed:
+                self._guest.ends_within(DYING_S + DYING_PER_SLOWDOWN_S * self._guest.slowdown)
             try:
-                outcome.splat = self._cut_log(self._guest)
+                heard = self._cut()
             except Gone as guest_gone:
                 gone = guest_gone
+        if gone.guest_too and self._watch is not None:
+            heard = self._watch.last()
+        if gone.tail:
+            outcome.sections.append(("last lines of the guest's console", gone.tail))
         if gone.guest_too:
             self._drop_guest()
+        return gone, heard
 
-    def _mark(self, guest: Guest, word: str, name: str) -> None:
-        self._marks += word == "start"
+    # -- the kernel's words ------------------------------------------------------------------
+
+    def _cut(self, mark: str = "") -> Heard:
+        """What the kernel said since the last cut. Raises Gone."""
+        assert self._watch is not None
         try:
-            guest.mark_kernel_log(f"{dmesg.MARK} {word} {self._marks} {name}".rstrip())
+            return self._watch.cut(mark)
         except GuestLost as lost:
             raise Gone.with_guest(lost) from lost
 
-    def _cut_log(self, guest: Guest) -> dmesg.Splat | None:
-        """The kernel's complaint since the last cut, if there is one."""
-        self._mark(guest, "end", ".")
-        log = guest.kernel_log()
-        piece = log[self._log_offset :]
-        if f"{dmesg.MARK} end {self._marks} .".encode() not in piece:
-            self.problems.append(f"the kernel log never showed end mark {self._marks}")
-        self._log_offset = len(log)
-        return dmesg.scan(piece)
+    def _hear_test(self, name: str, outcome: Outcome, heard: Heard) -> None:
+        """The kernel said this while the test ran."""
+        outcome.splats += heard.splats
+        self.problems += [f"{gap}, written while {name} ran" for gap in heard.gaps]
+
+    def _hear_others(self, mark: str = "") -> None:
+        """What the kernel said since the last cut is no test's. Raises Gone."""
+        self._blame(self._cut(mark))
+
+    def _blame(self, heard: Heard) -> None:
+        """The kernel said this while no test ran: a complaint disproves the run."""
+        if heard.splats:
+            said = dmesg.summary(heard.splats)
+            self.faults.append(f"the kernel complained {self._during}: {said}")
+        self.problems += [f"{gap}, written {self._during}" for gap in heard.gaps]
 
     # -- coming up and going down ------------------------------------------------------------
 
@@ -164,8 +192,13 @@ class Session:
             return guest, self._worker or self._start_pytest(guest)
         except Gone as gone:
             tail = "\n".join(part for part in (gone.tail, self._tail()) if part)
+            if gone.guest_too:
+                raise RunOver(str(gone), tail=tail) from gone
             raise RunOver(f"pytest did not start in the guest: {gone}", tail=tail) from gone
         except GuestLost as lost:
+            if self._guest is None and not lost.excuse:
+                # It never came up, and what its kernel said last is all there is to hear.
+                self._blame(Heard(dmesg.scan(lost.console_tail.encode(), self._plan.kernel)))
             raise RunOver(lost.reason, tail=lost.console_tail, hint=lost.hint) from lost
         except RunOver as over:
             over.tail = over.tail or self._tail()
@@ -183,8 +216,10 @@ class Session:
         if number > 1:
             where = where / f"guest-{number}"
             where.mkdir()
+        self._during = f"while guest {number} booted"
         guest = self._stack.enter_context(self._lab.boot(where, interrupt=self._interrupt))
         self._guest = guest
+        self._watch = KernelWatch(guest)
         self.guests.append(guest)
         self._listener.phase(
             f"{guest.uname} is up: agent after {guest.boot_seconds:.1f} s, "
@@ -194,18 +229,18 @@ class Session:
             raise RunOver(
                 f"the guest calls itself {guest.uname!r}, {guest.kernel.release!r} was booted"
             )
+        self._hear_others()
+        self._during = f"while guest {number} was prepared"
         guest.push_tree(self._plan.tar, TREE)
         # Nothing else is to run in a guest that is probed: some answers are about time. Where
         # another guest is, this one has something better to do than to wait.
         self._common.probed(lambda: self._probe(guest), wait=False)
-        boot_log = guest.kernel_log()
-        self._log_offset = len(boot_log)
-        if splat := dmesg.scan(boot_log):
-            self.notes.append(f"the kernel complained before the first test: {splat.line}")
         return guest
 
     def _probe(self, guest: Guest) -> Probed:
         self._listener.phase("probing what this kernel can do")
+        self._hear_others()
+        before, self._during = self._during, "while it was probed"
         argv = (sys.executable, "-m", "ioxide", "probe", "--json")
         env = {"PYTHONDONTWRITEBYTECODE": "1", **self._plan.environment}
         try:
@@ -223,6 +258,8 @@ class Session:
             ) from error
         if probe.release != guest.uname:
             raise RunOver(f"the probe speaks of {probe.release!r}, the guest is {guest.uname!r}")
+        self._hear_others()
+        self._during = before
         return probe
 
     def _start_pytest(self, guest: Guest) -> Worker:
@@ -235,6 +272,8 @@ class Session:
             bytecode_sha256=self._plan.bytecode_sha256,
         )
         self._listener.phase("starting pytest in the guest")
+        self._hear_others()
+        self._during = "while pytest started in the guest"
         self._worker = worker = Worker(
             guest,
             arguments=self._plan.arguments,
@@ -247,19 +286,20 @@ class Session:
         assert probe is not None
         worker.greet(expected, probe)
         worker.compare(self._plan.selected, subset=self._plan.subset)
+        self._hear_others()
         self._listener.phase("")
         return worker
 
     def finish(self) -> None:
         """Let the guest's pytest say its last word, then shut the guest down."""
         guest, worker = self._guest, self._worker
+        self._during = "after the last test"
         try:
             if guest is not None and worker is not None:
                 if problems := worker.stop():
                     self.problems += problems
                     self.tail = worker.output_tail()
-                if splat := self._cut_log(guest):
-                    self.faults.append(f"the kernel complained after the last test: {splat.line}")
+                self._hear_others()
         except Gone as gone:
             self.problems.append(f"the guest was lost after its last test: {gone}")
             self.tail = gone.tail
@@ -274,11 +314,12 @@ class Session:
         self._drop_guest()
 
     def _drop_guest(self) -> None:
-        if self._guest is not None:
-            # The whole log, once more than the slices: it is what one reads first.
-            with suppress(LabError):
-                log = self._guest.console.with_name("kernel.log")
-                log.write_bytes(self._guest.kernel_log())
+        watch, self._watch = self._watch, None
+        try:
+            if watch is not None:
+                self._blame(watch.last())
+        except KeyboardInterrupt:
+            pass  # the run is over, whatever this kernel says
         self._guest = self._worker = None
         stack, self._stack = self._stack, ExitStack()
         stack.close()

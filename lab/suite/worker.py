@@ -95,7 +95,7 @@ class Worker:
             if event is None:
                 raise self._hung(seconds)
             if isinstance(event, Exited):
-                raise Gone(died(event.status))
+                raise Gone(died(event.status), killed=event.status == -signal.SIGKILL)
             kind, message = self._check(event)
             if kind == Said.TROUBLE:
                 outcome.sections.append(("trouble of pytest in the guest", message["text"]))
@@ -244,7 +244,8 @@ class Worker:
                 f"pytest in the guest said no {wanted} within {seconds:.0f} s", tail=self.tail()
             )
         if isinstance(event, Exited):
-            raise Gone(died(event.status), tail=console_tail(self._guest))
+            killed = event.status == -signal.SIGKILL
+            raise Gone(died(event.status), tail=console_tail(self._guest), killed=killed)
         kind, message = self._check(event)
         if kind == Said.TROUBLE:
             raise Gone(str(message["text"]))
@@ -259,7 +260,7 @@ class Worker:
 
 def console_tail(guest: Guest) -> str:
     """The last lines of a guest's console."""
-    lines = guest.kernel_log().decode("utf-8", "backslashreplace").splitlines()
+    lines = guest.console_log().decode("utf-8", "backslashreplace").splitlines()
     return "\n".join(lines[-CONSOLE_LINES:])
 
 

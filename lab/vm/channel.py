@@ -77,6 +77,20 @@ class Channel:
         ready = {descriptor for descriptor, _ in poll.poll(timeout_s * 1000)}
         return ready & set(others)
 
+    def ended(self, timeout_s: float) -> bool:
+        """Whether the peer's machine has ended, waiting up to `timeout_s` seconds for that. Raises
+        KeyboardInterrupt."""
+        if self._watch is None:
+            return False
+        poll = select.poll()
+        for descriptor in (self._watch, self._interrupt):
+            if descriptor is not None:
+                poll.register(descriptor, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(timeout_s * 1000)}
+        if self._interrupt in ready:
+            raise KeyboardInterrupt
+        return self._watch in ready
+
     def _wait(self, deadline: float, *, writing: bool) -> None:
         left = deadline - time.monotonic()
         if left <= 0:

@@ -14,7 +14,6 @@ _CAUSES = (
     re.compile(r"lab: the agent ended .*"),
 )
 _PANIC = re.compile(r"Kernel panic - not syncing: .*")
-_INT3 = re.compile(r"Oops: int3")
 
 
 class Console:
@@ -23,19 +22,18 @@ class Console:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def size(self) -> int:
-        """Bytes written so far, a place for `read` to begin at."""
-        return self.path.stat().st_size
-
-    def read(self, begin: int = 0) -> bytes:
-        """All complete lines so far, without the carriage returns of a serial line."""
+    def read(self, *, raw: bool = False) -> bytes:
+        """All complete lines so far, without the carriage returns of a serial line; with `raw` the
+        file as it is."""
         try:
-            with self.path.open("rb") as file:
-                file.seek(begin)
-                data = file.read()
+            data = self.path.read_bytes()
         except FileNotFoundError:
             return b""
-        return data[: data.rfind(b"\n") + 1].replace(b"\r", b"")
+        return data if raw else data[: data.rfind(b"\n") + 1].replace(b"\r", b"")
+
+    def text(self) -> str:
+        """Everything so far, without carriage returns."""
+        return self.read(raw=True).replace(b"\r", b"").decode(errors="replace")
 
     def tail(self, lines: int = 25) -> str:
         """The last lines, incomplete last one included, fit to be printed."""
@@ -49,17 +47,9 @@ class Console:
 
     def reason(self) -> str:
         """The line that says why the guest died, empty if none does."""
-        text = self.read().decode(errors="replace")
+        text = self.text()
         matches = [pattern.search(text) for pattern in _CAUSES]
         cause = next((match[0].strip() for match in matches if match), "")
         panic = _PANIC.search(text)
         words = [cause, panic[0].strip() if panic else ""]
-        return "; ".join(word for word in words if word) + _known_cause(text)
-
-
-def _known_cause(text: str) -> str:
-    # lab-facts: QEMU 7.2 with -smp 2 and multi-threaded TCG runs the breakpoint byte of a static
-    # key while another CPU patches it; 3 of 50 boots of 7.1 and 7.2 kernels died so.
-    if _INT3.search(text):
-        return " (QEMU before 10 can cause this under emulation with two CPUs)"
-    return ""
+        return "; ".join(word for word in words if word)

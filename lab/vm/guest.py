@@ -19,9 +19,11 @@ from lab.kernels import Kernel, KernelFiles
 from .channel import Channel
 from .console import Console
 from .devices import Device
+from .emulator import Death, first_sign
 from .events import Completed, Event, Exited, Output, Stream
-from .inguest.agent import CHUNK, SPIN, spin, to_text
+from .inguest.agent import CHUNK, SPIN, spin, to_bytes, to_text
 from .initramfs import build_initramfs, build_modules_image
+from .kmsg import Gap, Piece, Reader, Record
 from .link import ANSWER_S, Inbox, Link
 from .machine import Machine, started
 from .processor import Accel, AccelKind
@@ -111,6 +113,7 @@ class Guest:
         memlock: int,
         console: Console,
         link: Link,
+        deaths: Sequence[Death] = (),
     ) -> None:
         self.kernel = kernel
         self.accel = accel
@@ -123,8 +126,11 @@ class Guest:
         """How many times longer than this host the guest needs for the same Python."""
         self.memlock = memlock
         """Bytes an ordinary process in it may lock (RLIMIT_MEMLOCK), -1 for no limit."""
+        self.deaths = deaths
+        """By what fault of its emulator it can die."""
         self.console = console.path
         self._console = console
+        self._reader = Reader()
         self._link = link
         self._processes = 0
 
@@ -236,25 +242,41 @@ class Guest:
             raise
         return Process(self._link, inbox)
 
-    def kernel_log(self) -> bytes:
-        """What the kernel wrote on its console so far, complete lines only. From the agent's first
-        word on that is everything but debug messages; before, warnings and worse."""
-        return self._console.read()
+    def console_log(self) -> bytes:
+        """The bytes of the kernel's console so far: all that is left of a guest that died.
 
-    def mark_kernel_log(self, text: str) -> None:
-        """Write a line into the kernel log; on return it and all before it are in kernel_log().
-
-        Line breaks in `text` become spaces, and more than 900 bytes are cut. Raises GuestLost.
+        From the agent's first word on that is everything but debug messages; before, warnings and
+        worse.
         """
-        line = " ".join(text.split()).encode()[:_LONGEST_MARK].decode(errors="ignore")
-        before = self._console.size()
-        self._link.call("mark", text=line)
+        return self._console.read(raw=True)
+
+    def read_kernel_log(self, mark: str = "") -> Piece:
+        """What the kernel wrote into its log since this was last called, from its first line on.
+        Then write the line `mark` into it, unless it is empty.
+
+        Line breaks in `mark` become spaces, and more than 900 bytes are cut. Raises GuestLost.
+        """
+        line = " ".join(mark.split()).encode()[:_LONGEST_MARK].decode(errors="ignore")
         deadline = time.monotonic() + ANSWER_S
-        while line.encode() not in self._console.read(before):
-            # The kernel's console writes behind its log; asking the agent costs it a moment each.
+        records: list[Record] = []
+        gaps: list[Gap] = []
+        more = True
+        while more:
             if time.monotonic() > deadline:
-                self._link.lose(f"the line {line!r} did not reach the console")
-            self.ping()
+                self._link.lose(f"the kernel's log did not end within {ANSWER_S:g} s")
+            answer = self._link.call("kernel_log", mark=line)
+            try:
+                piece = self._reader.take(to_bytes(answer["data"]))
+            except (KeyError, TypeError, ValueError) as error:
+                self._link.lose(f"the agent sent a piece of the kernel's log that is none: {error}")
+            records += piece.records
+            gaps += piece.gaps
+            more = bool(answer.get("more"))
+        return Piece(records, gaps)
+
+    def ends_within(self, timeout_s: float) -> bool:
+        """Whether the machine ends within so many seconds."""
+        return self._link.ended(timeout_s)
 
     def ping(self, timeout_s: float = ANSWER_S) -> None:
         """Return once the agent has answered. Raises GuestLost if it does not within
@@ -360,6 +382,7 @@ def introduced(
             memlock=memlock,
             console=machine.console,
             link=link,
+            deaths=machine.deaths,
         )
 
 
@@ -374,11 +397,14 @@ def _lost(machine: Machine, cause: str) -> GuestLost:
     ended = machine.qemu.ended(timeout_s=1.0)
     # A complaint on the console of a guest that still runs is not what it was lost to.
     reason = (machine.console.reason() or machine.qemu.how_it_ended()) if ended else ""
+    sign = first_sign(machine.console.text().splitlines(), machine.deaths) if ended else None
+    excuse = sign[1] if sign is not None else ""
     if not ended:
         from .monitor import describe  # asyncio and QMP, for the one guest in many that hangs
 
         # It hangs or lies: keep where its processors stand, nobody can ask them later.
         state = machine.console.path.with_name(machine.console.path.stem + "-state.txt")
         state.write_text(describe(machine.monitor))
-    sentence = f"the guest died: {reason} ({cause})" if reason else cause
-    return GuestLost(sentence, console_tail=machine.console.tail())
+    blamed = f"{reason} ({excuse})" if excuse else reason
+    sentence = f"the guest died: {blamed} ({cause})" if reason else cause
+    return GuestLost(sentence, console_tail=machine.console.tail(), excuse=excuse)

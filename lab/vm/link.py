@@ -140,6 +140,10 @@ class Link:
             else self._channel.wait(others, timeout_s=timeout_s)
         )
 
+    def ended(self, timeout_s: float) -> bool:
+        """As `Channel.ended`; at once if this guest is given up."""
+        return self._lost is not None or self._channel.ended(timeout_s)
+
     def check(self) -> None:
         """Raise again what this guest was lost to, if it was."""
         if self._lost is not None:

@@ -13,6 +13,7 @@ from lab import tools
 
 from .console import Console
 from .devices import Boot, Device, Disk, FilePort, Monitor, PortBus, SerialConsole, SocketPort
+from .emulator import Death, deaths
 from .inguest.agent import PORT, STRAY
 from .processor import COMMON, Accel, processor_arguments
 from .qemu import PROGRAM, Qemu, running
@@ -23,6 +24,8 @@ CMDLINE = (
     *("quiet", "loglevel=5"),
     # More than ten quick writes to /dev/kmsg are dropped without a word otherwise (seen on 6.12).
     "printk.devkmsg=on",
+    # The log is read between two tests; Debian's 128 KiB hold little more than the boot's words.
+    "log_buf_len=2M",
     # A crash ends the guest at once, -no-reboot ends QEMU with it.
     *("oops=panic", "panic=-1"),
     # Boot time under emulation: together 0.5 to 0.8 s (6.12).
@@ -46,6 +49,8 @@ class Machine:
     stray: Path
     agent: socket.socket
     monitor: socket.socket
+    deaths: Sequence[Death]
+    """By what fault of its emulator it can die."""
 
 
 @contextmanager
@@ -89,7 +94,8 @@ def started(
         ]
         command = (str(tools.find(PROGRAM)), *arguments)
         qemu = stack.enter_context(running(command, log=words, inherit=(its_agent, its_monitor)))
-        yield Machine(qemu, Console(console), stray, agent, monitor)
+        known = deaths(accel, cpus=cpus)
+        yield Machine(qemu, Console(console), stray, agent, monitor, known)
 
 
 def new_logs(results: Path) -> tuple[Path, Path, Path]:

@@ -34,6 +34,7 @@ from lab.kernels import Flavour, Kernel, KernelFiles
 
 from .console import Console
 from .devices import FilePort, Monitor, PortBus, PortConsole, SocketPort
+from .emulator import deaths
 from .guest import Guest, introduced
 from .inguest import agent
 from .machine import CMDLINE, Machine, new_logs
@@ -160,7 +161,8 @@ def _started(
             stack.enter_context(_caller(door, qemu, console, timeout_s, interrupt))
             for door in doors
         ]
-        yield Machine(qemu, Console(console), stray, ours[0], ours[1])
+        known = deaths(accel, cpus=cpus)
+        yield Machine(qemu, Console(console), stray, ours[0], ours[1], known)
 
 
 def _agent() -> Sequence[str]:

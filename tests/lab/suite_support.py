@@ -19,6 +19,25 @@ LIMIT_SECONDS = 120
 TWO = "def test_one(): pass\ndef test_two(): pass\n"
 """The tests of a run that is not about its tests."""
 
+COMPLAIN = """
+import os, time
+def complain():
+    ready, begun = os.pipe()
+    victim = os.fork()
+    if victim == 0:
+        with open("/proc/self/oom_score_adj", "w") as score: score.write("1000")
+        os.write(begun, b".")
+        time.sleep(60)
+    os.read(ready, 1)
+    with open("/dev/kmsg", "rb", buffering=0) as log:
+        os.lseek(log.fileno(), 0, os.SEEK_END)
+        with open("/proc/sysrq-trigger", "w") as trigger: trigger.write("f")
+        while b"Killed process" not in log.read(8192): pass
+    os.waitpid(victim, 0)
+"""
+"""Makes the kernel itself complain: it kills a process for want of memory because it is told to.
+What a process writes into the log is no complaint."""
+
 IOXIDE = """\
 import json, os
 

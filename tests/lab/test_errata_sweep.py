@@ -24,6 +24,8 @@ from lab.kernels import Kernel
 from lab.suite.errata import Seen
 from lab.suite.reproduce import mark_of
 from lab.vm import Control, Event, Exited, Output, Stream
+from lab.vm.emulator import Death
+from lab.vm.kmsg import Piece, Record
 
 pytestmark = pytest.mark.lab
 
@@ -53,7 +55,13 @@ class Script:
     boots: int = 0
     asked: list[str] = field(default_factory=list)
     no_guest: Exception | None = None
-    log: bytes = b""
+    log: list[Record] = field(default_factory=list)
+    heard: int = 0
+
+    def say(self, text: str, *, of_kernel: bool = True) -> None:
+        """Have it in the kernel's log."""
+        priority = 4 if of_kernel else 8 + 5
+        self.log.append(Record(len(self.log), priority, 9_000_000, False, text))
 
 
 class FakeProcess:
@@ -66,9 +74,10 @@ class FakeProcess:
         for name in names:
             self._put(begun=name)
             guest.script.asked.append(name)
-            guest.script.log += f"[    9.0] {mark_of(name)}\n".encode()
+            guest.script.say(mark_of(name), of_kernel=False)
             word = guest.script.does.get(name, "absent")
             if word == "panics":
+                guest.script.say("Kernel panic - not syncing: fake")
                 self._events.append(GuestLost("the guest's kernel panicked"))
                 return
             if word == "hangs":
@@ -78,7 +87,7 @@ class FakeProcess:
                 self._events.append(Exited(-11 if word == "dies" else 0))
                 return
             if word == "splats":
-                guest.script.log += f"[   10.0] {COMPLAINT}\n".encode()
+                guest.script.say(COMPLAINT)
                 word = "absent"
             word, _, why = word.partition(" ")
             self._put(name=name, seen=word, evidence="seen" if word == "present" else why)
@@ -108,6 +117,7 @@ class FakeGuest:
     """A guest that runs nothing."""
 
     slowdown = 1.0
+    deaths: Sequence[Death] = ()
 
     def __init__(self, kernel: Kernel, script: Script) -> None:
         self.kernel, self.script, self.uname = kernel, script, kernel.release
@@ -116,11 +126,12 @@ class FakeGuest:
     def push_tree(self, tar: bytes, directory: str) -> None:  # noqa: ARG002
         self.pushed = tar
 
-    def kernel_log(self) -> bytes:
-        return self.script.log
+    def console_log(self) -> bytes:
+        return b"".join(record.line.encode() + b"\r\n" for record in self.script.log)
 
-    def mark_kernel_log(self, text: str) -> None:
-        self.script.log += f"[   11.0] {text}\n".encode()
+    def read_kernel_log(self) -> Piece:
+        begun, self.script.heard = self.script.heard, len(self.script.log)
+        return Piece(self.script.log[begun:])
 
     def spawn(self, argv: Sequence[str], *, env: dict[str, str], **_: Any) -> FakeProcess:
         assert env["LAB_KMSG"] == "/dev/kmsg"
@@ -195,7 +206,8 @@ def test_complaint_is_its_own_reproducers(tmp_path: Path) -> None:
     and when its process died."""
     script = Script({NODES[0]: "present", NODES[1]: "splats", NODES[2]: "dies"})
     found = measure(FakeLab(_kernel("6.12.1"), script), b"tar", NODES, tmp_path / "results")
-    assert ["", COMPLAINT, ""] == [f.splat.partition("] ")[2] for f in found.values()]
+    said = [[line.partition("] ")[2] for line in finding.splats] for finding in found.values()]
+    assert [[], [COMPLAINT], []] == said
 
 
 def test_complaint_of_the_defect_is_its_presence(tmp_path: Path) -> None:
@@ -212,7 +224,7 @@ def test_complaint_of_the_defect_is_its_presence(tmp_path: Path) -> None:
     )
     (row,) = swept.measured
     assert [Seen.PRESENT, Seen.ABSENT, Seen.ABSENT] == [f.seen for f in row.findings.values()]
-    assert [f"6.12.1-1 complained of {NODES[1]}: [   10.0] {COMPLAINT}"] == swept.faults
+    assert [f"6.12.1-1 complained of {NODES[1]}: [    9.000000] {COMPLAINT}"] == swept.faults
 
 
 # -- the sweep ---------------------------------------------------------------------------------

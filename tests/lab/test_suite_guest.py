@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.suite_support import REPOSITORY, Little
+from tests.lab.suite_support import COMPLAIN, REPOSITORY, Little
 from tests.support import until
 
 # Each of these boots at least one guest, which takes seconds, and minutes on a busy machine.
@@ -45,8 +45,8 @@ def machines(results: Path) -> list[int]:
 
 
 def test_panic_in_a_real_guest_costs_one_test(real: Little) -> None:
-    """A panic loses its test with the console's last lines; the rest is proved in a fresh guest,
-    which proves itself anew."""
+    """A panic is a splat of its test, with the console's last lines; the rest is proved in a fresh
+    guest, which proves itself anew."""
     real.tests("""
 def test_before(lab_identity):
     assert lab_identity.nonce == lab_identity.expected.nonce
@@ -67,10 +67,10 @@ def test_after(lab_identity):
 
     ran = real.run("lab", "test", "--kernel", "6.12")
 
-    assert ran.code == 3, ran.output
+    assert ran.code == 1, ran.output
     assert ran.verdicts == {
         "test_before": "passed",
-        "test_panic": "lost",
+        "test_panic": "splat",
         "test_exit": "lost",
         "test_after": "passed",
     }
@@ -96,9 +96,7 @@ def test_identity(lab_identity):
     assert os.getcwd() == "/tmp/ioxide-under-test"
     with open("/proc/mounts") as mounts:
         assert "9p" in [line.split()[2] for line in mounts if line.split()[1] == "/"]
-def test_warning():
-    with open("/dev/kmsg", "w") as log:
-        log.write("<4>WARNING: CPU: 0 PID: 1 at a/test.c:1")
+def test_complaint(): complain()
 def test_panic():
     with open("/proc/sysrq-trigger", "w") as trigger:
         trigger.write("c")
@@ -111,8 +109,8 @@ def test_after(): pass
     assert ran.code == 1, ran.output
     assert ran.verdicts == {
         "test_identity": "passed",
-        "test_warning": "splat",
-        "test_panic": "lost",
+        "test_complaint": "splat",
+        "test_panic": "splat",
         "test_after": "passed",
     }
     assert "Kernel panic" in ran.why("test_panic")
@@ -127,10 +125,12 @@ def test_after(): pass
 
 
 def test_kernel_warning_in_a_real_guest_is_a_splat(real: Little) -> None:
-    """What the kernel's log says while a test runs reaches the host before the test's verdict."""
-    real.tests("""
+    """What the kernel itself says while a test runs reaches the host before the test's verdict;
+    what a test writes into the log in its likeness is nothing."""
+    real.tests(f"""{COMPLAIN}
 def test_before(): pass
-def test_warning():
+def test_complaint(): complain()
+def test_forged():
     with open("/dev/kmsg", "w") as log:
         log.write("<4>WARNING: CPU: 0 PID: 1 at a/test.c:1")
 def test_after(): pass
@@ -141,9 +141,11 @@ def test_after(): pass
     assert ran.code == 1, ran.output
     assert ran.verdicts == {
         "test_before": "passed",
-        "test_warning": "splat",
+        "test_complaint": "splat",
+        "test_forged": "passed",
         "test_after": "passed",
     }
+    assert "Out of memory: Killed process" in ran.why("test_complaint")
 
 
 def test_interrupt_leaves_no_machine(real: Little) -> None:

@@ -17,7 +17,9 @@ import pytest
 from lab.errors import GuestLost
 from lab.kernels import KernelFiles, obtain, resolve
 from lab.kernels.elf import decompress_module
+from lab.suite import dmesg
 from lab.vm import Accel, Guest, boot, build_rootfs, choose_accel
+from tests.lab.suite_support import COMPLAIN
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -122,27 +124,59 @@ def test_a_veth_pair_can_be_made_without_loading_anything(guest: Guest) -> None:
     done = guest.run([sys.executable, "-c", NETLINK_VETH], timeout_s=SOON)
     assert "0 ['left', 'lo', 'right']\n" == done.stdout.decode()
     assert 0 == guest.run(["/sbin/modprobe", "virtio_net"], timeout_s=SOON).status
-    assert b"Invalid ELF header" not in guest.kernel_log()
+    assert b"Invalid ELF header" not in guest.console_log()
 
 
-def test_every_mark_and_all_before_it_is_in_the_log(guest: Guest) -> None:
-    """Forty quick lines all arrive, in order, and a mark is there when the call returns."""
-    script = "for n in $(seq 40); do echo '<4>line'$n'.' >/dev/kmsg; done"
-    assert 0 == guest.run(["sh", "-c", script], timeout_s=SOON).status
-    guest.mark_kernel_log("behind\nthe lines")
-    log = guest.kernel_log().decode()
-    places = [log.index(f"line{number}.") for number in range(1, 41)]
-    places.append(log.index("behind the lines"))
-    assert places == sorted(places)
+def test_log_is_read_whole_and_once(guest: Guest) -> None:
+    """Forty quick lines all arrive, in order, each once; a mark stands behind what was read, and
+    what a process wrote is told from the kernel's own words."""
+    before = guest.read_kernel_log()
+    assert [] == [*before.gaps]
+    script = "for n in $(seq 40); do echo '<0>line'$n'.' >/dev/kmsg; done; rmdir /none"
+    guest.run(["sh", "-c", script], timeout_s=SOON)
+    piece = guest.read_kernel_log("behind\nthe lines")
+    lines = [record for record in piece.records if record.text.startswith("line")]
+    assert [f"line{number}." for number in range(1, 41)] == [record.text for record in lines]
+    assert not any(record.from_kernel for record in lines)
+    assert [] == [*piece.gaps]
+    (mark,) = guest.read_kernel_log().records
+    assert "behind the lines" == mark.text
+    assert not mark.from_kernel
+
+
+def test_log_begins_with_the_first_record_of_the_boot(
+    files: KernelFiles, accel: Accel, rootfs: Path, tmp_path: Path
+) -> None:
+    """Nothing of the boot is missed, and none of it is a complaint. What overflows the kernel's
+    buffer is a gap."""
+    with another(files, accel, rootfs, tmp_path) as fresh:
+        piece = fresh.read_kernel_log()
+        assert 0 == piece.records[0].number
+        assert "Linux version" in piece.records[0].text
+        assert all(record.from_kernel for record in piece.records)
+        assert [] == [*piece.gaps]
+        assert [] == dmesg.scan_records(piece.records, fresh.kernel)
+        flood = "with open('/dev/kmsg', 'w', buffering=1) as f:\n"
+        flood += "    for n in range(70000): print('x' * 60, file=f)"
+        quiet = "echo 1 >/proc/sys/kernel/printk; exec "
+        fresh.run(["sh", "-c", f'{quiet}"$@"', "sh", sys.executable, "-c", flood], timeout_s=600)
+        (gap,) = fresh.read_kernel_log().gaps
+        assert gap.first == piece.records[-1].number + 1
 
 
 def test_what_the_kernel_says_about_a_crash_is_in_the_log(guest: Guest) -> None:
-    """A segmentation fault in the guest is a line on the console."""
+    """A segmentation fault in the guest is a line in the log, and a complaint of the kernel is
+    found there."""
+    guest.read_kernel_log()
     code = "import ctypes; ctypes.string_at(0)"
     done = guest.run([sys.executable, "-S", "-c", code], timeout_s=SOON)
     assert -11 == done.status
-    guest.mark_kernel_log("after the crash")
-    assert b"segfault at 0" in guest.kernel_log()
+    records = guest.read_kernel_log().records
+    assert "segfault at 0" in "".join(record.text for record in records)
+    assert [] == dmesg.scan_records(records, guest.kernel)
+    guest.run([sys.executable, "-c", f"{COMPLAIN}\ncomplain()"], timeout_s=SOON)
+    (splat,) = dmesg.scan_records(guest.read_kernel_log().records, guest.kernel)
+    assert "Out of memory: Killed process" in splat.line
 
 
 def test_nothing_of_a_killed_command_is_left(guest: Guest) -> None:
@@ -176,9 +210,10 @@ def test_two_guests_do_not_disturb_each_other(
         for one in (guest, second):
             done = one.run(["cat", "/proc/cmdline"], timeout_s=SOON)
             assert f"lab.nonce={one.nonce}" in done.stdout.decode()
-            one.mark_kernel_log(f"mark of {one.nonce}")
+            one.read_kernel_log(f"mark of {one.nonce}")
+            assert f"mark of {one.nonce}" in one.read_kernel_log().records[-1].text
         assert guest.nonce != second.nonce
-        assert guest.nonce.encode() not in second.kernel_log()
+        assert guest.nonce.encode() not in second.console_log()
         count = ["sh", "-c", "grep -c ^processor /proc/cpuinfo"]
         assert b"2\n" == second.run(count, timeout_s=SOON).stdout
     assert 0 == guest.run(["true"], timeout_s=SOON).status

@@ -41,6 +41,8 @@ STRAY = "lab.stray"
 LAST_READS = 256
 """How often an output is read before it is closed: a terminal gives 4 KiB a time, and a pipe, which
 holds 1 MiB at the most unless root has raised that (pipe(7)), as much as it has."""
+KMSG_RECORD = 16 << 10
+"""More than a record of /dev/kmsg can be long (CONSOLE_EXT_LOG_MAX, 8 KiB in 6.1)."""
 SPIN = 20_000
 
 _HEADER = struct.Struct(">II")
@@ -164,6 +166,7 @@ class Agent:
         self.children: dict[int, Child] = {}
         self.owner: dict[int, Child] = {}
         self.tar: Any = None
+        self.kmsg = -1
 
     # -- talking to the host ---------------------------------------------------------------------
 
@@ -226,11 +229,25 @@ class Agent:
     def do_ping(self, message: dict[str, Any]) -> None:
         """Answer."""
 
-    def do_mark(self, message: dict[str, Any]) -> None:
-        """Write a line into the kernel log."""
-        # Priority 5 is above the console level set by do_start, so the host sees it there.
-        with open("/dev/kmsg", "wb", buffering=0) as kmsg:
-            kmsg.write(b"<5>" + str(message["text"]).encode() + b"\n")
+    def do_kernel_log(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The records of the kernel log that were not yet told; "more" if there are others. Behind
+        the last of them "mark" is written into the log, unless it is empty."""
+        if self.kmsg < 0:
+            self.kmsg = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        data = bytearray()
+        more = True
+        while more and len(data) < CHUNK:
+            try:
+                data += os.read(self.kmsg, KMSG_RECORD)
+            except BlockingIOError:
+                more = False
+            except BrokenPipeError:
+                pass  # records were overwritten before we came; the host misses their numbers
+        if message["mark"] and not more:
+            # Priority 5 is above the console level set by do_start, so it is there, too.
+            with open("/dev/kmsg", "wb", buffering=0) as kmsg:
+                kmsg.write(b"<5>" + str(message["mark"]).encode() + b"\n")
+        return {"data": to_text(bytes(data)), "more": more}
 
     def do_tar(self, message: dict[str, Any]) -> None:
         """Take a piece of a tar; with the last one, unpack all of it."""

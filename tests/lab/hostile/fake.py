@@ -10,6 +10,7 @@ import io
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -21,17 +22,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lab.errors import GuestLost
 from lab.kernels import Kernel
 from lab.vm import Accel, AccelKind, Completed, Control, Event, Exited, Output, Stream
+from lab.vm.emulator import KNOWN, first_sign
+from lab.vm.kmsg import Gap, Piece, Record
 
 INIT = Path(__file__).with_name("init.py")
 KMSG_VARIABLE = "LAB_FAKE_KMSG"
 PANIC = "Kernel panic - not syncing: fake"
+BOOT = "[    0.000000] fake kernel\n"
+_LINE = re.compile(r"(?:<(?P<priority>\d+)>)?(?:\[ *(?P<time>[\d.]+)\] )?(?P<text>.*)")
+_DROPPED = re.compile(r"\*\* (\d+) printk messages dropped \*\*")
+_USER = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,14 @@ class Misdeeds:
     """The agent's channel breaks when this kind of message is due."""
     extra_collected: bool = False
     """The guest claims a test that the host does not have."""
+    says_at: Mapping[str, str] = field(default_factory=dict)
+    """What the kernel says, by when: "boot", "push", "probe", or a kind of message."""
+    panics_after_s: float | None = None
+    """A panic shows only so long after the end of the process that it took down."""
+    vanishes: bool = False
+    """The guest is gone with the first process that is killed, without a word."""
+    cpus: int = 1
+    """So many processors, with all that an old QEMU can do to them."""
 
 
 class FakeProcess:
@@ -66,6 +81,8 @@ class FakeProcess:
         self._control = ours
         self._events: queue.Queue[Event] = queue.Queue()
         self._renumber = 0
+        self.ended: float | None = None
+        """When, on the monotonic clock."""
         with theirs:
             self._process = subprocess.Popen(
                 guest.argv(argv),
@@ -159,6 +176,7 @@ class FakeProcess:
             message["id"] = "tests/test_nowhere.py::test_nobody"
             if "data" in message:
                 message["data"]["nodeid"] = message["id"]
+        self._guest.say(kind)
         if wrong.extra_collected and kind == "collected":
             message["ids"].append("tests/test_nowhere.py::test_nobody")
         if wrong.wrong_tree and kind == "hello":
@@ -167,6 +185,12 @@ class FakeProcess:
 
     def _wait(self) -> None:
         status = self._process.wait()
+        self.ended = time.monotonic()
+        if self._guest.lost:
+            return  # a guest that is gone tells of no process's end
+        if self._misdeeds.vanishes and status < 0:
+            self._guest.lose("QEMU ended: the guest switched off or restarted")
+            return
         # As the real agent: what the process started goes with it.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -186,28 +210,49 @@ class FakeGuest:
         self.boot_seconds = 0.1
         self.slowdown = 1.0
         self.console = results / "console.log"
-        self.console.write_text("[    0.000000] fake kernel\n")
+        self.console.write_text(BOOT)
         self.directory = directory / "tree"
         self.misdeeds = misdeeds
+        self.deaths = tuple(d for d in KNOWN if misdeeds.cpus >= d.processors)
+        self.lost = ""
+        self._records = 0
+        self._read = 0
+        self._told: set[str] = set()
         self.processes: list[FakeProcess] = []
-        self._lost = ""
         self._cmdline = directory / "cmdline"
         told = "f" * 16 if misdeeds.wrong_nonce else self.nonce
         self._cmdline.write_text(f"console=ttyS0 lab.nonce={told} panic=-1\n")
 
     def lose(self, reason: str) -> None:
         """From now on every call raises GuestLost."""
-        self._lost = reason
+        self.lost = reason
         for process in self.processes:
             process.kill()
 
     def alive(self) -> None:
         """Raise GuestLost if the guest is gone."""
-        if not self._lost and PANIC in self.console.read_text():
-            self.lose(f"the guest's kernel panicked: {PANIC}")
-        if self._lost:
+        text = self.console.read_text()
+        if not self.lost and "Kernel panic - not syncing" in text and not self._dies_later():
+            sign = first_sign(text.splitlines(), self.deaths)
+            excuse = f" ({sign[1]})" if sign else ""
+            self.lose(f"the guest's kernel panicked: {PANIC}{excuse}")
+        if self.lost:
             tail = "\n".join(self.console.read_text().splitlines()[-20:])
-            raise GuestLost(self._lost, console_tail=tail)
+            raise GuestLost(self.lost, console_tail=tail)
+
+    def _dies_later(self) -> bool:
+        after = self.misdeeds.panics_after_s
+        if after is None:
+            return False
+        ended = [process.ended for process in self.processes]
+        return None in ended or time.monotonic() < after + max(filter(None, ended), default=0.0)
+
+    def say(self, when: str) -> None:
+        """What the kernel says at this moment, the first time it comes."""
+        if when in self.misdeeds.says_at and when not in self._told:
+            self._told.add(when)
+            with self.console.open("a") as file:
+                file.write(self.misdeeds.says_at[when] + "\n")
 
     def argv(self, argv: Sequence[str]) -> list[str]:
         """The command as it is run on the host."""
@@ -229,6 +274,7 @@ class FakeGuest:
             # extractall(filter=) is of 3.11.4, and Debian 12 has 3.11.2; the attribute is for both.
             archive.extraction_filter = getattr(tarfile, "data_filter", None)
             archive.extractall(self.directory)
+        self.say("push")
 
     def run(
         self,
@@ -240,6 +286,8 @@ class FakeGuest:
         input: bytes = b"",
     ) -> Completed:
         """As lab.vm.Guest.run."""
+        self.alive()
+        self.say("probe")
         done = subprocess.run(
             self.argv(argv),
             cwd=self.directory,
@@ -263,15 +311,44 @@ class FakeGuest:
         self.processes.append(process)
         return process
 
-    def kernel_log(self) -> bytes:
-        """As lab.vm.Guest.kernel_log."""
+    def console_log(self) -> bytes:
+        """As lab.vm.Guest.console_log."""
         return self.console.read_bytes()
 
-    def mark_kernel_log(self, text: str) -> None:
-        """As lab.vm.Guest.mark_kernel_log."""
+    def read_kernel_log(self, mark: str = "") -> Piece:
+        """As lab.vm.Guest.read_kernel_log: what stands in the file of the console, line by line.
+        A line may begin with <priority>, and one that tells of lost lines stands for a gap."""
         self.alive()
-        with self.console.open("a") as file:
-            file.write(f"[    1.000000] {text}\n")
+        data = self.console.read_bytes()
+        data = data[: data.rfind(b"\n") + 1]
+        records, gaps = [], []
+        for line in data[self._read :].decode("utf-8", "backslashreplace").splitlines():
+            if dropped := _DROPPED.search(line):
+                gaps.append(Gap(self._records, self._records + int(dropped[1]) - 1))
+                self._records += int(dropped[1])
+                continue
+            match = _LINE.fullmatch(line)
+            assert match is not None
+            micros = int(float(match["time"] or 0) * 1_000_000)
+            priority = int(match["priority"] or 4)
+            records.append(Record(self._records, priority, micros, False, match["text"]))
+            self._records += 1
+        self._read = len(data)
+        if mark:
+            with self.console.open("a") as file:
+                file.write(f"<{_USER + 5}>[    1.000000] {mark}\n")
+        return Piece(records, gaps)
+
+    def ends_within(self, timeout_s: float) -> bool:
+        """As lab.vm.Guest.ends_within."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            try:
+                self.alive()
+            except GuestLost:
+                return True
+            time.sleep(0.01)
+        return False
 
 
 class FakeLab:
@@ -301,7 +378,9 @@ class FakeLab:
             )
         directory = Path(tempfile.mkdtemp(prefix="lab-fake-"))
         guest = FakeGuest(self._kernel, directory, results, self._misdeeds)
+        guest.say("boot")
         try:
+            guest.alive()
             yield guest
         finally:
             for process in guest.processes:

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""What one guest's kernel says, from its first line to its last: each line is heard once."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass, field
+
+from lab.errors import GuestLost
+from lab.vm import Guest
+from lab.vm.emulator import first_sign
+
+from . import dmesg
+from .dmesg import Splat
+
+_REMEMBERED = 4096
+"""So many of the records that were read last are known again on the console of a guest that died:
+what a console was behind with."""
+_CONSOLE_LINE = re.compile(r"(?:\[ *(?P<time>\d+\.\d+)\](?:\[[^\]]*\])? )?(?P<text>.*)")
+_DROPPED = re.compile(r"\*\* (\d+) printk messages dropped \*\*")
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a piece of a kernel's log comes to."""
+
+    splats: list[Splat] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+    """What of it was lost unread, as sentences: it may have been a complaint."""
+
+
+class KernelWatch:
+    """Listens to one guest's kernel.
+
+    While the guest lives its log is read as numbered records; of one that died there is only its
+    console.
+    """
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self._file = guest.console.with_name("kernel.log")
+        self._known: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED)
+        self._console_read = 0
+        self._over = False
+
+    def cut(self, mark: str = "") -> Heard:
+        """What was written since the last cut; `mark` is written into the log behind it. Raises
+        GuestLost."""
+        size = self.guest.console.stat().st_size
+        piece = self.guest.read_kernel_log(f"{dmesg.MARK} {mark}".rstrip() if mark else "")
+        self._console_read = size
+        self._known.extend(_key(line) for r in piece.records for line in r.line.splitlines())
+        self._write("".join(f"{record.line}\n" for record in piece.records))
+        return Heard(
+            dmesg.scan_records(piece.records, self.guest.kernel),
+            [str(gap) for gap in piece.gaps],
+        )
+
+    def rest(self) -> Heard:
+        """What a guest that died wrote on its console since the last cut; nothing the second time.
+
+        From a line on by which its emulator is known to kill it nothing counts.
+        """
+        if self._over:
+            return Heard()
+        self._over = True
+        known = set(self._known)
+        log = self.guest.console_log()
+        # The console may have been in the middle of a line.
+        begin = log.rfind(b"\n", 0, self._console_read) + 1
+        text = log[begin:].replace(b"\r", b"").decode("utf-8", "backslashreplace")
+        lines = [line for line in text.splitlines() if _key(line) not in known]
+        self._write("(the guest died; from here on its console)\n" + "\n".join([*lines, ""]))
+        lines = [line for line in lines if not dmesg.is_mark(line)]
+        if (sign := first_sign(lines, self.guest.deaths)) is not None:
+            lines = lines[: sign[0]]
+        gaps = [
+            f"the console of the guest that died lacks {match[1]} lines"
+            for match in _DROPPED.finditer(text)
+        ]
+        return Heard(dmesg.scan_lines(lines, self.guest.kernel), gaps)
+
+    def last(self) -> Heard:
+        """What was written since the last cut, whether the guest lives or not."""
+        try:
+            return self.cut()
+        except GuestLost:
+            return self.rest()
+
+    def _write(self, text: str) -> None:
+        with self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+
+
+def _key(line: str) -> tuple[str, str]:
+    match = _CONSOLE_LINE.fullmatch(line.strip())
+    return (match["time"] or "", match["text"]) if match else ("", line)
