@@ -359,7 +359,7 @@ def test_the_emulator_is_blamed_only_for_what_it_can_do(monkeypatch: pytest.Monk
     console = ["[    0.1] fine", "[    0.2] Oops: int3: 0000 [#1]", "[    0.3] Kernel panic"]
 
     def blamed(accel: Accel, cpus: int, version: tuple[int, int, int]) -> bool:
-        monkeypatch.setattr(emulator.qemu, "version", lambda: version)
+        monkeypatch.setattr(qemu, "version", lambda: version)
         sign = emulator.first_sign(console, emulator.deaths(accel, cpus=cpus))
         assert sign is None or (1, emulator.KNOWN[0].reason) == sign
         return sign is not None
