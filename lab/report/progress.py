@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lab.suite.verdicts import DISPROVING, UNPROVING, Verdict, counted
+from lab.suite.verdicts import Verdict, Weight, counted, weight
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -120,7 +120,7 @@ class LiveProgress(Progress):
 
         style = ""
         if verdict is not None:
-            style = "red" if verdict in DISPROVING else "magenta" if verdict in UNPROVING else ""
+            style = {Weight.DISPROVES: "red", Weight.UNPROVES: "magenta"}.get(weight(verdict), "")
         self._start().console.print(Text(text, style=style), soft_wrap=True)
 
     def stop(self) -> None:

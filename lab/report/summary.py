@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.suite.verdicts import HARMLESS, Conclusion, Verdict, counted
+from lab.suite.verdicts import Conclusion, Verdict, counted, good
 
 if TYPE_CHECKING:
     from lab.kernels import Kernel
@@ -150,7 +150,7 @@ def make_word(text: str) -> str:
 def _red_lines(report: RunReport) -> list[str]:
     """Each test that is not good with the line that runs it again; those that never ran by name,
     together below the reason they share."""
-    red = {n: r for n, r in report.records.items() if r.verdict not in HARMLESS}
+    red = {n: r for n, r in report.records.items() if not good(r.verdict)}
     if not red:
         return []
     lines = ["", "not good, and how to see it again:"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .reconcile import Record
-from .verdicts import DISPROVING, UNPROVING, Verdict
+from .verdicts import Verdict, Weight, weight
 
 ISSUES_IN = Path(__file__).parent / "issues_in.txt"
 
@@ -71,8 +71,8 @@ def table(
                 tests=len(mine),
                 proved=mine.count(Verdict.PASSED),
                 absent=mine.count(Verdict.SKIPPED),
-                bad=sum(1 for verdict in mine if verdict in DISPROVING),
-                unproved=sum(1 for verdict in mine if verdict in UNPROVING),
+                bad=sum(1 for verdict in mine if weight(verdict) is Weight.DISPROVES),
+                unproved=sum(1 for verdict in mine if weight(verdict) is Weight.UNPROVES),
             )
         )
     return rows

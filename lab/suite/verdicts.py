@@ -7,9 +7,11 @@ Exit codes come from verdicts, never from pytest, QEMU or a process in a guest: 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, StrEnum
+from typing import assert_never
 
 import pytest
 
@@ -32,10 +34,41 @@ class Verdict(StrEnum):
     """A capability differs from what the contract promises."""
 
 
-PROVING = frozenset({Verdict.PASSED})
-HARMLESS = frozenset({Verdict.PASSED, Verdict.SKIPPED, Verdict.XFAILED})
-DISPROVING = frozenset({Verdict.FAILED, Verdict.SPLAT, Verdict.SURPRISE})
-UNPROVING = frozenset({Verdict.NEVER_RAN, Verdict.LOST})
+class Weight(Enum):
+    """What a verdict does to the run that it is in."""
+
+    PROVES = "proves"
+    HARMLESS = "harmless"
+    DISPROVES = "disproves"
+    UNPROVES = "unproves"
+
+
+def weight(verdict: str) -> Weight:
+    """What this verdict does to its run.
+
+    The type checker sees to it that each verdict is here. What is no verdict at all (a value that
+    came from elsewhere) proves nothing.
+    """
+    try:
+        known = Verdict(verdict)
+    except ValueError:
+        return Weight.UNPROVES
+    match known:
+        case Verdict.PASSED:
+            return Weight.PROVES
+        case Verdict.SKIPPED | Verdict.XFAILED:
+            return Weight.HARMLESS
+        case Verdict.FAILED | Verdict.SPLAT | Verdict.SURPRISE:
+            return Weight.DISPROVES
+        case Verdict.NEVER_RAN | Verdict.LOST:
+            return Weight.UNPROVES
+        case _:
+            assert_never(known)
+
+
+def good(verdict: str) -> bool:
+    """Whether a run in which all verdicts are such, and one of them proves, is green."""
+    return weight(verdict) in (Weight.PROVES, Weight.HARMLESS)
 
 
 class ExitCode(IntEnum):
@@ -83,9 +116,9 @@ class Tally:
     only_collected: int | None = None
     """How many tests were listed, when nothing more was asked for."""
 
-    def count(self, *kinds: Verdict) -> int:
-        """How many tests got one of `kinds`."""
-        return sum(1 for verdict in self.verdicts.values() if verdict in kinds)
+    def of(self, wanted: Weight) -> list[tuple[str, Verdict]]:
+        """The tests whose verdict does this to the run."""
+        return [(n, verdict) for n, verdict in self.verdicts.items() if weight(verdict) is wanted]
 
     def counts(self) -> str:
         """` (3 passed, 1 lost)`, to follow a reason; empty if there are no verdicts."""
@@ -94,8 +127,10 @@ class Tally:
 
 def counted(verdicts: Iterable[Verdict]) -> str:
     """`3 passed, 1 lost`, in the order of the enumeration, naming only what occurs."""
-    present = list(verdicts)
-    parts = [f"{present.count(kind)} {kind}" for kind in Verdict if kind in present]
+    present = Counter(verdicts)
+    # What is no verdict is named last.
+    kinds = dict.fromkeys([*Verdict, *present])
+    parts = [f"{present[kind]} {kind}" for kind in kinds if present[kind]]
     return ", ".join(parts) or "no verdicts"
 
 
@@ -110,11 +145,9 @@ def conclude(tally: Tally) -> Conclusion:
         return Conclusion(ExitCode.INTERRUPTED, f"interrupted ({counted(tally.verdicts.values())})")
     if tally.usage:
         return Conclusion(ExitCode.USAGE, tally.usage)
-    if bad := tally.count(*DISPROVING) + len(tally.faults):
-        first = next(
-            (f"{name} {kind}" for name, kind in tally.verdicts.items() if kind in DISPROVING), ""
-        )
-        reasons = [text for text in (first, *tally.faults[:1]) if text]
+    disproving, unproving = tally.of(Weight.DISPROVES), tally.of(Weight.UNPROVES)
+    if bad := len(disproving) + len(tally.faults):
+        reasons = [f"{name} {kind}" for name, kind in disproving[:1]] + [*tally.faults[:1]]
         more = f" and {bad - len(reasons)} more" if bad > len(reasons) else ""
         return Conclusion(ExitCode.DISPROVED, "; ".join(reasons) + more + tally.counts())
     if tally.only_collected is not None and not tally.problems:
@@ -125,13 +158,13 @@ def conclude(tally: Tally) -> Conclusion:
         )
     if tally.problems:
         return Conclusion(ExitCode.NOT_PROVED, tally.problems[0] + tally.counts())
-    if unproved := tally.count(*UNPROVING):
-        name, kind = next((n, k) for n, k in tally.verdicts.items() if k in UNPROVING)
-        more = f" and {unproved - 1} more" if unproved > 1 else ""
+    if unproving:
+        name, kind = unproving[0]
+        more = f" and {len(unproving) - 1} more" if len(unproving) > 1 else ""
         return Conclusion(ExitCode.NOT_PROVED, f"{name} {kind}{more}{tally.counts()}")
     if not tally.verdicts:
         return Conclusion(ExitCode.NOT_PROVED, "nothing ran")
-    if not tally.count(*PROVING):
+    if not tally.of(Weight.PROVES):
         return Conclusion(
             ExitCode.NOT_PROVED, f"nothing passed ({counted(tally.verdicts.values())})"
         )
