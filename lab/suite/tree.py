@@ -12,8 +12,8 @@ import contextlib
 import hashlib
 import importlib.util
 import io
+import marshal
 import os
-import py_compile
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -102,9 +102,10 @@ def bytecode_kept(directory: Path) -> Iterator[None]:
 def bytecode(root: Path, tree: Mapping[PurePosixPath, bytes]) -> dict[PurePosixPath, bytes]:
     """The compiled forms of the tree's modules that Python and pytest keep, as if beside them.
 
-    Only those that are of the very sources in `tree`. Compiling, and pytest's rewriting of
-    assertions, took half of a guest's start under emulation. The host has just rewritten the tests
-    that it collected; what it has not imported is compiled here.
+    Only those that name the hash of the very source in `tree`, and make Python compare it wherever
+    they are used (PEP 552): a time and a size are those of another source, too. Compiling, and
+    pytest's rewriting of assertions, took half of a guest's start under emulation. pytest (9.2) has
+    just rewritten the tests that it collected; what else is not kept in this form is compiled here.
     """
     found = {}
     tag = sys.implementation.cache_tag
@@ -112,32 +113,50 @@ def bytecode(root: Path, tree: Mapping[PurePosixPath, bytes]) -> dict[PurePosixP
         if path.suffix != ".py":
             continue
         source = root / path
-        modified = int(source.stat().st_mtime)
         plain = Path(importlib.util.cache_from_source(os.fspath(source)))
+        kept = {
+            name: name.read_bytes() for name in sorted(plain.parent.glob(f"{path.stem}.{tag}*.pyc"))
+        }
         # pytest alone runs the test files; the programs that they start import what is beside them.
-        may_compile = not path.name.startswith("test_") and not sys.dont_write_bytecode
-        if may_compile and not _is_of(plain, data, modified):
-            with contextlib.suppress(OSError):  # not ours to write: the guest compiles it
-                py_compile.compile(os.fspath(source), quiet=2)
-        for compiled in sorted(plain.parent.glob(f"{path.stem}.{tag}*.pyc")):
-            if _is_of(compiled, data, modified):
-                found[path.parent / "__pycache__" / compiled.name] = compiled.read_bytes()
+        if not path.name.startswith("test_") and not _is_of(kept.get(plain, b""), data):
+            with contextlib.suppress(SyntaxError, ValueError):  # the guest says what is wrong
+                kept[plain] = _compiled(source, data)
+                _keep(plain, kept[plain])
+        for name, compiled in kept.items():
+            if _is_of(compiled, data):
+                found[path.parent / "__pycache__" / name.name] = compiled
     return found
 
 
-def _is_of(compiled: Path, source: bytes, modified: int) -> bool:
-    """Whether it was compiled from this source, as Python itself judges (PEP 552)."""
-    if not compiled.is_file():
-        return False
-    with compiled.open("rb") as file:
-        header = file.read(16)[4:]
-    by_hash = int.from_bytes(header[:4], "little") & 1  # as pytest 9.2 writes them
-    word = importlib.util.source_hash(source) if by_hash else _word(modified) + _word(len(source))
-    return header[4:] == word
+_CHECKED_HASH = b"\x03\0\0\0"
+_HEADER = 16
 
 
-def _word(number: int) -> bytes:
-    return (number & 0xFFFFFFFF).to_bytes(4, "little")
+def _is_of(compiled: bytes, source: bytes) -> bool:
+    """Whether it says that it is of this source, by its hash and nothing else."""
+    return compiled[4:_HEADER] == _CHECKED_HASH + importlib.util.source_hash(source)
+
+
+def _compiled(path: Path, source: bytes) -> bytes:
+    """As `py_compile.compile` with `CHECKED_HASH`, of bytes in memory. Raises SyntaxError."""
+    code = compile(source, os.fspath(path), "exec", dont_inherit=True)
+    return (
+        importlib.util.MAGIC_NUMBER
+        + _CHECKED_HASH
+        + importlib.util.source_hash(source)
+        + marshal.dumps(code)
+    )
+
+
+def _keep(path: Path, compiled: bytes) -> None:
+    """Write it where Python looks for it, for the next run, if there it may be written."""
+    if sys.dont_write_bytecode:
+        return
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(compiled)
+        fresh.replace(path)
 
 
 def bytecode_here(root: Path) -> dict[PurePosixPath, bytes]:

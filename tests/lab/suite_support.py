@@ -164,13 +164,16 @@ class Little:
         return kept | quick | {"COLUMNS": "200", "CI": "1"} | more
 
     def lab(
-        self, *arguments: str, kernel: str = "6.12", fake: Mapping[str, Any] | None = None
+        self,
+        *arguments: str,
+        kernel: str = "6.12",
+        fake: Mapping[str, Any] | None = None,
+        **more: str,
     ) -> Ran:
         """`python -m lab test` with a fake guest of these misdeeds."""
         plugin = ("-p", "tests.lab.hostile.plugin")
-        return self.run(
-            "lab", "test", "--kernel", kernel, *plugin, *arguments, LAB_FAKE=json.dumps(fake or {})
-        )
+        told = {"LAB_FAKE": json.dumps(fake or {})} | more
+        return self.run("lab", "test", "--kernel", kernel, *plugin, *arguments, **told)
 
     def pytest(self, *arguments: str, **more: str) -> Ran:
         """Plain pytest, as on any developer's machine."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import marshal
 import os
 import py_compile
 import subprocess
@@ -352,20 +353,36 @@ def test_unpacked_tree_has_the_same_hashes(tmp_path: Path) -> None:
     assert tree.hashes(contents) == tree.hashes(tree.contents(there))
 
 
-def test_bytecode_goes_only_with_its_source(tmp_path: Path) -> None:
-    """A compiled file of an older source, or of none, stays on the host."""
+@pytest.mark.parametrize("path", ["tests/smoke/test_a.py", "tests/smoke/support.py"])
+def test_bytecode_goes_only_with_its_source(tmp_path: Path, path: str) -> None:
+    """A compiled file that names another source's hash stays on the host, and so does one that
+    names a time and a size, which may be another source's, too."""
     small_tree(tmp_path)
-    source = tmp_path / "tests/smoke/test_a.py"
+    source = tmp_path / path
     source.write_text("x = 1\n")
-    compiled = Path(py_compile.compile(os.fspath(source)) or "")
+    checked = py_compile.PycInvalidationMode.CHECKED_HASH
+    compiled = Path(py_compile.compile(os.fspath(source), invalidation_mode=checked) or "")
     relative = PurePosixPath(compiled.relative_to(tmp_path).as_posix())
     contents = tree.contents(tmp_path)
 
     assert compiled.read_bytes() == tree.bytecode(tmp_path, contents)[relative]
     assert relative in tree.bytecode_here(tmp_path)
 
-    source.write_text("x = 22\n")
-    assert relative not in tree.bytecode(tmp_path, tree.contents(tmp_path))
+    stale = compiled.read_bytes()
+    source.write_text("x = 2\n")
+    assert stale != tree.bytecode(tmp_path, tree.contents(tmp_path)).get(relative)
+
+    timestamp = py_compile.PycInvalidationMode.TIMESTAMP
+    py_compile.compile(os.fspath(source), invalidation_mode=timestamp)
+    before = source.stat().st_mtime_ns
+    source.write_text("x = 3\n")
+    os.utime(source, ns=(before, before))
+    pushed = tree.bytecode(tmp_path, tree.contents(tmp_path)).get(relative)
+    names: dict[str, object] = {}
+    if pushed is not None:
+        exec(marshal.loads(pushed[16:]), names)
+    assert names.get("x", 3) == 3
+    assert (pushed is None) is (source.name == "test_a.py"), "only pytest compiles its tests"
 
 
 def test_bytecode_goes_along_where_python_writes_none(
@@ -387,7 +404,7 @@ def test_bytecode_goes_along_where_python_writes_none(
         )
     )
     contents = tree.contents(here)
-    assert name not in tree.bytecode(here, contents)
+    assert name in tree.bytecode(here, contents)
 
     with tree.bytecode_kept(kept):
         compiled = tree.bytecode(here, contents)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import py_compile
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -612,3 +614,25 @@ def test_a(thing): pass
 
     assert ran.code == 1, ran.output
     assert ran.verdicts == {"test_a": "failed"}
+
+
+@pytest.mark.parametrize("path", ["tests/helper.py", "ioxide/helper.py"])
+def test_guest_runs_the_sources_whose_hash_is_compared(little: Little, path: str) -> None:
+    """A compiled module left over from a source of the same size and time is not what runs."""
+    package = path.partition("/")[0]
+    little.tests(f"""
+def test_it():
+    from {package} import helper
+    assert helper.VALUE == "new"
+""")
+    little.write(path, "VALUE = 'old'\n")
+    source = little.root / path
+    py_compile.compile(os.fspath(source))
+    before = source.stat().st_mtime_ns
+    little.write(path, "VALUE = 'new'\n")
+    os.utime(source, ns=(before, before))
+
+    ran = little.lab(PYTHONDONTWRITEBYTECODE="")
+
+    assert ran.code == 0, ran.output
+    assert ran.verdicts == {"test_it": "passed"}
