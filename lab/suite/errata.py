@@ -220,7 +220,8 @@ def _show(report: pytest.TestReport, judged: Judged) -> None:
         # As pytest's own xfail, which is refused everywhere else, so that it is shown as one.
         report.outcome = "skipped"
         report.wasxfail = judged.why
-        report.lab_verdict = judged.verdict  # type: ignore[attr-defined]
+        # pytest-xdist sends the report on, and knows no enumerations.
+        report.lab_verdict = judged.verdict.value  # type: ignore[attr-defined]
     elif judged.verdict in (Verdict.SURPRISE, Verdict.FAILED):
         report.outcome = "failed"
         report.longrepr = judged.why

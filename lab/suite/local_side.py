@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ SHOWS_ONLY = ("collectonly", "showfixtures", "show_fixtures_per_test", "cachesho
 DISPROVED = 1
 USAGE = 2
 NOT_PROVED = 3
+WORKER_OUTPUT = "lab_probes"
+"""Under which a process of pytest-xdist tells the one that started it what it saw."""
 
 
 class LocalSide:
@@ -29,7 +32,10 @@ class LocalSide:
 
     def __init__(self) -> None:
         self._passed = 0
-        self._probe: Probed | None = None
+        self._probes: list[Probed] = []
+        """What the tests saw of this kernel, each process of pytest-xdist for itself."""
+        self._silent = 0
+        """So many of these processes ended without a word about that."""
         masked = _masked()
         try:
             self._contract = contract.read()
@@ -47,8 +53,9 @@ class LocalSide:
         """The probe of this machine's kernel, with what is masked."""
         import ioxide
 
-        self._probe = Probed.from_json(ioxide.probe().to_json())
-        return self._probe
+        probe = Probed.from_json(ioxide.probe().to_json())
+        self._probes.append(probe)
+        return probe
 
     def hopeless(self, names: Iterable[str]) -> str:
         """As `Contract.hopeless`."""
@@ -68,6 +75,15 @@ class LocalSide:
         """Count what passed."""
         self._passed += report.when == "call" and report.passed
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A process of pytest-xdist has ended: what it knows is judged here, with the rest."""
+        said = getattr(node, "workeroutput", {}).get(WORKER_OUTPUT)
+        if said is None:
+            self._silent += 1
+        else:
+            self._probes += [Probed.from_object(probe) for probe in said]
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item
@@ -82,24 +98,31 @@ class LocalSide:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """A session in which nothing passed is not 0, and neither is one with a surprise."""
-        lines = []
-        if (
-            session.exitstatus == pytest.ExitCode.OK
-            and not self._passed
-            and not _shows_only(session)
-        ):
-            session.exitstatus = NOT_PROVED
-            lines.append(f"nothing passed, so nothing is proved: exit {NOT_PROVED}")
+        config = session.config
+        if hasattr(config, "workerinput"):  # one of many, whose exit status nobody looks at
+            config.workeroutput[WORKER_OUTPUT] = [probe.to_object() for probe in self._probes]  # type: ignore[attr-defined]
+            return
+        lines: dict[str, None] = {}
+        if session.exitstatus == pytest.ExitCode.OK and not _shows_only(session):
+            if self._silent:
+                session.exitstatus = NOT_PROVED
+                lines[f"a process of pytest-xdist ended without a word: exit {NOT_PROVED}"] = None
+            elif not self._passed:
+                session.exitstatus = NOT_PROVED
+                lines[f"nothing passed, so nothing is proved: exit {NOT_PROVED}"] = None
+        surprised = False
         # Only what some test asked the probe for; a session of other tests has no use for it.
-        if self._probe is not None and self.row is not None:
-            found = contract.compare(self.row, self._probe, own_machine=True)
+        for probe in self._probes if self.row is not None else ():
+            assert self.row is not None
+            found = contract.compare(self.row, probe, own_machine=True)
             inherited = self.row.inherited() if found.surprises or found.notes else ""
-            lines += [f"note: {text}" for text in (*found.notes, inherited) if text]
-            lines += [f"surprise: {surprise}" for surprise in found.surprises]
-            if found.surprises and session.exitstatus in (pytest.ExitCode.OK, NOT_PROVED):
-                session.exitstatus = DISPROVED
-                lines.append(f"this kernel is not what the contract promises: exit {DISPROVED}")
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+            lines |= {f"note: {text}": None for text in (*found.notes, inherited) if text}
+            lines |= {f"surprise: {surprise}": None for surprise in found.surprises}
+            surprised = surprised or bool(found.surprises)
+        if surprised and session.exitstatus in (pytest.ExitCode.OK, NOT_PROVED):
+            session.exitstatus = DISPROVED
+            lines[f"this kernel is not what the contract promises: exit {DISPROVED}"] = None
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and lines:
             reporter.ensure_newline()
             for line in lines:
