@@ -332,7 +332,7 @@ class HostSide:
         sessions = self.lanes.sessions if self.lanes else ()
         for one in sessions:
             self.problems += one.problems
-            self.faults += one.faults
+            self._report_faults(one.faults)
             notes += one.notes
         self.progress.stop()
         records = self.book.records("the run ended before it")
@@ -405,6 +405,15 @@ class HostSide:
                 Verdict.SURPRISE,
             )
             report.user_properties += [*self._properties(), ("verdict", Verdict.SURPRISE.value)]
+            self.config.hook.pytest_runtest_logreport(report=report)
+
+    def _report_faults(self, faults: Sequence[str]) -> None:
+        """What the kernel said while no test ran; for JUnit, too, as surprises are."""
+        for fault in faults:
+            self.faults.append(fault)
+            name = f"kernel-log-{len(self.faults)}"
+            report = made_up(f"lab::{name}", ("lab", 0, name), fault, Verdict.SPLAT)
+            report.user_properties += [*self._properties(), ("verdict", Verdict.SPLAT.value)]
             self.config.hook.pytest_runtest_logreport(report=report)
 
     def _properties(self) -> list[tuple[str, object]]:

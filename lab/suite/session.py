@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from lab.errors import GuestLost
+from lab.errors import GuestLost, LabError
 from lab.vm import Completed, Guest
 
 from . import dmesg
@@ -320,6 +320,9 @@ class Session:
                 self._blame(watch.last())
         except KeyboardInterrupt:
             pass  # the run is over, whatever this kernel says
-        self._guest = self._worker = None
-        stack, self._stack = self._stack, ExitStack()
-        stack.close()
+        except LabError as error:
+            self.problems.append(f"what the kernel said last is not known: {error}")
+        finally:
+            self._guest = self._worker = None
+            stack, self._stack = self._stack, ExitStack()
+            stack.close()

@@ -57,6 +57,7 @@ class Script:
     no_guest: Exception | None = None
     log: list[Record] = field(default_factory=list)
     heard: int = 0
+    deaths: Sequence[Death] = ()
 
     def say(self, text: str, *, of_kernel: bool = True) -> None:
         """Have it in the kernel's log."""
@@ -117,11 +118,11 @@ class FakeGuest:
     """A guest that runs nothing."""
 
     slowdown = 1.0
-    deaths: Sequence[Death] = ()
 
     def __init__(self, kernel: Kernel, script: Script) -> None:
         self.kernel, self.script, self.uname = kernel, script, kernel.release
         self.pushed = b""
+        self.deaths = script.deaths
 
     def push_tree(self, tar: bytes, directory: str) -> None:  # noqa: ARG002
         self.pushed = tar
@@ -225,6 +226,24 @@ def test_complaint_of_the_defect_is_its_presence(tmp_path: Path) -> None:
     (row,) = swept.measured
     assert [Seen.PRESENT, Seen.ABSENT, Seen.ABSENT] == [f.seen for f in row.findings.values()]
     assert [f"6.12.1-1 complained of {NODES[1]}: [    9.000000] {COMPLAINT}"] == swept.faults
+
+
+def test_panic_is_a_complaint_about_its_reproducer(tmp_path: Path) -> None:
+    """A kernel that dies of a reproducer has complained of it, also where nothing was decided;
+    where its emulator is known to have killed it, it has not."""
+    for deaths, splats in (((), 1), ((Death(re.compile("panic"), (0, 0, 0), 1, "it"),), 0)):
+        script = Script({NODES[0]: "panics"}, deaths=deaths)
+        found = measure(FakeLab(_kernel("6.12.1"), script), b"tar", NODES, tmp_path / f"{splats}")
+        assert found[NODES[0]].seen is None
+        assert splats == len(found[NODES[0]].splats)
+        assert () == found[NODES[1]].splats
+    swept = sweep(
+        _job(tmp_path, "6.12.1"),
+        FakeShelf(v6_12_1=Script({NODES[0]: "panics"})),
+        _state(tmp_path / "measured.json"),
+        lambda _: None,
+    )
+    assert any("complained of" in fault and "Kernel panic" in fault for fault in swept.faults)
 
 
 # -- the sweep ---------------------------------------------------------------------------------

@@ -75,6 +75,8 @@ def test_after(lab_identity):
         "test_after": "passed",
     }
     assert "Kernel panic" in ran.why("test_panic")
+    assert ran.results is not None
+    assert [] == ran.results["faults"], "its boot and its probe are without a complaint"
     assert "sysrq triggered crash" in (ran.files / "kernel.log").read_text()
     assert "lab: end" in (ran.files / "guest-2/kernel.log").read_text()
     assert [] == machines(ran.files.resolve())
@@ -84,7 +86,7 @@ def test_virtme_ng_brings_the_same_verdicts(real: Little) -> None:
     """`lab test --launcher vng`: this machine's files are the root, and the tests still run from
     the pushed tree on the kernel that was asked for, with everything proved, found and reported as
     in a guest of the lab's own."""
-    real.tests("""
+    real.tests(f"""{COMPLAIN}
 @pytest.mark.needs("INC", "BUNDLE", "NAPI")
 def test_identity(lab_identity):
     expected = lab_identity.expected
@@ -115,6 +117,7 @@ def test_after(): pass
     }
     assert "Kernel panic" in ran.why("test_panic")
     assert ran.results is not None
+    assert [] == ran.results["faults"], "its boot and its probe are without a complaint"
     assert ran.results["launcher"] == "vng"
     assert all(guest["accel_reason"] for guest in ran.results["guests"])
     assert 2 == len(ran.results["guests"])
