@@ -75,7 +75,10 @@ class Counters:
     recv_appends: int = 0
     """Completions that went on in a part-filled buffer (incremental)."""
     recv_pauses: int = 0
-    """Receives paused because the connection's queue was full."""
+    """Receives paused because the connection's queue was full, or because buffers had run short
+    while it held unread bytes."""
+    recv_copies: int = 0
+    """Runs of bytes that were copied out of shared buffers because these had run short."""
 
     # Send
     sends: int = 0
@@ -186,6 +189,8 @@ class Counters:
     """Of these, those that are closed or aborted and held until the kernel is done sending."""
     buffers_held_now: int = 0
     """Receive buffers that hold unread or lent bytes."""
+    recv_copied_bytes_now: int = 0
+    """Memory of received bytes that were copied out of the shared buffers, unread or lent."""
     groups_free_now: int = 0
     """Incremental mode: connections that can still be taken."""
     slices_lent_now: int = 0

@@ -72,6 +72,7 @@ class Driver:
                 recv_buffer_size=own.recv_buffer_size if own else config.recv_buffer_size,
                 bundle=config.recv_bundle,
                 recv_queue_entries=config.recv_queue_entries,
+                recv_queue_bytes=config.recv_queue_bytes,
                 max_connections=config.max_connections or 2**32 - 1,
                 write_slab_size=config.write_slab_size,
                 write_limit=config.write_limit,

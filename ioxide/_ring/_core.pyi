@@ -72,6 +72,7 @@ class Driver:
         recv_buffer_size: int,
         bundle: bool,
         recv_queue_entries: int,
+        recv_queue_bytes: int,
         max_connections: int,
         write_slab_size: int,
         write_limit: int,

@@ -34,7 +34,7 @@ PyObject *iox_driver_counters(Driver *self)
 	if (self->ring)
 		self->counters.cqes_dropped = iox_ring_dropped(self->ring);
 #define X(name) "sK,"
-	return Py_BuildValue("{" IOX_COUNTERS(X) "sk,sk,sk,sk,sk,sk,sk,sK}",
+	return Py_BuildValue("{" IOX_COUNTERS(X) "sk,sk,sk,sk,sK,sk,sk,sk,sK}",
 #undef X
 #define X(name) #name, (unsigned long long)self->counters.name,
 			     IOX_COUNTERS(X)
@@ -43,6 +43,7 @@ PyObject *iox_driver_counters(Driver *self)
 			     "starved_now", (unsigned long)now.starved,
 			     "draining_sends_now", (unsigned long)now.draining_sends,
 			     "buffers_held_now", (unsigned long)now.buffers_held,
+			     "recv_copied_bytes_now", (unsigned long long)self->copied_bytes,
 			     "groups_free_now", (unsigned long)self->free_group_count,
 			     "slices_lent_now", (unsigned long)self->slices_out,
 			     "listeners_armed_now", (unsigned long)self->listeners_armed,

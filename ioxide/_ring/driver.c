@@ -212,19 +212,19 @@ PyDoc_STRVAR(driver_doc,
 static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
 	static char *names[] = { "ring", "connection_type", "groups", "recv_slots", "recv_buffer_size",
-				 "bundle", "recv_queue_entries", "max_connections", "write_slab_size",
-				 "write_limit", "segmented", "pool_max", "zero_copy", "read_timeout_ms",
+				 "bundle", "recv_queue_entries", "recv_queue_bytes",
+				 "max_connections", "write_slab_size", "write_limit", "segmented", "pool_max", "zero_copy", "read_timeout_ms",
 				 "send_timeout_ms", "min_wait_us", "min_wait_nr", NULL };
 	unsigned long long address, read_timeout, send_timeout;
 	unsigned int groups, slots, size, queue, connections, pool_max, min_wait_us, min_wait_nr;
-	Py_ssize_t slab_size, write_limit;
+	Py_ssize_t slab_size, write_limit, queue_bytes;
 	PyObject *connection_type;
 	int bundle, segmented, zero_copy;
 	Driver *self;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!$IIIpIInnpIpKKII:Driver", names, &address,
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!$IIIpInInnpIpKKII:Driver", names, &address,
 					 &PyType_Type, &connection_type, &groups, &slots, &size, &bundle,
-					 &queue, &connections, &slab_size, &write_limit, &segmented, &pool_max,
+					 &queue, &queue_bytes, &connections, &slab_size, &write_limit, &segmented, &pool_max,
 					 &zero_copy, &read_timeout, &send_timeout, &min_wait_us,
 					 &min_wait_nr))
 		return NULL;
@@ -248,6 +248,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self->group_size = size;
 	self->bundle = bundle;
 	self->recv_queue_entries = queue;
+	self->recv_queue_bytes = (size_t)queue_bytes;
 	self->max_connections = connections;
 	self->write_limit = (size_t)write_limit;
 	self->zero_copy = self->zero_copy_report = zero_copy;

@@ -5,9 +5,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A shared group provides so many buffers at least; 2 MiB of the default size. */
+#define WINDOW_MIN 64
+
+/*
+ * And so many at most, whatever it has: a batch that uses up more is rare, and goes on with the next
+ * enter.  From 6.13 on the pages of a ring count as locked memory (io_uring/memmap.c,
+ * io_create_region()).
+ */
+#define WINDOW_MAX 2048
+
+static uint32_t smaller(uint32_t one, uint32_t other)
+{
+	return one < other ? one : other;
+}
+
+static uint32_t window_min(const struct iox_group *group)
+{
+	return group->incremental ? group->entries : smaller(group->entries, WINDOW_MIN);
+}
+
 static void provide(struct iox_group *group, uint16_t bid)
 {
-	uint16_t position = group->tail & (group->count - 1);
+	uint16_t position = group->tail & (group->entries - 1);
 	struct iox_buf *entry = &group->ring[position];
 
 	entry->addr = (uint64_t)(uintptr_t)iox_group_buffer(group, bid);
@@ -15,6 +35,12 @@ static void provide(struct iox_group *group, uint16_t bid)
 	entry->bid = bid;
 	group->buffers[bid] = (struct iox_buffer){ .position = position };
 	group->tail++;
+	group->provided++;
+}
+
+static void put_to_rest(struct iox_group *group, uint16_t bid)
+{
+	group->resting[group->resting_count++] = bid;
 }
 
 struct iox_group *iox_group_new(uint32_t count, uint32_t size, bool incremental)
@@ -27,15 +53,21 @@ struct iox_group *iox_group_new(uint32_t count, uint32_t size, bool incremental)
 	group->count = count;
 	group->size = size;
 	group->incremental = incremental;
+	group->entries = incremental ? count : smaller(count, WINDOW_MAX);
 	group->buffers = calloc(count, sizeof(*group->buffers));
-	group->ring = iox_pages_map(count * sizeof(*group->ring));
+	group->resting = calloc(count, sizeof(*group->resting));
+	group->ring = iox_pages_map(group->entries * sizeof(*group->ring));
 	group->pool = iox_pages_map((size_t)count * size);
-	if (!group->buffers || !group->ring || !group->pool) {
+	if (!group->buffers || !group->resting || !group->ring || !group->pool) {
 		iox_group_unref(group);
 		return NULL;
 	}
-	for (uint32_t bid = 0; bid < count; bid++)
-		provide(group, (uint16_t)bid);
+	for (uint32_t bid = count; bid--;)
+		put_to_rest(group, (uint16_t)bid);
+	group->window = window_min(group);
+	while (group->provided < group->window)
+		provide(group, group->resting[--group->resting_count]);
+	group->resting_bare = group->resting_low = group->resting_count;
 	return group;
 }
 
@@ -44,10 +76,11 @@ void iox_group_unref(struct iox_group *group)
 	if (--group->refs)
 		return;
 	if (group->ring)
-		iox_pages_unmap(group->ring, group->count * sizeof(*group->ring));
+		iox_pages_unmap(group->ring, group->entries * sizeof(*group->ring));
 	if (group->pool)
 		iox_pages_unmap(group->pool, (size_t)group->count * group->size);
 	free(group->buffers);
+	free(group->resting);
 	free(group);
 }
 
@@ -58,7 +91,7 @@ int iox_group_register(struct iox_group *group, int ring_fd, uint16_t id)
 
 	memset(&reg, 0, sizeof(reg));
 	reg.ring_addr = (uint64_t)(uintptr_t)group->ring;
-	reg.ring_entries = group->count;
+	reg.ring_entries = group->entries;
 	reg.bgid = id;
 	reg.flags = group->incremental ? IOX_PBUF_RING_INC : 0;
 	ret = iox_sys_register(ring_fd, IOX_REGISTER_PBUF_RING, &reg, 1);
@@ -111,9 +144,10 @@ uint32_t iox_group_take(struct iox_group *group, uint16_t bid, uint32_t length, 
 	if (!group->incremental || !more) {
 		buffer->done = true;
 		group->held++;
+		group->provided--;
 	}
 	/* A bundle goes on in the buffer that was provided next. */
-	*next = group->ring[(buffer->position + 1) & (group->count - 1)].bid;
+	*next = group->ring[(buffer->position + 1) & (group->entries - 1)].bid;
 	return step;
 }
 
@@ -125,6 +159,81 @@ bool iox_group_release(struct iox_group *group, uint16_t bid)
 	if (buffer->refs || !buffer->done || !group->registered)
 		return false;
 	group->held--;
-	provide(group, bid);
+	if (group->provided < group->window)
+		provide(group, bid);
+	else
+		put_to_rest(group, bid);
 	return true;
+}
+
+void iox_group_grow(struct iox_group *group)
+{
+	while (group->window < group->entries && group->window < 2 * group->used)
+		group->window *= 2;
+}
+
+void iox_group_refill(struct iox_group *group)
+{
+	while (group->provided < group->window && group->resting_count)
+		provide(group, group->resting[--group->resting_count]);
+	group->resting_low = smaller(group->resting_low, group->resting_count);
+	group->resting_bare = smaller(group->resting_bare, group->resting_count);
+	group->refused = 0;
+	iox_group_publish(group);
+}
+
+/*
+ * Takes the buffers that were provided last back.  The kernel begins at the other end, on this thread
+ * inside an enter, or on a worker of its own for a receive that it could not poll for; so it cannot
+ * have come as far while window_min() are left to it and no completion waits.
+ */
+static void take_back(struct iox_group *group)
+{
+	while (group->provided > group->window) {
+		group->tail--;
+		group->provided--;
+		put_to_rest(group, group->ring[group->tail & (group->entries - 1)].bid);
+	}
+	iox_group_publish(group);
+}
+
+static int by_id(const void *one, const void *other)
+{
+	return *(const uint16_t *)other - *(const uint16_t *)one;
+}
+
+/* Gives the pages of resting[from] to resting[to - 1] back, neighbours with one call. */
+static void lay_bare(struct iox_group *group, uint32_t from, uint32_t to)
+{
+	uint16_t *ids = group->resting;
+
+	qsort(ids + from, to - from, sizeof(*ids), by_id);
+	for (uint32_t i = from, next; i < to; i = next) {
+		for (next = i + 1; next < to && ids[next] + 1 == ids[next - 1];)
+			next++;
+		iox_pages_discard(iox_group_buffer(group, ids[next - 1]), (size_t)(next - i) * group->size);
+	}
+}
+
+void iox_group_trim(struct iox_group *group)
+{
+	uint32_t used = group->used, window = window_min(group);
+
+	group->used = 0;
+	while (window < group->window && window < 2 * used)
+		window *= 2;
+	group->window = window;
+	take_back(group);
+	if (!used)
+		group->resting_low = group->resting_count;
+	if (group->resting_low > group->resting_bare) {
+		lay_bare(group, group->resting_bare, group->resting_low);
+		group->resting_bare = group->resting_low;
+	}
+	group->resting_low = group->resting_count;
+}
+
+bool iox_group_grown(const struct iox_group *group)
+{
+	return group->window > window_min(group) || group->resting_bare < group->resting_count;
 }

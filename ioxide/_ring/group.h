@@ -11,6 +11,11 @@
  *
  * A buffer given out is counted in runs (`refs`): it goes back when the kernel is done with it and
  * every run of it was released.  Plain C; knows neither Python nor connections.
+ *
+ * The kernel takes provided buffers in turn, so each of them is written to sooner or later, however
+ * small the load is.  A shared group therefore provides only `window` of its buffers; the others rest
+ * on a stack, the last used on top.  The window grows with what a batch uses up, and
+ * iox_group_trim() makes it smaller again and gives the pages of buffers at rest back.
  */
 #ifndef IOX_GROUP_H
 #define IOX_GROUP_H
@@ -32,7 +37,17 @@ struct iox_group {
 	uint16_t id;
 	bool incremental, registered;
 	uint32_t count, size;
-	uint32_t held;     /* buffers that the kernel cannot pick: taken, and not provided again */
+	uint32_t entries;  /* of the ring: no more buffers are provided at once */
+	uint32_t held;     /* buffers with runs that were not released */
+	uint32_t lent;     /* of these runs, those that slices hold */
+	uint32_t provided; /* the kernel's, as far as its completions tell; the others are held or rest */
+	uint32_t window;   /* so many are to be provided */
+	uint32_t used;     /* of the window, the most that one batch used up since the last trim */
+	uint32_t refused;  /* receives that found none provided, though some rest, since the last batch */
+	uint16_t *resting; /* a stack of ids */
+	uint32_t resting_count;
+	uint32_t resting_low; /* the least it was since the last trim: so many were not used */
+	uint32_t resting_bare; /* the lowest so many have no pages */
 	uint32_t refs;     /* the owner, and every lent slice */
 	void *owner;       /* incremental: the connection, for as long as it lives */
 	uint16_t tail, published;
@@ -57,8 +72,29 @@ void iox_group_unregister(struct iox_group *group, int ring_fd);
 uint32_t iox_group_take(struct iox_group *group, uint16_t bid, uint32_t length, bool more,
 			uint32_t *offset, uint16_t *next);
 
-/* Gives a run back; true when the buffer became free and was provided again. */
+/* Gives a run back; true when the buffer became free, so that it is provided again or rests. */
 bool iox_group_release(struct iox_group *group, uint16_t bid);
+
+/* Makes the window larger, because a batch has used much of it up. */
+void iox_group_grow(struct iox_group *group);
+
+/* Provides buffers at rest up to the window, and publishes. */
+void iox_group_refill(struct iox_group *group);
+
+/*
+ * Called now and then: makes the window fit what was used since the last call, and gives the pages of
+ * buffers that rested all the time back.  Only while every completion was taken in.
+ */
+void iox_group_trim(struct iox_group *group);
+
+/* Whether another iox_group_trim() may have something to give back. */
+bool iox_group_grown(const struct iox_group *group);
+
+/* Runs beyond so many are not lent, and so many buffers are kept free: see buffers.c. */
+static inline uint32_t iox_group_reserve(const struct iox_group *group)
+{
+	return group->count / 8;
+}
 
 /* Makes everything that was provided since the last call visible to the kernel. */
 static inline void iox_group_publish(struct iox_group *group)
@@ -68,6 +104,19 @@ static inline void iox_group_publish(struct iox_group *group)
 	group->published = group->tail;
 	/* The ring's tail overlays the last two bytes of entry 0 (struct io_uring_buf_ring). */
 	__atomic_store_n(&group->ring[0].resv, group->tail, __ATOMIC_RELEASE);
+}
+
+/* After a batch was taken in. */
+static inline void iox_group_batch(struct iox_group *group)
+{
+	uint32_t used = group->window - group->provided + group->refused;
+
+	/* Held buffers are missing from the window, too: with none at rest, that is no measure. */
+	if (used <= group->used || !group->resting_count)
+		return;
+	group->used = used;
+	if (2 * used > group->window)
+		iox_group_grow(group);
 }
 
 static inline char *iox_group_buffer(const struct iox_group *group, uint16_t bid)

@@ -97,7 +97,8 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 	X(recv_enobufs)       /* receives parked because no buffer was left */                 \
 	X(recv_bundles)       /* completions that spanned more than one buffer */              \
 	X(recv_appends)       /* completions that went on in a part-filled buffer */           \
-	X(recv_pauses)        /* receives cancelled because the connection's queue was full */ \
+	X(recv_pauses)        /* receives paused: their queue was full, or buffers were short */ \
+	X(recv_copies)        /* runs copied out of shared buffers because these were short */ \
 	X(sends)              /* sends submitted, of any kind */                               \
 	X(sends_vectored)     /* of these, messages of more than one slab: SENDMSG(_ZC) */     \
 	X(sends_zc)           /* of these, zero-copy ones that took the memory */              \
@@ -252,10 +253,14 @@ typedef struct Await {
 #define IOX_SHARED_GROUP 1
 #define IOX_FIRST_GROUP  2
 
-/* A run of received bytes in one buffer of the connection's group; holds a reference on it. */
+/*
+ * A run of received bytes: in one buffer of the connection's group, on which it holds a reference, or
+ * copied out of such buffers into memory of its own.
+ */
 struct iox_chunk {
 	uint32_t offset, length;
 	uint16_t bid;
+	char *memory; /* PyMem_RawMalloc(), offset + length bytes; NULL: in a buffer */
 };
 
 /* What another thread asks of the reactor. */
@@ -306,6 +311,7 @@ typedef struct Connection {
 	struct iox_group *group;  /* the driver's, or in incremental mode our own; NULL at the end */
 	struct iox_chunk *chunks, inline_chunks[IOX_INLINE_CHUNKS];
 	uint32_t chunk_head, chunk_count, chunk_capacity;
+	size_t queued_bytes;      /* in these runs */
 	bool recv_armed, recv_cancelling, recv_paused;
 	bool recv_starved;        /* incremental: parked until a buffer of our own group is free */
 	bool at_eof;
@@ -384,7 +390,7 @@ typedef struct Driver {
 
 	/* Limits; see ServerConfig */
 	uint32_t recv_queue_entries, max_connections;
-	size_t write_limit;
+	size_t recv_queue_bytes, write_limit;
 	uint64_t read_timeout, send_timeout; /* ms; 0 = off */
 	unsigned min_wait_us, min_wait_nr;
 	bool zero_copy, zero_copy_report;
@@ -409,6 +415,9 @@ typedef struct Driver {
 	bool accepts_failed;      /* a listener has an error to tell of */
 
 	struct iox_group *shared; /* NULL in incremental mode */
+	uint32_t vacated;         /* slot of the connection whose runs were copied out last */
+	size_t copied_bytes;      /* memory of runs that were copied out */
+	uint64_t trim_at;         /* ms; when unused memory is given back, 0: there is none */
 	bool bundle;
 	uint32_t group_slots, group_size;  /* incremental: buffers of a connection, and their bytes */
 	uint16_t *free_groups;    /* ids */
@@ -534,6 +543,7 @@ void iox_recv_discard(Connection *conn);
 void iox_recv_unpause(Connection *conn); /* its queue was emptied; on the reactor */
 void iox_recv_start_clock(Connection *conn);
 uint64_t iox_recv_fin_timeout(const Connection *conn); /* ms a peer's FIN is waited for after ours */
+void iox_recv_vacate(Connection *conn); /* copies its runs out of shared buffers, and pauses */
 bool iox_recv_submit(Connection *conn);
 void iox_recv_complete(Connection *conn, int res, unsigned flags);
 void iox_recv_end(Connection *conn);   /* as if the peer had sent FIN; what is queued is delivered */
@@ -592,6 +602,13 @@ PyObject *iox_driver_accept(Driver *driver, PyObject *fd);
 void iox_driver_release(Driver *driver, struct iox_group *group, uint16_t bid);
 /* The same for a slice, on any thread; takes over its reference to the group. */
 void iox_driver_release_lent(Driver *driver, struct iox_group *group, uint16_t bid);
+/* Memory of a run's own instead of a buffer; NULL when there is none.  Given back with its bytes. */
+char *iox_driver_copy_new(Driver *driver, size_t bytes);
+void iox_driver_copy_free(Driver *driver, char *memory, size_t bytes);
+void iox_driver_provide(Driver *driver); /* buffers of the shared group, before an enter */
+/* Gives memory that is not used any more back, when it is time: ms, UINT64_MAX when there is none. */
+void iox_driver_trim(Driver *driver);
+uint64_t iox_driver_trim_at(Driver *driver);
 struct iox_group *iox_driver_take_group(Driver *driver); /* NULL: none free, or refused */
 void iox_driver_drop_group(Driver *driver, struct iox_group *group);
 

@@ -33,8 +33,11 @@ static bool submit_cancel(Connection *conn, enum iox_kind kind)
 bool iox_conn_submit(Connection *conn)
 {
 	if (conn->want & IOX_WANT_CANCEL) {
-		if (conn->recv_armed && !submit_cancel(conn, IOX_KIND_RECV))
-			return false;
+		if (conn->recv_armed) {
+			if (!submit_cancel(conn, IOX_KIND_RECV))
+				return false;
+			conn->driver->counters.recv_pauses += conn->recv_paused && !conn->aborted;
+		}
 		conn->want &= ~IOX_WANT_CANCEL;
 	}
 	if (conn->want & IOX_WANT_CANCEL_SEND) {

@@ -53,7 +53,10 @@ static char *take(struct iox_slab_pool *pool)
 	if (!pool->count)
 		return map(pool, pool->slab_size);
 	pool->hits++;
-	return pool->free[--pool->count];
+	pool->count--;
+	if (pool->count < pool->low)
+		pool->low = pool->count;
+	return pool->free[pool->count];
 }
 
 static void drop_grown(struct iox_slab_pool *pool, unsigned index)
@@ -92,12 +95,30 @@ static void give(struct iox_slab_pool *pool, char *mem, size_t size)
 		unmap_oldest(pool);
 	pool->grown[pool->grown_count++] = (struct iox_grown){ mem, size };
 	pool->grown_bytes += size;
+	pool->grown_used = true;
 }
 
 void iox_slab_pool_shrink(struct iox_slab_pool *pool)
 {
 	while (pool->grown_count)
 		unmap_oldest(pool);
+}
+
+void iox_slab_pool_trim(struct iox_slab_pool *pool)
+{
+	unsigned unused = pool->low < pool->count ? pool->low : pool->count;
+	unsigned spare = pool->count > IOX_SLABS_KEPT ? pool->count - IOX_SLABS_KEPT : 0;
+
+	/* The ones at the bottom have rested longest. */
+	spare = spare < unused ? spare : unused;
+	for (unsigned i = 0; i < spare; i++)
+		unmap(pool, pool->free[i], pool->slab_size);
+	pool->count -= spare;
+	memmove(pool->free, pool->free + spare, pool->count * sizeof(*pool->free));
+	pool->low = pool->count;
+	if (!pool->grown_used)
+		iox_slab_pool_shrink(pool);
+	pool->grown_used = false;
 }
 
 void iox_slab_pool_clear(struct iox_slab_pool *pool)
@@ -120,6 +141,7 @@ static bool move_to_grown(struct iox_slab_pool *pool, struct iox_batch *batch, s
 			continue;
 		drop_grown(pool, i);
 		pool->hits++;
+		pool->grown_used = true;
 		if (batch->mem) {
 			memcpy(grown.mem, batch->mem, batch->used);
 			give(pool, batch->mem, batch->size);

@@ -44,6 +44,8 @@ struct iox_slab_pool {
 	size_t slab_size, largest; /* bytes, whole pages */
 	bool segmented;
 	unsigned limit, count;     /* slabs of that size at rest */
+	unsigned low;              /* the least there were since the last trim: so many were not used */
+	bool grown_used;           /* since then */
 	char **free;
 	struct iox_grown grown[IOX_GROWN_LIMIT];
 	unsigned grown_count;
@@ -57,6 +59,15 @@ bool iox_slab_pool_init(struct iox_slab_pool *pool, size_t slab_size, size_t wri
 void iox_slab_pool_clear(struct iox_slab_pool *pool);
 /* Gives grown slabs at rest back to the system. */
 void iox_slab_pool_shrink(struct iox_slab_pool *pool);
+/* Called now and then: gives slabs that rested all the time since the last call back, but for a few. */
+void iox_slab_pool_trim(struct iox_slab_pool *pool);
+/* So many of the pool's size are kept at rest however long nobody needs them: 1 MiB by default. */
+#define IOX_SLABS_KEPT 64
+/* Whether another trim may have something to give back. */
+static inline bool iox_slab_pool_grown(const struct iox_slab_pool *pool)
+{
+	return pool->grown_count || pool->count > IOX_SLABS_KEPT;
+}
 
 /* Appends a copy of the bytes; false, and nothing appended, when the system has no memory. */
 bool iox_batch_write(struct iox_slab_pool *pool, struct iox_batch *batch, const char *data,

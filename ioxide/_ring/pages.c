@@ -6,8 +6,10 @@
  */
 #include "pages.h"
 
+#include <stdint.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 void *iox_pages_map(size_t bytes)
 {
@@ -24,6 +26,16 @@ void iox_pages_unmap(void *pages, size_t bytes)
 #else
 	munmap(pages, bytes);
 #endif
+}
+
+void iox_pages_discard(void *from, size_t bytes)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t begin = ((uintptr_t)from + page - 1) / page * page;
+	uintptr_t end = ((uintptr_t)from + bytes) / page * page;
+
+	if (begin < end)
+		madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
 bool iox_pages_wait(int attempt)

@@ -8,6 +8,8 @@
 
 void *iox_pages_map(size_t bytes); /* NULL when there is no memory */
 void iox_pages_unmap(void *pages, size_t bytes);
+/* Gives whole pages between `from` and its end back to the system: they stay mapped, and read as 0. */
+void iox_pages_discard(void *from, size_t bytes);
 
 /*
  * What a closed ring was charged to RLIMIT_MEMLOCK is given back asynchronously, so whoever opens one

@@ -31,7 +31,13 @@ static bool chunk_push(Connection *conn, struct iox_chunk chunk)
 		conn->chunk_head = 0;
 	}
 	conn->chunks[(conn->chunk_head + conn->chunk_count++) & (conn->chunk_capacity - 1)] = chunk;
+	conn->queued_bytes += chunk.length;
 	return true;
+}
+
+static struct iox_chunk *chunk_at(Connection *conn, uint32_t index)
+{
+	return &conn->chunks[(conn->chunk_head + index) & (conn->chunk_capacity - 1)];
 }
 
 static struct iox_chunk *chunk_first(Connection *conn)
@@ -39,17 +45,35 @@ static struct iox_chunk *chunk_first(Connection *conn)
 	return &conn->chunks[conn->chunk_head];
 }
 
+static const char *chunk_bytes(const Connection *conn, const struct iox_chunk *chunk)
+{
+	return (chunk->memory ? chunk->memory : iox_group_buffer(conn->group, chunk->bid)) + chunk->offset;
+}
+
+static bool queue_full(const Connection *conn)
+{
+	return conn->chunk_count >= conn->driver->recv_queue_entries ||
+	       conn->queued_bytes >= conn->driver->recv_queue_bytes;
+}
+
 void iox_recv_unpause(Connection *conn)
 {
 	if (conn->chunk_count || !conn->recv_paused || conn->reads_ended || conn->fd < 0)
 		return;
 	conn->recv_paused = false;
+	if (conn->recv_armed && conn->want & IOX_WANT_CANCEL && !conn->recv_held && !conn->aborted) {
+		/* Read within the tick that filled it: nothing was submitted. */
+		conn->want &= ~IOX_WANT_CANCEL;
+		conn->recv_cancelling = false;
+		return;
+	}
 	iox_want(conn, IOX_WANT_RECV);
 }
 
-/* Drops the first chunk; its buffer is the caller's now. */
+/* Drops the first chunk; its buffer, or its memory, is the caller's now. */
 static void chunk_pop(Connection *conn)
 {
+	conn->queued_bytes -= chunk_first(conn)->length;
 	conn->chunk_head = (conn->chunk_head + 1) & (conn->chunk_capacity - 1);
 	if (--conn->chunk_count || !conn->recv_paused)
 		return;
@@ -61,25 +85,76 @@ static void chunk_pop(Connection *conn)
 	iox_recv_unpause(conn);
 }
 
-/* Gives the buffer of a run that was copied out back, on whatever thread that was. */
-static void give_back(Connection *conn, uint16_t bid)
+/* Gives the place of a run that was read back, on whatever thread that was. */
+static void give_back(Connection *conn, struct iox_chunk chunk)
 {
-	if (conn->driver->workers && iox_worker_here(conn->driver)) {
+	if (chunk.memory) {
+		iox_driver_copy_free(conn->driver, chunk.memory, chunk.offset + chunk.length);
+	} else if (conn->driver->workers && iox_worker_here(conn->driver)) {
 		conn->group->refs++;
-		iox_driver_release_lent(conn->driver, conn->group, bid);
+		iox_driver_release_lent(conn->driver, conn->group, chunk.bid);
 	} else {
-		iox_driver_release(conn->driver, conn->group, bid);
+		iox_driver_release(conn->driver, conn->group, chunk.bid);
 	}
 }
 
 void iox_recv_discard(Connection *conn)
 {
 	while (conn->chunk_count) {
-		uint16_t bid = chunk_first(conn)->bid;
+		struct iox_chunk chunk = *chunk_first(conn);
 
-		conn->driver->counters.bytes_unread += chunk_first(conn)->length;
+		conn->driver->counters.bytes_unread += chunk.length;
 		chunk_pop(conn);
-		iox_driver_release(conn->driver, conn->group, bid);
+		give_back(conn, chunk);
+	}
+}
+
+/* So many bytes are copied into one piece of memory; a run's length has 32 bits. */
+#define VACATE_LIMIT ((size_t)1 << 30)
+
+void iox_recv_vacate(Connection *conn)
+{
+	Driver *driver = conn->driver;
+	uint32_t first = 0, last;
+	size_t total = 0;
+	char *memory;
+
+	while (first < conn->chunk_count && chunk_at(conn, first)->memory)
+		first++;
+	for (last = first; last < conn->chunk_count; last++) {
+		if (total && total + chunk_at(conn, last)->length > VACATE_LIMIT)
+			break;
+		total += chunk_at(conn, last)->length;
+	}
+	if (!total)
+		return;
+	memory = iox_driver_copy_new(driver, total);
+	if (!memory) {
+		iox_conn_abort(conn, IOX_CAUSE_ERROR,
+			       "no memory to copy unread bytes out of the shared receive buffers");
+		return;
+	}
+	total = 0;
+	for (uint32_t i = first; i < last; i++) {
+		struct iox_chunk *chunk = chunk_at(conn, i);
+
+		memcpy(memory + total, chunk_bytes(conn, chunk), chunk->length);
+		total += chunk->length;
+		iox_driver_release(driver, conn->group, chunk->bid);
+	}
+	driver->counters.recv_copies += last - first;
+	*chunk_at(conn, first) = (struct iox_chunk){ .length = (uint32_t)total, .memory = memory };
+	for (uint32_t i = last; i < conn->chunk_count; i++)
+		*chunk_at(conn, first + 1 + i - last) = *chunk_at(conn, i);
+	conn->chunk_count -= last - first - 1;
+
+	if (iox_list_linked(&conn->starved)) {
+		iox_list_remove(&conn->starved);
+		conn->recv_paused = true;
+		driver->counters.recv_pauses++;
+	} else if (conn->recv_armed && !conn->recv_cancelling) {
+		conn->recv_cancelling = conn->recv_paused = true;
+		iox_want(conn, IOX_WANT_CANCEL);
 	}
 }
 
@@ -102,16 +177,17 @@ size_t iox_recv_copy(Connection *conn, char *to, size_t limit)
 		struct iox_chunk *chunk = chunk_first(conn);
 		uint32_t step = chunk->length < left ? chunk->length : (uint32_t)left;
 
-		memcpy(to, iox_group_buffer(conn->group, chunk->bid) + chunk->offset, step);
+		memcpy(to, chunk_bytes(conn, chunk), step);
 		to += step;
 		left -= step;
+		conn->queued_bytes -= step;
 		chunk->offset += step;
 		chunk->length -= step;
 		if (!chunk->length) {
-			uint16_t bid = chunk->bid;
+			struct iox_chunk read = *chunk;
 
 			chunk_pop(conn);
-			give_back(conn, bid);
+			give_back(conn, read);
 		}
 	}
 	return limit - left;
@@ -119,19 +195,39 @@ size_t iox_recv_copy(Connection *conn, char *to, size_t limit)
 
 PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit)
 {
-	size_t total = 0;
+	size_t total = conn->queued_bytes;
 	PyObject *bytes;
 
 	if (!conn->chunk_count)
 		return PyBytes_FromStringAndSize(NULL, 0);
-	for (uint32_t i = 0; i < conn->chunk_count; i++)
-		total += conn->chunks[(conn->chunk_head + i) & (conn->chunk_capacity - 1)].length;
 	if (limit >= 0 && (size_t)limit < total)
 		total = (size_t)limit;
 	bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)total);
 	if (bytes)
 		iox_recv_copy(conn, PyBytes_AS_STRING(bytes), total);
 	return bytes;
+}
+
+/*
+ * The first run, to be lent: a copy where so many buffers are lent already that others might find none,
+ * because views that are out keep a buffer for as long as their owner likes.
+ */
+static struct iox_chunk chunk_to_lend(Connection *conn)
+{
+	struct iox_chunk *chunk = chunk_first(conn), copy = { .length = chunk->length };
+	struct iox_group *group = conn->group;
+
+	if (chunk->memory || group->incremental ||
+	    group->lent < group->count - 2 * iox_group_reserve(group))
+		return *chunk;
+	copy.memory = iox_driver_copy_new(conn->driver, chunk->length);
+	if (!copy.memory)
+		return *chunk;
+	memcpy(copy.memory, chunk_bytes(conn, chunk), chunk->length);
+	conn->driver->counters.recv_copies++;
+	give_back(conn, *chunk);
+	*chunk = copy;
+	return copy;
 }
 
 PyObject *iox_recv_take_slices(Connection *conn)
@@ -141,7 +237,7 @@ PyObject *iox_recv_take_slices(Connection *conn)
 
 	iox_collector_release(held);
 	while (list && conn->chunk_count) {
-		PyObject *slice = iox_slice_new(conn->driver, conn->group, *chunk_first(conn));
+		PyObject *slice = iox_slice_new(conn->driver, conn->group, chunk_to_lend(conn));
 
 		if (!slice) {
 			Py_CLEAR(list);
@@ -213,7 +309,11 @@ static void park_starved(Connection *conn)
 {
 	Driver *driver = conn->driver;
 
-	driver->counters.recv_enobufs++;
+	/* A window that was too small is made larger after the batch, before the receive is armed again. */
+	if (conn->group->resting_count)
+		conn->group->refused++;
+	else
+		driver->counters.recv_enobufs++;
 	if (iox_list_linked(&conn->read_clock) && !conn->fin_sent)
 		iox_recv_start_clock(conn); /* but not the clock of the peer's FIN: it would never run out */
 	if (starved(conn))
@@ -289,9 +389,9 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 	}
 
 	if (conn->recv_armed) {
-		if (conn->chunk_count >= driver->recv_queue_entries && !conn->recv_cancelling) {
+		/* Staged, not counted yet: who reads it within this tick spares it the pause. */
+		if (queue_full(conn) && !conn->recv_cancelling) {
 			conn->recv_cancelling = conn->recv_paused = true;
-			driver->counters.recv_pauses++;
 			iox_want(conn, IOX_WANT_CANCEL);
 		}
 	} else if (!conn->at_eof && !conn->recv_errno && !conn->aborted && !starved(conn)) {
@@ -299,7 +399,7 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 		 * A multishot ends for reasons of its own (a full CQ, a cancel that raced): arm it again,
 		 * unless the queue is full.  A pause that was asked for ends when the queue is empty.
 		 */
-		if (conn->chunk_count >= driver->recv_queue_entries && !conn->recv_paused) {
+		if (queue_full(conn) && !conn->recv_paused) {
 			conn->recv_paused = true;
 			driver->counters.recv_pauses++;
 		}

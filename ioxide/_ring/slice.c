@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One received run, lent out without copying.
+ * One received run, lent out without copying; or a copy, when too many buffers are lent (buffers.c).
  *
  * end() is called when the read() block ends: from then on no new view can be made, and the buffer
  * goes back to the kernel with the last view, on whatever thread that is released.
@@ -20,6 +20,7 @@ PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chun
 	slice->exports = 0;
 	slice->ended = false;
 	driver->slices_out++;
+	group->lent += !chunk.memory;
 	return (PyObject *)slice;
 }
 
@@ -31,19 +32,27 @@ static void slice_give_back(Slice *slice)
 		return;
 	slice->driver = NULL;
 	driver->slices_out--;
-	iox_driver_release_lent(driver, slice->group, slice->chunk.bid);
+	if (slice->chunk.memory) {
+		iox_driver_copy_free(driver, slice->chunk.memory, slice->chunk.offset + slice->chunk.length);
+		iox_group_unref(slice->group);
+	} else {
+		slice->group->lent--;
+		iox_driver_release_lent(driver, slice->group, slice->chunk.bid);
+	}
 	Py_DECREF(driver);
 }
 
 static int slice_getbuffer(Slice *slice, Py_buffer *view, int flags)
 {
+	const struct iox_chunk *chunk = &slice->chunk;
+	char *from;
+
 	if (slice->ended || !slice->driver) {
 		PyErr_SetString(PyExc_ValueError, "this slice was given back when its read() block ended");
 		return -1;
 	}
-	if (PyBuffer_FillInfo(view, (PyObject *)slice,
-			      iox_group_buffer(slice->group, slice->chunk.bid) + slice->chunk.offset,
-			      (Py_ssize_t)slice->chunk.length, 1, flags) < 0)
+	from = (chunk->memory ? chunk->memory : iox_group_buffer(slice->group, chunk->bid)) + chunk->offset;
+	if (PyBuffer_FillInfo(view, (PyObject *)slice, from, (Py_ssize_t)chunk->length, 1, flags) < 0)
 		return -1;
 	slice->exports++;
 	return 0;

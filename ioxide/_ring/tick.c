@@ -51,25 +51,19 @@ struct io_uring_sqe *iox_driver_sqe(Driver *self)
 	return sqe;
 }
 
-static uint32_t shared_free(const Driver *self)
-{
-	return self->shared ? iox_group_free(self->shared) : 0;
-}
-
 /* Prepares everything there is to submit; stops when the submission queue stays full. */
 void iox_tick_stage(Driver *self)
 {
 	struct io_uring_sqe *sqe;
 
 	iox_foreign_do(self);
-	if (self->shared)
-		iox_group_publish(self->shared);
+	iox_driver_provide(self);
 	/*
 	 * Starved receives, the one that waits longest first, as many as there are free buffers.  Armed
 	 * without one they would fail at once and the reactor would spin; counting free buffers, not
 	 * returns, keeps an idle connection from using up the one chance that a busy one waits for.
 	 */
-	for (uint32_t free = shared_free(self); free && iox_list_linked(&self->starved); free--) {
+	for (uint32_t free = self->shared ? self->shared->provided : 0; free && iox_list_linked(&self->starved); free--) {
 		Connection *conn = IOX_ENTRY(self->starved.next, Connection, starved);
 
 		iox_list_remove(&conn->starved);
@@ -218,6 +212,8 @@ void iox_tick_reap(Driver *self)
 		iox_tick_complete(self, cqe->user_data, cqe->res, cqe->flags);
 	}
 	iox_ring_taken(self->ring, head);
+	if (self->shared)
+		iox_group_batch(self->shared);
 }
 
 static bool clock_due(Driver *self)
@@ -266,13 +262,15 @@ void iox_tick_expire(Driver *self)
 			       "the peer did not take what was sent within send_timeout_ms");
 	}
 	iox_listeners_expire(self);
+	iox_driver_trim(self);
 }
 
 /* ms until the next clock runs out, or -1 when none runs. */
 int64_t iox_tick_next_clock(Driver *self)
 {
-	uint64_t soonest = iox_listeners_soonest(self);
+	uint64_t soonest = iox_listeners_soonest(self), trim = iox_driver_trim_at(self);
 
+	soonest = trim < soonest ? trim : soonest;
 	if (iox_list_linked(&self->read_clocks)) {
 		uint64_t at = IOX_ENTRY(self->read_clocks.next, Connection, read_clock)->read_deadline;
 
@@ -350,5 +348,5 @@ bool iox_tick_has_work(Driver *self)
 	return self->nudged || iox_list_linked(&self->ready) || iox_list_linked(&self->next) ||
 	       iox_list_linked(&self->starting) || self->accepts_failed || self->poll_ready ||
 	       iox_ring_ready(self->ring) ||
-	       (iox_list_linked(&self->starved) && shared_free(self));
+	       (iox_list_linked(&self->starved) && iox_group_free(self->shared));
 }

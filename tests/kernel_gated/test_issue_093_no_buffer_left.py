@@ -196,7 +196,12 @@ def test_full_queue_pauses_the_receive() -> None:
     assert Whole(sent) == reader.bodies[0]  # the other one has ended its stream later
 
 
-def test_a_full_queue_leaves_bytes_in_the_socket() -> None:
+@pytest.mark.parametrize(
+    "limit",
+    [{"recv_queue_entries": 4}, {"recv_queue_entries": 1 << 16, "recv_queue_bytes": 512}],
+    ids=["entries", "bytes"],
+)
+def test_a_full_queue_leaves_bytes_in_the_socket(limit: Changes) -> None:
     """What comes after a receive was paused stays in the socket, however many ticks pass."""
     first, more = (random.Random(seed).randbytes(16 * 1024) for seed in (128, 129))
     fds: list[int] = []
@@ -209,7 +214,7 @@ def test_a_full_queue_leaves_bytes_in_the_socket() -> None:
             conn.write(data)
 
     with (
-        serve(handler, recv_queue_entries=4, recv_slots=2048, recv_buffer_size=128) as server,
+        serve(handler, recv_slots=2048, recv_buffer_size=128, **limit) as server,
         connect(server) as client,
     ):
         reactor = server.reactors[0]
