@@ -63,6 +63,11 @@ ifndef T
 endif
 	$(RUN) pytest $${T-} $(ARGS)
 
+MINUTES ?= 2
+.PHONY: differential
+differential: build ## Compare the loop with asyncio's own for MINUTES=2, on scenarios at random
+	$(RUN) tests.differential --minutes '$(MINUTES)' $(ARGS)
+
 .PHONY: cpython
 cpython: build ## Run CPython's own tests of asyncio on our loop (its package test must be there)
 	$(RUN) tests.cpython
@@ -96,7 +101,6 @@ bench-affinity: build ## Measure the continuation modes and fill docs/affinity.m
 bench-peers: build ## Measure ioxide beside asyncio and uvloop and fill docs/peers.md, on a quiet machine
 	@$(BIN)/python -m bench peers $(ARGS)
 
-MINUTES ?= 2
 .PHONY: soak
 soak: build ## Everything at random at once for MINUTES=2, then the books must balance
 	$(RUN) tests.soak --minutes '$(MINUTES)' $(ARGS)

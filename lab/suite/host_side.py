@@ -122,8 +122,8 @@ class HostSide:
     # -- collection --------------------------------------------------------------------------
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
-        """The lab's own tests are not for a guest."""
-        return True if selection.is_lab_tests(self.config, collection_path) else None
+        """The lab's own tests and the loops' comparison are not for a guest."""
+        return True if selection.stays_on_host(self.config, collection_path) else None
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that cannot be collected hides its tests, so it disproves."""

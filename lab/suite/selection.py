@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .tree import LAB_TESTS
+from .tree import HOST_TESTS
 
 SLOW_VARIABLE = "SLOW"
 SLOW_LEFT_OUT = pytest.StashKey[int]()
@@ -34,9 +34,9 @@ def leave_out(config: pytest.Config, items: list[pytest.Item], marker: str) -> i
     return len(out)
 
 
-def is_lab_tests(config: pytest.Config, path: Path) -> bool:
-    """Whether `path` is in the lab's own tests, which no guest ever sees."""
-    return path.is_relative_to(config.rootpath / LAB_TESTS)
+def stays_on_host(config: pytest.Config, path: Path) -> bool:
+    """Whether `path` is in a directory of tests that no guest ever sees."""
+    return any(path.is_relative_to(config.rootpath / directory) for directory in HOST_TESTS)
 
 
 def looks_in_cache(config: pytest.Config) -> bool:

@@ -23,8 +23,9 @@ from pathlib import Path, PurePosixPath
 CODE = ("ioxide", "lab", "tests", "conftest.py", "pyproject.toml")
 """What of the repository goes to a guest."""
 
-LAB_TESTS = "tests/lab"
-"""Tests of the lab itself: they boot guests, and are never sent to one."""
+HOST_TESTS = ("tests/lab", "tests/differential")
+"""Tests that are never sent to a guest: the lab's own, which boot guests, and those that compare
+two event loops and wait a hundred times for nothing to happen: minutes under emulation."""
 
 GUEST_PARTS_OF_LAB = ("lab/__init__.py", "lab/suite")
 """Of the lab only the pytest plugin is needed inside, and importing little is quick."""
@@ -34,7 +35,7 @@ LEFT_OUT_SUFFIXES = frozenset({".c", ".h", ".o", ".cdef", ".pyc", ".tmp", ".swp"
 
 
 def _wanted(relative: PurePosixPath) -> bool:
-    if relative.is_relative_to(LAB_TESTS):
+    if any(relative.is_relative_to(directory) for directory in HOST_TESTS):
         return False
     if relative.parts[0] == "lab":
         return any(relative.is_relative_to(part) for part in GUEST_PARTS_OF_LAB)

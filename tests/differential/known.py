@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""The differences that there are, each with its reason. This list is itself a test.
+
+An entry says which scenario shows it (`test_known` runs that, and an entry that it shows no more
+is stale), and what it excuses wherever else it is seen. Entries with a `fault` are faults of this
+loop that are not yet mended: their scenarios stay in `named` when the entries go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.differential.pair import Difference, Pair
+from tests.differential.scenario import Scenario
+
+FLOW = ("pause_writing", "resume_writing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """One difference that is meant, or a fault that is known."""
+
+    id: str
+    reason: str
+    shows: tuple[str, ...]
+    """Names of scenarios each of which shows it."""
+    where: str
+    """A regular expression for all of `Difference.where`."""
+    when: Callable[[Scenario], bool] = lambda _: True
+    """In which scenarios it is to be expected."""
+    excuses: Callable[[Any, Any], bool] = lambda _asyncio, _ioxide: True
+    """Which pairs of values are this difference and no other."""
+    fault: str = ""
+    """The fault's name in the tracker, for one that is not meant."""
+
+    def covers(self, scenario: Scenario, difference: Difference) -> bool:
+        """Whether it is this one."""
+        return (
+            re.fullmatch(self.where, difference.where) is not None
+            and self.when(scenario)
+            and self.excuses(difference.asyncio, difference.ioxide)
+        )
+
+
+def _without_flow(callbacks: list[list[Any]]) -> list[list[Any]]:
+    return [each for each in callbacks if each[0] not in FLOW]
+
+
+def _has(*ops: str) -> Callable[[Scenario], bool]:
+    return lambda scenario: bool(scenario.ops() & set(ops))
+
+
+def _left_open(scenario: Scenario) -> bool:
+    """Something is open when the loop ends: asyncio closes it when it is collected."""
+    return not scenario.close or bool(scenario.ops() & {"drop", "stall"}) or scenario.tls
+
+
+MEANT = (
+    Known(
+        id="flow-control-before-the-send",
+        reason="asyncio's write() tries to send at once, and counts what the kernel did not take. "
+        "What one batch of callbacks writes leaves in one SEND here, so that a write beyond the "
+        "high-water mark is waited for even if the kernel takes it all.",
+        shows=("a large write",),
+        where=r"connections\.\d+\.callbacks",
+        excuses=lambda one, other: _without_flow(one) == _without_flow(other),
+    ),
+    Known(
+        id="abort-is-a-reset",
+        reason="abort() with bytes that were not sent resets the connection, so that the peer does "
+        "not take a stream that was cut off for a whole one; asyncio sends a FIN. How much had "
+        "left by then differs as well.",
+        shows=("abort with bytes unsent",),
+        where=r"connections\.\d+\.peer\.(end|bytes|crc)",
+        when=lambda s: bool(s.ops() & {"abort", "drop"} or not s.close),
+        excuses=lambda one, other: other == "RST" or isinstance(one, int),
+    ),
+    Known(
+        id="received-ahead",
+        reason="The ring receives before the protocol asks. Bytes that were received and never "
+        "read are no longer in the kernel at close(), which sends FIN where it would send RST.",
+        shows=("closed with bytes unread",),
+        where=r"connections\.\d+\.peer\.(end|send_error)",
+        when=_has("pause", "close", "abort", "drop"),
+        excuses=lambda one, other: one == "RST" and other == "FIN",
+    ),
+    Known(
+        id="socket-gone-in-connection-lost",
+        reason="The core closes a descriptor when the connection's last operation has ended, which "
+        "may be before connection_lost(); what get_extra_info() gave raises EBADF from then on, "
+        "never earlier than the transport is closing.",
+        shows=("SO_LINGER in connection_lost",),
+        where="raised",
+        when=_has("linger"),
+        excuses=lambda one, other: (
+            [each for each in other if each[1:] != ["linger", "OSError EBADF"]] == one
+        ),
+    ),
+    Known(
+        id="core-holds-its-transports",
+        reason="A connection of the core refers to its transport until it ends. A transport of "
+        "asyncio's that is paused and that nobody refers to is closed by the collector.",
+        shows=("a paused transport that nobody refers to",),
+        where=r"tcp sockets|warnings|connections\.\d+\.(callbacks|peer\.\w+|lent)",
+        when=lambda s: s.ops() >= {"drop"} and bool(s.ops() & {"pause", "shut", "end", "eof"}),
+    ),
+)
+
+FAULTS = (
+    Known(
+        id="B2",
+        fault="B2",
+        reason="A descriptor lent with sock= is kept as a bare number.",
+        shows=(
+            "d2: a lent socket closed in data_received, its number used again",
+            "d2: a write after the owner closed the lent socket",
+        ),
+        where=r"strangers|connections\.\d+\.(callbacks|lent|peer\.\w+)|raised|tcp sockets",
+        when=_has("close-lent"),
+    ),
+    Known(
+        id="B4",
+        fault="B4",
+        reason="The end of a loop resets connections whose bytes were all written and drained, and "
+        "leaves a lent socket with SO_LINGER (1, 0).",
+        shows=(
+            "d4: the program ends with all written",
+            "d4: the program ends, its socket was lent",
+            "d4: the program ends, connections were accepted",
+        ),
+        where=r"connections\.\d+\.(peer\.\w+|lent)",
+        when=_left_open,
+    ),
+    Known(
+        id="B6",
+        fault="B6",
+        reason="SO_LINGER 0 and close() looks like a clean end.",
+        shows=("d6: SO_LINGER 0, then close",),
+        where=r"connections\.\d+\.peer\.\w+",
+        when=_has("linger"),
+    ),
+    Known(
+        id="B9",
+        fault="B9",
+        reason="EMFILE on accept is only counted.",
+        shows=("no descriptor for an accept",),
+        where="handler",
+        when=_has("short"),
+    ),
+    Known(
+        id="B12",
+        fault="B12",
+        reason="writelines() with a wrong type sends the items before it.",
+        shows=("writelines of a wrong type",),
+        where=r"connections\.\d+\.peer\.(bytes|crc)|raised",
+        when=_has("writelines-wrong"),
+    ),
+)
+
+KNOWN = (*MEANT, *FAULTS)
+
+
+def unknown(both: Pair, scenario: Scenario) -> list[Difference]:
+    """What differs in each of three runs and no entry covers."""
+
+    def matters(difference: Difference) -> bool:
+        return not any(known.covers(scenario, difference) for known in KNOWN)
+
+    return both.differences(scenario, matters)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""Scenarios with a name: what was once wrong, and each thing that is different on purpose."""
+
+from __future__ import annotations
+
+from tests.differential.scenario import Scenario, parse
+
+NAMED: dict[str, Scenario] = {
+    name: parse(line)
+    for name, line in {
+        # Faults that were found in programs; d1 to d8 as they were reported.
+        "d1: workers share a listener": '{"kind":"workers","way":"free"}',
+        "d1: one of the workers is busy": '{"kind":"workers","way":"busy"}',
+        "d2: a lent socket closed in data_received, its number used again": (
+            '{"way":"sock","data":[["close"],["close-lent"],["number"]],"steps":[["send",0,2]]}'
+        ),
+        "d2: a write after the owner closed the lent socket": (
+            '{"way":"sock","steps":[["close-lent"],["number"],["write",0,7]]}'
+        ),
+        "d3: connections paused in connection_made, one beside them": (
+            '{"connections":7,"made":[["pause"]],"steps":[["trickle",0,40],["trickle",1,40],'
+            '["trickle",2,40],["trickle",3,40],["trickle",4,40],["trickle",5,40],["resume",6],'
+            '["send",6,4],["resume",0],["resume",1],["resume",2],["resume",3],["resume",4],'
+            '["resume",5]]}'
+        ),
+        "d4: the program ends with all written": (
+            '{"way":"connect","close":false,"steps":[["write",0,9]]}'
+        ),
+        "d4: the program ends, its socket was lent": (
+            '{"way":"sock","close":false,"steps":[["write",0,9]]}'
+        ),
+        "d4: the program ends, connections were accepted": (
+            '{"connections":2,"close":false,"steps":[["write",0,9],["write",1,9]]}'
+        ),
+        "d5: the owner closes the listener, then the server is closed": (
+            '{"way":"accept-sock","steps":[["close-listener"],["unlisten"],["another"]]}'
+        ),
+        "d6: SO_LINGER 0, then close": '{"steps":[["write",0,4],["linger"],["close"]]}',
+        "d7: made here, run there": '{"kind":"threads","way":"hth"}',
+        "d7: made there, closed here": '{"kind":"threads","way":"tth"}',
+        "d7: each run in another thread": '{"kind":"threads","way":"htttt"}',
+        "d7: made before a fork, run in the child": '{"kind":"fork","way":"run"}',
+        "d7: made and run in the child of a fork": '{"kind":"fork","way":"made"}',
+        "d8: the client reset before the accept": ('{"connections":0,"steps":[["another-reset"]]}'),
+        "no descriptor for an accept": '{"steps":[["short",0,3],["send",1,3]]}',
+        "writelines of a wrong type": '{"steps":[["writelines-wrong",0,5]]}',
+        "write of a wrong type": '{"steps":[["write-wrong",0,5]]}',
+        # What each way, face and end does at all.
+        **{
+            f"both ends talk, {way}{', TLS' * tls}": (
+                f'{{"way":"{way}","tls":{str(tls).lower()},"steps":[["write",0,3000],'
+                '["send",0,5000],["writelines",0,80],["shut"]]}'
+            )
+            for way in ("accept", "accept-sock", "connect", "sock", "accepted")
+            for tls in (False, True)
+        },
+        "a read is cancelled and loses nothing": (
+            '{"api":"streams","steps":[["read",0,100],["cancel"],["send",0,50],["read",0,100],'
+            '["shut"]]}'
+        ),
+        "a buffered protocol and a peer that resets": (
+            '{"api":"buffered","steps":[["send",0,50000],["reset"]]}'
+        ),
+        "a half-close is answered": (
+            '{"keep_open":true,"steps":[["send",0,5],["shut"],["write",0,9],["eof"]]}'
+        ),
+        "every method in connection_lost": (
+            '{"lost":[["write",0,3],["pause"],["resume"],["eof"],["close"],["abort"]],'
+            '"steps":[["end"]]}'
+        ),
+        "another thread writes, then we do": (
+            '{"steps":[["thread-write",0,100,1],["write",0,30]]}'
+        ),
+        # Each entry of `known` has one here.
+        "a large write": '{"steps":[["write",0,100000]]}',
+        "abort with bytes unsent": '{"steps":[["stall"],["write",0,6000000],["abort"]]}',
+        "closed with bytes unread": '{"steps":[["send",0,9,1],["pause"],["close"]]}',
+        "SO_LINGER in connection_lost": '{"lost":[["linger"]]}',
+        "a paused transport that nobody refers to": '{"steps":[["pause"],["drop"]]}',
+        "a listener of the owner that stays": '{"way":"accept-sock"}',
+        "a listener whose owner has closed it": (
+            '{"way":"accept-sock","steps":[["close-listener"],["another"]]}'
+        ),
+    }.items()
+}

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""The vocabulary: what a scenario is, as plain data that travels as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+WAYS = ("accept", "accept-sock", "connect", "sock", "accepted")
+"""How connections come to the loop: ``create_server()``, the same with ``sock=``,
+``create_connection()``, the same with ``sock=``, ``connect_accepted_socket()``."""
+
+APIS = ("protocol", "buffered", "streams")
+
+IN_CALLBACKS = (
+    *("write", "writelines", "pause", "resume", "eof", "close", "abort", "linger"),
+    *("close-lent", "number"),
+)
+"""What a protocol may do in a callback of its own."""
+
+LOOP_STEPS = {
+    **dict.fromkeys(IN_CALLBACKS, "the transport's method"),
+    "linger": "sets SO_LINGER to (1, 0)",
+    "close-lent": "the owner closes the socket that was given with sock=",
+    "number": "opens files and sockets, which take the numbers that are free",
+    "writelines-wrong": "writelines() with a str behind a bytes",
+    "write-wrong": "write() of a str",
+    "thread-write": "write() by call_soon_threadsafe() of another thread",
+    "read": "a task that reads n bytes of the stream",
+    "cancel": "cancels the last task that reads",
+    "drain": "a task that drains the stream's writer",
+    "drop": "drops the references to transport and protocol, and collects",
+    "unlisten": "server.close()",
+    "close-listener": "the owner closes the listening socket that was given with sock=",
+    "short": "n clients connect while the process has no descriptor left",
+}
+PEER_STEPS = {
+    "send": "n bytes",
+    "trickle": "n single bytes, each by a send of its own",
+    "shut": "shutdown(SHUT_WR)",
+    "end": "close()",
+    "reset": "SO_LINGER (1, 0), then close()",
+    "stall": "reads no more",
+    "unstall": "reads again",
+    "another": "one more client connects",
+    "another-reset": "one more client connects and resets before the loop can accept it",
+}
+OPS = (*LOOP_STEPS, *PEER_STEPS)
+
+KINDS = ("connections", "workers", "threads", "fork")
+
+
+class ScenarioError(Exception):
+    """A line is no scenario; the message names what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that the program or its peer does."""
+
+    op: str
+    on: int = 0
+    """Which connection, counted from 0 in the order in which they were opened."""
+    n: int = 0
+    at_once: bool = False
+    """The next step follows in the same callback; otherwise the loop runs until all is quiet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A program and what its peers do."""
+
+    kind: str = "connections"
+    """``connections``, or one that needs a process of its own: see `processes`."""
+    way: str = "accept"
+    api: str = "protocol"
+    tls: bool = False
+    connections: int = 1
+    keep_open: bool = False
+    """What ``eof_received()`` returns."""
+    made: tuple[Step, ...] = ()
+    """What each protocol does in ``connection_made()``."""
+    data: tuple[Step, ...] = ()
+    """What each protocol does in its first ``data_received()``."""
+    lost: tuple[Step, ...] = ()
+    """What each protocol does in ``connection_lost()``."""
+    steps: tuple[Step, ...] = ()
+    """What happens from outside, then the program leaves its main coroutine."""
+    close: bool = True
+    """Before that it closes what is open."""
+
+    def line(self) -> str:
+        """The scenario as a line that `parse` reads; what is as usual is left out."""
+        usual = asdict(Scenario())
+        data: dict[str, Any] = {k: v for k, v in asdict(self).items() if v != usual[k]}
+        for key in ("made", "data", "lost", "steps"):
+            if key in data:
+                data[key] = [_short(step) for step in getattr(self, key)]
+        return json.dumps(data, separators=(",", ":"))
+
+    def ops(self) -> frozenset[str]:
+        """Every operation in it."""
+        return frozenset(
+            s.op for part in (self.made, self.data, self.lost, self.steps) for s in part
+        )
+
+    def own_process(self) -> bool:
+        """Whether it forks or changes the process's limits, so that nothing may run after it."""
+        return self.kind != "connections"
+
+    def but(self, **changes: Any) -> Scenario:
+        """The same with some fields changed."""
+        return replace(self, **changes)
+
+
+def _short(step: Step) -> list[Any]:
+    values: list[Any] = [step.op, step.on, step.n, int(step.at_once)]
+    while len(values) > 1 and not values[-1]:
+        values.pop()
+    return values
+
+
+def parse(line: str) -> Scenario:
+    """A scenario of its line; raises `ScenarioError`."""
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise ScenarioError(f"{line!r} is not JSON: {error}") from None
+    if not isinstance(data, dict) or (unknown := set(data) - set(asdict(Scenario()))):
+        raise ScenarioError(f"{line!r} has keys that no scenario has: {sorted(unknown)}")
+    for key in ("made", "data", "lost", "steps"):
+        steps = []
+        for values in data.get(key, ()):
+            if not values or values[0] not in OPS or len(values) > 4:
+                raise ScenarioError(f"{values!r} in {key!r} is no step; the words are {OPS}")
+            op, on, n, at_once = (*values, 0, 0, 0)[:4]
+            steps.append(Step(op, on, n, bool(at_once)))
+        data[key] = tuple(steps)
+    scenario = Scenario(**data)
+    for name, value, allowed in (
+        ("kind", scenario.kind, KINDS),
+        ("way", scenario.way, WAYS),
+        ("api", scenario.api, APIS),
+    ):
+        if scenario.kind == "connections" and value not in allowed:
+            raise ScenarioError(f"{name} {value!r} is none of {allowed}")
+    return scenario

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""Scenarios of connections for hypothesis to make and to shrink."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from tests.differential.scenario import APIS, IN_CALLBACKS, LOOP_STEPS, PEER_STEPS, Scenario, Step
+
+SIZES = (1, 7, 300, 5000, 40_000)
+_MUCH = 200_000
+# They take over a second, or need what only some scenarios have.
+_LEFT_OUT = {"short", "close-listener", "another-reset", "number", "close-lent", "read", "cancel"}
+_ORDINARY = tuple(op for op in (*LOOP_STEPS, *PEER_STEPS) if op not in _LEFT_OUT | {"drain"})
+_OF_A_STREAM = ("read", "cancel", "drain")
+_OF_A_LENT = ("close-lent", "number")
+_OF_A_LISTENER = ("another-reset", "number")
+
+_sizes = st.sampled_from(SIZES)
+
+
+def _step(op: str, on: int, n: int, at_once: bool) -> Step:
+    counted = op in ("write", "writelines", "thread-write", "writelines-wrong", "send", "read")
+    n = min(n, 20) if op == "trickle" else n if counted else 0
+    return Step(op, on, n, at_once)
+
+
+def _steps(
+    ops: tuple[str, ...], connections: int, most: int
+) -> st.SearchStrategy[tuple[Step, ...]]:
+    one = st.builds(
+        _step,
+        st.sampled_from(ops),
+        st.integers(0, connections - 1),
+        _sizes,
+        st.booleans(),
+    )
+    return st.lists(one, max_size=most).map(tuple)
+
+
+def _in_callback(way: str) -> st.SearchStrategy[tuple[Step, ...]]:
+    ops = tuple(op for op in IN_CALLBACKS if way == "sock" or op not in _OF_A_LENT)
+    one = st.builds(lambda op, n: _step(op, 0, n, False), st.sampled_from(ops), _sizes)
+    return st.lists(one, max_size=2).map(tuple)
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> Scenario:
+    """Any scenario of one or two connections that ends within a second or so."""
+    way = draw(st.sampled_from(("accept", "accept-sock", "connect", "sock", "accepted")))
+    api = draw(st.sampled_from(APIS))
+    ops = _ORDINARY
+    ops += _OF_A_STREAM if api == "streams" else ()
+    ops += _OF_A_LENT if way in ("sock", "accepted") else ()
+    ops += _OF_A_LISTENER if way == "accept" else ()
+    ops += ("close-listener",) if way == "accept-sock" else ()
+    connections = draw(st.integers(1, 2))
+    steps = draw(_steps(ops, connections, 8))
+    if draw(st.integers(0, 9)) == 9:
+        steps += (Step("write", 0, _MUCH),)
+    return Scenario(
+        way=way,
+        api=api,
+        tls=draw(st.integers(0, 4)) == 4,
+        connections=connections,
+        keep_open=draw(st.booleans()),
+        made=draw(_in_callback(way)),
+        data=draw(_in_callback(way)),
+        lost=draw(_in_callback(way)),
+        steps=steps,
+        close=draw(st.integers(0, 4)) != 4,
+    )
