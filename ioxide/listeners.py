@@ -75,10 +75,10 @@ class Accepted:
                 context=context,
             )
         except (SystemExit, KeyboardInterrupt):
-            connection.abort()
+            connection._drop()
             raise
         except BaseException as error:
-            connection.abort()
+            connection._drop()
             self._loop.call_exception_handler(
                 {
                     "message": "Error on transport creation for incoming connection",

@@ -35,11 +35,11 @@ def borrowed(fd: int, family: int) -> Iterator[socket.socket]:
         sock.detach()
 
 
-class _Lent(socket.socket):
-    """Gives its descriptor up instead of closing it."""
+class _Duplicate(socket.socket):
+    """Closes its descriptor without a ResourceWarning when nobody uses it any more."""
 
     def __del__(self) -> None:
-        self.detach()
+        self.close()
 
 
 class TransportSocket(asyncio.trsock.TransportSocket):
@@ -56,14 +56,11 @@ class TransportSocket(asyncio.trsock.TransportSocket):
 
     @property
     def _sock(self) -> socket.socket:
-        sock = _Lent(
-            self._family,
-            _KIND,
-            socket.IPPROTO_TCP,
-            fileno=self.fileno() if self.fileno() >= 0 else None,
-        )
-        if self.fileno() < 0:
-            socket.socket.close(sock)
+        # Owns what it has: whoever keeps it never holds the number of a connection that has ended.
+        fd = -1 if self._connection is None else self._connection._duplicate()
+        sock = _Duplicate(self._family, _KIND, socket.IPPROTO_TCP, fileno=fd if fd >= 0 else None)
+        if fd < 0:
+            sock.close()
         return sock
 
     @property

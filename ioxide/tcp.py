@@ -43,7 +43,15 @@ class TcpLoop(asyncio.SelectorEventLoop):
         # By the identity of the socket object, which each of them refers to.
         self._listeners: dict[int, RingListener | ReadyListener] = {}
         self.watched_listeners: dict[int, ReadyListener] = {}  # by descriptor; of ReadyListener
+        self._connected: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         super().__init__(selector)
+
+    def set_debug(self, enabled: bool) -> None:
+        """As asyncio's; transports that are open change over, too."""
+        super().set_debug(enabled)
+        for transport in tuple(getattr(self, "_transports", {}).values()):  # none in __init__()
+            if isinstance(transport, Transport) and not transport._conn_lost:
+                transport.set_protocol(transport.get_protocol())
 
     async def create_server(
         self,
@@ -135,6 +143,11 @@ class TcpLoop(asyncio.SelectorEventLoop):
         if listener is not None and listener.closed:
             listener.forget()
 
+    async def _connect_sock(self, *args: Any, **options: Any) -> socket.socket:
+        sock: socket.socket = await super()._connect_sock(*args, **options)  # type: ignore[misc]
+        self._connected.add(sock)
+        return sock
+
     def _make_socket_transport(
         self,
         sock: socket.socket,
@@ -184,24 +197,61 @@ class TcpLoop(asyncio.SelectorEventLoop):
             transp, file, offset, count
         )
 
+    # asyncio asks whether a transport has the socket only when a call would block.  Ours does
+    # block: the file of a connection of the core is not O_NONBLOCK.  So it is asked first.
+
+    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
+        self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        return await super().sock_recv(sock, nbytes)
+
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+        self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        return await super().sock_recv_into(sock, buf)
+
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> Any:
+        self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        return await super().sock_recvfrom(sock, bufsize)
+
+    async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> Any:
+        self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        return await super().sock_recvfrom_into(sock, buf, nbytes)
+
+    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+        self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        await super().sock_sendall(sock, data)
+
+    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+        self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        return await super().sock_sendto(sock, data, address)
+
+    async def sock_sendfile(self, sock: socket.socket, *args: Any, **options: Any) -> int:
+        self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        return await super().sock_sendfile(sock, *args, **options)
+
     def _adopt(
         self,
         sock: socket.socket,
         protocol: asyncio.BaseProtocol,
         **options: Any,
     ) -> Transport | None:
-        """A transport on the ring for a connected socket, whose descriptor it takes over."""
+        """A transport on the ring for a connected socket."""
         if not _is_tcp(sock):
             return None
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
-        connection = self.driver.adopt(sock.fileno())
+        lent = sock not in self._connected  # by asyncio itself: nobody else has it
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = self.driver.adopt(sock.fileno(), lent)
         if connection is None:
             return None
+        family = sock.family
+        if not lent:
+            sock.detach()
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport = Transport(self, connection, protocol, sock, family=sock.family, **options)
+            transport = Transport(
+                self, connection, protocol, sock if lent else None, family=family, **options
+            )
         except BaseException:
-            connection.abort()
+            connection._drop()
             raise
         self.call_soon(transport.begin, context=transport.context)
         return transport

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ioxide.sockets import TransportSocket, borrowed
+from ioxide.timed import TimedProtocol, timed
 
 if TYPE_CHECKING:
     from ioxide.connection import Connection
@@ -41,7 +42,9 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     Made by `ioxide.Loop`.  Its contract is asyncio's.  What differs is said here:
 
     * ``abort()`` with bytes still to be sent resets the connection, so that the peer does not take
-      a cut-off stream for a whole one.
+      a cut-off stream for a whole one.  So does the end of the loop.
+    * A socket that was lent with ``sock=`` is kept open until ``connection_lost()``, also when its
+      owner closes it earlier.
     * ``write()`` copies and returns; what one batch of callbacks wrote leaves in one SEND.
       A failure to send is reported by ``connection_lost(exc)``, after what had been received.
     """
@@ -59,6 +62,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         def _maybe_resume_protocol(self) -> None: ...
 
     _connection: Connection | None = None  # for __del__, should __init__ raise
+    _sock: socket.socket | None = None
 
     def __init__(
         self,
@@ -75,17 +79,16 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     ) -> None:
         super().__init__(extra, loop)
         self._loop: Any = loop
-        self._connection = connection
         self.context = contextvars.copy_context() if context is None else context
         self._server = server
-        self._fd = connection.fileno()
-        self._sock = sock  # asyncio's own, of a connection that it had made
+        # The number that the caller knows: for repr() and loop._transports, never to be used.
+        self._fd = connection.fileno() if sock is None else sock.fileno()
         if sock is None:
             self._extra["socket"] = TransportSocket(connection, family)
         else:
             self._extra["socket"] = asyncio.trsock.TransportSocket(sock)
-        with borrowed(self._fd, family) as sock:
-            for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
+        with borrowed(connection.fileno(), family) as ours:
+            for name, ask in (("sockname", ours.getsockname), ("peername", ours.getpeername)):
                 if name not in self._extra:
                     try:
                         self._extra[name] = ask()
@@ -102,6 +105,8 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         self._put = connection._put
         self._received: Callable[[Any], object]
         self.set_protocol(protocol)
+        self._connection = connection
+        self._sock = sock  # lent by the caller, of whose file the connection has a duplicate
         if server is not None:
             server._attach(self) if _SERVER_KNOWS_CLIENTS else server._attach()
         loop._transports[self._fd] = self  # type: ignore[attr-defined]
@@ -123,13 +128,15 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self._connection is not None:
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            if self._sock is not None:
+                self._sock.close()
 
     # Its beginning
 
     def begin(self) -> None:
         """Tell the protocol, then start to read; in the transport's context, no task current."""
         try:
-            self._protocol.connection_made(self)
+            self._calls.connection_made(self)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -177,10 +184,10 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def _received_buffer(self, _limit: int) -> None:
         assert self._connection is not None
-        protocol = self._protocol
+        calls = self._calls
         if self._connection._queued:
             try:
-                buffer = protocol.get_buffer(-1)
+                buffer = calls.get_buffer(-1)
                 if not len(buffer):
                     raise RuntimeError("get_buffer() returned an empty buffer")
             except (SystemExit, KeyboardInterrupt):
@@ -201,7 +208,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             return
         if count > 0:
             try:
-                protocol.buffer_updated(count)
+                calls.buffer_updated(count)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
@@ -215,7 +222,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         if self._loop.get_debug():
             logger.debug("%r received EOF", self)
         try:
-            keep_open = self._protocol.eof_received()
+            keep_open = self._calls.eof_received()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -234,7 +241,8 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             self._fatal_error(error, "Fatal write error on socket transport")
             return
         if self._protocol_paused:
-            self._maybe_resume_protocol()  # may write, close, ...
+            resume: Callable[[], None] = self._maybe_resume_protocol  # may write, close, ...
+            timed(self, "resume_writing", resume)() if self._loop.get_debug() else resume()
             if not self._protocol_paused:
                 self._tell_resumed()
         if self._conn_lost:
@@ -262,11 +270,14 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol: Any = protocol
+        self._calls: Any = protocol
+        if self._loop.get_debug():
+            self._calls = TimedProtocol(self, protocol)
         if isinstance(protocol, asyncio.BufferedProtocol):
             self._received = self._received_buffer
         else:
             self._received = self._received_data
-            self._data_received = protocol.data_received  # type: ignore[attr-defined]
+            self._data_received = self._calls.data_received
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         return self._protocol  # type: ignore[no-any-return]
@@ -324,8 +335,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         if self._eof:
             raise RuntimeError("Cannot call writelines() after write_eof()")
-        for data in list_of_data:
-            self.write(data)
+        self.write(b"".join(list_of_data))  # all or, if one of them has a wrong type, nothing
 
     def _pause_protocol(self) -> None:
         self._maybe_pause_protocol()
@@ -407,7 +417,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         finally:
             self._give_up()
             self._take = self._put = self._received = self._data_received = _gone
-            self._protocol = None
+            self._protocol = self._calls = None
             self._loop = None
             server, self._server = self._server, None
             if server is not None:
@@ -415,13 +425,10 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def _give_up(self) -> None:
         """Leave the connection to the core, which ends it in its own time."""
-        connection, self._connection = self._connection, None
-        assert connection is not None
+        self._connection = None
         sock, self._sock = self._sock, None
         if sock is None:
             self._extra["socket"].release()
-        elif connection._own():
-            sock.detach()
         else:
             sock.close()
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <unistd.h>
 
 static bool grow_table(Driver *self)
 {
@@ -72,30 +73,60 @@ Connection *iox_conn_new(Driver *self, int fd, bool served)
 }
 
 /*
- * A connected TCP socket of Python's becomes a connection.  Its descriptor is closed by the socket
- * object, unless _own() is called first.  None when there is no room (incremental mode has group ids
- * for so many); the socket is then left as it was.
+ * A connected TCP socket of Python's becomes a connection.  The number of a lent one may be closed and
+ * given to another file at any time, by its owner, so the connection has a duplicate, which nobody else
+ * knows.  None when there is no room (incremental mode has group ids for so many) or no descriptor for
+ * the duplicate; the socket is then left as it was.
  */
-PyObject *iox_driver_adopt(Driver *self, PyObject *arg)
+PyObject *iox_driver_adopt(Driver *self, PyObject *const *args, Py_ssize_t nargs)
 {
-	int fd = PyObject_AsFileDescriptor(arg), flags;
+	int fd, flags, lent;
 	Connection *conn;
 
+	if (nargs != 2) {
+		PyErr_SetString(PyExc_TypeError, "_adopt(fd, lent)");
+		return NULL;
+	}
+	fd = PyObject_AsFileDescriptor(args[0]);
+	lent = PyObject_IsTrue(args[1]);
 	/* The owner last: the object's fileno() may close the driver. */
-	if (fd < 0 || iox_driver_check_owner(self) < 0)
+	if (fd < 0 || lent < 0 || iox_driver_check_owner(self) < 0)
 		return NULL;
 	flags = fcntl(fd, F_GETFL);
 	if (flags < 0)
 		return PyErr_SetFromErrno(PyExc_OSError);
+	if (lent) {
+		fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+		if (fd < 0)
+			Py_RETURN_NONE;
+	}
 	conn = iox_conn_new(self, fd, false);
 	if (!conn) {
+		if (lent)
+			close(fd);
 		if (PyErr_Occurred())
 			return NULL;
 		Py_RETURN_NONE;
 	}
-	/* With O_NONBLOCK io_uring would answer -EAGAIN instead of waiting. */
-	fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
-	conn->lent = true;
 	self->counters.adoptions++;
+	if (flags & O_NONBLOCK)
+		iox_conn_block(conn);
+	if (!lent)
+		conn->nonblock = false; /* nobody else has the file */
 	return Py_NewRef(conn);
+}
+
+/*
+ * With O_NONBLOCK io_uring answers -EAGAIN instead of waiting.  The flag is the file's: other holders of
+ * a lent socket see it go, and get it back with the end of the connection.
+ */
+bool iox_conn_block(Connection *conn)
+{
+	int flags = fcntl(conn->fd, F_GETFL);
+
+	if (flags < 0 || !(flags & O_NONBLOCK))
+		return false;
+	fcntl(conn->fd, F_SETFL, flags & ~O_NONBLOCK);
+	conn->nonblock = true;
+	return true;
 }

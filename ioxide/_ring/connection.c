@@ -322,7 +322,6 @@ static PyMethodDef conn_methods[] = {
 	{ "_watch", (PyCFunction)iox_face_watch, METH_O, NULL },
 	{ "_check", (PyCFunction)iox_face_check, METH_NOARGS, NULL },
 	{ "_end_writes", (PyCFunction)iox_face_end_writes, METH_NOARGS, NULL },
-	{ "_own", (PyCFunction)iox_face_own, METH_NOARGS, NULL },
 	{ "_drop", (PyCFunction)iox_face_drop, METH_NOARGS, NULL },
 	{ "_duplicate", (PyCFunction)conn_duplicate, METH_NOARGS, NULL },
 	{ "_peername", (PyCFunction)conn_peername, METH_NOARGS, NULL },

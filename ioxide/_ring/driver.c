@@ -64,12 +64,14 @@ void iox_driver_wake(Driver *self)
 }
 
 PyDoc_STRVAR(driver_adopt_doc,
-"_adopt(fd)\n--\n\n"
-"Take a connected TCP socket over; None, and nothing has changed, when there is no room for it.");
+"_adopt(fd, lent)\n--\n\n"
+"Take a connected TCP socket over; None, and nothing has changed, when there is no room for it.\n"
+"`fd` is the connection's to close from then on.  A `lent` one stays the caller's, who may close it\n"
+"at any time: the connection then works on a duplicate.");
 
-static PyObject *driver_adopt(Driver *self, PyObject *fd)
+static PyObject *driver_adopt(Driver *self, PyObject *const *args, Py_ssize_t nargs)
 {
-	return iox_driver_adopt(self, fd);
+	return iox_driver_adopt(self, args, nargs);
 }
 
 static PyObject *driver_wake(Driver *self, PyObject *Py_UNUSED(ignored))
@@ -438,7 +440,7 @@ static PyMethodDef driver_methods[] = {
 	{ "listen", (PyCFunction)(void *)iox_driver_listen, METH_FASTCALL, driver_listen_doc },
 	{ "unlisten", (PyCFunction)(void *)iox_driver_unlisten, METH_FASTCALL, driver_unlisten_doc },
 	{ "accept", (PyCFunction)iox_driver_accept, METH_O, driver_accept_doc },
-	{ "_adopt", (PyCFunction)driver_adopt, METH_O, driver_adopt_doc },
+	{ "_adopt", (PyCFunction)(void *)driver_adopt, METH_FASTCALL, driver_adopt_doc },
 	{ "wake", (PyCFunction)driver_wake, METH_NOARGS, "wake()\n--\n\nEnd a wait(); from any thread." },
 	{ "connections", (PyCFunction)driver_connections, METH_NOARGS, NULL },
 	{ "counters", (PyCFunction)driver_counters, METH_NOARGS, NULL },

@@ -9,8 +9,6 @@
  */
 #include "internal.h"
 
-#include <sys/socket.h>
-
 void iox_face_wake(Connection *conn)
 {
 	if (conn->face)
@@ -230,8 +228,18 @@ PyObject *iox_face_end_writes(Connection *conn, PyObject *Py_UNUSED(ignored))
 }
 
 /*
- * _drop(): end the connection now.  Was all that was written sent, the peer sees the end of a whole
- * stream, as after close(2); otherwise a reset.
+ * What we had not sent, or what the peer had sent in vain.  For the latter the kernel resets by itself
+ * while the bytes are in its own queue (RFC 1122, 4.2.2.13); here they may be in ours.
+ */
+bool iox_face_cut_off(const Connection *conn)
+{
+	return conn->send_armed || conn->send_errno || conn->recv_errno || iox_send_unsent(conn) ||
+	       conn->chunk_count;
+}
+
+/*
+ * _drop(): end the connection now, with a reset where anything is cut off.  Otherwise by close(2) alone:
+ * after shutdown(2) SO_LINGER would not hold, and other holders of the file would lose the connection.
  */
 PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
@@ -240,27 +248,12 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 	iox_foreign_first(conn->driver);
 	if (conn->fd < 0 || conn->aborted)
 		Py_RETURN_NONE;
-	if (conn->send_armed || conn->send_errno || conn->recv_errno || iox_send_unsent(conn)) {
+	if (iox_face_cut_off(conn))
 		iox_conn_abort(conn, IOX_CAUSE_ABORT, "the transport was aborted");
-	} else if (iox_send_lent(conn)) {
+	else if (iox_send_lent(conn))
 		/* All sent, not all acknowledged: abort() would have the kernel drop it (SEND_ZC). */
 		iox_conn_close(conn);
-	} else {
-		conn->fin_sent = true;
-		shutdown(conn->fd, SHUT_WR);
+	else
 		iox_conn_abort(conn, IOX_CAUSE_EOF, NULL);
-	}
 	Py_RETURN_NONE;
-}
-
-/*
- * _own(): the Python socket has given the descriptor up, so that it is ours to close.  False when the
- * connection is over already, and the socket has to close it.
- */
-PyObject *iox_face_own(Connection *conn, PyObject *Py_UNUSED(ignored))
-{
-	if (iox_conn_check_reactor(conn) < 0)
-		return NULL;
-	conn->lent = false;
-	return PyBool_FromLong(conn->fd >= 0);
 }

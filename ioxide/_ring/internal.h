@@ -342,7 +342,7 @@ typedef struct Connection {
 	/* Life */
 	unsigned kernel_refs;     /* operations whose terminal completion is still to come */
 	uint8_t want;
-	bool lent;                /* fd is still a Python socket's, which closes it */
+	bool nonblock;            /* other holders of the file know it as O_NONBLOCK: set at the end */
 	bool served;              /* a handler's: clocks, write_limit and max_connections hold */
 	PyObject *on_start;       /* whom it is handed to, once, if not to the driver's on_connection */
 	bool reads_ended, closing, fin_sent, aborted;
@@ -513,12 +513,14 @@ void iox_conn_given_up(Connection *conn);
 
 /* adopt.c */
 Connection *iox_conn_new(Driver *driver, int fd, bool served); /* NULL: no room; fd stays the caller's */
-PyObject *iox_driver_adopt(Driver *driver, PyObject *arg);
+PyObject *iox_driver_adopt(Driver *driver, PyObject *const *args, Py_ssize_t nargs);
+bool iox_conn_block(Connection *conn); /* clears O_NONBLOCK; false: it was not set */
 
 /* face.c */
 void iox_face_received(Connection *conn);
 void iox_face_sent(Connection *conn);
 void iox_face_wake(Connection *conn);
+bool iox_face_cut_off(const Connection *conn); /* what would be, were it ended now */
 /* Methods of the type, for ioxide/transports.py */
 PyObject *iox_face_attach(Connection *conn, PyObject *args);
 PyObject *iox_face_detach(Connection *conn, PyObject *ignored);
@@ -530,7 +532,6 @@ PyObject *iox_face_watch(Connection *conn, PyObject *unsent);
 PyObject *iox_face_check(Connection *conn, PyObject *ignored);
 PyObject *iox_face_end_writes(Connection *conn, PyObject *ignored);
 PyObject *iox_face_drop(Connection *conn, PyObject *ignored);
-PyObject *iox_face_own(Connection *conn, PyObject *ignored);
 
 /* receive.c */
 int iox_recv_ready(Connection *conn); /* 1 something to return, 0 wait, -1 exception */

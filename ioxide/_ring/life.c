@@ -14,6 +14,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -95,21 +96,43 @@ static void count_close(const Connection *conn)
 	}
 }
 
+/*
+ * connect(2) to AF_UNSPEC dissolves the association, resets it unless both FINs have gone, and drops the
+ * write queue (tcp_disconnect).  No option of the file is left changed behind it.
+ */
+static int dissolve(int fd)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	return connect(fd, &none, sizeof(none));
+}
+
+/*
+ * RST at once, whoever else holds the file: a duplicate of the caller's, or a forked child.  Linux 6.4 to
+ * 6.6 refuse (EBUSY) while one of them waits in a call; where a filter of system calls refuses, the
+ * close(2) that follows resets.
+ */
+static void reset(int fd)
+{
+	struct linger linger = { .l_onoff = 1, .l_linger = 0 };
+
+	if (dissolve(fd) < 0 && errno != EBUSY)
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 static void finalize(Connection *conn)
 {
 	Driver *driver = conn->driver;
 
-	if (conn->aborted && !conn->fin_sent) {
-		/*
-		 * RST instead of FIN: the peer must not take a cut-off stream for a whole one.  After our
-		 * FIN it has all there was, and a reset could only destroy what it has not read yet.
-		 */
-		struct linger reset = { .l_onoff = 1, .l_linger = 0 };
-
-		setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-	}
-	if (!conn->lent)
-		close(conn->fd);
+	/*
+	 * RST instead of FIN: the peer must not take a cut-off stream for a whole one.  After our FIN it
+	 * has all there was, and a reset could only destroy what it has not read yet.
+	 */
+	if (conn->abort_reason && !conn->fin_sent)
+		reset(conn->fd);
+	if (conn->nonblock)
+		fcntl(conn->fd, F_SETFL, fcntl(conn->fd, F_GETFL) | O_NONBLOCK);
+	close(conn->fd);
 	conn->fd = -1;
 	count_close(conn);
 	iox_recv_discard(conn);
@@ -146,6 +169,16 @@ static void bound_the_unacknowledged(Connection *conn)
 					    sizeof(timeout));
 }
 
+/* SO_LINGER at 0: close(2) would reset, and shutdown(2), which comes first here, would not (tcp(7)). */
+static bool resets_on_close(int fd)
+{
+	struct linger linger;
+	socklen_t size = sizeof(linger);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size) && linger.l_onoff &&
+	       !linger.l_linger;
+}
+
 void iox_conn_given_up(Connection *conn)
 {
 	conn->driver->counters.send_timeouts++;
@@ -178,6 +211,10 @@ void iox_conn_progress(Connection *conn)
 		return;
 	}
 	if (!conn->fin_sent) {
+		if (resets_on_close(conn->fd)) {
+			iox_conn_abort(conn, IOX_CAUSE_ABORT, "the connection was closed with SO_LINGER at 0");
+			return;
+		}
 		conn->fin_sent = true;
 		if (!conn->recv_errno) {
 			shutdown(conn->fd, SHUT_WR);
@@ -198,18 +235,6 @@ void iox_conn_close(Connection *conn)
 	conn->closing = true;
 	iox_recv_close(conn);
 	iox_conn_progress(conn);
-}
-
-/*
- * A SEND_ZC is over only when the kernel has let go of every page, which is when the peer has
- * acknowledged them; shutdown() does not change that (issue #245 in the C# project).  connect(2) to
- * AF_UNSPEC does: it dissolves the association, resets, and drops the write queue (tcp_disconnect).
- */
-static void purge(int fd)
-{
-	struct sockaddr none = { .sa_family = AF_UNSPEC };
-
-	connect(fd, &none, sizeof(none));
 }
 
 void iox_conn_abort(Connection *conn, enum iox_cause cause, const char *reason)
@@ -238,8 +263,12 @@ void iox_conn_abort(Connection *conn, enum iox_cause cause, const char *reason)
 	 */
 	conn->want &= ~(IOX_WANT_RECV | IOX_WANT_SEND);
 	conn->recv_starved = false;
+	/*
+	 * A SEND_ZC is over only when the kernel has let go of every page, which is when the peer has
+	 * acknowledged them; shutdown() does not change that (issue #245 in the C# project).
+	 */
 	if (iox_send_lent(conn))
-		purge(conn->fd);
+		dissolve(conn->fd);
 	if (conn->recv_armed)
 		iox_want(conn, IOX_WANT_CANCEL);
 	if (conn->send_armed)

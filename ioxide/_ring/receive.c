@@ -378,6 +378,8 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 		park_starved(conn);
 	} else if (res == -ECANCELED && !conn->aborted) {
 		/* Our own pause; what to do next is decided below. */
+	} else if (res == -EAGAIN && iox_conn_block(conn)) {
+		/* Another holder of the file had set O_NONBLOCK: armed again below. */
 	} else if (res < 0) {
 		if (!conn->recv_errno && !conn->closing)
 			conn->recv_errno = -res;

@@ -167,7 +167,9 @@ void iox_send_complete(Connection *conn, int res, unsigned flags)
 		if (iox_list_linked(&conn->read_clock) && !conn->fin_sent)
 			iox_recv_start_clock(conn);
 	}
-	if (res <= 0 && res != -EINTR && res != -EAGAIN && !conn->aborted && !fall_back(conn, res))
+	if (res == -EAGAIN)
+		iox_conn_block(conn); /* another holder of the file has set O_NONBLOCK */
+	else if (res <= 0 && res != -EINTR && !conn->aborted && !fall_back(conn, res))
 		send_failed(conn, res ? -res : EPIPE);
 
 	if (!conn->send_errno && !conn->aborted && conn->sent < conn->sending.used) {

@@ -34,7 +34,7 @@ def _writes(overflow: WriteOverflow) -> list[str]:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
     with ours, theirs:
-        conn = driver.adopt(ours.fileno())
+        conn = driver.adopt(ours.fileno(), True)
         limits = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (_mapped() + MARGIN, limits[1]))
         try:

@@ -222,30 +222,31 @@ def test_a_connection_adopted_while_another_is(bench: Bench) -> None:
 
         def connected() -> int:
             client = socket.create_connection(listener.getsockname(), timeout=TIMEOUT)
-            return stack.enter_context(client).fileno()
+            client.setblocking(True)
+            return client.detach()  # the driver's, which closes it
 
         table = 64  # the first one's size: all but one place is taken
         fds = [connected() for _ in range(table + 1)]
-        kept = [driver.adopt(fd) for fd in fds[: table - 1]]
+        kept = [driver.adopt(fd, False) for fd in fds[: table - 1]]
         nested: list[Any] = []
 
         def collected(phase: str, _: object) -> None:
             if phase == "start" and not nested:
-                nested.append(driver.adopt(fds[-1]))
+                nested.append(driver.adopt(fds[-1], False))
 
         threshold = gc.get_threshold()
         gc.collect()
         gc.callbacks.append(collected)
         try:
             gc.set_threshold(1)
-            outer = driver.adopt(fds[-2])
+            outer = driver.adopt(fds[-2], False)
             gc.collect()
         finally:
             gc.callbacks.remove(collected)
             gc.set_threshold(*threshold)
         assert [*fds[:-2], fds[-2], fds[-1]] == [c._fd for c in (*kept, outer, *nested)]
         assert table + 1 == len(driver.connections())
-        driver.close()  # before the sockets are
+        driver.close()
 
 
 def _on_a_thread(work: Callable[[], object]) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
 import struct
@@ -208,6 +209,23 @@ def test_abort_resets_when_bytes_were_cut_off(face: Face) -> None:
         with pytest.raises(ConnectionResetError):
             read_to_end(client)
         assert 1 == server.stats().aborts
+
+
+def test_linger_of_zero_makes_close_a_reset(face: Face) -> None:
+    """SO_LINGER at 0 is how a program asks for a reset; all that was sent before has been read."""
+
+    async def handler(stream: Stream) -> None:
+        stream.write(b"half")
+        await stream.recv()
+        with socket.socket(fileno=os.dup(stream.fileno())) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.close()
+
+    with serve(face, handler) as server, connect(server) as client:
+        assert b"half" == read_exactly(client, 4)
+        client.sendall(b"x")
+        with pytest.raises(ConnectionResetError):
+            read_to_end(client)
 
 
 def test_a_reader_that_pauses_loses_no_byte(face: Face) -> None:

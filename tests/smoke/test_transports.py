@@ -11,7 +11,8 @@ import os
 import socket
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,42 @@ def test_pausing_from_data_received_keeps_the_rest() -> None:
             await until(lambda: len(protocol.data) == len(sent), "every byte")
             await sending
             assert Whole(sent) == Whole(protocol.data)
+
+    run(main())
+
+
+def test_writelines_sends_all_or_nothing() -> None:
+    """Any iterable of bytes-like objects is sent; with a wrong item in it, none of it is."""
+
+    def broken() -> Iterator[bytes]:
+        yield b"lost"
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        protocol = Recorder()
+        async with pair(protocol) as peer:
+            transport = protocol.transport
+            wrong: Any = ([b"lost", "text"], [b"lost", 7], [b"lost", None], b"lost", 7)
+            for items in wrong:
+                with pytest.raises(TypeError):
+                    transport.writelines(items)
+            with pytest.raises(ZeroDivisionError):
+                transport.writelines(broken())
+            with pytest.raises((TypeError, BufferError)):
+                transport.writelines([b"lost", memoryview(b"abcd")[::2]])
+            for data in (*wrong[:3], "lost", 7):
+                with pytest.raises(TypeError, match="must be a bytes-like object, not"):
+                    transport.write(data)
+            with pytest.raises(BufferError):
+                transport.write(memoryview(b"abcd")[::2])
+            assert 0 == transport.get_write_buffer_size()
+            transport.writelines([])
+            numbers = memoryview(struct.pack("ii", 1, 2)).cast("i")
+            transport.writelines(part for part in (b"all", bytearray(b" of "), numbers))
+            transport.write_eof()
+            assert b"all of " + struct.pack("ii", 1, 2) == await peer.read_to_end()
+            with pytest.raises(RuntimeError, match="after write_eof"):
+                transport.writelines([b"late"])
 
     run(main())
 

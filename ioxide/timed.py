@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""A protocol's callbacks under a clock, for a loop in debug mode.
+
+asyncio times each handle that it runs.  What a transport calls from the ring's tick has none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from ioxide.transports import Transport
+
+T = TypeVar("T")
+
+logger = logging.getLogger("asyncio")
+
+
+def timed(transport: Transport, name: str, callback: Callable[..., T]) -> Callable[..., T]:
+    """`callback`, which tells as asyncio does when it took ``loop.slow_callback_duration`` or more.
+
+    The message names the protocol's method `name` and the transport.
+    """
+    loop: Any = transport._loop
+    protocol = type(transport.get_protocol()).__qualname__
+
+    def call(*args: Any) -> T:
+        began = loop.time()
+        try:
+            return callback(*args)
+        finally:
+            took = loop.time() - began
+            if took >= loop.slow_callback_duration:
+                what = f"<{protocol}.{name}() of {transport!r}>"
+                logger.warning("Executing %s took %.3f seconds", what, took)
+
+    return call
+
+
+class TimedProtocol:
+    """A protocol whose methods are `timed()`, each when it is asked for."""
+
+    def __init__(self, transport: Transport, protocol: Any) -> None:
+        self._transport = transport
+        self._protocol = protocol
+
+    def __getattr__(self, name: str) -> Any:
+        return timed(self._transport, name, getattr(self._protocol, name))
