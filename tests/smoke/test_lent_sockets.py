@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import ioxide
-from tests.support import MIB, TIMEOUT, Whole, noise, open_fds, read_exactly, read_to_end
+from tests.support import MIB, TIMEOUT, Whole, noise, open_fds, read_exactly, read_to_end, widen
 from tests.transports import Recorder, run, the_loop, until
 
 
@@ -240,7 +240,7 @@ def test_what_is_cut_off_is_reset_whoever_holds_the_file(end: str) -> None:
 @pytest.mark.parametrize("lent", [True, False])
 def test_another_holder_may_set_o_nonblock(lent: bool) -> None:
     """io_uring answers -EAGAIN then; socket.dup() sets it on the file that both share."""
-    sent = noise(4 * MIB, seed=12)
+    sent = noise(8 * MIB, seed=12)
 
     async def main() -> None:
         protocol = Recorder()
@@ -257,17 +257,21 @@ def test_another_holder_may_set_o_nonblock(lent: bool) -> None:
                 theirs, _ = listener.accept()
                 stack.enter_context(theirs).settimeout(TIMEOUT)
                 other = stack.enter_context(transport.get_extra_info("socket").dup())
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             assert _nonblocking(other)
             transport.pause_reading()
             await asyncio.sleep(0.001)  # the receive is cancelled
-            transport.resume_reading()  # and submitted once more
+            transport.resume_reading()
+            await asyncio.sleep(0.01)  # and submitted once more, while nothing is there
             theirs.sendall(b"still read")
             await until(lambda: protocol.data == b"still read", "the peer's bytes")
             other.setblocking(False)
             transport.write(sent)
             enters = the_loop().driver.enters
             await asyncio.sleep(0.1)
+            assert transport.get_write_buffer_size(), "all of it was taken at once"
             assert the_loop().driver.enters - enters < 50, "it asks again and again"
+            widen(theirs)
             got = await asyncio.to_thread(read_exactly, theirs, len(sent))
             assert Whole(sent) == Whole(got)
             transport.close()

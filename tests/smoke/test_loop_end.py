@@ -80,12 +80,12 @@ async def _drained(protocol: Recorder, _: socket.socket) -> None:
 
 
 async def _written(protocol: Recorder, _: socket.socket) -> None:
-    protocol.transport.write(b"all of it")
+    the_loop().call_soon(protocol.transport.write, b"all of it")  # in the very last step
 
 
 async def _closing(protocol: Recorder, _: socket.socket) -> None:
-    protocol.transport.write(b"all of it")
-    protocol.transport.close()
+    the_loop().call_soon(protocol.transport.write, b"all of it")
+    the_loop().call_soon(protocol.transport.close)
 
 
 async def _half_closed(protocol: Recorder, _: socket.socket) -> None:
