@@ -135,7 +135,7 @@ class Driver:
             for count, what in (
                 (core.connection_count, "connections"),
                 (core.listener_count, "listeners"),
-                (core.ready_count, "tasks and transports that are to go on"),
+                (core.ready_count, "tasks and connections that are to go on"),
             )
             if count and not core.closed
         ]

@@ -10,6 +10,7 @@ epoll instance, which forgets a closed socket by itself, and takes one connectio
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import errno
 import socket
@@ -137,12 +138,17 @@ class RingListener:
 
     def stop(self) -> None:
         """Take nothing any more, and close the socket."""
-        if not self._loop.driver.closed:
+        driver = self._loop.driver
+        if not driver.closed:
             try:
-                self._loop.driver.unlisten(self._fd)
+                driver.unlisten(self._fd)
             except BlockingIOError:  # the submission queue stays full for now
                 self._loop.call_later(0.001, self.stop)
                 return
+            if not driver.here and not driver.forked:
+                # Its ring holds the socket, which nobody else has, until the loop is closed.
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
 

@@ -16,14 +16,18 @@ T = TypeVar("T")
 
 
 def new_event_loop(config: ServerConfig | None = None) -> Loop:
-    """A new asyncio loop on a ring of its own, to be used and closed on the calling thread.
+    """A new asyncio loop on a ring of its own.
+
+    It may be run and closed on other threads than the calling one, and run in a forked child; see
+    `Loop`.
 
     For ``asyncio.Runner(loop_factory=ioxide.new_event_loop)``, and for whatever takes the name of
     such a factory, as ``uvicorn --loop ioxide:new_event_loop`` does.  Of `config` count the ring's
     and the buffers' sizes; ports and clocks are a `Server`'s.
 
     Raises `RingError` when the kernel refuses the ring, `UnsupportedError` when it lacks what
-    `config` asks for.
+    `config` asks for.  ``run_forever()`` on another thread raises `RingError`, too, since a new
+    ring is opened there.
     """
     driver = Driver(config or ServerConfig())
     try:

@@ -24,6 +24,41 @@ static struct gauges look(const Driver *self)
 	return now;
 }
 
+/* Connections that were accepted and not taken in yet. */
+static unsigned long count_accepted(const Driver *self)
+{
+	const struct io_uring_cq *cq = &self->ring->uring.cq;
+	unsigned long count = 0;
+
+	for (unsigned i = 0; i < iox_ring_ready(self->ring); i++) {
+		const struct io_uring_cqe *cqe = &cq->cqes[(self->ring->cq_head + i) & cq->ring_mask];
+
+		count += cqe->user_data >> 56 == IOX_KIND_ACCEPT && cqe->res >= 0;
+	}
+	return count;
+}
+
+unsigned long iox_driver_ready_count(const Driver *self)
+{
+	const struct iox_node *queues[] = { &self->ready, &self->next, &self->handing };
+	/* In a forked child the completion queue is the parent's, and what comes there is for the parent. */
+	unsigned long count = self->ring && self->forks == iox_forks ? count_accepted(self) : 0;
+
+	for (size_t i = 0; i < Py_ARRAY_LENGTH(queues); i++)
+		for (const struct iox_node *node = queues[i]->next; node != queues[i]; node = node->next)
+			count++;
+	return count;
+}
+
+unsigned long iox_driver_listener_count(const Driver *self)
+{
+	unsigned long count = 0;
+
+	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
+		count += self->listeners[i].used && !self->listeners[i].stopping;
+	return count;
+}
+
 PyObject *iox_driver_counters(Driver *self)
 {
 	struct gauges now = look(self);

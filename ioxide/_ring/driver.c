@@ -321,13 +321,7 @@ static PyObject *driver_get_here(Driver *self, void *Py_UNUSED(closure))
 
 static PyObject *driver_get_ready_count(Driver *self, void *Py_UNUSED(closure))
 {
-	const struct iox_node *queues[] = { &self->ready, &self->next, &self->handing };
-	unsigned long count = 0;
-
-	for (size_t i = 0; i < Py_ARRAY_LENGTH(queues); i++)
-		for (const struct iox_node *node = queues[i]->next; node != queues[i]; node = node->next)
-			count++;
-	return PyLong_FromUnsignedLong(count);
+	return PyLong_FromUnsignedLong(iox_driver_ready_count(self));
 }
 
 static PyObject *driver_get_closed(Driver *self, void *Py_UNUSED(closure))
@@ -347,11 +341,7 @@ static PyObject *driver_get_ring_fd_registered(Driver *self, void *Py_UNUSED(clo
 
 static PyObject *driver_get_listener_count(Driver *self, void *Py_UNUSED(closure))
 {
-	unsigned long count = 0;
-
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
-		count += self->listeners[i].used && !self->listeners[i].stopping;
-	return PyLong_FromUnsignedLong(count);
+	return PyLong_FromUnsignedLong(iox_driver_listener_count(self));
 }
 
 static PyObject *driver_get_loop(Driver *self, void *Py_UNUSED(closure))
@@ -429,7 +419,8 @@ PyDoc_STRVAR(driver_accept_doc,
 PyDoc_STRVAR(driver_unlisten_doc,
 "unlisten(fd=None)\n--\n\n"
 "Stop accepting, on one listening socket or on all.  One may be closed at once, and its port is then\n"
-"free; all of them may be closed once listeners_armed is 0.");
+"free; all of them may be closed once listeners_armed is 0.  On another thread, while the loop does not\n"
+"run, and in a forked child: the ring that there is holds the sockets until it ends.");
 
 static PyMethodDef driver_methods[] = {
 	{ "attach", (PyCFunction)(void *)driver_attach, METH_VARARGS | METH_KEYWORDS, NULL },

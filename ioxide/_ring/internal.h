@@ -382,7 +382,7 @@ struct iox_listener {
 typedef struct Driver {
 	PyObject_HEAD
 	iox_ring *ring;
-	uint64_t owner;           /* iox_thread_number() of the thread that made it */
+	uint64_t owner;           /* iox_thread_number() of the thread that made it: its ring's for good */
 	unsigned long thread;     /* its ident, for messages */
 	unsigned forks;           /* iox_forks when it was made */
 	PyObject *loop, *on_connection, *on_fault;
@@ -629,6 +629,9 @@ int iox_worker_schedule(Worker *worker);       /* the same, on the worker itself
 int iox_workers_hand_over(Driver *driver); /* -1 with an exception set: the rest stays for later */
 
 /* counters.c */
+/* Tasks and transports that were woken and not called yet, and connections that were not taken in yet. */
+unsigned long iox_driver_ready_count(const Driver *driver);
+unsigned long iox_driver_listener_count(const Driver *driver); /* those that are not being closed */
 PyObject *iox_driver_counters(Driver *driver);
 
 /* drain.c */

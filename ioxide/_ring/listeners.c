@@ -283,13 +283,13 @@ void iox_listeners_expire(Driver *self)
 			self->listeners[i].retry_at = 0;
 }
 
-static bool stop_listener(Driver *self, unsigned index)
+static bool stop_listener(Driver *self, unsigned index, bool elsewhere)
 {
 	struct iox_listener *listener = &self->listeners[index];
 	PyObject *on_connection, *on_error;
 	struct io_uring_sqe *sqe;
 
-	if (listener->armed) {
+	if (listener->armed && !elsewhere) {
 		sqe = iox_driver_sqe(self);
 		if (!sqe) {
 			PyErr_SetString(PyExc_BlockingIOError, "the submission queue stays full: try again");
@@ -314,8 +314,11 @@ PyObject *iox_driver_unlisten(Driver *self, PyObject *const *args, Py_ssize_t na
 {
 	bool all = !nargs || args[0] == Py_None;
 	int fd = all ? -1 : PyObject_AsFileDescriptor(args[0]);
+	/* While no loop runs: the ring cannot be entered here, so its accept ends with the ring. */
+	bool elsewhere = !self->closed && !iox_driver_is_here(self) &&
+			 (self->forks != iox_forks || !(self->running || self->inside));
 
-	if ((!all && fd < 0) || iox_driver_check_owner(self) < 0)
+	if ((!all && fd < 0) || (!elsewhere && iox_driver_check_owner(self) < 0))
 		return NULL;
 	if (all)
 		self->accepting = false;
@@ -323,10 +326,10 @@ PyObject *iox_driver_unlisten(Driver *self, PyObject *const *args, Py_ssize_t na
 		struct iox_listener *listener = &self->listeners[i];
 
 		if (listener->used && !listener->stopping && (all || listener->fd == fd) &&
-		    !stop_listener(self, i))
+		    !stop_listener(self, i, elsewhere))
 			return NULL;
 	}
-	if (!all) {
+	if (!all && !elsewhere) {
 		/* Now, not with the next tick: until then the ring holds the socket, and its port. */
 		self->counters.enters++;
 		iox_ring_enter(self->ring, 0, IOX_ENTER_GETEVENTS, -1, 0);

@@ -14,10 +14,11 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 
 import ioxide
-from tests.smoke.test_loop_threads import EchoProtocol, left_open, say, talk
+from tests.smoke.loops import EchoProtocol, left_open, say, talk
 from tests.support import SMALL, TIMEOUT
 
 ROUNDS = 10
@@ -105,6 +106,8 @@ def main(case: str) -> None:
             try:
                 os.write(into, json.dumps(child()).encode())
                 status = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(status)
         os.close(into)

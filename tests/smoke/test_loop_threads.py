@@ -23,6 +23,7 @@ import pytest
 
 import ioxide
 from ioxide import driver as driver_module
+from tests.smoke.loops import EchoProtocol, echo, left_open, say, talk
 from tests.support import SMALL, TIMEOUT, open_fds, wait_fds
 
 ROOT = Path(__file__).parents[2]
@@ -65,34 +66,6 @@ def running(loop: ioxide.Loop) -> Iterator[threading.Thread]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(TIMEOUT)
         assert not thread.is_alive(), "the loop never stopped"
-
-
-async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(4096):
-        writer.write(data)
-    writer.close()
-    await writer.wait_closed()
-
-
-async def talk() -> bytes:
-    """Bytes that went through an echo server on this very loop; both ends are closed."""
-    ended = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _echo(reader, writer)
-        ended.set()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    writer.write(b"hello")
-    writer.write_eof()
-    answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    await ended.wait()
-    server.close()
-    await server.wait_closed()
-    return answer
 
 
 def address_space() -> int:
@@ -181,7 +154,7 @@ def test_a_controller() -> None:
     def serve() -> None:
         asyncio.set_event_loop(loop)
         try:
-            server = loop.run_until_complete(asyncio.start_server(_echo, "127.0.0.1", 0))
+            server = loop.run_until_complete(asyncio.start_server(echo, "127.0.0.1", 0))
             port.append(server.sockets[0].getsockname()[1])
             loop.call_soon(ready.set)
             loop.run_forever()
@@ -202,42 +175,6 @@ def test_a_controller() -> None:
     assert loop.is_closed()
 
 
-class EchoProtocol(asyncio.Protocol):
-    """Echoes; `made` has all of them."""
-
-    made: list[EchoProtocol]
-
-    def __init__(self) -> None:
-        self.transport: Any = None
-        self.lost = asyncio.get_running_loop().create_future()
-        EchoProtocol.made.append(self)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self.lost.set_result(None)
-
-
-async def left_open() -> tuple[asyncio.Server, socket.socket]:
-    """A server and one client of it, which has been answered."""
-    EchoProtocol.made = []
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(EchoProtocol, "127.0.0.1", 0)
-    client = socket.create_connection(server.sockets[0].getsockname(), TIMEOUT)
-    await say(client, b"x")
-    return server, client
-
-
-async def say(client: socket.socket, data: bytes) -> None:
-    loop = asyncio.get_running_loop()
-    client.sendall(data)
-    assert data == await loop.run_in_executor(None, client.recv, len(data))
-
-
 def test_what_is_left_keeps_a_loop_where_it_is() -> None:
     """With connections or listeners on its ring a loop runs on no other thread, and says why."""
     loop = new()
@@ -252,6 +189,31 @@ def test_what_is_left_keeps_a_loop_where_it_is() -> None:
     loop.run_until_complete(EchoProtocol.made[0].lost)
     server.close()
     loop.run_until_complete(server.wait_closed())
+    assert b"hello" == on_a_thread(lambda: loop.run_until_complete(talk()))
+    loop.close()
+
+
+def answered(address: Any) -> bool:
+    """Whether a server there echoes."""
+    try:
+        with socket.create_connection(address, TIMEOUT) as client:
+            client.sendall(b"x")
+            return client.recv(1) == b"x"
+    except ConnectionRefusedError:
+        return False
+
+
+def test_a_server_is_closed_when_its_thread_has_ended() -> None:
+    """``Server.close()`` here, of a loop that does not run any more there: nobody gets in."""
+    loop = new()
+    server = on_a_thread(
+        lambda: loop.run_until_complete(asyncio.start_server(echo, "127.0.0.1", 0))
+    )
+    address = server.sockets[0].getsockname()
+    server.close()
+    assert not answered(address)
+    with socket.create_server(address, reuse_port=False):  # as asyncio, with SO_REUSEADDR
+        pass
     assert b"hello" == on_a_thread(lambda: loop.run_until_complete(talk()))
     loop.close()
 
