@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ioxide import soundness
 from ioxide._probe import mask
 from ioxide._probe.findings import Capability
 from ioxide._probe.refusal import explain
@@ -172,6 +173,13 @@ def _check_features(config: ServerConfig, masked: frozenset[Capability]) -> None
     with _ring_to_ask(config) as (ring, features):
         for need, there in needs:
             need.check(masked, functools.partial(there, ring, features))
+    try:
+        complaint = soundness.complaint(config)
+    except OSError as error:
+        what = "this kernel's receives could not be tried"
+        raise ring_error(error.errno or 0, config, what) from error
+    if complaint:
+        raise UnsupportedError(errno.EOPNOTSUPP, complaint)
 
 
 def _knows_incremental(ring: Any, config: ServerConfig) -> bool:

@@ -23,6 +23,9 @@ class Capability(StrEnum):
     """One receive completion spans several provided buffers (6.10)."""
     INC = "INC"
     """A provided buffer is filled by several receives in turn, IOU_PBUF_RING_INC (6.12)."""
+    INC_BUNDLE = "INC_BUNDLE"
+    """A bundle spans several incremental buffers (some of 6.12, 6.16); the reactor has no use for
+    it."""
     NAPI = "NAPI"
     """A ring that waits polls the network device, IORING_REGISTER_NAPI (6.9)."""
     MIN_WAIT = "MIN_WAIT"

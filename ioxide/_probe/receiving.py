@@ -160,3 +160,35 @@ def inc() -> Outcome:
         evidence["bytes_intact"] = appended
         seen = appended and found[0].buf_more
         return verdict(seen, evidence, "no second receive was appended to a BUF_MORE buffer")
+
+
+def inc_bundle() -> Outcome:
+    """A bundle goes on from a begun incremental buffer into the next one, its bytes in order.
+
+    6.13 looks at one buffer only (io_ring_buffers_peek(), io_uring/kbuf.c), and so takes as many
+    completions as buffers.
+    """
+    data = payload(6000)
+    with ExitStack() as stack:
+        near, far, transport = stream_pair(stack)
+        ring = stack.enter_context(RawRing())
+        buffers = _provide(
+            ring, "IOU_PBUF_RING_INC", entries=4, size=4096, flags=lib.IOX_PBUF_RING_INC
+        )
+        if isinstance(buffers, Outcome):
+            return buffers
+        near.sendall(data)  # all of it waits before the receive is armed
+        ring.recv(far.fileno(), group=buffers.group, ioprio=lib.IOX_RECVSEND_BUNDLE)
+        found = ring.collect(1)
+        if refusal := refusal_of(found, "IORING_RECVSEND_BUNDLE"):
+            return refusal
+        first = found[0]
+        evidence: dict[str, object] = {
+            "buffer_size": buffers.size,
+            "completions": described(found),
+            "transport": transport,
+        }
+        seen = (
+            first.buffer_id == 0 and first.res == len(data) and buffers.span(0, first.res) == data
+        )
+        return verdict(seen, evidence, "the bundle ended with the first buffer")

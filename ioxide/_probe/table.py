@@ -68,6 +68,7 @@ class Experiment:
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment(Capability.BUNDLE, receiving.bundle, feature=lib.IOX_FEAT_RECVSEND_BUNDLE),
     Experiment(Capability.INC, receiving.inc),
+    Experiment(Capability.INC_BUNDLE, receiving.inc_bundle),
     Experiment(Capability.NAPI, napi.napi),
     Experiment(Capability.MIN_WAIT, requests.min_wait, feature=lib.IOX_FEAT_MIN_TIMEOUT),
     Experiment(Capability.SEND_ZC, requests.send_zc, opcode=lib.IOX_PROBE_OP_SEND_ZC),

@@ -121,7 +121,7 @@ struct iox_group *iox_driver_take_group(Driver *self)
 
 	if (!self->free_group_count)
 		return NULL;
-	group = iox_group_new(self->group_slots, self->group_size, true);
+	group = iox_group_new(self->group_slots, self->group_size, true, false);
 	if (!group)
 		return NULL;
 	if (iox_group_register(group, self->ring->uring.ring_fd,

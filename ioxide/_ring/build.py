@@ -18,7 +18,7 @@ HERE = Path(__file__).parent if "__file__" in globals() else Path("ioxide/_ring"
 
 # Each C file that cffi may call has a .cdef with its declarations, so that a file and what Python
 # sees of it stand next to each other.
-CDEFS = ("core.cdef", "ring.cdef", "probe.cdef")
+CDEFS = ("core.cdef", "ring.cdef", "group.cdef", "probe.cdef")
 SOURCES = (
     "core.c",
     "ring.c",
@@ -46,7 +46,7 @@ SOURCES = (
     "worker.c",
     "probe.c",
 )
-HEADERS = ("core.h", "ring.h", "probe.h")
+HEADERS = ("core.h", "ring.h", "group.h", "probe.h")
 
 # `make sanitize`: AddressSanitizer and UndefinedBehaviorSanitizer; see pages.c for what they miss.
 SANITIZE = [

@@ -192,7 +192,7 @@ static bool init_groups(Driver *self, unsigned groups)
 			self->free_groups[self->free_group_count++] = (uint16_t)(IOX_FIRST_GROUP + i - 1);
 		return true;
 	}
-	self->shared = iox_group_new(self->group_slots, self->group_size, false);
+	self->shared = iox_group_new(self->group_slots, self->group_size, false, self->bundle);
 	ret = -ENOMEM;
 	if (self->shared) {
 		Py_BEGIN_ALLOW_THREADS

@@ -22,7 +22,7 @@ static uint32_t smaller(uint32_t one, uint32_t other)
 
 static uint32_t window_min(const struct iox_group *group)
 {
-	return group->incremental ? group->entries : smaller(group->entries, WINDOW_MIN);
+	return group->incremental ? group->window_max : smaller(group->window_max, WINDOW_MIN);
 }
 
 static void provide(struct iox_group *group, uint16_t bid)
@@ -43,7 +43,7 @@ static void put_to_rest(struct iox_group *group, uint16_t bid)
 	group->resting[group->resting_count++] = bid;
 }
 
-struct iox_group *iox_group_new(uint32_t count, uint32_t size, bool incremental)
+struct iox_group *iox_group_new(uint32_t count, uint32_t size, bool incremental, bool bundle)
 {
 	struct iox_group *group = calloc(1, sizeof(*group));
 
@@ -53,7 +53,14 @@ struct iox_group *iox_group_new(uint32_t count, uint32_t size, bool incremental)
 	group->count = count;
 	group->size = size;
 	group->incremental = incremental;
-	group->entries = incremental ? count : smaller(count, WINDOW_MAX);
+	group->bundle = bundle;
+	group->window_max = incremental ? count : smaller(count, WINDOW_MAX);
+	/*
+	 * What is in the ring of a bundle is read again when its completion is taken in, and that may come
+	 * behind those of buffers that were provided later: the last completion of a request is posted
+	 * with the enter's end, the others at once.  In twice the room no entry is written over before.
+	 */
+	group->entries = bundle ? 2 * group->window_max : group->window_max;
 	group->buffers = calloc(count, sizeof(*group->buffers));
 	group->resting = calloc(count, sizeof(*group->resting));
 	group->ring = iox_pages_map(group->entries * sizeof(*group->ring));
@@ -135,6 +142,18 @@ uint32_t iox_group_take(struct iox_group *group, uint16_t bid, uint32_t length, 
 		return 0; /* it is ours: the kernel cannot have written to it */
 	*offset = buffer->filled;
 	room = group->size - buffer->filled;
+	if (group->bundle) {
+		/*
+		 * The kernel cuts the last buffer of a bundle to what it expects to receive, in the ring
+		 * itself, and where it then receives less, or nothing, the buffer stays that short for the
+		 * next one (6.10 to 6.13, IOX-ERR-005 and IOX-ERR-004, io_ring_buffers_peek()).
+		 */
+		uint32_t length_given = group->ring[buffer->position].len;
+
+		if (!length_given || length_given > group->size)
+			return 0;
+		room = length_given;
+	}
 	step = length < room ? length : room;
 	if (group->incremental && step < length)
 		return 0; /* more than the buffer had room for: not without bundles, which are not used */
@@ -168,7 +187,7 @@ bool iox_group_release(struct iox_group *group, uint16_t bid)
 
 void iox_group_grow(struct iox_group *group)
 {
-	while (group->window < group->entries && group->window < 2 * group->used)
+	while (group->window < group->window_max && group->window < 2 * group->used)
 		group->window *= 2;
 }
 

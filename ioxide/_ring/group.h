@@ -5,7 +5,8 @@
  * Three ways to use one:
  *
  *   shared       one group for all connections of a reactor; a completion is one whole buffer
- *   bundle       the same, but one completion may span several buffers (6.10)
+ *   bundle       the same, but one completion may span several buffers (6.10); how much of each, the
+ *                kernel writes into the ring
  *   incremental  a group for each connection (IOU_PBUF_RING_INC, 6.12); a buffer is filled by one
  *                completion after the other, and is the kernel's until one comes without BUF_MORE
  *
@@ -35,9 +36,10 @@ struct iox_buffer {
 
 struct iox_group {
 	uint16_t id;
-	bool incremental, registered;
+	bool incremental, bundle, registered;
 	uint32_t count, size;
-	uint32_t entries;  /* of the ring: no more buffers are provided at once */
+	uint32_t entries;  /* of the ring */
+	uint32_t window_max; /* no more buffers are provided at once */
 	uint32_t held;     /* buffers with runs that were not released */
 	uint32_t lent;     /* of these runs, those that slices hold */
 	uint32_t provided; /* the kernel's, as far as its completions tell; the others are held or rest */
@@ -56,7 +58,7 @@ struct iox_group {
 	struct iox_buffer *buffers;
 };
 
-struct iox_group *iox_group_new(uint32_t count, uint32_t size, bool incremental);
+struct iox_group *iox_group_new(uint32_t count, uint32_t size, bool incremental, bool bundle);
 void iox_group_unref(struct iox_group *group); /* frees the memory with the last reference */
 int iox_group_register(struct iox_group *group, int ring_fd, uint16_t id);
 /* The same before anything is served: waits for memory as iox_pages_wait() says. */

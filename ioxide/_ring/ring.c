@@ -95,7 +95,7 @@ void iox_ring_drop_index(iox_ring *ring)
  */
 int iox_ring_incremental(iox_ring *ring)
 {
-	struct iox_group *group = iox_group_new(1, 64, true);
+	struct iox_group *group = iox_group_new(1, 64, true, false);
 	int ret;
 
 	if (!group)

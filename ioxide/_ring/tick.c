@@ -18,9 +18,6 @@
  */
 #define REST_NS (10LL * 1000000LL)
 
-/* A timeout that is only there to be one: an hour. */
-#define LONG_WAIT_NS (3600LL * 1000000000LL)
-
 uint64_t iox_clock_ms(void)
 {
 	struct timespec ts;
@@ -286,42 +283,60 @@ int64_t iox_tick_next_clock(Driver *self)
 	return soonest > self->now ? (int64_t)(soonest - self->now) : 0;
 }
 
+static int64_t clock_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/*
+ * A minimum wait: one for many that is so long, and if nothing came in it, one for the first that comes.
+ * *twice: there was a second one, which a reactor needs that has nothing to do.  The kernel does both in
+ * one enter (6.12), but on some kernels it then goes on until the timeout although a completion has
+ * come (6.12.43 to 6.17, IOX-ERR-007), and on others it ends with nothing each time that completions
+ * stay in the queue, as they do here (6.18, iox_ring_taken(), IOX-ERR-008), so that an idle reactor
+ * would wake without end.  No experiment that is short shows that on a busy machine.
+ */
+static int enter_twice(Driver *self, int64_t timeout_ns, bool *twice)
+{
+	int64_t minimum = (int64_t)self->min_wait_us * 1000, began = clock_ns();
+	int ret;
+
+	if (timeout_ns >= 0 && timeout_ns < minimum)
+		minimum = timeout_ns;
+	ret = iox_ring_enter(self->ring, self->min_wait_nr, IOX_ENTER_GETEVENTS, minimum, 0);
+	/* Refused, or interrupted: a signal's handler is not to wait for the rest. */
+	if ((ret < 0 && ret != -ETIME) || iox_ring_ready(self->ring) || clock_ns() - began < minimum ||
+	    minimum == timeout_ns)
+		return ret;
+	*twice = true;
+	return iox_ring_enter(self->ring, 1, IOX_ENTER_GETEVENTS,
+			      timeout_ns < 0 ? -1 : timeout_ns - minimum, 0);
+}
+
 int iox_tick_enter(Driver *self, bool block, bool idle, int64_t timeout_ns)
 {
-	unsigned wait_nr = block ? 1 : 0, min_wait_us = 0;
 	uint64_t began = self->now;
 	int ret, rested = 0;
-	bool rest;
+	bool rest, twice = false;
 
 	if (block && timeout_ns >= 0)
 		self->counters.enters_timed++;
-	if (block && self->min_wait_us) {
-		/*
-		 * Without a timeout beside it, a minimum wait that ends with nothing there ends the enter,
-		 * and an idle reactor would wake all the time (6.18): so there always is one.  And a
-		 * minimum wait beyond the timeout holds the timeout up (6.18), so it is cut to it.
-		 */
-		if (timeout_ns < 0)
-			timeout_ns = LONG_WAIT_NS;
-		wait_nr = self->min_wait_nr;
-		min_wait_us = self->min_wait_us;
-		if ((int64_t)min_wait_us * 1000 > timeout_ns)
-			min_wait_us = (unsigned)(timeout_ns / 1000);
-		if (!min_wait_us)
-			wait_nr = 1;
-	}
 	self->counters.enters++;
 	self->waiting = true;
 	Py_BEGIN_ALLOW_THREADS
-	ret = iox_ring_enter(self->ring, wait_nr, IOX_ENTER_GETEVENTS, block ? timeout_ns : -1,
-			     min_wait_us);
+	ret = block && self->min_wait_us ? enter_twice(self, timeout_ns, &twice)
+					 : iox_ring_enter(self->ring, block, IOX_ENTER_GETEVENTS,
+							  block ? timeout_ns : -1, 0);
 	rest = idle && (ret == -EAGAIN || ret == -EBUSY);
 	if (rest)
 		rested = iox_ring_rest(self->ring, block && timeout_ns >= 0 && timeout_ns < REST_NS ?
 							   timeout_ns : REST_NS);
 	Py_END_ALLOW_THREADS
 	self->waiting = false;
-	self->counters.enters += rest;
+	self->counters.enters += rest + twice;
 	self->counters.enters_timed += rest;
 	self->now = iox_clock_ms();
 	/*

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.kernel_gated
 SIZE = 4096
 
 
-@pytest.mark.needs("BUNDLE", "INC")
+@pytest.mark.needs("INC_BUNDLE")
 def test_bundle_that_ends_inside_a_buffer() -> None:
     """IOX-ERR-001: a bundle over two buffers that fills the second in part keeps BUF_MORE.
 

@@ -162,7 +162,7 @@ def test_urgent_mark_ends_a_receive_short() -> None:
         assert [1500, 700] == [len(far.recv(4096)), len(far.recv(4096))]
 
 
-@pytest.mark.needs("INC")
+@pytest.mark.needs("INC_BUNDLE")
 def test_bundles_in_incremental_buffers() -> None:
     """IOX-ERR-006: bundles in incremental buffers stand one behind the other, in order.
 
