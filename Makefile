@@ -93,6 +93,10 @@ probe: build ## Say what this machine's io_uring can do, with the evidence
 gate: build ## Count what a request costs: instructions, system calls, posts, asyncio handles
 	@$(BIN)/python -m bench gate $(ARGS)
 
+.PHONY: bench-memory
+bench-memory: build ## Measure what loops and connections have resident, idle, busy and afterwards
+	@$(BIN)/python -m bench memory $(ARGS)
+
 .PHONY: bench-affinity
 bench-affinity: build ## Measure the continuation modes and fill docs/affinity.md, on a quiet machine
 	@$(BIN)/python -m bench affinity $(ARGS)

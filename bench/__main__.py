@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``python -m bench gate``, ``affinity`` or ``peers``.
+"""``python -m bench gate``, ``memory``, ``affinity`` or ``peers``.
 
 Exits 0 when what is to hold holds, 1 when it does not, 2 for usage, 3 when the run proved nothing.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import affinity, gate, peers
+from bench import affinity, gate, memory, peers
 from bench.errors import Void
 
 
@@ -18,6 +18,8 @@ def main() -> int:
     commands = parser.add_subparsers(required=True)
     gated = commands.add_parser("gate", help="what a request may cost, in counts")
     gated.set_defaults(run=lambda _: gate.run())
+    measured = commands.add_parser("memory", help="what loops and connections have resident")
+    measured.set_defaults(run=lambda _: memory.run())
     for name, about, module in (
         ("affinity", "the continuation modes against each other", affinity),
         ("peers", "against asyncio's own loop and uvloop", peers),

@@ -139,9 +139,11 @@ class ServerConfig:
 
     reactors: int = 1
     """Reactor threads, each with a ring of its own; warned of beyond the processors there are."""
-    ring_entries: int = 1024
-    """Submission queue entries; the kernel rounds up to a power of two."""
-    cq_entries: int | None = 8192
+    ring_entries: int = 256
+    """Submission queue entries; the kernel rounds up to a power of two. A batch of more is
+    submitted in several goes. From 6.13 on the pages of both queues, and those of the ring of
+    receive buffers, are charged to the user's RLIMIT_MEMLOCK: 116 KiB with the defaults."""
+    cq_entries: int | None = 4096
     """Completion queue entries (IORING_SETUP_CQSIZE, 5.5); None: twice `ring_entries`."""
     register_ring_fd: bool = True
     """Enter through a registered ring descriptor (5.18); silently the plain one where not."""

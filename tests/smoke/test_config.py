@@ -36,7 +36,7 @@ BAD: list[tuple[str, Any]] = [
     ("ring_entries", 32769),
     ("cq_entries", 0),
     ("cq_entries", 3000),
-    ("cq_entries", 512),
+    ("cq_entries", 128),
     ("cq_entries", 131072),
     ("register_ring_fd", None),
     ("recv_buffer_size", 0),

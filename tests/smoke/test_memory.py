@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +29,41 @@ def _resident() -> float:
     """MiB of this process's own memory that are there (proc_pid_status(5))."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+_LOOPS_OF_AN_ORDINARY_USER = """
+import os, resource, sys
+import ioxide
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (8 << 20, 8 << 20))
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+loops = []
+try:
+    while len(loops) < int(sys.argv[1]):
+        loops.append(ioxide.new_event_loop())
+except ioxide.RingError as error:
+    print(error, file=sys.stderr)
+print(len(loops))
+for loop in loops:
+    loop.close()
+"""
+
+
+def test_an_ordinary_user_has_many_loops() -> None:
+    """8 MiB of locked memory (RLIMIT_MEMLOCK) are enough for 64 loops with the defaults.
+
+    From 6.13 on rings are charged to it (io_uring/memmap.c, io_create_region()), 132 KiB at most
+    then for each of these; before, only the memory cgroup is.
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", _LOOPS_OF_AN_ORDINARY_USER, "64"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert ("64", "") == (ran.stdout.strip(), ran.stderr.strip())
 
 
 DEFAULTS = ioxide.ServerConfig(port=0)
