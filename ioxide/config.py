@@ -199,7 +199,8 @@ class ServerConfig:
     """Longest wait of one parked read in which the peer neither sends nor takes anything, and of a
     peer's FIN after ours; 0 is no limit for reads."""
     send_timeout_ms: int = 60_000
-    """Longest time for one batch of written bytes to be taken by the peer; 0 is no limit."""
+    """Longest time for one batch of written bytes to be taken by the peer, however many sends that
+    takes and however much it takes meanwhile; 0 is no limit."""
     context: bool = True
     """Give each reactor a `ReactorContext`. False leaves out that and the queue of posts; handlers
     still run, and go on, on their reactor's loop."""

@@ -53,7 +53,8 @@ class Connection(_core.Connection):
     Made by the reactor and handed to the handler.  When the handler ends, what it wrote is still
     sent, then the connection is closed: a handler need not call `close()`.  On another thread all
     methods, `peername` and `sockname` raise a `RuntimeError` that names the reactor; what `recv()`
-    and `flush()` return raises it when it is awaited.  `closed` and `unsent` may be read anywhere.
+    and `flush()` return raises it when it is awaited, and warns as a coroutine does when it never
+    is.  `closed` and `unsent` may be read anywhere.
 
     ``await conn.recv()`` returns what has arrived, at least one byte, in order; ``b""`` when the
     peer has ended its side (which leaves ours open for writing) or when this side was closed.

@@ -76,6 +76,42 @@ def test_peer_that_takes_nothing_runs_into_the_send_clock(mode: Changes) -> None
     assert ["send_timeout_ms" in error for error in errors] == [True]
 
 
+def test_one_send_clock_for_a_batch_of_several_sends() -> None:
+    """A peer that takes some all the time does not hold a batch beyond send_timeout_ms.
+
+    A message of more than 1024 slabs takes several sends, each of which ends well within the clock.
+    """
+    errors: list[str] = []
+    size = 40 << 20
+
+    async def handler(conn: ioxide.Connection) -> None:
+        conn.write(bytes(size))
+        try:
+            await conn.flush()
+        except ConnectionAbortedError as error:
+            errors.append(str(error))
+
+    received = 0
+    with (
+        serve(
+            handler,
+            send_timeout_ms=1500,
+            write_limit=size,
+            write_slab_size=4096,
+            write_overflow=ioxide.WriteOverflow.SEGMENTED,
+        ) as server,
+        connect(server, rcvbuf=65536) as client,
+        contextlib.suppress(ConnectionResetError),
+    ):
+        while part := client.recv(1 << 20):
+            received += len(part)
+            # 4 MiB, one send, in 0.4 s; all of it in 4 s.
+            time.sleep(0.4 * len(part) / (4 << 20))
+        until(lambda: server.stats().connections_now == 0, "the connection's end")
+    assert ["send_timeout_ms" in error for error in errors] == [True], f"{received} of {size} taken"
+    assert 1 == server.stats().send_timeouts
+
+
 @pytest.mark.needs("SEND_ZC")
 def test_zero_copy_send_to_a_peer_that_takes_nothing() -> None:
     """A SEND_ZC behind a closed window ends with the send clock, memory and descriptor too."""
