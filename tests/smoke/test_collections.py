@@ -89,7 +89,7 @@ def test_an_accepted_connection_goes_where_its_listener_says(bench: Bench, actio
     adopted: list[Any] = []
     actions: dict[str, Callable[[], object]] = {
         "unlisten": lambda: driver.unlisten(bench.listener.fileno()),
-        "adopt": lambda: adopted.append(driver.adopt(ours[0].fileno())),
+        "adopt": lambda: adopted.append(driver.adopt(ours[0].fileno(), True)),
         "listen": lambda: driver.listen(other.fileno(), bench.taken.append),
         "abort": first.abort,
         "collect": gc.collect,
@@ -249,7 +249,7 @@ def test_a_number_whose_owner_closes_the_driver(bench: Bench) -> None:
             return 0
 
     with pytest.raises(RuntimeError, match="this driver is closed"):
-        bench.driver.adopt(Last())  # type: ignore[arg-type]
+        bench.driver.adopt(Last(), False)  # type: ignore[arg-type]
 
 
 def test_batches_whose_numbers_close_the_driver(bench: Bench) -> None:
