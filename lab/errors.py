@@ -52,3 +52,7 @@ class GuestLost(LabError):
         self.reason = reason
         self.console_tail = console_tail
         self.excuse = excuse
+
+
+class NoSignOfLife(GuestLost):
+    """The guest was lost before one byte came from it: perhaps it cannot be entered that way."""

@@ -183,6 +183,7 @@ def _guest_lines(report: RunReport) -> list[str]:
         f"release {guest.uname}, package {report.kernel.package} from {report.kernel.source}",
         f"accel {guest.accel.kind}: {guest.accel.reason}",
         *([f"booted {report.launcher.words}"] if report.launcher.words else ()),
+        *([f"entered {guest.entry}"] if guest.entry else ()),
         *(
             f"agent after {one.boot_seconds:.1f} s, {one.slowdown:.1f}x slower than here"
             for one in report.guests
@@ -266,6 +267,7 @@ def write_json(report: RunReport) -> None:
                 "nonce": guest.nonce,
                 "accel": str(guest.accel.kind),
                 "accel_reason": guest.accel.reason,
+                "entry": guest.entry,
                 "boot_seconds": guest.boot_seconds,
                 "slowdown": guest.slowdown,
                 "files": str(guest.console.parent.relative_to(report.results)),

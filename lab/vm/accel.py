@@ -22,6 +22,7 @@ from lab.kernels import KernelFiles
 from . import qemu
 from .console import Console
 from .devices import Boot, SerialConsole
+from .entry import Entry, remember, remembered
 from .initramfs import build_initramfs
 from .processor import COMMON, Accel, AccelKind, processor_arguments
 
@@ -119,6 +120,21 @@ def _try_kvm(files: KernelFiles, results: Path | None) -> tuple[str, bool]:
     """Why KVM does not boot this kernel, empty if it does; and whether another try would say the
     same."""
     accel = Accel(AccelKind.KVM, _KVM_CPU, _MACHINE, "to be proved")
+    usual = remembered(files, accel)
+    refused, certain, silent = _enter(files, results, accel, usual)
+    if silent:
+        again, certain_again, _ = _enter(files, results, accel, usual.other)
+        if not again:
+            remember(files, accel, usual.other)
+            return "", True
+        certain = certain and certain_again
+    return refused, certain
+
+
+def _enter(
+    files: KernelFiles, results: Path | None, accel: Accel, entry: Entry
+) -> tuple[str, bool, bool]:
+    """As `_try_kvm` one way into the kernel, and whether not one byte came from it."""
     with tempfile.TemporaryDirectory(prefix="lab-kvm-") as temporary:
         directory = results or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
@@ -131,7 +147,7 @@ def _try_kvm(files: KernelFiles, results: Path | None) -> tuple[str, bool]:
             *("-m", "256M"),
             *SerialConsole(console.path).arguments(),
             *Boot(
-                files.vmlinux,
+                entry.image(files),
                 build_initramfs(files),
                 ("console=ttyS0", "panic=-1", "lab.probe=1"),
             ).arguments(),
@@ -139,11 +155,13 @@ def _try_kvm(files: KernelFiles, results: Path | None) -> tuple[str, bool]:
         with qemu.running(command, log=log) as machine:
             ended = machine.ended(FIRST_LINE_S)
             if b"lab: init reached" in console.read():
-                return "", True
+                return "", True, False
             if ended:
-                return f"KVM is there but cannot boot this kernel: {machine.how_it_ended()}", True
+                how = machine.how_it_ended()
+                return f"KVM is there but cannot boot this kernel: {how}", True, False
+            silent = not console.read(raw=True)
             waited = machine.seconds_without_processor()
             why = f"KVM is there but this kernel shows no life within {FIRST_LINE_S:g} s"
             if waited <= FIRST_LINE_S * _MOST_WAITING:
-                return why, True
-            return f"{why}, {waited:.1f} s of which it waited for a processor", False
+                return why, True, silent
+            return f"{why}, {waited:.1f} s of which it waited for a processor", False, silent

@@ -13,6 +13,8 @@ _CAUSES = (
     re.compile(r"Out of memory: .*|VFS: Unable to mount root.*"),
     re.compile(r"lab: the agent ended .*"),
 )
+_MARK = re.compile(r"(?:\[[ \d.]+\](?:\[[^\]]*\])? ?)?lab: (?!init|agent|the agent ended)")
+"""A line that the lab had the agent write: which test began there, whose name may say anything."""
 _PANIC = re.compile(r"Kernel panic - not syncing: .*")
 
 
@@ -46,8 +48,11 @@ class Console:
         return "\n".join("".join(c for c in line if c.isprintable()) for line in last)
 
     def reason(self) -> str:
-        """The line that says why the guest died, empty if none does."""
-        text = self.text()
+        """The line that says why the guest died, empty if none does: of those behind the last mark,
+        since it outlived what was said before."""
+        lines = self.text().splitlines()
+        last = max((n for n, line in enumerate(lines) if _MARK.match(line)), default=-1)
+        text = "\n".join(lines[last + 1 :])
         matches = [pattern.search(text) for pattern in _CAUSES]
         cause = next((match[0].strip() for match in matches if match), "")
         panic = _PANIC.search(text)

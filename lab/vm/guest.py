@@ -7,19 +7,20 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lab.errors import GuestLost, LabError
+from lab.errors import GuestLost, LabError, NoSignOfLife
 from lab.kernels import Kernel, KernelFiles
 
 from .channel import Channel
 from .console import Console
 from .devices import Device
 from .emulator import Death, first_sign
+from .entry import Entry, remember, remembered
 from .events import Completed, Event, Exited, Output, Stream
 from .inguest.agent import CHUNK, SPIN, spin, to_bytes, to_text
 from .initramfs import build_initramfs, build_modules_image
@@ -27,6 +28,7 @@ from .kmsg import Gap, Piece, Reader, Record
 from .link import ANSWER_S, Inbox, Link
 from .machine import Machine, started
 from .processor import Accel, AccelKind
+from .silence import Silence
 
 NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 
@@ -117,6 +119,8 @@ class Guest:
     ) -> None:
         self.kernel = kernel
         self.accel = accel
+        self.entry = ""
+        """How its kernel was entered, and why so, if not by PVH as usual."""
         self.nonce = nonce
         self.uname = uname
         """What the guest's own uname says."""
@@ -313,10 +317,10 @@ def boot(
     """
     initramfs, modules = build_initramfs(files), build_modules_image(files)
 
-    def start(cmdline: Sequence[str]) -> AbstractContextManager[Machine]:
+    def start(cmdline: Sequence[str], entry: Entry) -> AbstractContextManager[Machine]:
         return started(
             accel=accel,
-            kernel=files.vmlinux,
+            kernel=entry.image(files),
             initramfs=initramfs,
             rootfs=rootfs,
             modules=modules,
@@ -328,7 +332,34 @@ def boot(
         )
 
     patience = _BOOT_S[accel.kind] if timeout_s is None else timeout_s
-    with introduced(files, start, accel=accel, timeout_s=patience, interrupt=interrupt) as guest:
+
+    def entered(entry: Entry) -> AbstractContextManager[Guest]:
+        return introduced(
+            files,
+            lambda words: start(words, entry),
+            accel=accel,
+            timeout_s=patience,
+            interrupt=interrupt,
+        )
+
+    usual = remembered(files, accel)
+    with ExitStack() as stack:
+        try:
+            guest = stack.enter_context(entered(usual))
+            guest.entry = (
+                "" if usual is Entry.PVH else f"{usual}, which has worked when PVH did not"
+            )
+        except NoSignOfLife as first:
+            try:
+                guest = stack.enter_context(entered(usual.other))
+            except GuestLost as second:
+                raise GuestLost(
+                    f"entered {usual}: {first.reason}; entered {usual.other}: {second.reason}",
+                    console_tail=second.console_tail,
+                    excuse=second.excuse,
+                ) from second
+            remember(files, accel, usual.other)
+            guest.entry = f"{usual.other}; {usual}: {first.reason}"
         yield guest
 
 
@@ -359,7 +390,13 @@ def introduced(
             Channel(machine.agent, watch=machine.qemu.pidfd, interrupt=interrupt),
             lambda cause: _lost(machine, cause),
         )
-        hello = link.hello(deadline=begun + timeout_s, within_s=timeout_s)
+        silence = Silence(machine)
+        try:
+            hello = link.hello(deadline=begun + timeout_s, within_s=timeout_s, hopeless=silence.why)
+        except GuestLost as lost:
+            if silence.lifeless:
+                raise NoSignOfLife(lost.reason, excuse=lost.excuse) from lost
+            raise
         boot_seconds = time.monotonic() - begun
         if hello.get("nonce") != nonce:
             link.lose(f"the agent names the nonce {hello.get('nonce')!r}, this run's is {nonce}")
@@ -400,11 +437,9 @@ def _lost(machine: Machine, cause: str) -> GuestLost:
     sign = first_sign(machine.console.text().splitlines(), machine.deaths) if ended else None
     excuse = sign[1] if sign is not None else ""
     if not ended:
-        from .monitor import describe  # asyncio and QMP, for the one guest in many that hangs
-
         # It hangs or lies: keep where its processors stand, nobody can ask them later.
         state = machine.console.path.with_name(machine.console.path.stem + "-state.txt")
-        state.write_text(describe(machine.monitor))
+        state.write_text(machine.monitor.describe().text)
     blamed = f"{reason} ({excuse})" if excuse else reason
     sentence = f"the guest died: {blamed} ({cause})" if reason else cause
     return GuestLost(sentence, console_tail=machine.console.tail(), excuse=excuse)

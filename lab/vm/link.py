@@ -78,9 +78,20 @@ class Link:
         self._inboxes: dict[int, Inbox] = {}
         self._lost: GuestLost | None = None
 
-    def hello(self, *, deadline: float, within_s: float) -> Mapping[str, Any]:
-        """The agent's first word. Raises GuestLost when there is none by `deadline`."""
-        message = self._next(deadline, f"the agent did not speak within {within_s:g} s")
+    def hello(
+        self, *, deadline: float, within_s: float, hopeless: Callable[[], str] = lambda: ""
+    ) -> Mapping[str, Any]:
+        """The agent's first word. Raises GuestLost when there is none by `deadline`, or as soon as
+        `hopeless`, asked once a second, says why there will be none."""
+        silent = f"the agent did not speak within {within_s:g} s"
+        while True:
+            soon = min(deadline, time.monotonic() + 1.0)
+            try:
+                message = self._next(soon, silent if soon == deadline else "")
+                break
+            except TimeoutError:
+                if why := hopeless():
+                    self.lose(why)
         if message.get("event") != "hello":
             self.lose(f"the agent's first word was {_short(message)}, not hello")
         return message

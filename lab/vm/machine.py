@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lab import tools
 
+from . import monitor
 from .console import Console
 from .devices import Boot, Device, Disk, FilePort, Monitor, PortBus, SerialConsole, SocketPort
 from .emulator import Death, deaths
@@ -48,7 +49,7 @@ class Machine:
     console: Console
     stray: Path
     agent: socket.socket
-    monitor: socket.socket
+    monitor: monitor.Monitor
     deaths: Sequence[Death]
     """By what fault of its emulator it can die."""
 
@@ -73,7 +74,7 @@ def started(
     """
     with ExitStack() as stack:
         agent, its_agent = (stack.enter_context(one) for one in socket.socketpair())
-        monitor, its_monitor = (stack.enter_context(one) for one in socket.socketpair())
+        ours, its_monitor = (stack.enter_context(one) for one in socket.socketpair())
         console, stray, words = new_logs(results)
         parts: Sequence[Device] = (
             SerialConsole(console),
@@ -95,7 +96,7 @@ def started(
         command = (str(tools.find(PROGRAM)), *arguments)
         qemu = stack.enter_context(running(command, log=words, inherit=(its_agent, its_monitor)))
         known = deaths(accel, cpus=cpus)
-        yield Machine(qemu, Console(console), stray, agent, monitor, known)
+        yield Machine(qemu, Console(console), stray, agent, monitor.Monitor(ours), known)
 
 
 def new_logs(results: Path) -> tuple[Path, Path, Path]:

@@ -3,35 +3,91 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 import socket
-
-from qemu.qmp import QMPClient, QMPError
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 _PATIENCE_S = 5.0
+_PLACE = re.compile(r"\b[RE]IP=([0-9a-fA-F]+)")
+_HALTED = re.compile(r"\bHLT=1\b")
+NEAR = 256
+"""Bytes: a processor that is never seen farther from where it was makes no progress."""
 
 
-def describe(monitor: socket.socket) -> str:
-    """The machine's state and its processors' registers, as text for a person.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the processors were, each time that QEMU was asked."""
 
-    Never raises for a QEMU that does not answer: the text says so.
-    """
-    try:
-        return asyncio.run(asyncio.wait_for(_ask(monitor), _PATIENCE_S))
-    except (QMPError, OSError, TimeoutError, RuntimeError) as error:
-        # RuntimeError: asyncio.run inside a running loop; the guest's end matters more.
-        return f"QEMU did not tell: {type(error).__name__}: {error}\n"
+    places: Sequence[Sequence[int]]
+    """By the time asked, the address of each processor's next instruction."""
+    halted: bool
+    """Whether all of them waited for an interrupt when last asked."""
+    text: str
+    """The machine's state and the registers when last asked; or why QEMU did not tell."""
+
+    @property
+    def stuck(self) -> bool:
+        """Whether no processor got anywhere; False where QEMU did not tell."""
+        if not self.places or not self.places[0]:
+            return False
+        return all(max(seen) - min(seen) < NEAR for seen in zip(*self.places, strict=True))
+
+    def __str__(self) -> str:
+        if not self.places or not self.places[-1]:
+            return self.text.strip().splitlines()[0]
+        where = ", ".join(f"{place:#x}" for place in self.places[-1])
+        many = "processors stand" if len(self.places[-1]) > 1 else "processor stands"
+        return f"the {many} at {where}" + (", halted" if self.halted else "")
 
 
-async def _ask(monitor: socket.socket) -> str:
-    client = QMPClient("guest")
-    await client.connect(monitor)
-    try:
-        status = await client.execute("query-status")
-        # Where each processor stands: a loop, a halt, an address outside the kernel.
-        registers = await client.execute(
-            "human-monitor-command", {"command-line": "info registers -a"}
-        )
-        return f"status: {status}\n{registers}\n"
-    finally:
-        await client.disconnect()
+class Monitor:
+    """QMP on a socket; may be asked more than once, in which QEMU greets only the first time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._greeted = False
+
+    def describe(self, *, times: int = 1, apart_s: float = 0.0) -> Standing:
+        """The machine's state and its processors' registers, asked for so often, so many seconds
+        apart.
+
+        Never raises for a QEMU that does not answer: the text says so.
+        """
+        patience = _PATIENCE_S + times * apart_s
+        import asyncio  # this and QMP for the one guest in many that hangs
+
+        from qemu.qmp import QMPError
+
+        try:
+            return asyncio.run(asyncio.wait_for(self._ask(times, apart_s), patience))
+        except (QMPError, OSError, TimeoutError, RuntimeError) as error:
+            # RuntimeError: asyncio.run inside a running loop; the guest's end matters more.
+            return Standing([], False, f"QEMU did not tell: {type(error).__name__}: {error}\n")
+
+    async def _ask(self, times: int, apart_s: float) -> Standing:
+        import asyncio
+
+        from qemu.qmp import QMPClient
+
+        client = QMPClient("guest")
+        client.await_greeting = client.negotiate = not self._greeted
+        await client.connect(self._socket.dup())  # which the client closes
+        self._greeted = True
+        try:
+            places = []
+            for number in range(times):
+                if number:
+                    await asyncio.sleep(apart_s)
+                # Where each processor stands: a loop, a halt, an address outside the kernel.
+                registers = str(
+                    await client.execute(
+                        "human-monitor-command", {"command-line": "info registers -a"}
+                    )
+                )
+                places.append([int(place, 16) for place in _PLACE.findall(registers)])
+            status = await client.execute("query-status")
+            halted = len(_HALTED.findall(registers)) == len(places[-1]) > 0
+            return Standing(places, halted, f"status: {status}\n{registers}\n")
+        finally:
+            await client.disconnect()

@@ -38,6 +38,7 @@ from .emulator import deaths
 from .guest import Guest, introduced
 from .inguest import agent
 from .machine import CMDLINE, Machine, new_logs
+from .monitor import Monitor as MonitorPort
 from .processor import Accel, AccelKind
 from .qemu import Qemu, running
 
@@ -162,7 +163,7 @@ def _started(
             for door in doors
         ]
         known = deaths(accel, cpus=cpus)
-        yield Machine(qemu, Console(console), stray, ours[0], ours[1], known)
+        yield Machine(qemu, Console(console), stray, ours[0], MonitorPort(ours[1]), known)
 
 
 def _agent() -> Sequence[str]:

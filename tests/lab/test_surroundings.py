@@ -220,7 +220,8 @@ def test_silence_on_a_busy_host_is_not_kept(
 
     found = [accel.choose_accel(files, results=tmp_path / "results") for _ in range(2)]
 
-    assert len(tries) == (1 if kept else 2)
+    # Each time both ways in are tried, because not one byte came.
+    assert len(tries) == (2 if kept else 4)
     assert all("shows no life within 5 s" in one.reason for one in found)
     assert all(("waited for a processor" in one.reason) is not kept for one in found)
 

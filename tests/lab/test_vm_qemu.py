@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.vm import qemu
+from lab.vm import monitor, qemu
 from lab.vm.devices import Monitor
-from lab.vm.monitor import describe
 
 pytestmark = pytest.mark.lab
 
@@ -154,13 +153,20 @@ def test_a_silent_machine_can_be_described(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         with qemu.running(with_monitor(theirs), log=tmp_path / "log", inherit=(theirs,)):
-            text = describe(ours)
-    assert "'status': 'prelaunch'" in text
-    assert "IP=0000fff0" in text
+            asked = monitor.Monitor(ours)
+            first, again = asked.describe(times=3, apart_s=0.05), asked.describe()
+    for standing, times in ((first, 3), (again, 1)):
+        assert "'status': 'prelaunch'" in standing.text
+        assert "IP=0000fff0" in standing.text
+        assert standing.places == [[0xFFF0]] * times
+        assert standing.stuck
+    assert str(again) == "the processor stands at 0xfff0"
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours:
-        assert "QEMU did not tell" in describe(ours)
+        silent = monitor.Monitor(ours).describe()
+    assert "QEMU did not tell" in silent.text
+    assert not silent.stuck
 
 
 def test_a_version_that_is_none_is_an_error(

@@ -207,6 +207,7 @@ class FakeGuest:
         self.accel = Accel(AccelKind.TCG, "none", "none", "a fake guest, no machine at all")
         self.nonce = os.urandom(8).hex()
         self.uname = kernel.release
+        self.entry = ""
         self.boot_seconds = 0.1
         self.slowdown = 1.0
         self.console = results / "console.log"
