@@ -229,7 +229,7 @@ def test_complaint_of_the_kernel_about_the_erratum(little: Little) -> None:
     text = TOML.format(node=NODE, bad="[]", good="[]") + "splat = 'at io_uring/kbuf\\.h:'\n"
     little.write("lab/kernels/errata.toml", text)
     assert (0, "xfailed") == ((ran := little.lab(path)).code, ran.verdicts["test_it"])
-    assert "IOX-ERR-001 is present: It is broken: [    2.0] WARNING" in ran.why("test_it")
+    assert "IOX-ERR-001 is present: It is broken: [    2.000000] WARNING" in ran.why("test_it")
 
 
 def test_nothing_but_an_erratum_proves_nothing(little: Little) -> None:
