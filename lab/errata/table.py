@@ -32,7 +32,9 @@ _SIGNS = {
 }
 _LEGEND = """\
 **bad**: shown on this release. good: the same test passed. -: the release has not what the erratum
-spoils. ?: not decided, the guest was lost. failed: the test ended in neither way.
+spoils. ?: not decided: the guest was lost, or the test is newer than the measurement. failed: the
+test ended in neither way. *Built from source*: the kernel's own sources with a small configuration,
+named by `--kernel-file` or in `$LAB_KERNEL_DIR`.
 """
 
 
@@ -103,6 +105,11 @@ def boundaries(id: str, rows: Sequence[Measured]) -> list[tuple[str, int, int, t
     return found
 
 
+def _build(row: Measured) -> str:
+    """What a reader has to know of a kernel that no source of the lab offers."""
+    return ", built from source" if row.package.startswith("local-") else ""
+
+
 def _matrix(catalogue: Catalogue, rows: Sequence[Measured]) -> list[str]:
     ids = [erratum.id for erratum in catalogue]
     lines = [
@@ -110,7 +117,7 @@ def _matrix(catalogue: Catalogue, rows: Sequence[Measured]) -> list[str]:
         "|---" * (len(ids) + 1) + "|\n",
     ]
     lines += [
-        f"| {row.upstream} ({row.release}) | "
+        f"| {row.upstream} ({row.release}{_build(row)}) | "
         + " | ".join(_SIGNS[row.findings[id].seen] for id in ids)
         + " |\n"
         for row in rows

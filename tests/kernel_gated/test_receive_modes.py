@@ -65,9 +65,13 @@ def test_a_slice_outlives_its_connection(mode: Changes) -> None:
     kept: list[memoryview] = []
 
     async def handler(conn: ioxide.Connection) -> None:
-        async with conn.read() as slices:
-            if bytes(slices[0][:4]) == b"keep":
-                kept.append(slices[0][:])
+        # A piece may be one byte: 6.10 shortens a buffer to what it expects (msg_inq).
+        views: list[memoryview] = []
+        while not b"".join(views).startswith((b"keep this", b"something else")):
+            async with conn.read() as slices:
+                views += [one[:] for one in slices]
+        if b"".join(views) == b"keep this":
+            kept.extend(views)
 
     with serve(handler, **mode) as server:
         with connect(server) as client:
@@ -78,10 +82,11 @@ def test_a_slice_outlives_its_connection(mode: Changes) -> None:
             with connect(server) as client:
                 client.sendall(b"something else")
                 assert b"" == read_to_end(client)
-        assert b"keep this" == bytes(kept[0])
-        assert 1 == server.stats().slices_lent_now
-    assert b"keep this" == bytes(kept[0])  # and after the reactor's end
-    kept.pop().release()
+        assert b"keep this" == b"".join(kept)
+        assert len(kept) == server.stats().slices_lent_now
+    assert b"keep this" == b"".join(kept)  # and after the reactor's end
+    while kept:
+        kept.pop().release()
 
 
 @pytest.mark.parametrize("mode", MODES)
