@@ -131,10 +131,13 @@ def test_memory_follows_the_load_and_goes_back() -> None:
 
 def test_grown_slabs_are_given_back_while_their_connection_lives() -> None:
     """A large answer's slab does not rest for as long as the connection is open."""
-    with serve(echo) as server, connect(server) as client:
-        sender = threading.Thread(target=client.sendall, args=[noise(4 * MIB, seed=13)])
-        sender.start()
+
+    async def handler(conn: ioxide.Connection) -> None:
+        while await conn.recv():
+            conn.write(bytes(4 * MIB))
+
+    with serve(handler) as server, connect(server) as client:
+        client.sendall(b"?")
         assert 4 * MIB == len(read_exactly(client, 4 * MIB))
-        sender.join(TIMEOUT)
         until(lambda: server.stats().slab_bytes_now <= MIB, "grown slabs given back")
         assert 1 == server.stats().connections_now
