@@ -163,7 +163,7 @@ class ReadyListener:
         self._loop: Any = loop  # whose _add_reader() and _remove_reader() typeshed does not know
         self._sock = sock
         self._accepted = accepted
-        self.fd = sock.fileno()
+        self._fd = sock.fileno()
         self._handle: asyncio.Handle | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._watch()
@@ -171,7 +171,7 @@ class ReadyListener:
     @property
     def closed(self) -> bool:
         """Whether its owner has closed or detached the socket object."""
-        return self._sock.fileno() != self.fd
+        return self._sock.fileno() != self._fd
 
     def stop(self) -> None:
         """Take nothing any more, and close the socket."""
@@ -186,24 +186,21 @@ class ReadyListener:
         handle, self._handle = self._handle, None
         if handle is None or self._loop.is_closed():
             return
-        if self._loop.watched_listeners.get(self.fd) is self:
-            del self._loop.watched_listeners[self.fd]
-        key = self._loop._selector.get_map().get(self.fd)
-        if key is not None and key.data[0] is handle:  # or add_reader() was called over it
-            self._loop._remove_reader(self.fd)
+        key = self._loop._selector.get_map().get(self._fd)
+        if key is not None and key.data[0] is handle:  # else add_reader() was called over it
+            self._loop._remove_reader(self._fd)
 
     def _watch(self) -> None:
         self._rest = None
         if not self.closed:
-            self._handle = self._loop._add_reader(self.fd, self._ready)
-            self._loop.watched_listeners[self.fd] = self
+            self._handle = self._loop._add_reader(self._fd, self._ready)
 
     def _ready(self) -> None:
         if self.closed:
             self.forget()  # a process that shares it keeps it open, and so the epoll instance
             return
         try:
-            connection = self._loop.driver.accept(self.fd)
+            connection = self._loop.driver.accept(self._fd)
         except OSError as error:
             # It stays ready: rest, or the loop spins.
             self.forget()

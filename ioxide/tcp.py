@@ -42,7 +42,6 @@ class TcpLoop(asyncio.SelectorEventLoop):
         self._own_servers: weakref.WeakSet[asyncio.Server] = weakref.WeakSet()
         # By the identity of the socket object, which each of them refers to.
         self._listeners: dict[int, RingListener | ReadyListener] = {}
-        self.watched_listeners: dict[int, ReadyListener] = {}  # by descriptor; of ReadyListener
         self._connected: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         super().__init__(selector)
 
@@ -124,24 +123,6 @@ class TcpLoop(asyncio.SelectorEventLoop):
             listener.stop()
         if listener is None or closed:
             super()._stop_serving(sock)  # type: ignore[misc]  # ValueError where it was closed before
-
-    def _add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> Any:
-        self._forget_closed(fd)
-        return super()._add_reader(fd, callback, *args)  # type: ignore[misc]
-
-    def _add_writer(self, fd: Any, callback: Callable[..., object], *args: Any) -> Any:
-        self._forget_closed(fd)
-        return super()._add_writer(fd, callback, *args)  # type: ignore[misc]
-
-    def _forget_closed(self, fd: Any) -> None:
-        """Make way for who has the number now of a listener that its owner closed.
-
-        The epoll instance has forgotten it by itself, the selector's table has not, and would
-        change an entry there instead of registering the new file.
-        """
-        listener = self.watched_listeners.get(fd if isinstance(fd, int) else fd.fileno())
-        if listener is not None and listener.closed:
-            listener.forget()
 
     async def _connect_sock(self, *args: Any, **options: Any) -> socket.socket:
         sock: socket.socket = await super()._connect_sock(*args, **options)  # type: ignore[misc]

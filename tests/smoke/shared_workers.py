@@ -27,6 +27,9 @@ STEP = 0.002
 """Seconds that a worker needs for a client: far more than a processor that others use as well makes
 it wait, so that who is free takes the next."""
 
+_running: set[int] = set()
+"""The workers' process ids."""
+
 
 class _Worker:
     """A forked process; `tell` releases it from a step that blocks, `hear` is what it says."""
@@ -41,6 +44,7 @@ class _Worker:
                     runner.run(_work(name, listener, gate if blocks else -1, out))
             finally:
                 os._exit(0)  # not through the parent's stack
+        _running.add(self.pid)
         os.close(gate)
         os.close(out)
         assert b"ready" == self.hear("its start")
@@ -60,6 +64,7 @@ class _Worker:
         os.kill(self.pid, signal.SIGTERM)
         counters: dict[str, int] = json.loads(self.hear("its counters"))
         os.waitpid(self.pid, 0)
+        _running.remove(self.pid)
         return counters
 
 
@@ -150,6 +155,14 @@ def _busy(listener: socket.socket) -> dict[str, object]:
     return {"answers": answers, "counters": [worker.end() for worker in workers]}
 
 
+def _main() -> None:
+    try:
+        with socket.create_server(("127.0.0.1", 0), backlog=1024) as shared:
+            print(json.dumps((_busy if sys.argv[1] == "busy" else _spread)(shared)))
+    finally:
+        for pid in _running:  # which hold our output open
+            os.kill(pid, signal.SIGKILL)
+
+
 if __name__ == "__main__":
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as shared:
-        print(json.dumps((_busy if sys.argv[1] == "busy" else _spread)(shared)))
+    _main()
