@@ -45,7 +45,8 @@ def shared_workers(scene: str) -> dict[str, Any]:
         text=True,
         timeout=4 * TIMEOUT,  # what is waited for fails first
     )
-    assert ("", 0) == (done.stderr, done.returncode)
+    assert not done.stderr, done.stderr.splitlines()[-1]
+    assert 0 == done.returncode
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -266,13 +267,14 @@ def test_a_listener_that_another_process_keeps_open_is_not_used_any_more() -> No
             given.close()
             with socket.create_server(("127.0.0.1", 0)) as stranger:
                 assert number == stranger.fileno()
+                for sock in (stranger, elsewhere):
+                    sock.settimeout(TIMEOUT)
                 with (
                     socket.create_connection(stranger.getsockname(), TIMEOUT),
                     socket.create_connection(elsewhere.getsockname(), TIMEOUT),
                 ):
                     await asyncio.sleep(0.05)  # the epoll instance tells of the second
                     for sock in (stranger, elsewhere):
-                        sock.settimeout(TIMEOUT)
                         sock.accept()[0].close()
                 assert [] == protocol.made
         with contextlib.suppress(ValueError):
