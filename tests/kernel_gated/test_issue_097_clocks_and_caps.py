@@ -107,7 +107,6 @@ def test_one_send_clock_for_a_batch_of_several_sends() -> None:
             received += len(part)
             # 4 MiB, one send, in 0.4 s; all of it in 4 s.
             time.sleep(0.4 * len(part) / (4 << 20))
-        until(lambda: server.stats().connections_now == 0, "the connection's end")
     assert ["send_timeout_ms" in error for error in errors] == [True], f"{received} of {size} taken"
     assert 1 == server.stats().send_timeouts
 
