@@ -46,7 +46,7 @@ def on_a_thread(work: Callable[[], T]) -> T:
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(target=body)
+    thread = threading.Thread(target=body, daemon=True)
     thread.start()
     thread.join(TIMEOUT)
     assert not thread.is_alive(), "the thread never ended"
@@ -58,7 +58,7 @@ def on_a_thread(work: Callable[[], T]) -> T:
 @contextlib.contextmanager
 def running(loop: ioxide.Loop) -> Iterator[threading.Thread]:
     """Another thread runs the loop for ever; it is stopped after the block, and has ended."""
-    thread = threading.Thread(target=loop.run_forever)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
         yield thread
@@ -316,17 +316,6 @@ def test_no_ring_for_the_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fds == open_fds()
     assert 1 == loop.driver.counters().accepts
     loop.close()
-
-
-def test_a_ring_dropped_elsewhere_takes_no_index_along() -> None:
-    """Who drops another thread's driver keeps the index that its own ring is entered by."""
-    mine = ioxide.Driver(SMALL)
-    assert mine.ring_fd_registered
-    theirs = [on_a_thread(lambda: ioxide.Driver(SMALL))]
-    with pytest.warns(ResourceWarning, match="without close"):
-        theirs.clear()
-    mine.wait(0)
-    mine.close()
 
 
 def test_a_dropped_driver_leaves_nothing_mapped() -> None:
