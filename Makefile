@@ -72,6 +72,10 @@ differential: build ## Compare the loop with asyncio's own for MINUTES=2, on sce
 cpython: build ## Run CPython's own tests of asyncio on our loop (its package test must be there)
 	$(RUN) tests.cpython
 
+.PHONY: conformance
+conformance: build ## Run other projects' tests and programs on our loop (T=: only those named)
+	$(RUN) tests.conformance $${T-} $(ARGS)
+
 .PHONY: mutants
 mutants: build ## Put known bugs back, one at a time, and see their tests turn red (KERNEL=: in a guest)
 	$(RUN) tests.mutants $(if $(strip $(KERNEL)),--kernel "$$KERNEL") $(ARGS)

@@ -18,6 +18,7 @@ from typing import Any
 
 from ioxide.driver import Driver
 from ioxide.listeners import Accepted, ReadyListener, RingListener, tls
+from ioxide.sendfile import sole_writer
 from ioxide.transports import Transport
 
 _MAX_LISTENERS = 32
@@ -208,6 +209,18 @@ class TcpLoop(asyncio.SelectorEventLoop):
     async def sock_sendfile(self, sock: socket.socket, *args: Any, **options: Any) -> int:
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         return await super().sock_sendfile(sock, *args, **options)
+
+    async def _sendfile_fallback(
+        self, transp: Any, file: Any, offset: int, count: int | None
+    ) -> int:
+        if not isinstance(transp, Transport):
+            return await super()._sendfile_fallback(  # type: ignore[misc,no-any-return]
+                transp, file, offset, count
+            )
+        with sole_writer(self, transp):
+            return await super()._sendfile_fallback(  # type: ignore[misc,no-any-return]
+                transp, file, offset, count
+            )
 
     def _adopt(
         self,

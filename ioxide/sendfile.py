@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""Who may write while ``loop.sendfile()`` copies a file into a transport of the ring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def sole_writer(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> Iterator[None]:
+    """For the length of a block the transport's writes are the current task's alone.
+
+    ``write()`` and ``writelines()`` of anybody else raise `RuntimeError`, as asyncio's do while
+    sendfile(2) runs. They are methods of the instance then, so that no other write() pays for it.
+    """
+    task = asyncio.current_task(loop)
+
+    def only(name: str) -> Callable[[Any], None]:
+        method = getattr(transport, name)
+
+        def call(data: Any) -> None:
+            if asyncio.current_task(loop) is not task:
+                raise RuntimeError(f"unable to {name}; sendfile is in progress")
+            method(data)
+
+        return call
+
+    methods = {name: only(name) for name in ("write", "writelines")}
+    transport.__dict__.update(methods)
+    try:
+        yield
+    finally:
+        for name in methods:
+            del transport.__dict__[name]
