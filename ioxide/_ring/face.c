@@ -248,6 +248,8 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 	iox_foreign_first(conn->driver);
 	if (conn->fd < 0 || conn->aborted)
 		Py_RETURN_NONE;
+	/* asyncio's write() has sent by now what the kernel takes; abort() loses only the rest. */
+	iox_send_now(conn);
 	if (iox_face_cut_off(conn))
 		iox_conn_abort(conn, IOX_CAUSE_ABORT, "the transport was aborted");
 	else if (iox_send_lent(conn))

@@ -561,6 +561,7 @@ PyObject *iox_send_write(Connection *conn, PyObject *data);
 int iox_send_flush_state(Connection *conn, uint64_t target);
 void iox_send_wake(Connection *conn, bool all);
 void iox_send_drop(Connection *conn);
+void iox_send_now(Connection *conn); /* by send(2), what is staged, when nothing is in flight */
 bool iox_send_submit(Connection *conn);
 void iox_send_complete(Connection *conn, int res, unsigned flags);
 

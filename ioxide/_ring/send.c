@@ -222,6 +222,33 @@ bool iox_send_stage(Connection *conn, const void *data, size_t length)
 	return true;
 }
 
+void iox_send_now(Connection *conn)
+{
+	const int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+	struct msghdr *message;
+	ssize_t sent;
+	char *from;
+
+	/* Behind a SEND in flight, or the rest of one, it would overtake. */
+	if (conn->send_armed || conn->sending.used || !conn->staging.used || conn->fd < 0)
+		return;
+	conn->want &= ~IOX_WANT_SEND;
+	conn->sending = conn->staging;
+	conn->staging = (struct iox_batch){ 0 };
+	conn->sent = 0;
+	while (conn->sent < conn->sending.used) {
+		message = iox_batch_gather(&conn->driver->slabs, &conn->sending, conn->sent, &from);
+		sent = message ? sendmsg(conn->fd, message, flags) :
+				 send(conn->fd, from, conn->sending.used - conn->sent, flags);
+		if (sent <= 0)
+			return;
+		conn->sent += (size_t)sent;
+		conn->bytes_acked += (uint64_t)sent;
+		conn->driver->counters.bytes_sent += (uint64_t)sent;
+	}
+	slab_sent(conn);
+}
+
 PyObject *iox_send_write(Connection *conn, PyObject *data)
 {
 	Py_buffer view;

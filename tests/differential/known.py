@@ -92,7 +92,8 @@ MEANT = (
         "closes it early the connection goes on until the transport ends, as on uvloop; asyncio's "
         "sends a FIN then, hears nothing more, and fails with EBADF when it writes.",
         shows=("d2: a write after the owner closed the lent socket",),
-        where=r"connections\.\d+\.(callbacks|lent|peer\.\w+)|raised",
+        where=r"raised|handler|warnings|tcp sockets|"
+        r"connections\.\d+\.(made|callbacks|lent|peer\.\w+)",
         when=_has("close-lent"),
     ),
     Known(

@@ -74,6 +74,7 @@ NAMED: dict[str, Scenario] = {
         # Each entry of `known` has one here.
         "a large write": '{"steps":[["write",0,100000]]}',
         "abort with bytes unsent": '{"steps":[["stall"],["write",0,6000000],["abort"]]}',
+        "write, then abort": '{"steps":[["write",0,40,1],["abort"]]}',
         "closed with bytes unread": '{"steps":[["send",0,9,1],["pause"],["close"]]}',
         "SO_LINGER in connection_lost": '{"lost":[["linger"]]}',
         "a paused transport that nobody refers to": '{"steps":[["pause"],["drop"]]}',
