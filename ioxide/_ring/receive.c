@@ -379,7 +379,7 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 	} else if (res == -ECANCELED && !conn->aborted) {
 		/* Our own pause; what to do next is decided below. */
 	} else if (res == -EAGAIN && iox_conn_block(conn)) {
-		/* Another holder of the file had set O_NONBLOCK: armed again below. */
+		/* Another holder of the file had set O_NONBLOCK (not seen on 6.18): armed again below. */
 	} else if (res < 0) {
 		if (!conn->recv_errno && !conn->closing)
 			conn->recv_errno = -res;

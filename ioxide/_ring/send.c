@@ -168,7 +168,7 @@ void iox_send_complete(Connection *conn, int res, unsigned flags)
 			iox_recv_start_clock(conn);
 	}
 	if (res == -EAGAIN)
-		iox_conn_block(conn); /* another holder of the file has set O_NONBLOCK */
+		iox_conn_block(conn); /* another holder has set O_NONBLOCK; 6.18 heeds it in accepts alone */
 	else if (res <= 0 && res != -EINTR && !conn->aborted && !fall_back(conn, res))
 		send_failed(conn, res ? -res : EPIPE);
 

@@ -80,7 +80,7 @@ MEANT = (
         "never earlier than the transport is closing. SO_LINGER that is set there comes too late.",
         shows=("SO_LINGER in connection_lost",),
         where=r"raised|connections\.\d+\.peer\.end",
-        when=_has("linger"),
+        when=lambda s: any(step.op == "linger" for step in s.lost),
         excuses=lambda one, other: (
             (one, other) == ("RST", "FIN")
             or [each for each in other if each[1:] != ["linger", "OSError EBADF"]] == one

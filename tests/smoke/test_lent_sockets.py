@@ -239,7 +239,7 @@ def test_what_is_cut_off_is_reset_whoever_holds_the_file(end: str) -> None:
 
 @pytest.mark.parametrize("lent", [True, False])
 def test_another_holder_may_set_o_nonblock(lent: bool) -> None:
-    """io_uring answers -EAGAIN then; socket.dup() sets it on the file that both share."""
+    """socket.dup() does, on the file that both share: what is submitted then waits all the same."""
     sent = noise(8 * MIB, seed=12)
 
     async def main() -> None:
