@@ -232,8 +232,11 @@ static PySendResult await_send(Await *self, PyObject *Py_UNUSED(value), PyObject
 		return PYGEN_ERROR;
 	}
 	where = iox_conn_check_thread(self->conn);
-	if (where < 0)
+	if (where < 0) {
+		if (self->state == IOX_AWAIT_FRESH)
+			self->state = IOX_AWAIT_FINISHED; /* awaited, if in vain: nothing to warn of */
 		return PYGEN_ERROR;
+	}
 	if (self->conn->ending && !where)
 		iox_foreign_do(self->conn->driver); /* closed by close_threadsafe(): it must be seen */
 	if (self->state == IOX_AWAIT_PARKED) {

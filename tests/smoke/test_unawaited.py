@@ -8,6 +8,7 @@ import gc
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_what_was_begun_or_closed_does_not_warn(conn: Any) -> None:
     del read
     with pytest.raises(KeyError):
         conn.recv().throw(KeyError)
+    told: list[str] = []
+
+    def elsewhere() -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with pytest.raises(RuntimeError, match="belongs to"):
+                conn.recv().send(None)
+            told.extend(str(warning.message) for warning in caught)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join(TIMEOUT)
+    assert [] == told
 
     async def cancelled() -> None:
         task = asyncio.create_task(conn.recv())
