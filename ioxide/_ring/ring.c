@@ -63,8 +63,8 @@ iox_ring *iox_ring_open(unsigned sq_entries, unsigned cq_entries, bool register_
 
 /*
  * IORING_REGISTER_RING_FDS (5.18) saves the descriptor look-up of every enter.  Sixteen fit in a thread;
- * the seventeenth gets EBUSY and simply keeps using its descriptor.  Not by liburing, which would give the
- * index back on whatever thread closes the ring: there it is another ring's.
+ * the seventeenth gets EBUSY and simply keeps using its descriptor.  Not by liburing, which gives the
+ * index back when the ring is closed: on another thread than the ring's that is refused (-EEXIST).
  */
 void iox_ring_take_index(iox_ring *ring)
 {
