@@ -213,7 +213,6 @@ def play(server: ioxide.Server, case: Case) -> list[str]:
 
 
 def main(allocations: int) -> dict[str, Any]:
-    faulthandler.dump_traceback_later(TIMEOUT * 0.9, exit=True)
     problems: list[str] = []
     cases: list[Case] = []
 
@@ -229,6 +228,7 @@ def main(allocations: int) -> dict[str, Any]:
                 for count in range(allocations):
                     cases.append(Case(call, action, count))
                     print(cases[-1].name, file=sys.stderr, flush=True)
+                    faulthandler.dump_traceback_later(TIMEOUT * 0.9, exit=True)
                     problems += play(server, cases[-1])
                     if problems:
                         return {"ran": ran, "problems": problems}
