@@ -2,8 +2,8 @@
 """One ring and its tick; knows no thread and no policy.
 
 A tick is `wait()`, which submits and blocks, then `dispatch()`, which takes the batch in and
-resumes every task it has woken.  Both live in C; what is here keeps the queue of posted callbacks
-and gathers the counters.
+resumes every task it has woken; `take_in()` and `resume_batch()` are its two halves.  All of them
+live in C; what is here keeps the queue of posted callbacks and gathers the counters.
 """
 
 from __future__ import annotations
@@ -109,6 +109,8 @@ class Driver:
         self.adopt = core._adopt
         self.connections = core.connections
         self.dispatch = core.dispatch
+        self.take_in = core.take_in
+        self.resume_batch = core.resume_batch
         self.begin_run = core.begin_run
         self.end_run = core.end_run
 

@@ -20,7 +20,7 @@ import selectors
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ioxide.companion import Companion
 from ioxide.connection import Connection
@@ -32,6 +32,8 @@ from ioxide.tcp import TcpLoop
 from ioxide.watchdog import Unwatched, Watchdog, watched
 
 logger = logging.getLogger("ioxide")
+
+_T = TypeVar("_T")
 
 
 class _RingSelector(selectors.BaseSelector):
@@ -72,6 +74,35 @@ class _RingSelector(selectors.BaseSelector):
         self.epoll.close()
 
 
+class _Batch:
+    """A batch that waits in the loop's queue of callbacks, behind those that were ready before it.
+
+    It is called as an `asyncio.Handle` is, by `BaseEventLoop._run_once()`, but enters no context:
+    the batch's tasks are to be resumed as they are from `Loop._process_events()`.  A callback that
+    schedules itself again for ever comes behind it each time, and does not keep it from running.
+    """
+
+    _cancelled = False
+    _callback = None  # what debug mode looks at, to tell of a slow one
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop: Any = loop
+        self._queued = False
+
+    def __repr__(self) -> str:
+        return "<what the ring has reported>"
+
+    def queue(self) -> None:
+        """Have it called once; it is queued already if an exception left the loop before it."""
+        if not self._queued:
+            self._queued = True
+            self._loop._ready.append(self)
+
+    def _run(self) -> None:
+        self._queued = False
+        self._loop._dispatch(self._loop.driver.resume_batch)
+
+
 class Loop(TcpLoop):
     """An asyncio loop over `driver`, which it closes with itself.
 
@@ -92,6 +123,7 @@ class Loop(TcpLoop):
         self._drains_posts = driver.drains_posts or driver.mode is ContinuationMode.POSTED
         self._companion: Companion | None = None
         self._ending = False
+        self._batch = _Batch(self)
         try:
             self._ring_selector = _RingSelector(driver)
             try:
@@ -160,16 +192,29 @@ class Loop(TcpLoop):
         self.call_exception_handler({"message": message, "exception": error})
 
     def _process_events(self, event_list: Any) -> None:  # noqa: ARG002 - the selector's is empty
-        """Called by `BaseEventLoop._run_once()` between waiting and running callbacks."""
+        """Called by `BaseEventLoop._run_once()` between waiting and running callbacks.
+
+        Callbacks that are ready by now were scheduled before the batch came in, and run before it,
+        as they run before what asyncio's own selector reports.
+        """
+        if self._ready:  # type: ignore[attr-defined]
+            ready = self.driver.take_in()
+            self._batch.queue()
+        else:
+            ready = self._dispatch(self.driver.dispatch)
+        if ready:
+            super()._process_events(self._ring_selector.epoll.select(0))  # type: ignore[misc]
+
+    def _dispatch(self, resume: Callable[[], _T]) -> _T:
+        """Resume the batch's tasks by `resume`, a method of the driver, then run the posts."""
         try:
-            ready = self.driver.dispatch()
+            ready = resume()
         except BaseException:
             self.driver.wake()  # posts whose wake was in this batch: the next tick must not block
             raise
-        if ready:
-            super()._process_events(self._ring_selector.epoll.select(0))  # type: ignore[misc]
         if self._drains_posts:
             self.driver.run_posts()
+        return ready
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """As asyncio's; counts what was reported, whoever handles it."""

@@ -6,6 +6,9 @@
  *   dispatch()  reaps the batch without running any Python code (tick.c), then resumes tasks
  *               inline, one after the other, from a queue that their own completions append to
  *
+ * take_in() and resume_batch() are the two halves of dispatch(), for a loop that has callbacks to run
+ * in between.
+ *
  * What ended while the batch was taken in is kept until that is done: the last reference to a
  * connection is dropped in iox_driver_let_go() alone, where finalizers find everything in order.
  *
@@ -238,33 +241,76 @@ static int resume_waiters(Driver *self)
 	return 0;
 }
 
-PyObject *iox_driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
+/* Before a tick's batch is taken in or its tasks are resumed; false with an exception set. */
+static bool begin_batch(Driver *self, const char *what)
 {
-	bool poll_ready;
-	int ret;
-
 	if (!self->on_connection && !self->closed) {
 		PyErr_SetString(PyExc_RuntimeError, "this driver has no loop: call attach() first");
-		return NULL;
+		return false;
 	}
-	if (iox_driver_begin(self, "dispatch()") < 0)
-		return NULL;
+	return iox_driver_begin(self, what) == 0;
+}
+
+static void take_in(Driver *self)
+{
 	self->nudged = false;
 	iox_driver_take_next(self);
 	iox_tick_reap(self);
 	iox_tick_expire(self);
 	iox_driver_let_go(self);
-	ret = start_connections(self);
+}
+
+static int resume_batch(Driver *self)
+{
+	int ret = start_connections(self);
+
 	if (ret == 0 && self->accepts_failed)
 		ret = iox_listeners_report(self);
 	if (ret == 0)
 		ret = resume_waiters(self);
-	self->inside = NULL;
-	if (ret < 0)
-		return NULL; /* what is left stays queued, poll_ready included */
-	poll_ready = self->poll_ready;
+	return ret;
+}
+
+static PyObject *take_poll_ready(Driver *self)
+{
+	bool poll_ready = self->poll_ready;
+
 	self->poll_ready = false;
 	return PyBool_FromLong(poll_ready);
+}
+
+PyObject *iox_driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
+{
+	int ret;
+
+	if (!begin_batch(self, "dispatch()"))
+		return NULL;
+	take_in(self);
+	ret = resume_batch(self);
+	self->inside = NULL;
+	return ret < 0 ? NULL : take_poll_ready(self); /* what is left stays queued, poll_ready included */
+}
+
+PyObject *iox_driver_take_in(Driver *self, PyObject *Py_UNUSED(ignored))
+{
+	if (!begin_batch(self, "take_in()"))
+		return NULL;
+	take_in(self);
+	self->inside = NULL;
+	return take_poll_ready(self);
+}
+
+PyObject *iox_driver_resume_batch(Driver *self, PyObject *Py_UNUSED(ignored))
+{
+	int ret;
+
+	if (!begin_batch(self, "resume_batch()"))
+		return NULL;
+	ret = resume_batch(self);
+	self->inside = NULL;
+	if (ret < 0)
+		return NULL; /* what is left stays queued */
+	Py_RETURN_NONE;
 }
 
 PyObject *iox_driver_feed(Driver *self, PyObject *batch)

@@ -397,6 +397,15 @@ PyDoc_STRVAR(driver_dispatch_doc,
 "Take in the batch and resume inline every task it has woken.  True when the loop's own selector\n"
 "has something ready.");
 
+PyDoc_STRVAR(driver_take_in_doc,
+"take_in()\n--\n\n"
+"The first half of dispatch(): take in the batch, and resume nothing.  True when the loop's own\n"
+"selector has something ready.  resume_batch() has to follow before the next wait() may block.");
+
+PyDoc_STRVAR(driver_resume_batch_doc,
+"resume_batch()\n--\n\n"
+"The second half of dispatch(): resume inline every task that take_in() has woken.");
+
 PyDoc_STRVAR(driver_feed_doc,
 "_feed(batch)\n--\n\n"
 "For tests: take (user_data, res, flags) in as if the kernel had completed it.");
@@ -427,6 +436,8 @@ static PyMethodDef driver_methods[] = {
 	{ "continue_by", (PyCFunction)driver_continue_by, METH_VARARGS, driver_continue_doc },
 	{ "wait", (PyCFunction)iox_driver_wait, METH_O, driver_wait_doc },
 	{ "dispatch", (PyCFunction)iox_driver_dispatch, METH_NOARGS, driver_dispatch_doc },
+	{ "take_in", (PyCFunction)iox_driver_take_in, METH_NOARGS, driver_take_in_doc },
+	{ "resume_batch", (PyCFunction)iox_driver_resume_batch, METH_NOARGS, driver_resume_batch_doc },
 	{ "_feed", (PyCFunction)iox_driver_feed, METH_O, driver_feed_doc },
 	{ "listen", (PyCFunction)(void *)iox_driver_listen, METH_FASTCALL, driver_listen_doc },
 	{ "unlisten", (PyCFunction)(void *)iox_driver_unlisten, METH_FASTCALL, driver_unlisten_doc },

@@ -445,7 +445,7 @@ typedef struct Driver {
 	struct iox_counters counters;
 	bool running;             /* between begin_run() and end_run() */
 	bool waiting;             /* in io_uring_enter(2), without the GIL */
-	const char *inside;       /* which of wait(), dispatch() and close() runs, or NULL */
+	const char *inside;       /* which of wait(), dispatch(), its halves and close() runs, or NULL */
 	bool closed;
 } Driver;
 
@@ -585,6 +585,8 @@ PyObject *iox_driver_begin_run(Driver *driver, PyObject *ignored);
 PyObject *iox_driver_end_run(Driver *driver, PyObject *ignored);
 PyObject *iox_driver_wait(Driver *driver, PyObject *timeout);
 PyObject *iox_driver_dispatch(Driver *driver, PyObject *ignored);
+PyObject *iox_driver_take_in(Driver *driver, PyObject *ignored);
+PyObject *iox_driver_resume_batch(Driver *driver, PyObject *ignored);
 PyObject *iox_driver_feed(Driver *driver, PyObject *batch);
 
 /* listeners.c */

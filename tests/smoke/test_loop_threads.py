@@ -160,6 +160,8 @@ def test_a_controller() -> None:
             loop.run_forever()
             server.close()
             loop.run_until_complete(server.wait_closed())
+            if serving := asyncio.all_tasks(loop):  # the client's end may come after the stop
+                loop.run_until_complete(asyncio.wait(serving))
             loop.close()
         finally:
             asyncio.set_event_loop(None)
