@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import resource
 import socket
 import struct
 import threading
@@ -25,6 +24,7 @@ from tests.differential.observer import (
     descriptors,
     given_back,
     left,
+    take_all_descriptors,
     tcp_sockets,
 )
 from tests.differential.peer import Peer, Peers, pattern
@@ -267,16 +267,14 @@ class Run:
     async def _short(self, count: int) -> None:
         """Let `count` clients connect while no descriptor is left, then wait for the second try."""
         clients = [self._bound() for _ in range(count)]
-        lowest = os.dup(0)
-        os.close(lowest)
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        used = take_all_descriptors()
         try:
             for sock in clients:
                 sock.connect(self.address)
             await asyncio.sleep(0.1 * self.patience)
         finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for number in used:
+                os.close(number)
         for sock in clients:
             self._adopt_client(sock)
         await asyncio.sleep(1.2)  # asyncio tries again after a second

@@ -100,6 +100,22 @@ def left(before: dict[int, str]) -> list[str]:
     return sorted(text.partition(":")[0] for text in new)
 
 
+def take_all_descriptors() -> list[int]:
+    """Duplicates of standard input until the process has no descriptor left.
+
+    The limit itself stays: the kernel notes it when an accept is armed, and keeps to that
+    (io_accept_prep(), Linux 5.7 and newer).
+    """
+    used = []
+    while True:
+        try:
+            used.append(os.dup(0))
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            return used
+
+
 def tcp_sockets() -> int:
     """How many of this process's descriptors are TCP sockets, listening or not."""
     count = 0

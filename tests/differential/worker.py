@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import sys
 import traceback
 
 from tests.differential import interpreter, processes
 from tests.differential.protocols import Tls
 from tests.differential.scenario import parse
+
+_DESCRIPTORS = 256
 
 
 def _loop(name: str) -> interpreter.NewLoop:
@@ -32,6 +35,9 @@ def main() -> None:
     """Serve until the input ends."""
     name, certificate = sys.argv[1:]
     new_loop, tls = _loop(name), Tls(certificate)
+    # Few enough to be used up by a scenario, before anything listens.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, hard))
     # What a scenario prints, or a loop logs, must not get between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
