@@ -19,7 +19,7 @@ from lab.suite import tree
 
 ROOT = Path(__file__).parents[2]
 """The repository."""
-_PACKAGE_IN_GUEST = "/lab/python"
+_PACKAGE_IN_GUEST = "/lab/packages"
 _THE_GUESTS_OWN = ("/dev", "/proc", "/run", "/sys")
 
 

@@ -90,6 +90,14 @@ def test_a_program_has_its_own_streams_and_status() -> None:
     assert 7 == done.returncode
 
 
+def test_a_guest_has_python_and_ioxide() -> None:
+    """`python3` is this environment's, and finds ioxide without a word about paths."""
+    script = "import ioxide, pytest, sys; print(sys.prefix, ioxide.probe().release)"
+    done = lab("run", "--kernel", KERNEL, "--", "python3", "-c", script)
+    assert 0 == done.returncode, done.stderr.decode()
+    assert f"{sys.prefix} {kernels.resolve(KERNEL).release}\n" == done.stdout.decode()
+
+
 @pytest.mark.slow
 def test_a_copied_directory_is_where_it_was(tmp_path: Path) -> None:
     """--copy takes files, links and modes along; the command starts in it; a signal is 128 + n."""
