@@ -21,7 +21,7 @@ from lab.report.progress import Progress, make_progress
 from lab.report.summary import RunReport, render, write_json
 from lab.vm import Launcher
 
-from . import contract, issues, options, selection, tree
+from . import contract, issues, limits, options, selection, tree
 from .contract import Comparison
 from .judge import Judge
 from .lanes import Begun, Lanes, Ran
@@ -33,8 +33,6 @@ from .reports import is_subtest, made_up
 from .results import new_directory, point_latest
 from .verdicts import CONCLUSION, Tally, Verdict, conclude
 
-BASE_SECONDS = 10.0
-SLOW_FACTOR = 6.0
 LEAST_SECONDS = 60.0
 WORTH_A_GUEST = 50
 """With so many tests more, one more guest is up and through its share before one alone would be
@@ -147,7 +145,7 @@ class HostSide:
         if not self.config.option.collectonly:
             point_latest(self.results)
         for item in session.items:
-            self.limits[item.nodeid] = _base_seconds(item)
+            self.limits[item.nodeid] = limits.base_seconds(item)
             if item.get_closest_marker("slow"):
                 self.slow.add(item.nodeid)
             if found := issues.issues_of(item):
@@ -451,22 +449,3 @@ def _give_up_before(config: pytest.Config, error: LabError) -> NoReturn:
     conclusion = conclude(Tally({}, problems=[str(error)]))
     config.stash[CONCLUSION] = conclusion
     pytest.exit(str(error), returncode=int(conclusion.code))
-
-
-def _base_seconds(item: pytest.Item) -> float:
-    """How long a test may take on this very host."""
-    mark = item.get_closest_marker("timeout")
-    # As pytest-timeout reads it: the method and the other settings may stand there alone.
-    given = None
-    if mark is not None:
-        given = mark.args[0] if mark.args else mark.kwargs.get("timeout")
-    if given is not None:
-        try:
-            seconds = float(given)
-        except (TypeError, ValueError):
-            raise pytest.UsageError(
-                f"{item.nodeid}: timeout({given!r}) is not a number of seconds"
-            ) from None
-        if seconds > 0:  # 0 switches pytest-timeout off; a guest's test has a limit all the same
-            return seconds
-    return BASE_SECONDS * (SLOW_FACTOR if item.get_closest_marker("slow") else 1.0)

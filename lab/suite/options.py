@@ -8,10 +8,15 @@ to drop it in silence would run other tests than those that were asked for, or r
 from __future__ import annotations
 
 import argparse
+import os
+import sysconfig
 from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+
+from . import tree
 
 # fmt: off
 ON_HOST = frozenset((
@@ -25,8 +30,6 @@ ON_HOST = frozenset((
     "version", "help", "traceconfig", "debug",
     # A guest has these always, or takes them from the project's settings.
     "strict_config", "strict_markers", "strict", "disable_plugin_autoload",
-    # Plugins of the host's session; a guest loads the lab's own, and those its settings need.
-    "plugins",
 ))
 # fmt: on
 """By the name of their attribute: nothing in a guest depends on them."""
@@ -67,9 +70,21 @@ VALUES: Mapping[str, str] = {
 """Passed on with their value, or one after the other."""
 
 ELSEWHERE = frozenset(
-    ("verbose", "ignore", "inifilename", "file_or_dir", "continue_on_collection_errors")
+    ("verbose", "ignore", "inifilename", "file_or_dir", "continue_on_collection_errors", "plugins")
 )
-"""Passed on by `selection.guest_arguments`, which knows what becomes of paths."""
+"""Passed on by `selection.guest_arguments`, which knows what becomes of paths, and by `plugins`."""
+
+# fmt: off
+HOST_PLUGINS = frozenset((
+    # A guest has these always, or its settings name them.
+    "lab.suite.plugin", "pytest_timeout", "timeout",
+    # It keeps nothing, and the host gives each its tests.
+    "cacheprovider", "xdist", "xdist.plugin",
+    # Without these pytest would refuse the options that a guest is given.
+    "terminal", "terminalreporter",
+))
+# fmt: on
+"""Of what `-p` names, with or without `no:` before it, these stay with the host."""
 
 _NO_TERMINAL = "a guest has no terminal; use `python -m lab shell`"
 _NO_TESTS = "it runs no test, so nothing could be proved"
@@ -150,7 +165,7 @@ def check(config: pytest.Config) -> None:
 
 def arguments(config: pytest.Config) -> list[str]:
     """The options that a guest's pytest is given."""
-    words: list[str] = []
+    words = [word for name in plugins(config) for word in ("-p", name)]
     for name, value in given(config).items():
         if name in SWITCHES:
             words += [SWITCHES[name]] if value else []
@@ -160,6 +175,32 @@ def arguments(config: pytest.Config) -> list[str]:
                 # -k and -m take an expression that may begin with a dash only as a word of its own.
                 words += [f"{flag}={one}"] if flag.startswith("--") else [flag, str(one)]
     return words
+
+
+def plugins(config: pytest.Config) -> list[str]:
+    """What `-p` and PYTEST_PLUGINS name of the plugins that a guest has: those of the tree that is
+    pushed and of this Python's environment. A plugin that brings guests stays with the host."""
+    names = [*config.option.plugins, *os.environ.get("PYTEST_PLUGINS", "").split(",")]
+    words = dict.fromkeys(name.strip() for name in names if name.strip())
+    return [
+        word
+        for word in words
+        if word.removeprefix("no:") not in HOST_PLUGINS
+        and (word.startswith("no:") or _guest_has(config, word))
+    ]
+
+
+def _guest_has(config: pytest.Config, name: str) -> bool:
+    plugin = config.pluginmanager.get_plugin(name)
+    file = getattr(plugin, "__file__", None)
+    if file is None or hasattr(plugin, "pytest_lab_guests"):
+        return False
+    path = Path(file).resolve()
+    environment = {sysconfig.get_path(kind) for kind in ("purelib", "platlib")}
+    if any(path.is_relative_to(Path(directory).resolve()) for directory in environment):
+        return True
+    root = config.rootpath.resolve()
+    return path.is_relative_to(root) and tree.has(PurePosixPath(path.relative_to(root).as_posix()))
 
 
 def _spelled(config: pytest.Config, name: str, value: object) -> str:

@@ -42,6 +42,13 @@ def _wanted(relative: PurePosixPath) -> bool:
     return True
 
 
+def has(relative: PurePosixPath) -> bool:
+    """Whether a file of the repository, named relative to its root, goes to a guest."""
+    hidden = not LEFT_OUT_DIRECTORIES.isdisjoint(relative.parts[:-1])
+    left_out = hidden or relative.suffix in LEFT_OUT_SUFFIXES
+    return relative.parts[0] in CODE and not left_out and _wanted(relative)
+
+
 def files(root: Path) -> Iterator[PurePosixPath]:
     """The tree's regular files below `root`, relative and sorted."""
     found: list[PurePosixPath] = []

@@ -70,14 +70,27 @@ def test_both(): pass
     assert set(ran.verdicts.values()) == {"passed"}
 
 
-def test_timeout_mark_that_is_no_number_is_2(little: Little) -> None:
-    """A limit that cannot be meant is named with its test."""
-    little.tests("@pytest.mark.timeout('soon')\ndef test_one(): pass\n")
+@pytest.mark.parametrize(
+    ("mark", "sentence"),
+    [
+        ("timeout('soon')", "timeout('soon') is not a number of seconds"),
+        ("timeout(10**400)", "0) is not a number of seconds"),
+        ("timeout()", "timeout(): the mark takes a number of seconds, method="),
+        ("timeout(1, method='alarm')", "timeout(1, method='alarm'): the mark takes"),
+        ("timeout(1, 'signal', True)", "timeout(1, 'signal', True): the mark takes"),
+        ("timeout(1, limit=2)", "timeout(1, limit=2): the mark takes"),
+        ("timeout(1, func_only='no')", "timeout(1, func_only='no'): the mark takes"),
+    ],
+)
+def test_timeout_mark_that_cannot_be_meant_is_2(little: Little, mark: str, sentence: str) -> None:
+    """A mark that would end pytest in the guest is named with its test before anything runs."""
+    little.tests(f"@pytest.mark.{mark}\ndef test_one(): pass\n")
 
     ran = little.lab()
 
     assert ran.code == 2, ran.output
-    assert "tests/test_it.py::test_one: timeout('soon') is not a number of seconds" in ran.output
+    assert "tests/test_it.py::test_one: " in ran.output
+    assert sentence in ran.output
 
 
 def test_warnings_filter_reaches_the_guest(little: Little) -> None:
@@ -90,6 +103,30 @@ def test_warnings_filter_reaches_the_guest(little: Little) -> None:
 
     assert ran.code == 1, ran.output
     assert "DeprecationWarning: old" in ran.why("test_one")
+
+
+def test_plugin_reaches_the_guest(little: Little) -> None:
+    """-p and PYTEST_PLUGINS hold where the tests run: a plugin of the tree is loaded, and one that
+    is switched off is off."""
+    little.write(
+        "tests/strict.py",
+        "import pytest\n"
+        "@pytest.fixture\n"
+        "def five(): return 5\n"
+        "def pytest_runtest_call(item): assert item.name != 'test_bad'\n",
+    )
+    little.tests("def test_bad(): pass\ndef test_five(five): assert five == 5\n")
+    expected = {"test_bad": "failed", "test_five": "passed"}
+
+    assert little.lab("-p", "tests.strict").verdicts == expected
+    assert little.lab(PYTEST_PLUGINS="tests.strict").verdicts == expected
+
+    little.tests("import unittest\nclass Case(unittest.TestCase):\n    def test_it(self): pass\n")
+    little.tests("def test_one(pytester): pytester.makepyfile('')\n", "tests/test_more.py")
+    ran = little.lab("-p", "no:unittest", "-p", "pytester")
+
+    assert ran.code == 0, ran.output
+    assert ran.verdicts == {"test_one": "passed"}
 
 
 @pytest.mark.parametrize(
