@@ -231,7 +231,9 @@ class TcpLoop(asyncio.SelectorEventLoop):
         """A transport on the ring for a connected socket."""
         if not _is_tcp(sock):
             return None
-        self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        before = self._transports.get(sock.fileno())  # type: ignore[attr-defined]
+        if not (isinstance(before, Transport) and before.number_given_up):
+            self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         lent = sock not in self._connected  # by asyncio itself: nobody else has it
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = self.driver.adopt(sock.fileno(), lent)

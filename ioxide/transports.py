@@ -125,6 +125,11 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             info.append(f"write=<bufsize={self.get_write_buffer_size()}>")
         return f"<{' '.join(info)}>"
 
+    @property
+    def number_given_up(self) -> bool:
+        """Whether the owner of a socket that was lent has closed it, so that its number is free."""
+        return self._sock is not None and self._sock.fileno() != self._fd
+
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self._connection is not None:
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)

@@ -51,6 +51,13 @@ def _without_flow(callbacks: list[list[Any]]) -> list[list[Any]]:
     return [each for each in callbacks if each[0] not in FLOW]
 
 
+def _not_opened(raised: Any) -> bool:
+    """Whether what was raised tells of a connection that could not be opened."""
+    return isinstance(raised, list) and any(
+        isinstance(each, list) and each[1:2] == ["open"] for each in raised
+    )
+
+
 def _can_be_unsent(scenario: Scenario) -> bool:
     """Whether more is written than a socket certainly takes at once, or nobody reads."""
     steps = (*scenario.made, *scenario.data, *scenario.lost, *scenario.steps)
@@ -104,6 +111,7 @@ MEANT = (
         where=r"raised|handler|warnings|tcp sockets|"
         r"connections\.\d+\.(made|callbacks|lent|peer\.\w+)",
         when=_has("close-lent"),
+        excuses=lambda _, other: other is not None and not _not_opened(other),
     ),
     Known(
         id="lent-socket-has-a-duplicate",

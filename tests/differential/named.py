@@ -17,6 +17,9 @@ NAMED: dict[str, Scenario] = {
         "d2: a write after the owner closed the lent socket": (
             '{"way":"sock","steps":[["close-lent"],["number"],["write",0,7]]}'
         ),
+        "the next owner of a number lends it as well": (
+            '{"way":"sock","steps":[["close-lent"],["another"],["write",1,5]]}'
+        ),
         "d3: connections paused in connection_made, one beside them": (
             '{"connections":7,"made":[["pause"]],"steps":[["trickle",0,40],["trickle",1,40],'
             '["trickle",2,40],["trickle",3,40],["trickle",4,40],["trickle",5,40],["resume",6],'

@@ -134,6 +134,32 @@ def test_bytes_never_reach_the_next_owner_of_the_number() -> None:
     run(main())
 
 
+def test_the_next_owner_of_the_number_may_lend_it_as_well() -> None:
+    """As with asyncio; the first transport, which has a duplicate, goes on beside the second."""
+
+    async def main() -> None:
+        first, second = Recorder(), Recorder()
+        async with _lent(first) as (ours, transport, peer):
+            number = ours.fileno()
+            ours.close()
+            another, theirs = _connected()
+            _give_number(another.detach(), number)
+            with socket.socket(fileno=number) as again, theirs:
+                one = await _lend(again, second)
+                with pytest.raises(RuntimeError, match="is used by transport"):
+                    await _lend(again, Recorder())
+                transport.write(b"first")
+                one.write(b"second")
+                assert b"first" == await asyncio.to_thread(read_exactly, peer, 5)
+                assert b"second" == await asyncio.to_thread(read_exactly, theirs, 6)
+                one.abort()
+                await until(lambda: "lost" in second.calls, "the second one's end")
+                transport.write(b"still")
+                assert b"still" == await asyncio.to_thread(read_exactly, peer, 5)
+
+    run(main())
+
+
 def test_the_number_that_the_owner_knows_is_shown_and_guarded() -> None:
     """get_extra_info(), repr() and asyncio's guard speak of the lent number, as in asyncio."""
 
