@@ -76,6 +76,10 @@ cpython: build ## Run CPython's own tests of asyncio on our loop (its package te
 conformance: build ## Run other projects' tests and programs on our loop (T=: only those named)
 	$(RUN) tests.conformance $${T-} $(ARGS)
 
+.PHONY: fuzz
+fuzz: build ## Look for holes in the lab with hostile guests at random, for MINUTES=2
+	$(RUN) tests.lab.fuzz --minutes '$(MINUTES)' $(ARGS)
+
 .PHONY: mutants
 mutants: build ## Put known bugs back, one at a time, and see their tests turn red (KERNEL=: in a guest)
 	$(RUN) tests.mutants $(if $(strip $(KERNEL)),--kernel "$$KERNEL") $(ARGS)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 MARK = "lab:"
 EXCERPT_LINES = 60
+WOVEN = 8
+"""So many records back a message may have begun of which a record has the rest."""
 EVERY = "every"
 """Instead of a list of kernels: an allowance for all of them."""
 
@@ -122,10 +124,16 @@ def scan_records(records: Iterable[Record], kernel: Kernel | None = None) -> lis
             continue
         for text in record.line.splitlines() or [record.line]:
             bad = is_complaint(text, kernel)
-            if record.fragment and not bad and lines and not is_complaint(lines[-1], kernel):
-                # The words of one message, of which this record holds the rest.
-                text = lines.pop() + record.text.partition("\n")[0]
-                bad = is_complaint(text, kernel)
+            if record.fragment and not bad:
+                # The rest of a message that other processors' words kept it from joining.
+                rest = record.text.partition("\n")[0]
+                for begun in lines[: -WOVEN - 1 : -1]:
+                    if not is_complaint(begun, kernel) and is_complaint(begun + rest, kernel):
+                        text, bad = begun + rest, True
+                        break
+                else:
+                    if lines and not is_complaint(lines[-1], kernel):
+                        text = lines.pop() + rest
             if bad:
                 found.append(len(lines))
             lines.append(text)

@@ -212,6 +212,9 @@ class HostSide:
             record, reports = self.judge.judge(item, ran.outcome, ran.seconds)
             self.book.enter(item.nodeid, record)
         except RunOver as over:
+            # What the kernel said while it ran is true all the same.
+            words = f"the kernel complained while {item.nodeid} ran"
+            self._report_faults([f"{words}: {splat.line}" for splat in ran.outcome.splats])
             self._give_up(over)
             return
         except DoubleVerdict as error:

@@ -16,7 +16,7 @@ from .plan import Outcome, RunOver
 from .probed import Probed
 from .promises import Promises
 from .reconcile import Record
-from .reports import complete, made_up, verdict_of
+from .reports import check, complete, made_up, verdict_of
 from .skips import judge_report
 from .verdicts import Verdict
 
@@ -112,10 +112,18 @@ class Judge:
                 f"the guest's pytest cannot be believed: a report of {data.get('nodeid')!r} "
                 f"while {item.nodeid!r} ran"
             )
-        report: Any = self._config.hook.pytest_report_from_serializable(
-            config=self._config, data=data
-        )
-        assert isinstance(report, pytest.TestReport)
+        try:
+            check(data)
+            report: pytest.TestReport = self._config.hook.pytest_report_from_serializable(
+                config=self._config, data=dict(data)
+            )
+            report.longreprtext  # noqa: B018  (made of what came; so it is seen whether it can be)
+        except Exception as error:
+            # Whatever pytest makes of what it did not write itself.
+            raise RunOver(
+                "the guest's pytest cannot be believed: it sent a report of "
+                f"{item.nodeid!r} that is none: {error!r:.200}"
+            ) from error
         # JSON knows no tuples; pytest's terminal insists on one for a skip's reason.
         longrepr: Any = report.longrepr
         if isinstance(longrepr, list):

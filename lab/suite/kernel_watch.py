@@ -7,7 +7,7 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 
-from lab.errors import GuestLost
+from lab.errors import GuestLost, LabError
 from lab.vm import Guest
 from lab.vm.emulator import first_sign
 
@@ -87,6 +87,11 @@ class KernelWatch:
             return self.cut()
         except GuestLost:
             return self.rest()
+        except LabError as error:
+            # The agent lives and cannot read the log: its console is all there is.
+            heard = self.rest()
+            heard.gaps.append(f"the end of the kernel's log is lost: {error}")
+            return heard
 
     def _write(self, text: str) -> None:
         with self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import pytest
 
@@ -22,6 +22,35 @@ def is_subtest(report: pytest.TestReport) -> bool:
     `context`.
     """
     return hasattr(report, "context")
+
+
+_PAIRS = ("sections", "user_properties")
+
+
+def check(data: Mapping[str, Any]) -> None:
+    """A serialized report has fields of the types that pytest gives them, as far as somebody on the
+    host counts on that. Raises ValueError naming the field."""
+    sound = {
+        "outcome": isinstance(data["outcome"], str),
+        "when": isinstance(data["when"], str),
+        "keywords": isinstance(data["keywords"], dict),
+        "duration": _is_time(data["duration"]),
+        "start": _is_time(data.get("start", 0.0)),
+        "stop": _is_time(data.get("stop", 0.0)),
+        "longrepr": isinstance(data["longrepr"], str | dict | None)
+        or (isinstance(data["longrepr"], list) and len(data["longrepr"]) == 3),
+        **{
+            name: isinstance(data[name], list)
+            and all(isinstance(pair, list) and len(pair) == 2 for pair in data[name])
+            for name in _PAIRS
+        },
+    }
+    if wrong := [name for name, is_sound in sound.items() if not is_sound]:
+        raise ValueError(f"its {wrong[0]} is {data[wrong[0]]!r:.80}")
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e15
 
 
 def complete(name: str, reports: Sequence[pytest.TestReport]) -> None:

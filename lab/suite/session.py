@@ -27,6 +27,8 @@ from .worker import Worker, console_tail
 TREE = "/tmp/ioxide-under-test"
 LOSSES_IN_A_ROW = 5
 """So many lost tests without one verdict between them, and the run is given up."""
+FAULTS = 10
+"""So many complaints of one time outside of tests are told one by one."""
 DYING_S, DYING_PER_SLOWDOWN_S = 1.0, 0.3
 """So long, in seconds, the guest may take to its end behind a process that nobody of us killed."""
 MARKED_NAME = 300
@@ -178,9 +180,10 @@ class Session:
 
     def _blame(self, heard: Heard) -> None:
         """The kernel said this while no test ran: a complaint disproves the run."""
-        if heard.splats:
-            said = dmesg.summary(heard.splats)
-            self.faults.append(f"the kernel complained {self._during}: {said}")
+        shown = heard.splats[:FAULTS]
+        self.faults += [f"the kernel complained {self._during}: {splat.line}" for splat in shown]
+        if left := len(heard.splats) - len(shown):
+            self.faults.append(f"{left} more complaints {self._during} are in kernel.log")
         self.problems += [f"{gap}, written {self._during}" for gap in heard.gaps]
 
     # -- coming up and going down ------------------------------------------------------------

@@ -62,14 +62,14 @@ class Checker:
 
     def check(self, message: Mapping[str, Any]) -> str:
         """The message's kind. Raises BrokenWire with a sentence."""
-        if message.get("n") != self._next:
+        if (number := message.get("n")) != self._next or type(number) is not int:
             raise BrokenWire(f"message number {message.get('n')!r} where {self._next} was due")
         self._next += 1
         kind = message.get("type")
         if not isinstance(kind, str) or kind not in self._kinds:
             raise BrokenWire(f"a message of unknown type {kind!r}")
         for name, wanted in self._kinds[kind].items():
-            if not isinstance(message.get(name), wanted):
+            if type(message.get(name)) is not wanted:  # JSON's true is no number
                 raise BrokenWire(f"a {kind!r} message whose {name!r} is {message.get(name)!r}")
         return kind
 

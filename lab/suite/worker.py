@@ -57,7 +57,7 @@ class Worker:
         self._guest = guest
         self._log = log
         self._listener = listener
-        self._finished = 0
+        self._finished = self._failures = 0
         self._output = bytearray()
         self._out, self._in = Numberer(), Checker(FROM_GUEST)
         argv = (sys.executable, "-m", "pytest", *arguments)
@@ -82,12 +82,15 @@ class Worker:
             raise RunOver(
                 f"{len(errors)} collection errors in the guest", tail="\n".join(map(str, errors))
             )
+        if odd := [name for name in collected["ids"] if not isinstance(name, str)]:
+            self.lied(f"it collected {odd[0]!r}, which is no id")
         if different := differences(selected, collected["ids"], subset=subset):
             raise RunOver(f"host and guest collected different tests: {different}")
 
     def run(self, name: str, following: str | None, outcome: Outcome, seconds: float) -> None:
         """Run one test and fill in its outcome. Raises Gone, RunOver."""
         self._output.clear()
+        trouble = False
         self._tell(Told.RUN, id=name, next=following)
         deadline = time.monotonic() + seconds
         while True:
@@ -98,12 +101,16 @@ class Worker:
                 raise Gone(died(event.status), killed=event.status == -signal.SIGKILL)
             kind, message = self._check(event)
             if kind == Said.TROUBLE:
+                trouble = True
                 outcome.sections.append(("trouble of pytest in the guest", message["text"]))
             elif kind == Said.DONE:
                 # pytest.exit() in a test, or an error of its own: it ends in good order, but the
                 # test that was running has no verdict.
                 self._end(deadline)
                 raise Gone("the guest's pytest ended before the test did")
+            elif trouble:
+                # pytest says so when it has broken, and runs no test any more.
+                self.lied(f"it said {kind} of {name!r} after its own trouble")
             elif self._account(kind, message, name, outcome):
                 self._finished += 1
                 return
@@ -120,6 +127,7 @@ class Worker:
             self.lied(f"it said {kind} of {name!r} before it started it")
         elif kind == Said.REPORT:
             outcome.reports.append(message["data"])
+            self._failures += message["data"].get("outcome") == "failed"
         elif (came := len(outcome.reports)) != message["reports"]:
             self.lied(f"it counts {message['reports']} reports of {name!r}, {came} came")
         return kind == Said.FINISH
@@ -149,6 +157,10 @@ class Worker:
             problems.append(
                 f"pytest in the guest failed after its last test: it said {said}, then "
                 f"{died(event.status)}"
+            )
+        elif said != (due := int(self._failures > 0)):
+            problems.append(
+                f"pytest in the guest ended with status {said}, and its tests with {due}"
             )
         return problems
 
