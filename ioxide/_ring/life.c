@@ -34,11 +34,10 @@ static bool submit_cancel(Connection *conn, enum iox_kind kind)
 bool iox_conn_submit(Connection *conn)
 {
 	if (conn->want & IOX_WANT_CANCEL) {
-		if (conn->recv_armed) {
-			if (!submit_cancel(conn, IOX_KIND_RECV))
-				return false;
-			conn->driver->counters.recv_pauses += conn->recv_paused && !conn->aborted;
-		}
+		if (conn->recv_armed && !submit_cancel(conn, IOX_KIND_RECV))
+			return false;
+		/* A full queue is a pause also where the receive has ended by itself. */
+		conn->driver->counters.recv_pauses += conn->recv_paused && !conn->aborted;
 		conn->want &= ~IOX_WANT_CANCEL;
 	}
 	if (conn->want & IOX_WANT_CANCEL_SEND) {

@@ -375,7 +375,9 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 		conn->at_eof = true;
 		iox_recv_wake(conn);
 	} else if (res == -ENOBUFS) {
-		park_starved(conn);
+		/* A full queue waits for its reader, not for a buffer: it stays paused. */
+		if (!conn->recv_paused || !conn->chunk_count)
+			park_starved(conn);
 	} else if (res == -ECANCELED && !conn->aborted) {
 		/* Our own pause; what to do next is decided below. */
 	} else if (res == -EAGAIN && iox_conn_block(conn)) {
@@ -403,7 +405,7 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 		 */
 		if (queue_full(conn) && !conn->recv_paused) {
 			conn->recv_paused = true;
-			driver->counters.recv_pauses++;
+			iox_want(conn, IOX_WANT_CANCEL); /* nothing is armed: it is counted */
 		}
 		if (!conn->chunk_count)
 			conn->recv_paused = false;
