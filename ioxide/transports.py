@@ -276,7 +276,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol: Any = protocol
         self._calls: Any = protocol
-        if self._loop.get_debug():
+        if self._loop is not None and self._loop.get_debug():
             self._calls = TimedProtocol(self, protocol)
         if isinstance(protocol, asyncio.BufferedProtocol):
             self._received = self._received_buffer

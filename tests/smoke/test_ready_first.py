@@ -144,6 +144,30 @@ def test_an_interrupt_before_the_batch_loses_nothing(loop: asyncio.AbstractEvent
     assert ["data"] * 2 == order
 
 
+def test_a_loop_that_is_stopped_ends_what_was_closed_before(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """close() with bytes to send, then the program returns: connection_lost() comes first."""
+    lost: list[Exception | None] = []
+
+    class Ending(asyncio.Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.append(exc)
+
+    async def main(address: tuple[str, int]) -> None:
+        transport, _ = await loop.create_connection(Ending, *address)
+        transport.write(b"the last words")
+        transport.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        loop.run_until_complete(main(listener.getsockname()))
+        peer = listener.accept()[0]
+    with peer:
+        assert [None] == lost, "no connection_lost() before the loop was stopped"
+        peer.settimeout(TIMEOUT)
+        assert b"the last words" == peer.recv(99)
+
+
 def test_a_post_is_run_beside_a_callback_that_comes_again_for_ever() -> None:
     loop = ioxide.new_event_loop(SMALL)
 

@@ -194,3 +194,19 @@ def test_an_interrupt_in_a_callback_loses_nothing() -> None:
             task.cancel()
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
+
+
+def test_a_protocol_may_be_set_after_the_end() -> None:
+    """As with asyncio, whose sendfile() puts the protocol back when the peer has gone meanwhile."""
+
+    async def main() -> None:
+        protocol, another = Recorder(), Recorder()
+        async with pair(protocol) as peer:
+            transport = protocol.transport
+            transport.abort()
+            await until(lambda: "lost" in protocol.calls, "connection_lost()")
+            transport.set_protocol(another)
+            assert transport.get_protocol() is another
+            peer.sock.close()
+
+    run(main())
