@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from tests.lab.fuzz.named import GUESTS, scenario
 from tests.lab.fuzz.scenario import Scenario, parse
 from tests.lab.fuzz.search import Seen, explore
 from tests.lab.fuzz.trial import Stage, stage
+from tests.lab.suite_support import REPOSITORY
 
 pytestmark = pytest.mark.lab
 
@@ -30,7 +32,7 @@ def test_honest_guest_is_believed(where: Stage, guests: int) -> None:
     """With nothing wrong a run is 0: what is refused is refused for a reason."""
     ran = where.run(Scenario(("passed", "skipped", "passed", "passed"), guests, ()))
 
-    assert [] == ran.wrong
+    assert [] == ran.wrong, "\n".join(ran.wrong)
     assert 0 == ran.code
 
 
@@ -41,7 +43,7 @@ def test_hostile_guest(where: Stage, name: str) -> None:
 
     ran = where.run(scenario(name))
 
-    assert [] == ran.wrong
+    assert [] == ran.wrong, "\n".join(ran.wrong)
     assert wanted.code == ran.code, ran.output
     assert ran.results is not None
     found = ran.results["verdicts"].values()
@@ -63,3 +65,17 @@ def test_generated_guests_find_no_hole(where: Stage) -> None:
 
     assert found is None, str(found)
     assert seen.runs >= 20, "too few scenarios ran to say so"
+
+
+def test_page_names_each_hostile_guest() -> None:
+    """The page has a line for each, as the table says, and the other tests that it names exist."""
+    page = (REPOSITORY / "docs/hostile-guests.md").read_text()
+
+    for name, guest in GUESTS.items():
+        test = f"`tests/lab/test_fuzz.py::test_hostile_guest[{name}]`"
+        line = f"| {name} | {guest.what} | {', '.join(guest.verdicts)} | {guest.code} | {test} |"
+        assert line in page.splitlines()
+    named = re.findall(r"`(tests/\S+\.py)::(\w+)(\[[^]]*\])?`", page)
+    assert len(named) >= 20 + 5
+    for path, function, _ in named:
+        assert f"\ndef {function}(" in (REPOSITORY / path).read_text()
