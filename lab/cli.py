@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -97,7 +99,12 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         return Conclusion(ExitCode.INTERRUPTED, "interrupted; what was measured is kept")
 
 
-def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+_ended_by: list[int] = []
+"""The signals that asked for the end: a terminal that is gone lets nothing say so afterwards."""
+
+
+def _as_interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    _ended_by.append(number)
     # Whoever ends us politely gets the same clean-up as Ctrl-C: no guest may outlive the run.
     raise KeyboardInterrupt
 
@@ -129,9 +136,12 @@ def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
             conclude(Tally({}, usage=sentence) if usage else Tally({}, problems=[sentence]))
         )
     except Exception as error:
+        if _ended_by:
+            return _say(conclude(Tally({}, interrupted=True)))
         # pytest raises here what it could not put into a report while it shut down. Whatever was
         # concluded before, a run whose end went wrong is not green.
-        traceback.print_exc()
+        with suppress(OSError):  # which may be that nobody reads any more
+            traceback.print_exc()
         before = witness.conclusion
         if before is None or before.code in (ExitCode.PROVED, ExitCode.NOT_PROVED):
             before = conclude(Tally({}, problems=[f"pytest did not end in good order: {error}"]))
@@ -147,7 +157,14 @@ def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
 
 
 def _say(conclusion: Conclusion) -> Conclusion:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    print(conclusion, flush=True)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        print(conclusion, flush=True)
+    except OSError:
+        # The terminal or the reader of the pipe is gone. The exit code still tells, if Python does
+        # not fail once more over what it could not write.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
     return conclusion

@@ -8,7 +8,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -25,7 +25,8 @@ _THE_GUESTS_OWN = ("/dev", "/proc", "/run", "/sys")
 
 def say(text: str) -> None:
     """A line of the lab's own, on standard error: standard output is the command's."""
-    print(f"lab: {text}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # a terminal that is gone; the exit status tells all the same
+        print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager

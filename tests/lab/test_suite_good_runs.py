@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -204,6 +208,38 @@ def test_hangup_is_ignored_under_nohup(little: Little) -> None:
 
     assert ran.code == 0, output
     assert ran.verdicts == {"test_one": "passed"}
+
+
+@pytest.mark.parametrize(("closed", "code"), [("terminal", 130), ("pipe", 3)])
+def test_output_that_nobody_reads_any_more(little: Little, closed: str, code: int) -> None:
+    """A terminal that is closed interrupts the run; a pipe that is closed leaves it not proved.
+    Neither is a traceback's exit code, 1, which would say that something was disproved."""
+    little.tests("def test_one(): time.sleep(2)\n")
+    ours, its = pty.openpty() if closed == "terminal" else os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-m", "lab", "test", "--kernel=6.12", "-p", "tests.lab.hostile.plugin"],
+        cwd=little.root,
+        env=little.environment(),
+        stdin=its if closed == "terminal" else subprocess.DEVNULL,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=_take_terminal if closed == "terminal" else None,
+    ) as process:
+        os.close(its)
+        console = little.root / "lab-results/latest/console.log"
+        deadline = time.monotonic() + 60
+        while not (console.exists() and "test_one" in console.read_text()):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.close(ours)
+
+        assert process.wait(60) == code
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_no_guest_is_told_in_a_line(little: Little) -> None:
