@@ -20,6 +20,7 @@ from tests.kernel_gated.modes import MODES, Changes
 from tests.support import (
     TIMEOUT,
     Client,
+    asleep,
     connect,
     echo,
     on_reactor,
@@ -108,7 +109,11 @@ def test_a_wake_survives_a_full_completion_queue() -> None:
         until(ran.is_set, "the posted callback")
         assert b"x" * 4096 == read_exactly(client, 4096)
         assert server.stats().cq_overflow_events >= 1
-        on_reactor(server.reactors[0], lambda: None)  # and the next wake, of a sleeping reactor
+        # And the next wake, of a sleeping reactor. A timer of its own may wake it in time, too.
+        until(lambda: asleep(server), "the reactor asleep")
+        wakes = server.stats().wake_cqes
+        on_reactor(server.reactors[0], lambda: None)
+        until(lambda: server.stats().wake_cqes > wakes, "the completion of a wake")
 
 
 @pytest.mark.parametrize("mode", MODES)
