@@ -197,13 +197,23 @@ def test_full_queue_pauses_the_receive() -> None:
 
 
 @pytest.mark.parametrize(
-    "limit",
-    [{"recv_queue_entries": 4}, {"recv_queue_entries": 1 << 16, "recv_queue_bytes": 512}],
-    ids=["entries", "bytes"],
+    ("limit", "parts"),
+    [
+        ({"recv_queue_entries": 4}, 128),
+        ({"recv_queue_entries": 1 << 16, "recv_queue_bytes": 512}, 128),
+        ({"recv_queue_entries": 4}, 32),
+        ({"recv_queue_entries": 1 << 16, "recv_queue_bytes": 512}, 32),
+    ],
+    ids=["entries", "bytes", "entries-still-armed", "bytes-still-armed"],
 )
-def test_a_full_queue_leaves_bytes_in_the_socket(limit: Changes) -> None:
-    """What comes after a receive was paused stays in the socket, however many ticks pass."""
-    first, more = (random.Random(seed).randbytes(16 * 1024) for seed in (128, 129))
+def test_a_full_queue_leaves_bytes_in_the_socket(limit: Changes, parts: int) -> None:
+    """What comes after a receive was paused stays in the socket, however many ticks pass.
+
+    128 parts use up the 64 buffers that are provided, which ends the receive; 32 do not, so that
+    it has to be cancelled.
+    """
+    first = random.Random(128).randbytes(parts * 128)
+    more = random.Random(129).randbytes(16 * 1024)
     fds: list[int] = []
     release = threading.Event()
 
