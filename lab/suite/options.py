@@ -22,12 +22,11 @@ from . import tree
 ON_HOST = frozenset((
     # Which tests, in which order, and when the run ends.
     "maxfail", "lf", "failedfirst", "newfirst", "last_failed_no_failures", "stepwise",
-    "stepwise_skip", "stepwise_reset", "cacheclear", "cacheshow", "collectonly", "rootdir",
+    "stepwise_skip", "stepwise_reset", "cacheclear", "collectonly", "rootdir",
     # What people see, and files of the host.
     "durations", "durations_min", "no_header", "no_summary", "fold_skipped", "reportchars",
     "force_short_summary", "disable_warnings", "showcapture", "color", "code_highlight",
-    "pastebin", "xmlpath", "junitprefix", "markers", "showfixtures", "show_fixtures_per_test",
-    "version", "help", "traceconfig", "debug",
+    "pastebin", "xmlpath", "junitprefix", "version", "help", "traceconfig", "debug",
     # A guest has these always, or takes them from the project's settings.
     "strict_config", "strict_markers", "strict", "disable_plugin_autoload",
 ))
@@ -88,6 +87,7 @@ HOST_PLUGINS = frozenset((
 
 _NO_TERMINAL = "a guest has no terminal; use `python -m lab shell`"
 _NO_TESTS = "it runs no test, so nothing could be proved"
+_SHOWS = "it runs no test, so nothing could be proved; `python -m pytest` shows it without a guest"
 _LOG = "nobody watches a guest's output while it runs; --log-level shows the log with the test"
 _LIMITS = "the host limits the time of each test; use --lab-timeout SECONDS"
 REFUSED: Mapping[str, str] = {
@@ -96,6 +96,10 @@ REFUSED: Mapping[str, str] = {
     "trace": _NO_TERMINAL,
     "setuponly": _NO_TESTS,
     "setupplan": _NO_TESTS,
+    "markers": _SHOWS,
+    "showfixtures": _SHOWS,
+    "show_fixtures_per_test": _SHOWS,
+    "cacheshow": _SHOWS,
     "setupshow": "the guest's output is not shown while it runs",
     "pyargs": "a guest has the repository's tests, not those of installed packages",
     "confcutdir": "a guest has other directories above the repository",
@@ -208,5 +212,7 @@ def _spelled(config: pytest.Config, name: str, value: object) -> str:
     groups = [config._parser._anonymous, *config._parser._groups]
     options = [option for group in groups for option in group.options if option.dest == name]
     flags = [flag for option in options for flag in option.names()]
-    flag = next((flag for flag in flags[::-1] if flag.startswith("--")), [*flags, name][0])
-    return flag if isinstance(value, bool) else f"{flag}={value}"
+    flags = [flag for flag in flags[::-1] if flag.startswith("--")] or [*flags, name]
+    typed = {str(word).partition("=")[0] for word in config.invocation_params.args}
+    flag = next((flag for flag in flags if flag in typed), flags[0])
+    return flag if isinstance(value, bool | list) else f"{flag}={value}"

@@ -153,9 +153,9 @@ def conclude(tally: Tally) -> Conclusion:
     if tally.only_collected is not None and not tally.problems:
         if not tally.only_collected:
             return Conclusion(ExitCode.NOT_PROVED, "no test was collected")
-        return Conclusion(
-            ExitCode.PROVED, f"{tally.only_collected} tests, none of them was run", "collected only"
-        )
+        number = tally.only_collected
+        words = "1 test" if number == 1 else f"{number} tests"
+        return Conclusion(ExitCode.PROVED, f"{words}, none was run", "collected only")
     if tally.problems:
         return Conclusion(ExitCode.NOT_PROVED, tally.problems[0] + tally.counts())
     if unproving:

@@ -138,6 +138,9 @@ def test_plugin_reaches_the_guest(little: Little) -> None:
     [
         (("--pdb",), "--pdb: a guest has no terminal; use `python -m lab shell`"),
         (("--setup-only",), "--setup-only: it runs no test"),
+        (("--fixtures",), "--fixtures: it runs no test, so nothing could be proved; `python -m"),
+        (("--cache-show",), "--cache-show: it runs no test"),
+        (("--markers",), "--markers: it runs no test"),
         (("--timeout=5",), "--timeout=5.0: the host limits the time of each test"),
         (("--basetemp=/tmp/x",), "--basetemp=/tmp/x: the directory would be the guest's"),
         (("-p", "tests.strange", "--strange=1"), "--strange=1: no guest is told of this option"),

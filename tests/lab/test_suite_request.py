@@ -51,7 +51,7 @@ def test_collect_only_lists_and_claims_nothing(little: Little) -> None:
     assert listed.code == 0, listed.output
     assert "tests/test_it.py::test_two" in listed.output
     assert "never ran" not in listed.output
-    assert listed.last_line == "lab: exit 0 (collected only): 2 tests, none of them was run"
+    assert listed.last_line == "lab: exit 0 (collected only): 2 tests, none was run"
     assert (little.root / "lab-results/latest").resolve() == before
     assert [before] == [p for p in (little.root / "lab-results").iterdir() if not p.is_symlink()]
     assert broken.code == 1, broken.output
