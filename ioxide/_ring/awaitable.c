@@ -18,18 +18,11 @@
 static Await *free_awaits[FREE_LIMIT];
 static unsigned free_await_count;
 
-static Await *await_alloc(void)
+static __attribute__((cold, noinline)) Await *await_alloc(void)
 {
-	Await *self;
-	int held;
+	int held = iox_collector_hold();
+	Await *self = PyObject_GC_New(Await, &iox_AwaitType);
 
-	if (free_await_count) {
-		self = free_awaits[--free_await_count];
-		_Py_NewReference((PyObject *)self);
-		return self;
-	}
-	held = iox_collector_hold();
-	self = PyObject_GC_New(Await, &iox_AwaitType);
 	iox_collector_release(held);
 	return self;
 }
@@ -59,20 +52,17 @@ static PyObject *call_site(int depth)
 	return origin;
 }
 
-PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit)
+static inline Await *await_make(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit)
 {
-	int depth = PyThreadState_Get()->coroutine_origin_tracking_depth;
-	PyObject *origin = NULL;
 	Await *self;
 
-	if (depth && !(origin = call_site(depth)))
-		return NULL;
-	self = await_alloc();
-	if (!self) {
-		Py_XDECREF(origin);
+	if (free_await_count) {
+		self = free_awaits[--free_await_count];
+		_Py_NewReference((PyObject *)self);
+	} else if (!(self = await_alloc())) {
 		return NULL;
 	}
-	self->origin = origin;
+	self->origin = NULL;
 	self->finalized = false;
 	self->conn = (Connection *)Py_NewRef(conn);
 	self->waiter = NULL;
@@ -81,7 +71,30 @@ PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t l
 	self->kind = kind;
 	self->state = IOX_AWAIT_FRESH;
 	PyObject_GC_Track(self);
+	return self;
+}
+
+/* Out of line: a program that tracks no origins, which costs time, does not pay for those who do. */
+static __attribute__((cold, noinline)) PyObject *await_tracked(Connection *conn, enum iox_await_kind kind,
+								Py_ssize_t limit, int depth)
+{
+	PyObject *origin = call_site(depth);
+	Await *self = origin ? await_make(conn, kind, limit) : NULL;
+
+	if (self)
+		self->origin = origin;
+	else
+		Py_XDECREF(origin);
 	return (PyObject *)self;
+}
+
+PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit)
+{
+	int depth = PyThreadState_Get()->coroutine_origin_tracking_depth;
+
+	if (depth)
+		return await_tracked(conn, kind, limit, depth);
+	return (PyObject *)await_make(conn, kind, limit);
 }
 
 /* Takes the await off its waiter; what has been received stays in the connection's queue. */
@@ -120,12 +133,18 @@ static int await_traverse(Await *self, visitproc visit, void *arg)
 	return 0;
 }
 
-static int await_clear(Await *self)
+static inline void await_let_go(Await *self)
 {
-	if (self->conn)
-		await_finish(self);
+	if (self->waiter)
+		await_unpark(self);
+	self->state = IOX_AWAIT_FINISHED;
 	Py_CLEAR(self->conn);
 	Py_CLEAR(self->origin);
+}
+
+static int await_clear(Await *self)
+{
+	await_let_go(self);
 	return 0;
 }
 
@@ -162,7 +181,7 @@ static void await_dealloc(Await *self)
 	if (self->state == IOX_AWAIT_FRESH && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
 		return; /* the warning is kept, with what it is about */
 	PyObject_GC_UnTrack(self);
-	await_clear(self);
+	await_let_go(self);
 	if (free_await_count < FREE_LIMIT && !self->finalized)
 		free_awaits[free_await_count++] = self;
 	else

@@ -86,15 +86,15 @@ static void chunk_pop(Connection *conn)
 }
 
 /* Gives the place of a run that was read back, on whatever thread that was. */
-static void give_back(Connection *conn, struct iox_chunk chunk)
+static inline void give_back(Connection *conn, char *memory, uint32_t bytes, uint16_t bid)
 {
-	if (chunk.memory) {
-		iox_driver_copy_free(conn->driver, chunk.memory, chunk.offset + chunk.length);
+	if (memory) {
+		iox_driver_copy_free(conn->driver, memory, bytes);
 	} else if (conn->driver->workers && iox_worker_here(conn->driver)) {
 		conn->group->refs++;
-		iox_driver_release_lent(conn->driver, conn->group, chunk.bid);
+		iox_driver_release_lent(conn->driver, conn->group, bid);
 	} else {
-		iox_driver_release(conn->driver, conn->group, chunk.bid);
+		iox_driver_release(conn->driver, conn->group, bid);
 	}
 }
 
@@ -105,7 +105,7 @@ void iox_recv_discard(Connection *conn)
 
 		conn->driver->counters.bytes_unread += chunk.length;
 		chunk_pop(conn);
-		give_back(conn, chunk);
+		give_back(conn, chunk.memory, chunk.offset + chunk.length, chunk.bid);
 	}
 }
 
@@ -184,10 +184,12 @@ size_t iox_recv_copy(Connection *conn, char *to, size_t limit)
 		chunk->offset += step;
 		chunk->length -= step;
 		if (!chunk->length) {
-			struct iox_chunk read = *chunk;
+			char *memory = chunk->memory;
+			uint32_t bytes = chunk->offset;
+			uint16_t bid = chunk->bid;
 
 			chunk_pop(conn);
-			give_back(conn, read);
+			give_back(conn, memory, bytes, bid);
 		}
 	}
 	return limit - left;
@@ -225,7 +227,7 @@ static struct iox_chunk chunk_to_lend(Connection *conn)
 		return *chunk;
 	memcpy(copy.memory, chunk_bytes(conn, chunk), chunk->length);
 	conn->driver->counters.recv_copies++;
-	give_back(conn, *chunk);
+	give_back(conn, NULL, 0, chunk->bid);
 	*chunk = copy;
 	return copy;
 }
