@@ -33,6 +33,7 @@ logger = logging.getLogger("asyncio")
 # As asyncio's own transports: what data_received() is given at most.
 _MAX_SIZE = 256 * 1024
 
+_WRITELINES_ASKS_FIRST = sys.version_info >= (3, 12)
 _SERVER_KNOWS_CLIENTS = sys.version_info >= (3, 13)  # Server._attach() then takes the transport
 
 
@@ -338,7 +339,8 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             self._pause_protocol()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        if self._eof:
+        # Until 3.11 asyncio joins first, and a wrong type is told before the end of writing.
+        if self._eof and _WRITELINES_ASKS_FIRST:
             raise RuntimeError("Cannot call writelines() after write_eof()")
         self.write(b"".join(list_of_data))  # all or, if one of them has a wrong type, nothing
 

@@ -8,6 +8,7 @@ the host: see `pytest_runtest_setup`.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ from .promises import Promises
 from .reconcile import Book, DoubleVerdict, Record
 from .reports import is_subtest, made_up
 from .results import new_directory, point_latest
-from .verdicts import CONCLUSION, Tally, Verdict, conclude
+from .verdicts import CONCLUSION, Tally, Verdict, conclude, printable
 
 LEAST_SECONDS = 60.0
 WORTH_A_GUEST = 50
@@ -99,7 +100,7 @@ class HostSide:
     def _write_line(self, text: str) -> None:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is None:
-            print(text, flush=True)
+            print(printable(text, sys.stdout.encoding), flush=True)
         else:
             reporter.ensure_newline()
             reporter.write_line(text)

@@ -9,6 +9,7 @@ imported when that mode is on; a guest imports no more than it needs.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from . import errata, selection, skips
 from .identity import Identity, identify
 from .probed import Probed
-from .verdicts import CONCLUSION, ExitCode
+from .verdicts import CONCLUSION, ExitCode, printable
 
 MARKERS = (
     "needs(capability, ...): runs only where ioxide.probe() observed each of these capabilities",
@@ -255,4 +256,4 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     conclusion = config.stash.get(CONCLUSION, None)
     # pytest itself prints what was wrong with a request, and does it after this.
     if conclusion is not None and conclusion.code != ExitCode.USAGE:
-        print(conclusion, flush=True)
+        print(printable(str(conclusion), sys.stdout.encoding), flush=True)

@@ -134,6 +134,13 @@ def counted(verdicts: Iterable[Verdict]) -> str:
     return ", ".join(parts) or "no verdicts"
 
 
+def printable(text: str, encoding: str | None) -> str:
+    """The text with escapes for what this encoding cannot say: a guest's words may hold anything,
+    lone surrogates included, and the line about the exit code must not be lost for it."""
+    name = encoding or "utf-8"
+    return text.encode(name, "backslashreplace").decode(name)
+
+
 def conclude(tally: Tally) -> Conclusion:
     """Judge a run.
 

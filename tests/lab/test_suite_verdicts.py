@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.suite import verdicts
-from lab.suite.verdicts import ExitCode, Tally, Verdict, Weight, conclude, counted, weight
+from lab.suite.verdicts import (
+    ExitCode,
+    Tally,
+    Verdict,
+    Weight,
+    conclude,
+    counted,
+    printable,
+    weight,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -123,3 +132,10 @@ def test_counts_name_only_what_occurs() -> None:
     """Verdicts are counted in a fixed order."""
     assert counted([Verdict.LOST, Verdict.PASSED, Verdict.LOST]) == "1 passed, 2 lost"
     assert counted([]) == "no verdicts"
+
+
+def test_every_text_can_be_printed() -> None:
+    """What an encoding has no bytes for is shown as an escape; what it has is left alone."""
+    assert printable("\ud800 ü Ω", "utf-8") == "\\ud800 ü Ω"
+    assert printable("\ud800 ü Ω", "latin-1") == "\\ud800 ü \\u03a9"
+    assert printable("ü", None) == "ü"
