@@ -86,7 +86,9 @@ class Agent:
         half = first.find(" ", len(first) // 2)
         pieces = how in ("cut", "woven") and half > 0
         if what in COMPLAINTS and how != "user":
-            self.world.complaints.append(first[:half] if pieces else first)
+            # Of a line in pieces, a piece that tells of the complaint alone may be named alone.
+            told = (first[:half], first[half:].strip()) if pieces else (first,)
+            self.world.complaints.append(told)
             self.world.wrongs.append(f"the kernel complained: {first}")
         priority = _USER if how == "user" else _KERNEL
         if pieces:
@@ -109,7 +111,7 @@ class Agent:
 
     def _die(self, what: str, how: str) -> None:
         if what in COMPLAINTS:
-            self.world.complaints.append(COMPLAINTS[what][0])
+            self.world.complaints.append((COMPLAINTS[what][0],))
             self._micros += 1000
             self._print(COMPLAINTS[what][0], "" if how == "no newline" else "\n")
         self.world.wrongs.append("a guest died")

@@ -270,11 +270,12 @@ def judged(
     if honest and code != due:
         wrong.append(f"an honest run ended with {code}, not with {due}: {output[-1500:]}")
     everything = output + json.dumps(results)
-    for line in world.complaints:
+    for pieces in world.complaints:
+        line = " ".join(pieces)
         if code != 1:
             wrong.append(f"exit {code}, although the kernel complained: {line}")
-        if line not in everything:
-            kept = "only in kernel.log" if line in log else "nowhere"
+        if not any(piece in everything for piece in pieces):
+            kept = "only in kernel.log" if any(piece in log for piece in pieces) else "nowhere"
             wrong.append(f"a complaint disappeared, it is {kept}: {line}")
     return list(dict.fromkeys(wrong))
 

@@ -45,8 +45,9 @@ class World:
     """The outcome of each test whose end a process told that had not lied until then."""
     wrongs: list[str] = field(default_factory=list)
     """What was done that forbids a green run."""
-    complaints: list[str] = field(default_factory=list)
-    """The telling lines of what kernels complained of, where the host can read it."""
+    complaints: list[tuple[str, ...]] = field(default_factory=list)
+    """The telling lines of what kernels complained of, where the host can read it; of a line that
+    came in pieces, the pieces: the host is to name at least one."""
     found: list[str] = field(default_factory=list)
     """What the host did to a guest that it must not."""
     _moments: Counter[str] = field(default_factory=Counter)
