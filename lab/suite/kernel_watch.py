@@ -49,13 +49,19 @@ class KernelWatch:
         GuestLost."""
         size = self.guest.console.stat().st_size
         piece = self.guest.read_kernel_log(f"{dmesg.MARK} {mark}".rstrip() if mark else "")
-        self._console_read = size
+        before, self._console_read = self._console_read, size
         self._known.extend(_key(line) for r in piece.records for line in r.line.splitlines())
         self._write("".join(f"{record.line}\n" for record in piece.records))
-        return Heard(
+        heard = Heard(
             dmesg.scan_records(piece.records, self.guest.kernel),
             [str(gap) for gap in piece.gaps],
         )
+        if piece.gaps:
+            # What was overwritten unread may still stand on the console.
+            lines = [line for line in self._console(before, size) if not dmesg.is_mark(line)]
+            self._write("(records were lost; the console's lines)\n" + "\n".join([*lines, ""]))
+            heard.splats += dmesg.scan_lines(lines, self.guest.kernel)
+        return heard
 
     def rest(self) -> Heard:
         """What a guest that died wrote on its console since the last cut; nothing the second time.
@@ -65,19 +71,15 @@ class KernelWatch:
         if self._over:
             return Heard()
         self._over = True
-        known = set(self._known)
-        log = self.guest.console_log()
-        # The console may have been in the middle of a line.
-        begin = log.rfind(b"\n", 0, self._console_read) + 1
-        text = log[begin:].replace(b"\r", b"").decode("utf-8", "backslashreplace")
-        lines = [line for line in text.splitlines() if _key(line) not in known]
-        self._write("(the guest died; from here on its console)\n" + "\n".join([*lines, ""]))
-        lines = [line for line in lines if not dmesg.is_mark(line)]
+        whole = self._console(self._console_read)
+        self._write("(the guest died; from here on its console)\n" + "\n".join([*whole, ""]))
+        lines = [line for line in whole if not dmesg.is_mark(line)]
         if (sign := first_sign(lines, self.guest.deaths)) is not None:
             lines = lines[: sign[0]]
         gaps = [
             f"the console of the guest that died lacks {match[1]} lines"
-            for match in _DROPPED.finditer(text)
+            for line in whole
+            for match in _DROPPED.finditer(line)
         ]
         return Heard(dmesg.scan_lines(lines, self.guest.kernel), gaps)
 
@@ -92,6 +94,15 @@ class KernelWatch:
             heard = self.rest()
             heard.gaps.append(f"the end of the kernel's log is lost: {error}")
             return heard
+
+    def _console(self, begin: int, end: int | None = None) -> list[str]:
+        """The console's lines from one place to another that are not among the records read."""
+        known = set(self._known)
+        log = self.guest.console_log()
+        # The console may have been in the middle of a line.
+        begin = log.rfind(b"\n", 0, begin) + 1
+        text = log[begin:end].replace(b"\r", b"").decode("utf-8", "backslashreplace")
+        return [line for line in text.splitlines() if _key(line) not in known]
 
     def _write(self, text: str) -> None:
         with self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:

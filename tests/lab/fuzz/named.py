@@ -137,6 +137,10 @@ GUESTS: dict[str, Named] = {
         "cannot read its log any more, and its console has a complaint",
         (_say("done", 0, "kfence"), _deed("log", 9, "error", text="EIO"),
          _deed("log", 10, "error", text="EIO")), 1, _BOTH, "KFENCE"),
+    "forgetful-witness": Named(
+        "loses records of its log, and the console has the complaint among them",
+        (_say("log", 1, "oops"), _deed("log", 1, "error", text="EIO"),
+         _deed("log", 2, "data", bytes="4,99999,1,-;later\n")), 1, _NEVER, "NULL pointer"),
     "panicker": Named(
         "panics in a test, without a newline at the end",
         (_deed("report", 1, "lost", what="panic", how="no newline"),), 1, ("splat", "passed"),
