@@ -72,6 +72,8 @@ class Reader:
     def take(self, data: bytes) -> Piece:
         """The records in `data`, which holds whole ones. Raises ValueError with a sentence."""
         records, gaps = [], []
+        if data and not data.endswith(b"\n"):  # each read(2) of /dev/kmsg is one whole record
+            raise ValueError(f"{data[-80:]!r}, which ends inside a record")
         for line in data.split(b"\n"):
             if not line or line.startswith(b" "):
                 continue
