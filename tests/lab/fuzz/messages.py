@@ -60,7 +60,7 @@ class Messages:
                     self._lie(f"a {deed.with_['value'].get('type')!r} too many")
                     n = out[0]["n"] if out else self.next
                     out.insert(0, {"n": n, **deed.with_["value"]})
-                    if fit:
+                    if fit and type(n) is int:  # another deed may have spoilt it
                         for number, message in enumerate(out):
                             message["n"] = n + number
                         self.next = n + len(out)
