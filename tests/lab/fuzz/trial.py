@@ -221,6 +221,9 @@ class Stage:
             stack.callback(os.chdir, Path.cwd())
             os.chdir(self.root)
             stack.callback(setattr, sys, "path", list(sys.path))
+            # The next trial's tests have the same names and other files.
+            for name in [name for name in sys.modules if name.startswith("test_fuzzed")]:
+                del sys.modules[name]
             stack.enter_context(contextlib.redirect_stdout(output))
             stack.enter_context(contextlib.redirect_stderr(output))
             plugins = [lab.suite.plugin, FuzzLab(world, hashes)]
