@@ -10,8 +10,8 @@ import pytest
 from tests.differential.pair import Pair, pair
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def both() -> Iterator[Pair]:
-    """A process for each loop, for as long as there are scenarios."""
+    """A process for each loop, for as long as there are scenarios; later tests have no children."""
     with pair() as made:
         yield made

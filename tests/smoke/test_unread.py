@@ -123,7 +123,9 @@ def test_unread_bytes_leave_buffers_to_others(lend: bool) -> None:
         stats = server.stats()
         assert stats.recv_copies > 0
         assert stats.recv_pauses > 0, "who had its bytes copied went on to receive"
-        assert (0, 0) == (stats.recv_enobufs, stats.starved_now)
+        # On a busy machine a batch may bring more than the window of provided buffers holds; who
+        # found none then is armed again with the next tick.
+        assert 0 == stats.starved_now
         assert 0 < stats.recv_copied_bytes_now < handlers * rounds
         release.set()
         for client in clients:
