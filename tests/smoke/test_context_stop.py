@@ -9,6 +9,7 @@ import gc
 import socket
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -121,6 +122,9 @@ def test_who_gives_up_while_the_reactor_ends_does_it_no_harm(
 
 def test_a_cancelled_call_is_not_missed_by_a_stop() -> None:
     """A future of run() that was cancelled, and whose turn never came, is nobody's lost error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # what other tests left is not this one's
     with serve(echo) as server:
         reactor, context = server.reactors[0], context_of(server)
         reactor.loop._drains_posts = False  # from here on nobody looks at the queue
