@@ -18,12 +18,12 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-import lab.commands
-import lab.errata.cli
-from lab.commands import choosing
-from lab.commands.log import told
-from lab.errors import LabError
-from lab.suite.verdicts import CONCLUSION, Conclusion, ExitCode, Tally, conclude
+from . import commands
+from .commands import choosing
+from .commands.log import told
+from .errata import cli as errata_commands
+from .errors import LabError
+from .suite.verdicts import CONCLUSION, Conclusion, ExitCode, Tally, conclude
 
 EPILOG = """\
 exit codes: 0 everything proved; 1 disproved (failed, splat, surprise); 2 usage; 3 not proved (no
@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _Parser(
         prog="python -m lab", description="Boots real kernels and runs the suite in them."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    test = commands.add_parser(
+    verbs = parser.add_subparsers(dest="command", required=True)
+    test = verbs.add_parser(
         "test",
         help="run the suite in a guest",
         usage="python -m lab test --kernel NAME [--as SERIES] [--launcher vng] [pytest arguments]",
@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SERIES",
         help="let the kernel play an older one (6.6), by taking away what that one lacks",
     )
-    lab.errata.cli.add_commands(commands)
-    lab.commands.add_parsers(commands)
+    errata_commands.add_commands(verbs)
+    commands.add_parsers(verbs)
     arguments, rest = parser.parse_known_args(argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1), and what a shell detaches
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             its_parser = getattr(arguments, "parser", parser)
             its_parser.error(f"unknown arguments: {words}; a command to run stands behind --")
         return int(handler(arguments))
-    if lab.errata.cli.handles(arguments.command):
+    if errata_commands.handles(arguments.command):
         if rest:
             parser.error(f"unknown arguments: {' '.join(rest)}")
         return int(_say(_errata(arguments)).code)
@@ -92,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:
     try:
-        return lab.errata.cli.run(arguments)
+        return errata_commands.run(arguments)
     except LabError as error:
-        return lab.errata.cli.failed(error)
+        return errata_commands.failed(error)
     except KeyboardInterrupt:
         return Conclusion(ExitCode.INTERRUPTED, "interrupted; what was measured is kept")
 

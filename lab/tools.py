@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab.errors import LabError, MissingTool
+from .errors import LabError, MissingTool
 
 PACKAGES: Mapping[str, str] = {
     "apt-cache": "apt",

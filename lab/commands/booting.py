@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
-from lab import vm
-from lab.errors import UsageError
-from lab.kernels import Kernel
-from lab.suite import tree
+from .. import vm
+from ..errors import UsageError
+from ..kernels import Kernel
+from ..suite import tree
 
 ROOT = Path(__file__).parents[2]
 """The repository."""

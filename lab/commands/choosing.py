@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lab import kernels
-from lab.errors import UsageError
-from lab.kernels import Flavour, Kernel
-from lab.suite.options import Once
-from lab.vm import Launcher
+from .. import kernels
+from ..errors import UsageError
+from ..kernels import Flavour, Kernel
+from ..suite.options import Once
+from ..vm import Launcher
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -8,10 +8,9 @@ import difflib
 import sys
 from typing import Any
 
-from lab.errors import LabError
-from lab.kernels import known, lock, obtain, offered, resolve, store, upkeep
-from lab.kernels.choice import locked_now
-
+from ..errors import LabError
+from ..kernels import known, lock, obtain, offered, resolve, store, upkeep
+from ..kernels.choice import locked_now
 from . import amount
 from .log import told
 

@@ -15,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab import cache, kernels
-from lab.errors import LabError
-from lab.kernels import Kernel
-from lab.suite import tree
-from lab.suite.probed import Finding, Probed
-
+from .. import cache, kernels
+from ..errors import LabError
+from ..kernels import Kernel
+from ..suite import tree
+from ..suite.probed import Finding, Probed
 from . import booting
 from .log import told
 

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lab.errors import GuestLost, LabError, UsageError
-from lab.suite import dmesg
-from lab.vm import Launcher
-
+from ..errors import GuestLost, LabError, UsageError
+from ..suite import dmesg
+from ..vm import Launcher
 from . import booting, choosing, streams
 from .booting import say
 from .log import told

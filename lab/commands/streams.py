@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
-from lab.vm import Exited, Output, Process, Stream
+from ..vm import Exited, Output, Process, Stream
 
 CHUNK = 64 << 10
 _MUCH = 1 << 20

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lab.errors import LabError, UsageError
-from lab.kernels import Kernel
-from lab.kernels.model import version_key
+from ..errors import LabError, UsageError
+from ..kernels import Kernel
+from ..kernels.model import version_key
 
 
 class Side(StrEnum):

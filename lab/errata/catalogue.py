@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError
+from ..errors import LabError
 
 ERRATA = Path(__file__).parents[1] / "kernels/errata.toml"
 REPRODUCERS = "tests/kernel_gated/errata/"

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import LabError, UsageError
-from lab.kernels.model import Kernel, version_key
-from lab.suite.verdicts import Conclusion, ExitCode
-
+from ..errors import LabError, UsageError
+from ..kernels.model import Kernel, version_key
+from ..suite.verdicts import Conclusion, ExitCode
 from . import catalogue, lists, table
 
 if TYPE_CHECKING:
@@ -91,9 +90,8 @@ def _say(text: str) -> None:
 
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:
-    from lab import cache
-    from lab.suite import tree
-
+    from .. import cache
+    from ..suite import tree
     from .program import programs
     from .state import State
     from .store import Cellar
@@ -149,15 +147,15 @@ def chosen(names: Sequence[str], measured: Callable[[Kernel], bool]) -> list[Ker
 
     Raises UsageError and KernelUnavailable.
     """
-    import lab.kernels
+    from .. import kernels
 
     found: dict[tuple[str, str], Kernel] = {}
     for name in names:
         if name in (EVERY, MEASURED):
-            offered = lab.kernels.offered()
+            offered = kernels.offered()
             some = [kernel for kernel in offered if name == EVERY or measured(kernel)]
         else:
-            some = [lab.kernels.resolve(name)]
+            some = [kernels.resolve(name)]
         found |= {(kernel.package, kernel.release): kernel for kernel in some}
     return sorted(
         found.values(), key=lambda k: (version_key(k.upstream), version_key(k.package), k.release)
@@ -182,9 +180,8 @@ def _concluded(swept: Swept, *, changed: bool) -> Conclusion:
 
 
 def _bisect(arguments: argparse.Namespace) -> Conclusion:
-    import lab.kernels
-    from lab.suite.results import new_directory
-
+    from .. import kernels
+    from ..suite.results import new_directory
     from .bisect import between, bisect
     from .trial import Trial
 
@@ -192,15 +189,15 @@ def _bisect(arguments: argparse.Namespace) -> Conclusion:
         raise UsageError(
             f"{arguments.node!r} is no node id of a test here", hint="tests/...py::test_it"
         )
-    good, bad = (lab.kernels.resolve(name) for name in (arguments.good, arguments.bad))
-    kernels = between(lab.kernels.offered(), good, bad)
+    good, bad = (kernels.resolve(name) for name in (arguments.good, arguments.bad))
+    releases = between(kernels.offered(), good, bad)
     results = new_directory(ROOT / "lab-results", f"bisect-{good.upstream}-{bad.upstream}")
     _say(
-        f"lab: {len(kernels)} releases from {kernels[0].package} to {kernels[-1].package}, "
+        f"lab: {len(releases)} releases from {releases[0].package} to {releases[-1].package}, "
         f"results in {results}"
     )
     trial = Trial(arguments.node, ROOT, results)
-    boundary = bisect(kernels, good=good, attempt=trial, say=_say)
+    boundary = bisect(releases, good=good, attempt=trial, say=_say)
     return Conclusion(ExitCode.PROVED, str(boundary))
 
 

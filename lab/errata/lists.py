@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lab.errors import LabError
-from lab.kernels.model import version_key
-from lab.suite.errata import Seen
-
+from ..errors import LabError
+from ..kernels.model import version_key
+from ..suite.errata import Seen
 from .catalogue import Catalogue, Erratum
 from .state import Measured
 from .table import in_order

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.errors import GuestLost, LabError
-from lab.kernels import Kernel
-from lab.suite import dmesg
-from lab.suite.errata import Seen
-from lab.suite.reproduce import KMSG_VARIABLE, mark_of
-from lab.vm import Control, Event, Exited, Guest, Output, Process
-from lab.vm.emulator import first_sign
-from lab.vm.kmsg import Record
+from ..errors import GuestLost, LabError
+from ..kernels import Kernel
+from ..suite import dmesg
+from ..suite.errata import Seen
+from ..suite.reproduce import KMSG_VARIABLE, mark_of
+from ..vm import Control, Event, Exited, Guest, Output, Process
+from ..vm.emulator import first_sign
+from ..vm.kmsg import Record
 
 TREE = "/tmp/ioxide-under-test"
 BOOTS = 2

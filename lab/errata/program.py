@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from lab.errors import LabError
+from ..errors import LabError
 
 _RUNNER = (
     "lab/suite/reproduce.py",

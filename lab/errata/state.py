@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError
-from lab.kernels import Kernel
-from lab.suite.errata import Seen
-
+from ..errors import LabError
+from ..kernels import Kernel
+from ..suite.errata import Seen
 from .measure import Finding
 
 

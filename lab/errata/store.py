@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.errors import KernelUnavailable
-from lab.kernels import Kernel
-from lab.vm import Guest, Launchpad
-
+from ..errors import KernelUnavailable
+from ..kernels import Kernel
+from ..vm import Guest, Launchpad
 from .measure import Lab
 
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from lab.errors import GuestLost, LabError
-from lab.kernels import Kernel
-from lab.kernels.model import series_of
-from lab.suite import contract
-from lab.suite.errata import Seen
-from lab.suite.skips import REASON
-
+from ..errors import GuestLost, LabError
+from ..kernels import Kernel
+from ..kernels.model import series_of
+from ..suite import contract
+from ..suite.errata import Seen
+from ..suite.skips import REASON
 from . import lists, table
 from .catalogue import Catalogue, Erratum
 from .measure import Finding, Lab, measure

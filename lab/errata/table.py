@@ -7,9 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from lab.kernels.model import series_of, version_key
-from lab.suite.errata import Seen
-
+from ..kernels.model import series_of, version_key
+from ..suite.errata import Seen
 from .catalogue import Catalogue, Erratum
 from .state import Measured
 

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.errors import UsageError
-from lab.kernels import Kernel
-from lab.suite.verdicts import Verdict
-
+from ..errors import UsageError
+from ..kernels import Kernel
+from ..suite.verdicts import Verdict
 from .bisect import Side, Tried
 
 _SIDES = {

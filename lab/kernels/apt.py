@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import cache, tools
-from lab.errors import KernelUnavailable
-
+from .. import cache, tools
+from ..errors import KernelUnavailable
 from .source import FileGone, SourceUnreachable
 
 _HELPER = Path("/usr/lib/apt/apt-helper")

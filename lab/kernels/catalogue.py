@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError
+from ..errors import LabError
 
 CATALOGUE = Path(__file__).with_name("kernels.toml")
 

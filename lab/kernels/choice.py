@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from lab.errors import KernelUnavailable, LabError, UsageError
-
+from ..errors import KernelUnavailable, LabError, UsageError
 from . import lock, store
 from .catalogue import Series, catalogue
 from .catalogue import series as series_called

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab import tools
-from lab.errors import KernelUnavailable, LabError
-
+from .. import tools
+from ..errors import KernelUnavailable, LabError
 from . import apt, catalogue
 from .listing import kept
 from .model import Kernel, Release, RemoteFile, newest_first, series_of

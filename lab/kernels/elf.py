@@ -14,8 +14,8 @@ import subprocess
 import zlib
 from pathlib import Path
 
-from lab import tools
-from lab.errors import LabError
+from .. import tools
+from ..errors import LabError
 
 # Offsets of the x86 boot protocol, Documentation/arch/x86/boot.rst in the kernel.
 _SETUP_SECTORS = 0x1F1

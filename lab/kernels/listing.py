@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from lab import cache
-from lab.errors import LabError
-
+from .. import cache
+from ..errors import LabError
 from . import lock
 from .model import Release
 from .source import SourceUnreachable

@@ -17,9 +17,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lab import cache
-from lab.errors import LabError, UsageError
-
+from .. import cache
+from ..errors import LabError, UsageError
 from .model import Kernel, Release, RemoteFile, newest_first, series_of
 from .source import FileGone, SourceUnreachable, named
 

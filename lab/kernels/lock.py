@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError
-
+from ..errors import LabError
 from .model import Kernel, Release, RemoteFile, newest_first
 
 LOCK = Path(__file__).with_name("kernels.lock")

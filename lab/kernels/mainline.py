@@ -18,9 +18,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab import cache, tools
-from lab.errors import LabError, MissingTool
-
+from .. import cache, tools
+from ..errors import LabError, MissingTool
 from . import catalogue, http
 from .debian import unpack_packages
 from .listing import kept

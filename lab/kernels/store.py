@@ -17,9 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab import cache, tools
-from lab.errors import KernelUnavailable, LabError
-
+from .. import cache, tools
+from ..errors import KernelUnavailable, LabError
 from .elf import extract_vmlinux
 from .local import Local
 from .model import Kernel, KernelFiles, Release, RemoteFile

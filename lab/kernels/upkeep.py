@@ -9,8 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import cache
-
+from .. import cache
 from . import store
 
 DAY_S = 86400.0

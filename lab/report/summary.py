@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.suite.verdicts import Conclusion, Verdict, counted, good
+from ..suite.verdicts import Conclusion, Verdict, counted, good
 
 if TYPE_CHECKING:
-    from lab.kernels import Kernel
-    from lab.suite.contract import Comparison, Row
-    from lab.suite.issues import IssueRow
-    from lab.suite.probed import Finding, Probed
-    from lab.suite.reconcile import Record
-    from lab.vm import Guest, Launcher
+    from ..kernels import Kernel
+    from ..suite.contract import Comparison, Row
+    from ..suite.issues import IssueRow
+    from ..suite.probed import Finding, Probed
+    from ..suite.reconcile import Record
+    from ..vm import Guest, Launcher
 
 EVIDENCE_WIDTH = 60
 LOCAL = "local"

@@ -17,8 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError, UsageError
-
+from ..errors import LabError, UsageError
 from .probed import Finding, Probed
 
 EXPECTED = Path(__file__).parents[1] / "kernels/expected.toml"

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lab.kernels import Kernel
-    from lab.vm.kmsg import Record
+    from ..kernels import Kernel
+    from ..vm.kmsg import Record
 
 HERE = Path(__file__).parent
 MARK = "lab:"

@@ -20,8 +20,8 @@ import pytest
 from .verdicts import Verdict
 
 if TYPE_CHECKING:
-    from lab.errata.catalogue import Catalogue, Erratum
-    from lab.kernels import Kernel
+    from ..errata.catalogue import Catalogue, Erratum
+    from ..kernels import Kernel
 
 ATTRIBUTE = "lab_erratum"
 """Of a report: what was raised. pytest's serialized reports carry it from a guest to the host."""
@@ -165,7 +165,7 @@ def judge_reports(
     the very defect counts as its reproducer's finding it.  Raises LabError when errata.toml is
     wrong.
     """
-    from lab.errata import catalogue  # not in guests: they have neither the lists nor the module
+    from ..errata import catalogue  # not in guests: they have neither the lists nor the module
 
     said = raised(reports)
     lists = catalogue.read()
@@ -209,10 +209,10 @@ REPRODUCERS = "tests/kernel_gated/errata/"
 
 @cache
 def _own_kernel() -> Kernel | None:
-    import lab.kernels
+    from .. import kernels
 
     release = os.uname().release
-    return next((kernel for kernel in lab.kernels.known() if kernel.release == release), None)
+    return next((kernel for kernel in kernels.known() if kernel.release == release), None)
 
 
 def _show(report: pytest.TestReport, judged: Judged) -> None:

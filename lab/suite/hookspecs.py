@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from lab.kernels import Kernel
-
+    from ..kernels import Kernel
     from .plan import Lab
 
 

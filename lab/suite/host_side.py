@@ -17,11 +17,10 @@ from typing import NoReturn
 
 import pytest
 
-from lab.errors import LabError, UsageError
-from lab.report.progress import Progress, make_progress
-from lab.report.summary import RunReport, render, write_json
-from lab.vm import Launcher
-
+from ..errors import LabError, UsageError
+from ..report.progress import Progress, make_progress
+from ..report.summary import RunReport, render, write_json
+from ..vm import Launcher
 from . import contract, issues, limits, options, selection, tree
 from .contract import Comparison
 from .judge import Judge

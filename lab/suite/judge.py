@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from lab.kernels import Kernel
-
+from ..kernels import Kernel
 from . import errata
 from .dmesg import Splat, summary
 from .plan import Outcome, RunOver

@@ -7,10 +7,9 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 
-from lab.errors import GuestLost, LabError
-from lab.vm import Guest
-from lab.vm.emulator import first_sign
-
+from ..errors import GuestLost, LabError
+from ..vm import Guest
+from ..vm.emulator import first_sign
 from . import dmesg
 from .dmesg import Splat
 

@@ -20,8 +20,7 @@ from itertools import groupby
 from types import TracebackType
 from typing import Self
 
-from lab.errors import LabError
-
+from ..errors import LabError
 from .plan import Lab, Listener, Outcome, Plan, RunOver
 from .session import Common, Session
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from lab.errors import LabError
-
+from ..errors import LabError
 from . import contract, errata
 from .contract import MASK_VARIABLE, Row
 from .probed import Finding, Probed

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.errors import GuestLost, LabError
-from lab.kernels import Kernel
-from lab.vm import Guest
-
+from ..errors import GuestLost, LabError
+from ..kernels import Kernel
+from ..vm import Guest
 from .dmesg import Splat
 
 

@@ -128,9 +128,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if (names := config.getoption("lab_kernel")) is not None:
         if len(set(names)) > 1:
             raise pytest.UsageError(f"--lab-kernel: a run is on one kernel, not on {names}")
-        from lab import cache
-        from lab.errors import LabError
-
+        from .. import cache
+        from ..errors import LabError
         from . import tree
         from .host_side import HostSide
 
@@ -160,15 +159,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_lab_resolve(config: pytest.Config, name: str) -> Any:
     """The kernels of the lab's catalogue, unless another plugin knows better."""
-    import lab.kernels
-    from lab.vm import Launcher
+    from .. import kernels
+    from ..vm import Launcher
 
-    return Launcher(config.getoption("lab_launcher")).bootable(lab.kernels.resolve(name))
+    return Launcher(config.getoption("lab_launcher")).bootable(kernels.resolve(name))
 
 
 def pytest_lab_guests(config: pytest.Config, kernel: Any) -> Any:
     """QEMU guests, unless another plugin offers its own."""
-    from lab.vm import Launcher, Launchpad
+    from ..vm import Launcher, Launchpad
 
     return Launchpad(kernel, Launcher(config.getoption("lab_launcher")))
 

@@ -8,14 +8,13 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lab.errors import UsageError
-
+from ..errors import UsageError
 from . import contract
 from .contract import Comparison, Row
 from .probed import Finding, Probed
 
 if TYPE_CHECKING:
-    from lab.kernels import Kernel
+    from ..kernels import Kernel
 
 
 class Promises:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from lab.errors import LabError
+from ..errors import LabError
 
 
 def new_directory(base: Path, kernel: str) -> Path:

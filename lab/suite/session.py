@@ -14,9 +14,8 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from lab.errors import GuestLost, LabError
-from lab.vm import Completed, Guest
-
+from ..errors import GuestLost, LabError
+from ..vm import Completed, Guest
 from . import dmesg
 from .identity import Expected
 from .kernel_watch import Heard, KernelWatch

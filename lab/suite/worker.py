@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lab.errors import GuestLost
-from lab.vm import Control, Event, Exited, Guest, Output
-
+from ..errors import GuestLost
+from ..vm import Control, Event, Exited, Guest, Output
 from .identity import Expected
 from .plan import Gone, Listener, Outcome, RunOver
 from .probed import Probed

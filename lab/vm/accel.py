@@ -15,10 +15,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from lab import cache, tools
-from lab.errors import UsageError
-from lab.kernels import KernelFiles
-
+from .. import cache, tools
+from ..errors import UsageError
+from ..kernels import KernelFiles
 from . import qemu
 from .console import Console
 from .devices import Boot, SerialConsole

@@ -15,9 +15,8 @@ import json
 from enum import StrEnum
 from pathlib import Path
 
-from lab import cache
-from lab.kernels import KernelFiles
-
+from .. import cache
+from ..kernels import KernelFiles
 from . import qemu
 from .processor import Accel
 

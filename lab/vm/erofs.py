@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lab import cache, tools
+from .. import cache, tools
 
 _KEPT_S = 30 * 86400.0
 """How long an image that nobody uses stays. Each change of the environment makes a new one."""

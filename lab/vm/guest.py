@@ -13,9 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lab.errors import GuestLost, LabError, NoSignOfLife
-from lab.kernels import Kernel, KernelFiles
-
+from ..errors import GuestLost, LabError, NoSignOfLife
+from ..kernels import Kernel, KernelFiles
 from .channel import Channel
 from .console import Console
 from .devices import Device

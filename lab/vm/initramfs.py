@@ -11,11 +11,10 @@ from pathlib import Path
 from virtme import modfinder
 from virtme.cpiowriter import CpioWriter
 
-from lab import cache, tools
-from lab.errors import LabError
-from lab.kernels import KernelFiles
-from lab.kernels.elf import decompress_module
-
+from .. import cache, tools
+from ..errors import LabError
+from ..kernels import KernelFiles
+from ..kernels.elf import decompress_module
 from .erofs import cached_image, make_image
 
 _INGUEST = Path(__file__).with_name("inguest")

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-from lab import kernels
-from lab.kernels import Kernel, KernelFiles
-
+from .. import kernels
+from ..kernels import Kernel, KernelFiles
 from . import room, virtme
 from .accel import choose_accel
 from .guest import Guest, boot

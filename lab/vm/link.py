@@ -13,8 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from lab.errors import GuestLost, LabError
-
+from ..errors import GuestLost, LabError
 from .channel import Channel, ChannelClosed, FrameError
 from .events import Control, Event, Exited, Output, Stream
 from .inguest.agent import to_bytes

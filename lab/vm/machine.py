@@ -9,8 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import tools
-
+from .. import tools
 from . import monitor
 from .console import Console
 from .devices import Boot, Device, Disk, FilePort, Monitor, PortBus, SerialConsole, SocketPort

@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from lab import tools
-from lab.errors import LabError
+from .. import tools
+from ..errors import LabError
 
 PROGRAM = "qemu-system-x86_64"
 

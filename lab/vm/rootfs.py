@@ -15,8 +15,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab import tools
-
+from .. import tools
 from .erofs import cached_image, pack
 from .tree import Tree, shared_libraries
 

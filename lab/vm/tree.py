@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lab import tools
-from lab.errors import LabError
+from .. import tools
+from ..errors import LabError
 
 
 class Tree:

@@ -28,10 +28,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from lab import kernels, tools
-from lab.errors import GuestLost, LabError, MissingTool
-from lab.kernels import Flavour, Kernel, KernelFiles
-
+from .. import kernels, tools
+from ..errors import GuestLost, LabError, MissingTool
+from ..kernels import Flavour, Kernel, KernelFiles
 from .console import Console
 from .devices import FilePort, Monitor, PortBus, PortConsole, SocketPort
 from .emulator import deaths
