@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: MIT
+"""[tool.lab] and lab.toml: what a repository says is what the lab takes it for, and what cannot be
+meant is named with its line."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab import project
+from lab.errors import UsageError
+from lab.project import ProgramFormat, Project
+from lab.project.globs import matches
+from lab.project.positions import lines_of
+from lab.project.travel import largest, weigh
+
+pytestmark = pytest.mark.lab
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Write:
+    """Writes a pyproject.toml and returns the repository's root."""
+
+    def write(text: str) -> Path:
+        (tmp_path / "pyproject.toml").write_text(text)
+        return tmp_path
+
+    return write
+
+
+def complaint(root: Path) -> list[str]:
+    """The lines of what is wrong with the table."""
+    with pytest.raises(UsageError) as raised:
+        project.read(root)
+    return str(raised.value).splitlines()
+
+
+def names(found: Project) -> list[str]:
+    """The paths of what travels."""
+    return [str(one.path) for one in project.travellers(found)]
+
+
+def files(root: Path, *paths: str, text: str = "") -> None:
+    """Make files and the directories that they are in."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+
+
+def git(root: Path, *words: str) -> None:
+    """Run git in a directory, without the settings of this machine."""
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always")
+    subprocess.run(["git", *identity, *words], cwd=root, check=True, capture_output=True)
+
+
+# -- reading ---------------------------------------------------------------------------------
+
+
+def test_only_the_kernels_are_needed(table: Write) -> None:
+    found = project.read(table('[tool.lab]\nkernels = ["6.1", "6.12"]\n'))
+    assert ("6.1", "6.12") == found.kernels
+    assert Project(found.root, "pyproject.toml", ("6.1", "6.12")) == found
+    assert (1, 768, None, False) == (
+        found.cpus,
+        found.memory_mib,
+        found.plugins,
+        found.skips_need_proof,
+    )
+
+
+def test_a_repository_without_a_table_is_one_of_defaults(tmp_path: Path) -> None:
+    assert Project(tmp_path.resolve()) == project.read(tmp_path)
+
+
+def test_every_key_arrives(table: Write) -> None:
+    found = project.read(
+        table(
+            """
+[tool.lab]
+kernels = ["6.12"]
+include = ["src/**"]
+exclude = ["src/data"]
+products = ["src/a.so"]
+environment-exclude = ["torch"]
+plugins = ["asyncio"]
+setup = "make -C 'a b'"
+probe = ["python", "-m", "a"]
+mask-variable = "A_CAPS"
+contract = "tests/expected.toml"
+skips-need-proof = true
+issues = "tests/issues.txt"
+dmesg-allow = "tests/allow.toml"
+lock = "tests/kernels.lock"
+cpus = 2
+memory = "2G"
+modules = ["veth"]
+devices = ["virtio-rng-pci"]
+sysctls = {"net.core.somaxconn" = 128}
+command-line = "quiet  loglevel=3"
+
+[tool.lab.errata]
+list = "tests/errata.toml"
+reproducers = "tests/errata/"
+sources = ["src/a.c"]
+
+[[tool.lab.programs]]
+name = "unit"
+directory = "build/tests"
+format = "tap"
+timeout = 5
+
+[[tool.lab.programs]]
+name = "other"
+command = "./list all"
+"""
+        )
+    )
+    assert ("make", "-C", "a b") == found.setup
+    assert ("python", "-m", "a") == found.probe
+    assert 2048 == found.memory_mib
+    assert {"net.core.somaxconn": "128"} == found.sysctls
+    assert "quiet loglevel=3" == found.command_line
+    assert found.skips_need_proof is True
+    assert ("torch",) == found.environment_exclude
+    assert found.errata is not None
+    assert ("tests/errata", "tests/errata") == (found.errata.reproducers, found.errata.followed)
+    unit, other = found.programs
+    assert ("unit", "build/tests", ProgramFormat.TAP, 5.0) == (
+        unit.name,
+        unit.directory,
+        unit.format,
+        unit.timeout_s,
+    )
+    assert (("./list", "all"), ProgramFormat.EXIT, None) == (
+        other.command,
+        other.format,
+        other.timeout_s,
+    )
+
+
+def test_lab_toml_is_the_table_itself(tmp_path: Path) -> None:
+    (tmp_path / "lab.toml").write_text('kernels = ["6.12"]\ncpus = 4\n')
+    found = project.read(tmp_path)
+    assert ("lab.toml", 4) == (found.file, found.cpus)
+
+
+def test_a_pyproject_without_the_table_leaves_it_to_lab_toml(table: Write) -> None:
+    root = table('[project]\nname = "a"\n')
+    (root / "lab.toml").write_text('kernels = ["6.12"]\n')
+    assert "lab.toml" == project.read(root).file
+
+
+def test_two_tables_are_one_sentence(table: Write) -> None:
+    root = table('[tool.lab]\nkernels = ["6.12"]\n')
+    (root / "lab.toml").write_text('kernels = ["6.12"]\n')
+    [line] = complaint(root)
+    assert "has [tool.lab] in pyproject.toml and a lab.toml" in line
+
+
+def test_what_is_no_toml_is_one_sentence(table: Write) -> None:
+    [line] = complaint(table("[tool.lab\n"))
+    assert "pyproject.toml cannot be read" in line
+    assert "line 1" in line
+
+
+@pytest.mark.parametrize("file", ["", "\n# nothing\n"])
+def test_an_empty_lab_toml_lacks_its_kernels(tmp_path: Path, file: str) -> None:
+    (tmp_path / "lab.toml").write_text(file)
+    [line] = complaint(tmp_path)
+    assert line.startswith("lab.toml:1: kernels is missing")
+
+
+def test_all_faults_at_once_each_with_its_line_and_what_was_meant(table: Write) -> None:
+    lines = complaint(
+        table(
+            '''\
+[project]
+description = """
+[tool.lab]
+cpus = 3
+"""
+[tool.lab]
+kernel = ["6.12"]
+memory = "lots"
+skips_need_proof = true
+cpus = true
+sysctls = {somaxconn = 1}
+include = [
+  "/etc",
+]
+
+[[tool.lab.programs]]
+name = "a"
+directory = "b"
+
+[[tool.lab.programs]]
+name = "a"
+format = "kselftests"
+'''
+        )
+    )
+    assert [
+        "pyproject.toml:6: kernels is missing: name what to test on, such as "
+        'kernels = ["6.1", "6.12"]',
+        "pyproject.toml:7: kernel is no key of [tool.lab]; did you mean kernels?",
+        'pyproject.toml:8: memory is \'lots\', expected MiB as a number, or "512M" or "1G", of at '
+        "least 128 MiB",
+        "pyproject.toml:9: skips_need_proof is no key of [tool.lab]; did you mean "
+        "skips-need-proof?",
+        "pyproject.toml:10: cpus is True, expected a number of processors from 1 to 64",
+        "pyproject.toml:11: sysctls is {'somaxconn': 1}, expected a table of quoted names, such as "
+        '{"net.core.somaxconn" = 128}',
+        "pyproject.toml:12: include is ['/etc'], expected a path in the repository, relative to "
+        "its root",
+        "pyproject.toml:20: program 'a': one of directory and command, and not both",
+        "pyproject.toml:21: two programs are called a",
+        "pyproject.toml:22: format is 'kselftests', expected one of exit, tap, ktap, kselftest; "
+        "did you mean kselftest?",
+    ] == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('kernels = "6.12"', "a list of kernels in quotes"),
+        ("kernels = [6.12]", "a list of kernels in quotes"),
+        ("kernels = []", "a list of kernels in quotes"),
+        ("cpus = 0", "a number of processors"),
+        ("memory = 64", "at least 128 MiB"),
+        ('exclude = ["../a"]', "a path in the repository"),
+        ('contract = ""', "a string that is not empty"),
+        ('setup = "a \'b"', "No closing quotation"),
+        ('command-line = "lab.nonce=1"', "the lab's own"),
+        ('mask-variable = "A B"', "the name of an environment variable"),
+        ("errata = 3", "[tool.lab.errata] is 3, expected a table"),
+        ('errata = {list = "a"}', "[tool.lab.errata] has no reproducers"),
+        ('programs = {name = "a"}', "an array of tables"),
+        ('programs = [{directory = "a"}]', "[tool.lab.programs] has no name"),
+        ('contract = "a.toml"', "there is no probe"),
+        ("skips-need-proof = true", "name them both"),
+        ("nonsense-of-all-kinds = 1", "the keys are command-line, contract"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_line(table: Write, text: str, said: str) -> None:
+    kernels = "" if text.startswith("kernels") else 'kernels = ["6.12"]'
+    [line] = complaint(table(f"[tool.lab]\n{kernels}\n{text}\n"))
+    assert line.startswith("pyproject.toml:3: ")
+    assert said in line
+
+
+def test_lines_of_dotted_keys_and_tables() -> None:
+    text = 'a.b = 1\n[c]\nd = [\n1,\n2]\n[[e.f]]\ng = """\n[x]\n"""\n[[e.f]]\n[e.f.h]\ni = 1\n'
+    assert {
+        ("a",): 1,
+        ("a", "b"): 1,
+        ("c",): 2,
+        ("c", "d"): 3,
+        ("c", "d", 0): 3,
+        ("c", "d", 1): 3,
+        ("e", "f", 0): 6,
+        ("e", "f", 0, "g"): 7,
+        ("e", "f", 1): 10,
+        ("e", "f", 1, "h"): 11,
+        ("e", "f", 1, "h", "i"): 12,
+    } == lines_of(text)
+
+
+# -- what travels ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("src", "src/a/b.py", True),
+        ("src", "srcs/a.py", False),
+        ("src/**", "src/a/b.py", True),
+        ("src/**", "src", False),
+        ("**/*.c", "a.c", True),
+        ("**/*.c", "a/b/c.c", True),
+        ("*.c", "a/b.c", False),
+        ("src/*/a.py", "src/b/a.py", True),
+        ("src/*/a.py", "src/b/c/a.py", False),
+        ("a.so", "axso", False),
+        ("a[0-9].py", "a7.py", True),
+        ("a[!0-9].py", "a7.py", False),
+        ("?.py", "/.py", False),
+        ("build*", "build-3.11/lib/a.so", True),
+    ],
+)
+def test_globs(pattern: str, path: str, expected: bool) -> None:
+    assert expected is matches(pattern, path)
+
+
+def test_what_git_knows_travels_and_what_it_ignores_does_not(table: Write) -> None:
+    root = table('[tool.lab]\nkernels = ["6.12"]\nproducts = ["src/a/*.so"]\n')
+    files(root, "src/a/__init__.py", "src/a/data/x.bin", "tests/test_a.py", "new.py")
+    files(root, "src/a/_c.so", "build/junk.o", "src/a/__pycache__/a.pyc", "lab-results/x/junit.xml")
+    (root / ".gitignore").write_text("*.so\nbuild/\n__pycache__/\n")
+    git(root, "init", "-q")
+    git(root, "add", "src", "tests")
+    found = project.read(root)
+    assert [
+        ".gitignore",
+        "new.py",
+        "pyproject.toml",
+        "src/a/__init__.py",
+        "src/a/_c.so",
+        "src/a/data/x.bin",
+        "tests/test_a.py",
+    ] == names(found)
+    assert ["src/a/_c.so"] == [str(one.path) for one in project.travellers(found) if one.product]
+
+
+def test_a_submodule_travels(table: Write, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    files(other, "inner.py")
+    git(other, "init", "-q")
+    git(other, "add", ".")
+    git(other, "commit", "-q", "-m", "a")
+    root = table('[tool.lab]\nkernels = ["6.12"]\ninclude = ["vendor/**"]\n')
+    git(root, "init", "-q")
+    git(root, "submodule", "add", "-q", str(other), "vendor/other")
+    assert ["pyproject.toml", "vendor/other/inner.py"] == names(project.read(root))
+
+
+def test_without_git_all_files_travel_but_environments_and_caches(table: Write) -> None:
+    root = table('[tool.lab]\nkernels = ["6.12"]\nexclude = ["big"]\n')
+    files(root, "a.py", "big/x", "env/pyvenv.cfg", "env/lib/b.py", ".pytest_cache/c", "d/e/f.py")
+    assert ["a.py", "d/e/f.py", "pyproject.toml"] == names(project.read(root))
+
+
+def test_an_excluded_product_travels_all_the_same(table: Write) -> None:
+    root = table('[tool.lab]\nkernels = ["6.12"]\nexclude = ["**/*.so"]\nproducts = ["a.so"]\n')
+    files(root, "a.so", "b.so")
+    assert ["a.so", "pyproject.toml"] == names(project.read(root))
+
+
+# -- what must be there ----------------------------------------------------------------------
+
+
+def test_what_is_named_and_not_there_is_said_all_at_once(table: Write) -> None:
+    root = table(
+        '[tool.lab]\nkernels = ["6.12"]\ninclude = ["src/**"]\nexclude = ["gone"]\n'
+        'products = ["src/*.so"]\nprobe = "p"\ncontract = "c.toml"\nplugins = ["no_such_plugin"]\n'
+        'issues = "i.txt"\nerrata = {list = "e.toml", reproducers = "r"}\n'
+        '[[tool.lab.programs]]\nname = "p"\ndirectory = "bin"\n'
+    )
+    with pytest.raises(UsageError) as raised:
+        project.check(project.read(root))
+    lines = str(raised.value).splitlines()
+    assert [
+        "pyproject.toml:3: include: src/** matches no file",
+        "pyproject.toml:4: exclude: gone matches no file",
+        "pyproject.toml:5: there is no build product src/*.so: build it first",
+        "pyproject.toml:7: contract: there is no file c.toml",
+        "pyproject.toml:9: issues: there is no file i.txt",
+        "pyproject.toml:10: errata: there is no file e.toml",
+        "pyproject.toml:10: errata: there is no directory r",
+        "pyproject.toml:13: program p: there is no directory bin",
+    ] == lines[:-1]
+    assert lines[-1].startswith("pyproject.toml:8: the plugin no_such_plugin is not installed in ")
+
+
+def test_a_plugin_of_the_environment_and_one_of_the_repository_are_there(table: Write) -> None:
+    root = table(
+        '[tool.lab]\nkernels = ["6.12"]\nplugins = ["timeout", "pytest_timeout", "tools.ours"]\n'
+    )
+    files(root, "src/tools/ours.py")
+    project.check(project.read(root))
+
+
+def test_a_heavy_tree_is_said_with_what_is_large(table: Write) -> None:
+    root = table('[tool.lab]\nkernels = ["6.12"]\n')
+    files(root, "a.py", "data/small")
+    for name in ("data/models/one", "data/models/two", "data/models/three"):
+        files(root, name)
+        with (root / name).open("r+b") as sparse:
+            sparse.truncate(700 << 20)
+    found = project.read(root)
+    with pytest.raises(UsageError) as raised:
+        weigh(found, project.travellers(found), most_mib=384)
+    said = str(raised.value)
+    assert "has 2.1 GiB, more than the 384 MiB that suit a guest of 768 MiB" in said
+    assert "data/models (2.1 GiB)" in said
+    assert 'exclude = ["data/models"]' in said
+
+
+def test_a_light_tree_is_not_said(table: Write) -> None:
+    root = table('[tool.lab]\nkernels = ["6.12"]\n')
+    found = project.read(root)
+    weigh(found, project.travellers(found), most_mib=1)
+
+
+def test_the_largest_are_named_apart() -> None:
+    sizes = {"a/x": 500, "a/y": 400, "b": 300, "c/d/e": 200, "f": 1}
+    assert [("a", 900), ("b", 300), ("c/d/e", 200)] == largest(sizes)
