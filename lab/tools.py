@@ -27,7 +27,6 @@ PACKAGES: Mapping[str, str] = {
     "lz4": "lz4",
     "mkfs.erofs": "erofs-utils",
     "modprobe": "kmod",
-    "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
     "unshare": "util-linux",
     "xz": "xz-utils",
@@ -48,13 +47,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "en"}
 
 
-def find(name: str) -> Path:
-    """The program's path. Raises MissingTool naming the package it comes in."""
+def find(name: str, *, package: str = "") -> Path:
+    """The program's path. Raises MissingTool naming the package it comes in, which is `package`
+    for what `PACKAGES` does not know."""
     search = os.pathsep.join((os.environ.get("PATH", os.defpath), _SYSTEM_DIRECTORIES))
     # An empty PATH means "no programs at all" to the tests of this very sentence.
     found = shutil.which(name, path=search if os.environ.get("PATH") else "")
     if found is None:
-        package = PACKAGES.get(name, name)
+        package = package or PACKAGES.get(name, name)
         raise MissingTool(
             f"the program {name} is not installed; it comes in the package {package}",
             hint=f"apt-get install {package}",

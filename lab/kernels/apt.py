@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import cache, tools
+from .. import arch, cache, tools
 from ..errors import KernelUnavailable
 from .source import FileGone, SourceUnreachable
 
@@ -198,7 +198,7 @@ def _fields(stanza: str) -> Mapping[str, str]:
 def private_root(suite: str) -> Iterator[Apt]:
     """An apt root of its own for `suite`, gone when the block is left."""
     address = mirror(archive_of(suite))
-    key = keyring()
+    key, its = keyring(), arch.here().debian
     machine = tools.run(["apt-config", "dump"], what="reading the machine's apt configuration")
     acquire = [line for line in machine.splitlines() if line.startswith("Acquire::")]
     with cache.scratch() as directory:
@@ -207,7 +207,7 @@ def private_root(suite: str) -> Iterator[Apt]:
         (directory / "status").touch()
         (directory / "sources.list").write_text(
             # target=Packages: AppStream and translations would be a third of the download.
-            f"deb [signed-by={key} arch=amd64 target=Packages lang=none] {address} {suite} main\n"
+            f"deb [signed-by={key} arch={its} target=Packages lang=none] {address} {suite} main\n"
         )
         settings = [
             f'Dir "{directory}";',
@@ -225,8 +225,8 @@ def private_root(suite: str) -> Iterator[Apt]:
             'Dir::Etc::netrcparts "/etc/apt/auth.conf.d/";',
             'Dir::Bin::Methods "/usr/lib/apt/methods/";',
             *acquire,
-            'APT::Architecture "amd64";',
-            'APT::Architectures { "amd64"; };',
+            f'APT::Architecture "{its}";',
+            f'APT::Architectures {{ "{its}"; }};',
             # The user _apt cannot write into a directory only its owner may enter.
             'APT::Sandbox::User "";' if os.geteuid() else 'APT::Sandbox::User "root";',
             'Acquire::Retries "2";',

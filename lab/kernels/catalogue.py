@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .. import arch
 from ..errors import LabError
 
 CATALOGUE = Path(__file__).with_name("kernels.toml")
@@ -30,6 +31,7 @@ class DebianSettings:
 
     suites: tuple[str, ...]
     packages: tuple[re.Pattern[str], ...]
+    """In the file `{arch}` stands for this machine's kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def read(path: Path = CATALOGUE) -> Catalogue:
         debian = table["debian"]
         settings = DebianSettings(
             suites=_texts(debian, "suites"),
-            packages=tuple(re.compile(text) for text in _texts(debian, "packages")),
+            packages=tuple(_pattern(text) for text in _texts(debian, "packages")),
         )
         archive = table["mainline"]
         mainline = MainlineSettings(
@@ -78,6 +80,11 @@ def read(path: Path = CATALOGUE) -> Catalogue:
         if "release" not in pattern.groupindex:
             raise LabError(f"{path.name}: {pattern.pattern!r} has no group 'release'")
     return Catalogue(series=rows, debian=settings, mainline=mainline)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """With this machine's kind in place of {arch}, as Debian calls it."""
+    return re.compile(text.replace("{arch}", re.escape(arch.here().debian)))
 
 
 def _text(row: dict[str, Any], name: str) -> str:

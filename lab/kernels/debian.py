@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .. import tools
+from .. import arch, tools
 from ..errors import KernelUnavailable, LabError
 from . import apt, catalogue
 from .listing import kept
@@ -140,9 +140,9 @@ def _files(
             files.append(_told(fields))
             continue
         # Of releases that are not a suite's newest the archive keeps what the source package
-        # linux-signed-amd64 built, the kernel among it, and drops from the index what `linux`
+        # linux-signed-ARCH built, the kernel among it, and drops from the index what `linux`
         # built. Those files stay in the pool for long; see `_MODULES_VOUCHED`.
-        name = f"{part}-{release}_{image['Version']}_amd64.deb"
+        name = f"{part}-{release}_{image['Version']}_{arch.here().debian}.deb"
         files.append(RemoteFile(path=f"pool/main/l/linux/{name}", size=0, sha256=""))
     return tuple(files)
 

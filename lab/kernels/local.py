@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Kernels of a developer's own: an image file, or a directory of them in `$LAB_KERNEL_DIR`.
 
-In the directory `DIR/vmlinuz-*`, `DIR/bzImage*` and the same one level below it are kernels.
+In the directory what has the name of a kernel image (`DIR/vmlinuz-*`), and the same one level below
+it, are kernels.
 Modules are looked for where `make modules_install INSTALL_MOD_PATH=` and packages put them: in
 `lib/modules/RELEASE` or `usr/lib/modules/RELEASE` beside the image or one or two levels up. A
 kernel without modules is booted as it is; it needs virtio, erofs and overlay built in.
@@ -13,20 +14,17 @@ import hashlib
 import os
 import re
 import shutil
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .. import cache
+from .. import arch, cache
 from ..errors import LabError, UsageError
 from .model import Kernel, Release, RemoteFile, newest_first, series_of
 from .source import FileGone, SourceUnreachable, named
 
 VARIABLE = "LAB_KERNEL_DIR"
-_IMAGES = ("vmlinuz*", "bzImage*", "*/vmlinuz*", "*/bzImage*", "*/boot/vmlinuz*")
-_VERSION = 0x20E
-"""Where a bzImage keeps the place of its version text, less 0x200 (Documentation/arch/x86/boot.rst
-in the kernel)."""
+_BELOW = ("", "*/", "*/boot/")
+"""Where below `$LAB_KERNEL_DIR` images are."""
 _NO_MODULES = "-"
 
 
@@ -129,7 +127,8 @@ def _image_and_modules(name: str) -> tuple[Path, Path | None]:
 
 
 def _images(directory: Path) -> Iterator[Path]:
-    found = {path for pattern in _IMAGES for path in directory.glob(pattern) if path.is_file()}
+    patterns = [f"{below}{name}" for below in _BELOW for name in arch.here().images]
+    found = {path for pattern in patterns for path in directory.glob(pattern) if path.is_file()}
     yield from sorted(found)
 
 
@@ -139,13 +138,10 @@ def _release_text(image: Path) -> str:
             head = file.read(1 << 16)
     except OSError as error:
         raise UsageError(f"the kernel {image} cannot be read: {error.strerror}") from error
-    if head[0x202:0x206] != b"HdrS":
-        raise UsageError(
-            f"{image} is not an x86 kernel image",
-            hint="it is called bzImage in a build tree and vmlinuz when installed",
-        )
-    (offset,) = struct.unpack_from("<H", head, _VERSION)
-    text = head[offset + 0x200 :].split(b"\0", 1)[0].decode(errors="replace")
+    its = arch.here()
+    text = its.version_text(head)
+    if text is None:
+        raise UsageError(f"{image} is not a kernel image for {its.name}", hint=its.image_hint)
     return text.split(" ", 1)[0]
 
 
@@ -172,7 +168,7 @@ def _config(image: Path, release: str, modules: Path | None) -> Path | None:
     candidates = [image.with_name(f"config-{release}"), image.with_name("config")]
     if modules is not None:
         candidates.append(modules / "config")
-    # In a build tree the image is arch/x86/boot/bzImage and the configuration at its top.
+    # In a build tree the image is in arch/NAME/boot and the configuration at its top.
     candidates += [parent / ".config" for parent in list(image.parents)[3:4]]
     return next((path for path in candidates if path.is_file()), None)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Kernels from the Ubuntu mainline archive: any release, in Ubuntu's generic configuration.
 
-`vX.Y.Z/amd64/` (without the last level in old versions) holds packages and CHECKSUMS with a
+`vX.Y.Z/ARCH/` (without the last level in old versions) holds packages and CHECKSUMS with a
 detached signature, CHECKSUMS.gpg. The signature has to be by the one key whose whole fingerprint
 the catalogue names; where the key itself was fetched from does not matter then.
 """
@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .. import cache, tools
+from .. import arch, cache, tools
 from ..errors import LabError, MissingTool
 from . import catalogue, http
 from .debian import unpack_packages
@@ -34,7 +34,7 @@ FINGERPRINT = "LAB_MAINLINE_FINGERPRINT"
 _TRIES = 5
 """Builds that failed leave a version without packages; the one before it is the newest then."""
 _DOWN_S = 300.0
-_IMAGE = re.compile(r"linux-image(-unsigned)?-(?P<release>\d[^_]*)_(?P<package>[^_]+)_amd64\.deb")
+_IMAGE = r"linux-image(-unsigned)?-(?P<release>\d[^_]*)_(?P<package>[^_]+)_{arch}\.deb"
 
 
 class Mainline:
@@ -113,7 +113,9 @@ class Mainline:
 
     def _release(self, version: str) -> Release:
         """One version, from its signed list. Raises FileGone, SourceUnreachable."""
-        directory = f"v{version}/amd64"
+        its = arch.here().debian
+        image_name = re.compile(_IMAGE.replace("{arch}", re.escape(its)))
+        directory = f"v{version}/{its}"
         try:
             listed = http.text(f"{_mirror()}/{directory}/CHECKSUMS")
         except FileGone:
@@ -125,13 +127,13 @@ class Mainline:
             raise SourceUnreachable(str(error)) from error
         fingerprint = _check(listed, signature, f"{_mirror()}/{directory}/CHECKSUMS")
         hashes = _hashes(listed.decode(errors="replace"))
-        images = [match for name in hashes if (match := _IMAGE.fullmatch(name))]
+        images = [match for name in hashes if (match := image_name.fullmatch(name))]
         # Beside generic there is lowlatency, in some old versions.
         images.sort(key=lambda match: not match["release"].endswith("-generic"))
         image = images[0] if images else None
         if image is None:
-            raise FileGone(f"{_mirror()}/{directory} has no kernel for amd64")
-        modules = f"linux-modules-{image['release']}_{image['package']}_amd64.deb"
+            raise FileGone(f"{_mirror()}/{directory} has no kernel for {its}")
+        modules = f"linux-modules-{image['release']}_{image['package']}_{its}.deb"
         if modules not in hashes:
             raise SourceUnreachable(f"{_mirror()}/{directory} lacks the package {modules}")
         upstream = version if version.count(".") > 1 else f"{version}.0"
@@ -162,8 +164,9 @@ def _mirror() -> str:
 def _hashes(listed: str) -> Mapping[str, str]:
     """Name -> sha256. A list has a part for each kind of hash; the length tells them apart."""
     rows = (line.split() for line in listed.splitlines() if not line.startswith("#"))
+    below = f"{arch.here().debian}/"
     return {
-        row[1].lstrip("*").removeprefix("./").removeprefix("amd64/"): row[0].lower()
+        row[1].lstrip("*").removeprefix("./").removeprefix(below): row[0].lower()
         for row in rows
         if len(row) == 2 and re.fullmatch(r"[0-9a-fA-F]{64}", row[0])
     }

@@ -98,7 +98,7 @@ class KernelFiles:
     kernel: Kernel
     vmlinuz: Path
     vmlinux: Path
-    """The uncompressed ELF, which QEMU starts by PVH."""
+    """The kernel unpacked, as QEMU starts it without firmware."""
     config: Path
     modules: Path
     """`.../lib/modules/<release>` with modules.dep in it."""

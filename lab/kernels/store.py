@@ -17,9 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import cache, tools
+from .. import arch, cache, tools
 from ..errors import KernelUnavailable, LabError
-from .elf import extract_vmlinux
 from .local import Local
 from .model import Kernel, KernelFiles, Release, RemoteFile
 from .source import Source
@@ -155,7 +154,8 @@ def _unpack(release: Release, source: Source, packages: list[Path], place: Path)
 
 
 def _finish(kernel: Kernel, tree: Path) -> None:
-    extract_vmlinux(tree / "vmlinuz", tree / "vmlinux")
+    image = tree / "vmlinuz"
+    (tree / "vmlinux").write_bytes(arch.here().unpacked(image.read_bytes(), image))
     # No Debian package ships modules.dep; kmod reads every packing it was built with. Without a
     # single module (a local kernel with everything built in) it has nothing to say.
     tools.run(["depmod", "-b", tree, kernel.release], what=f"indexing the modules of {kernel}")

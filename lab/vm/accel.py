@@ -15,19 +15,17 @@ import os
 import tempfile
 from pathlib import Path
 
-from .. import cache, tools
+from .. import arch, cache
 from ..errors import UsageError
 from ..kernels import KernelFiles
 from . import qemu
 from .console import Console
 from .devices import Boot, SerialConsole
-from .entry import Entry, remember, remembered
+from .entry import image, other_than, remember, remembered
 from .initramfs import build_initramfs
 from .processor import COMMON, Accel, AccelKind, processor_arguments
 
 FIRST_LINE_S = 5.0
-_MACHINE = "q35"
-_KVM_CPU = "host"
 _CHOICES = ("auto", "kvm", "tcg")
 
 
@@ -42,32 +40,23 @@ def choose_accel(files: KernelFiles, *, results: Path | None = None) -> Accel:
     if asked not in _CHOICES:
         raise UsageError(f"LAB_ACCEL is {asked!r}", hint=f"one of {', '.join(_CHOICES)}")
     if asked == "kvm":
-        return Accel(AccelKind.KVM, _KVM_CPU, _MACHINE, "LAB_ACCEL=kvm, untried")
+        return _kvm("LAB_ACCEL=kvm, untried")
     if asked == "tcg":
         return _tcg("LAB_ACCEL=tcg")
     refused = _kvm_is_out_of_reach() or _kvm_fails(files, results)
     if refused:
         return _tcg(refused)
-    return Accel(
-        AccelKind.KVM,
-        _KVM_CPU,
-        _MACHINE,
-        f"this kernel reached its init within {FIRST_LINE_S:g} s",
-    )
+    return _kvm(f"this kernel reached its init within {FIRST_LINE_S:g} s")
 
 
-_SLOW_UNDER_TCG = ",-erms,-fsrm,-la57"
-"""A processor that calls its string instructions fast makes kernel and glibc copy and clear with
-`rep movsb` and `rep stosb`, which TCG runs byte by byte. Without these flags, and with page tables
-of four levels, clearing 4 MiB took 0.5 ms instead of 9, a page fault a third of its time (QEMU 7.2,
-Linux 6.12)."""
+def _kvm(reason: str) -> Accel:
+    its = arch.here()
+    return Accel(AccelKind.KVM, its.kvm_cpu, its.machine, reason)
 
 
 def _tcg(reason: str) -> Accel:
-    # QEMU 7.2's TCG corrupts EFLAGS on cmpxchg16b, which SLUB's free list uses: 8 of 10 runs of
-    # 6.12 crashed at random with -cpu max, none with this CPU feature off, none with QEMU 10.
-    wrong = "" if qemu.version() >= (10, 0, 0) else ",-cx16"
-    return Accel(AccelKind.TCG, f"max{wrong}{_SLOW_UNDER_TCG}", _MACHINE, reason)
+    its = arch.here()
+    return Accel(AccelKind.TCG, its.tcg_cpu(qemu.version()), its.machine, reason)
 
 
 def _kvm_is_out_of_reach() -> str:
@@ -86,8 +75,8 @@ def _kvm_fails(files: KernelFiles, results: Path | None) -> str:
     facts = {
         "boot_id": boot_id,
         "qemu": qemu.version(),
-        "machine": _MACHINE,
-        "cpu": _KVM_CPU,
+        "machine": arch.here().machine,
+        "cpu": arch.here().kvm_cpu,
         "kernel": files.vmlinux.parent.name,
     }
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
@@ -118,20 +107,20 @@ busy host's."""
 def _try_kvm(files: KernelFiles, results: Path | None) -> tuple[str, bool]:
     """Why KVM does not boot this kernel, empty if it does; and whether another try would say the
     same."""
-    accel = Accel(AccelKind.KVM, _KVM_CPU, _MACHINE, "to be proved")
+    accel = _kvm("to be proved")
     usual = remembered(files, accel)
     refused, certain, silent = _enter(files, results, accel, usual)
-    if silent:
-        again, certain_again, _ = _enter(files, results, accel, usual.other)
+    if silent and (other := other_than(usual)) is not None:
+        again, certain_again, _ = _enter(files, results, accel, other)
         if not again:
-            remember(files, accel, usual.other)
+            remember(files, accel, other)
             return "", True
         certain = certain and certain_again
     return refused, certain
 
 
 def _enter(
-    files: KernelFiles, results: Path | None, accel: Accel, entry: Entry
+    files: KernelFiles, results: Path | None, accel: Accel, entry: arch.Entry
 ) -> tuple[str, bool, bool]:
     """As `_try_kvm` one way into the kernel, and whether not one byte came from it."""
     with tempfile.TemporaryDirectory(prefix="lab-kvm-") as temporary:
@@ -140,15 +129,15 @@ def _enter(
         console = Console(directory / "kvm-probe-console.log")
         log = directory / "kvm-probe-qemu.log"
         command = [
-            str(tools.find(qemu.PROGRAM)),
+            str(qemu.program()),
             *COMMON,
             *processor_arguments(accel, cpus=1),
             *("-m", "256M"),
             *SerialConsole(console.path).arguments(),
             *Boot(
-                entry.image(files),
+                image(files, entry),
                 build_initramfs(files),
-                ("console=ttyS0", "panic=-1", "lab.probe=1"),
+                (f"console={arch.here().console}", "panic=-1", "lab.probe=1"),
             ).arguments(),
         ]
         with qemu.running(command, log=log) as machine:

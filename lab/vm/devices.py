@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from .. import arch
+
 
 class Device(Protocol):
     """One part of a machine."""
@@ -20,6 +22,11 @@ class Device(Protocol):
 def escaped(path: Path) -> str:
     """A path inside a QEMU option, where a comma separates and is written twice."""
     return str(path).replace(",", ",,")
+
+
+def virtio(kind: str) -> str:
+    """QEMU's name of a virtio device on this machine's bus."""
+    return f"virtio-{kind}-{arch.here().transport}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class PortBus:
     """The virtio-serial controller the ports below hang on."""
 
     def arguments(self) -> Sequence[str]:
-        return ("-device", "virtio-serial-pci,id=ports")
+        return ("-device", f"{virtio('serial')},id=ports")
 
 
 def _socket(label: str, peer: int | Path) -> str:
@@ -123,7 +130,7 @@ class Disk:
             f"if=none,id={self.name},file={escaped(self.image)},format=raw,readonly=on,"
             "file.locking=off",
             "-device",
-            f"virtio-blk-pci,drive={self.name}",
+            f"{virtio('blk')},drive={self.name}",
         )
 
 
@@ -142,14 +149,14 @@ class NetworkPair:
             # No boot ROM: the guest boots from no network, and reading one takes time.
             for word in (
                 *("-netdev", f"hubport,id={side},hubid=0"),
-                *("-device", f"virtio-net-pci,netdev={side},romfile="),
+                *("-device", f"{virtio('net')},netdev={side},romfile="),
             )
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """The kernel, started by PVH when it is an ELF, with its initramfs and command line."""
+    """The kernel with its initramfs and command line."""
 
     kernel: Path
     initramfs: Path

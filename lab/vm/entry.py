@@ -1,51 +1,49 @@
 # SPDX-License-Identifier: MIT
 """How a kernel is entered, and which way worked for which kernel.
 
-QEMU starts an uncompressed ELF by its PVH note (XEN_ELFNOTE_PHYS32_ENTRY: 32-bit protected mode, no
-firmware), which spares a guest the menu and the unpacking: 3 s under emulation.
-Some kernels do not come up that way: a 6.11.11 built from vanilla sources hangs without one byte on
-its console, and boots as a bzImage at once.  The other way is then tried once, and remembered for
-this very kernel, this QEMU and this accelerator.
+A kind of machine may have several ways into a kernel (`lab.arch.Entry`), the quickest of which not
+every kernel takes. Another is then tried once, and remembered for this very kernel, this QEMU and
+this accelerator.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from enum import StrEnum
 from pathlib import Path
 
-from .. import cache
+from .. import arch, cache
+from ..arch import Entry
 from ..kernels import KernelFiles
 from . import qemu
 from .processor import Accel
 
 
-class Entry(StrEnum):
-    """A way into a kernel; the value is what a report calls it."""
+def usual() -> Entry:
+    """The way that is tried first."""
+    return arch.here().entries[0]
 
-    PVH = "by PVH, as an uncompressed ELF"
-    BZIMAGE = "as a bzImage"
 
-    @property
-    def other(self) -> Entry:
-        """The way to try when this one shows no sign of life."""
-        return Entry.BZIMAGE if self is Entry.PVH else Entry.PVH
+def other_than(entry: Entry) -> Entry | None:
+    """The way to try when this one shows no sign of life; None if there is no other."""
+    return next((one for one in arch.here().entries if one != entry), None)
 
-    def image(self, files: KernelFiles) -> Path:
-        """The file that QEMU is given."""
-        return files.vmlinux if self is Entry.PVH else files.vmlinuz
+
+def image(files: KernelFiles, entry: Entry) -> Path:
+    """The file that QEMU is given."""
+    return files.vmlinux if entry.unpacked else files.vmlinuz
 
 
 def remembered(files: KernelFiles, accel: Accel) -> Entry:
-    """The way that worked for this kernel when the usual one did not, else the usual one: PVH.
+    """The way that worked for this kernel when the usual one did not, else the usual one.
 
     Raises LabError where there is no cache.
     """
     try:
-        return Entry[json.loads(_place(files, accel).read_text())["entry"]]
+        name = json.loads(_place(files, accel).read_text())["entry"]
     except (FileNotFoundError, ValueError, KeyError):
-        return Entry.PVH
+        return usual()
+    return next((one for one in arch.here().entries if one.name == name), usual())
 
 
 def remember(files: KernelFiles, accel: Accel, entry: Entry) -> None:

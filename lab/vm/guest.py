@@ -13,13 +13,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..arch import Death, Entry
 from ..errors import GuestLost, LabError, NoSignOfLife
 from ..kernels import Kernel, KernelFiles
 from .channel import Channel
 from .console import Console
 from .devices import Device
-from .emulator import Death, first_sign
-from .entry import Entry, remember, remembered
+from .emulator import first_sign
+from .entry import image, other_than, remember, remembered
+from .entry import usual as usual_entry
 from .events import Completed, Event, Exited, Output, Stream
 from .inguest.agent import CHUNK, SPIN, spin, to_bytes, to_text
 from .initramfs import build_initramfs, build_modules_image
@@ -119,7 +121,7 @@ class Guest:
         self.kernel = kernel
         self.accel = accel
         self.entry = ""
-        """How its kernel was entered, and why so, if not by PVH as usual."""
+        """How its kernel was entered, and why so, if not as usual."""
         self.nonce = nonce
         self.uname = uname
         """What the guest's own uname says."""
@@ -319,7 +321,7 @@ def boot(
     def start(cmdline: Sequence[str], entry: Entry) -> AbstractContextManager[Machine]:
         return started(
             accel=accel,
-            kernel=entry.image(files),
+            kernel=image(files, entry),
             initramfs=initramfs,
             rootfs=rootfs,
             modules=modules,
@@ -346,19 +348,23 @@ def boot(
         try:
             guest = stack.enter_context(entered(usual))
             guest.entry = (
-                "" if usual is Entry.PVH else f"{usual}, which has worked when PVH did not"
+                ""
+                if usual == usual_entry()
+                else f"{usual}, which has worked when {usual_entry().name} did not"
             )
         except NoSignOfLife as first:
+            if (other := other_than(usual)) is None:
+                raise
             try:
-                guest = stack.enter_context(entered(usual.other))
+                guest = stack.enter_context(entered(other))
             except GuestLost as second:
                 raise GuestLost(
-                    f"entered {usual}: {first.reason}; entered {usual.other}: {second.reason}",
+                    f"entered {usual}: {first.reason}; entered {other}: {second.reason}",
                     console_tail=second.console_tail,
                     excuse=second.excuse,
                 ) from second
-            remember(files, accel, usual.other)
-            guest.entry = f"{usual.other}; {usual}: {first.reason}"
+            remember(files, accel, other)
+            guest.entry = f"{other}; {usual}: {first.reason}"
         yield guest
 
 

@@ -11,16 +11,15 @@ from pathlib import Path
 from virtme import modfinder
 from virtme.cpiowriter import CpioWriter
 
-from .. import cache, tools
+from .. import arch, cache, packing, tools
 from ..errors import LabError
 from ..kernels import KernelFiles
-from ..kernels.elf import decompress_module
 from .erofs import cached_image, make_image
 
 _INGUEST = Path(__file__).with_name("inguest")
-_NEEDED = ("virtio_pci", "virtio_console", "virtio_blk", "erofs", "overlay")
-"""What init needs before the root is there. Built in or not depends on the kernel: Debian's 6.1
-has the first two as modules, its 6.12 does not."""
+_NEEDED = ("virtio_console", "virtio_blk", "erofs", "overlay")
+"""What init needs before the root is there, beside the bus of virtio. Built in or not depends on
+the kernel: Debian's 6.1 has that and the first as modules, its 6.12 does not."""
 _DIRECTORIES = ("bin", "dev", "lab", "lab/modules", "lower", "new", "proc", "rw", "sys")
 
 
@@ -44,7 +43,7 @@ def build_initramfs(files: KernelFiles) -> Path:
     for module in _modules(files):
         name = _name(module) + ".ko"
         order.append(name)
-        archive.write_file(f"lab/modules/{name}".encode(), decompress_module(module), 0o644)
+        archive.write_file(f"lab/modules/{name}".encode(), packing.decompress_module(module), 0o644)
     archive.write_file(b"lab/modules/order", "".join(f"{n}\n" for n in order).encode(), 0o644)
     archive.write_trailer()
     data = buffer.getvalue()
@@ -69,16 +68,17 @@ def _modules(files: KernelFiles) -> list[Path]:
     if not any(files.modules.rglob("*.ko*")):
         return []  # a developer's kernel with everything built in; init tells what is missing
     tools.find("modprobe")
+    needed = (*arch.here().virtio_modules, *_NEEDED)
     release = files.kernel.release
     found = [
         Path(path)
         for path in modfinder.find_modules_from_install(
-            _NEEDED, root=str(files.modules.parents[2]), kver=release
+            needed, root=str(files.modules.parents[2]), kver=release
         )
     ]
     # The finder takes a module that modprobe does not know for one that is built in.
     there = {*map(_name, found), *_built_in(files.modules / "modules.builtin")}
-    if missing := [name for name in _NEEDED if name not in there]:
+    if missing := [name for name in needed if name not in there]:
         raise LabError(
             f"{release} has no {', '.join(missing)}, neither built in nor among its modules:"
             " a guest's root cannot be mounted",

@@ -9,14 +9,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import tools
+from .. import arch
+from ..arch import Death
 from . import monitor
 from .console import Console
 from .devices import Boot, Device, Disk, FilePort, Monitor, PortBus, SerialConsole, SocketPort
-from .emulator import Death, deaths
+from .emulator import deaths
 from .inguest.agent import PORT, STRAY
 from .processor import COMMON, Accel, processor_arguments
-from .qemu import PROGRAM, Qemu, running
+from .qemu import Qemu, program, running
 
 CMDLINE = (
     # The kernel's own words from WARN up during boot; the agent opens the rest. loglevel=4 would
@@ -29,7 +30,7 @@ CMDLINE = (
     # A crash ends the guest at once, -no-reboot ends QEMU with it.
     *("oops=panic", "panic=-1"),
     # Boot time under emulation: together 0.5 to 0.8 s (6.12).
-    *("mitigations=off", "cryptomgr.notests", "nokaslr", "tsc=reliable", "no_timer_check"),
+    *("mitigations=off", "cryptomgr.notests", "nokaslr"),
     *("audit=0", "apparmor=0", "selinux=0", "rcupdate.rcu_expedited=1"),
     # -cpu max has RDRAND under TCG too; without trust the first getrandom waits for jitter.
     "random.trust_cpu=on",
@@ -37,7 +38,6 @@ CMDLINE = (
     *("watchdog_thresh=60", "rcupdate.rcu_cpu_stall_timeout=120"),
 )
 """What every guest's kernel is told, whoever boots it."""
-_CONSOLE = ("console=ttyS0", "8250.nr_uarts=1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ def started(
         agent, its_agent = (stack.enter_context(one) for one in socket.socketpair())
         ours, its_monitor = (stack.enter_context(one) for one in socket.socketpair())
         console, stray, words = new_logs(results)
+        its = arch.here()
         parts: Sequence[Device] = (
             SerialConsole(console),
             PortBus(),
@@ -84,7 +85,11 @@ def started(
             Disk("root", rootfs),
             Disk("modules", modules),
             *devices,
-            Boot(kernel, initramfs, (*_CONSOLE, *CMDLINE, *cmdline)),
+            Boot(
+                kernel,
+                initramfs,
+                (f"console={its.console}", *its.console_cmdline, *its.cmdline, *CMDLINE, *cmdline),
+            ),
         )
         arguments = [
             *COMMON,
@@ -92,7 +97,7 @@ def started(
             *("-m", f"{memory_mib}M"),
             *(word for part in parts for word in part.arguments()),
         ]
-        command = (str(tools.find(PROGRAM)), *arguments)
+        command = (str(program()), *arguments)
         qemu = stack.enter_context(running(command, log=words, inherit=(its_agent, its_monitor)))
         known = deaths(accel, cpus=cpus)
         yield Machine(qemu, Console(console), stray, agent, monitor.Monitor(ours), known)

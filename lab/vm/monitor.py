@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .. import arch
+
 _PATIENCE_S = 5.0
-_PLACE = re.compile(r"\b[RE]IP=([0-9a-fA-F]+)")
-_HALTED = re.compile(r"\bHLT=1\b")
 NEAR = 256
 """Bytes: a processor that is never seen farther from where it was makes no progress."""
 
@@ -70,6 +69,7 @@ class Monitor:
 
         from qemu.qmp import QMPClient
 
+        its = arch.here()
         client = QMPClient("guest")
         client.await_greeting = client.negotiate = not self._greeted
         await client.connect(self._socket.dup())  # which the client closes
@@ -85,9 +85,10 @@ class Monitor:
                         "human-monitor-command", {"command-line": "info registers -a"}
                     )
                 )
-                places.append([int(place, 16) for place in _PLACE.findall(registers)])
+                places.append([int(place, 16) for place in its.program_counter.findall(registers)])
             status = await client.execute("query-status")
-            halted = len(_HALTED.findall(registers)) == len(places[-1]) > 0
+            waiting = its.halted.findall(registers) if its.halted else ()
+            halted = len(waiting) == len(places[-1]) > 0
             return Standing(places, halted, f"status: {status}\n{registers}\n")
         finally:
             await client.disconnect()

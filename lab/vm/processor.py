@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .. import arch
 from .qemu import version
 
 COMMON = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
@@ -36,10 +37,8 @@ class Accel:
 def processor_arguments(accel: Accel, *, cpus: int) -> Sequence[str]:
     """QEMU's arguments for accelerator, machine type and processors."""
     option = str(accel.kind)
-    if accel.kind is AccelKind.TCG and version() < (10, 0, 0) and cpus > 1:
-        # Multi-threaded TCG of QEMU 7.2 runs code another CPU is just patching: 3 of 50 boots of
-        # 7.1 and 7.2 kernels died with "Oops: int3", none of 16 with thread=single.
-        option += ",thread=single"
+    if accel.kind is AccelKind.TCG:
+        option += arch.here().tcg_options(version(), cpus)
     return (
         *("-machine", accel.machine),
         *("-accel", option),

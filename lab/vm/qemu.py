@@ -15,10 +15,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from .. import tools
+from .. import arch, tools
 from ..errors import LabError
-
-PROGRAM = "qemu-system-x86_64"
 
 # The runner's death must be QEMU's. setpriv sets PR_SET_PDEATHSIG; a runner that died before that
 # call is told by the shell's parent being another. preexec_fn could do the same, but Python 3.12
@@ -26,13 +24,20 @@ PROGRAM = "qemu-system-x86_64"
 _UNDERTAKER = 'test "$PPID" = "$1" || exit 3; shift; exec "$@"'
 
 
+def program() -> Path:
+    """Where QEMU for this kind of machine is. Raises MissingTool."""
+    its = arch.here()
+    return tools.find(its.qemu, package=its.qemu_package)
+
+
 @cache
-def version() -> tuple[int, int, int]:
+def version() -> arch.Version:
     """QEMU's version. Raises MissingTool, or LabError when it does not tell."""
-    text = tools.run([PROGRAM, "--version"], what="asking QEMU for its version")
+    text = tools.run([program(), "--version"], what="asking QEMU for its version")
     match = re.search(r"version (\d+)\.(\d+)\.(\d+)", text)
     if match is None:
-        raise LabError(f"{PROGRAM} --version says {text.splitlines()[:1]}, which names no version")
+        name = program().name
+        raise LabError(f"{name} --version says {text.splitlines()[:1]}, which names no version")
     return int(match[1]), int(match[2]), int(match[3])
 
 

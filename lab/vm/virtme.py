@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from .. import kernels, tools
+from .. import arch, kernels, tools
 from ..errors import GuestLost, LabError, MissingTool
 from ..kernels import Flavour, Kernel, KernelFiles
 from .console import Console
@@ -98,7 +98,7 @@ def boot(
     def start(words: Sequence[str]) -> AbstractContextManager[Machine]:
         return _started(
             files,
-            (*_CONSOLE, *CMDLINE, *words),
+            (*_CONSOLE, *arch.here().cmdline, *CMDLINE, *words),
             accel=accel,
             results=results.absolute(),
             cpus=cpus,
@@ -139,7 +139,7 @@ def _started(
         )
         qemu_options = [word for device in devices for word in device.arguments()]
         if accel.kind is AccelKind.TCG:
-            # Of two -cpu the later wins. QEMU 7.2 corrupts flags on cmpxchg16b; see lab.vm.accel.
+            # Of two -cpu the later wins; why not virtme-ng's own is in lab.arch.
             qemu_options += ["-cpu", accel.cpu]
         command = [
             # Processes of their own, so that whatever virtme-ng started dies with it.

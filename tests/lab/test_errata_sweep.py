@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lab.arch import Death
 from lab.errata import lists, table
 from lab.errata.catalogue import REPRODUCERS, Catalogue, Erratum
 from lab.errata.measure import Finding, measure
@@ -24,7 +25,6 @@ from lab.kernels import Kernel
 from lab.suite.errata import Seen
 from lab.suite.reproduce import mark_of
 from lab.vm import Control, Event, Exited, Output, Stream
-from lab.vm.emulator import Death
 from lab.vm.kmsg import Piece, Record
 
 pytestmark = pytest.mark.lab

@@ -19,10 +19,10 @@ from lab import cache, kernels, tools, vm
 from lab.errors import KernelUnavailable
 from lab.kernels import Flavour, catalogue, choice
 from lab.kernels import http as lab_http
-from lab.kernels.elf import decompress_module
 from lab.kernels.mainline import Mainline
 from lab.kernels.model import RemoteFile
 from lab.kernels.source import FileGone, SourceUnreachable
+from lab.packing import decompress_module
 from tests.lab.mainline_support import Archive, served
 
 pytestmark = pytest.mark.lab

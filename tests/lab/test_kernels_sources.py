@@ -263,7 +263,7 @@ def deb(content: bytes) -> bytes:
 
 def image(version: str) -> bytes:
     """A bzImage that calls itself `version`."""
-    data = bytearray(bz_image(gzipped(b"\x7fELF" + bytes(3000))))
+    data = bytearray(bz_image(gzipped(b"\x7fELF" + bytes(14) + b"\x3e" + bytes(3000))))
     data[0x20E:0x210] = (0x300 - 0x200).to_bytes(2, "little")
     text = f"{version} (me@here) #1 SMP\0".encode()
     data[0x300 : 0x300 + len(text)] = text
@@ -309,7 +309,7 @@ def test_a_directory_of_kernels_is_offered(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"nothing", "is not an x86 kernel image"),
+        (b"nothing", "is not a kernel image for x86_64"),
         (image("custom"), "calls itself 'custom', which is no version"),
         (image("6.6.1/../../mine"), "calls itself '6.6.1/../../mine', which is no version"),
     ],

@@ -15,10 +15,11 @@ from typing import Any, cast
 import pytest
 
 from lab import kernels
+from lab.arch import Entry
+from lab.arch.x86_64 import BZIMAGE, PVH
 from lab.errors import GuestLost, NoSignOfLife
 from lab.kernels import KernelFiles
 from lab.vm import Accel, boot, build_rootfs, choose_accel, entry, guest, silence
-from lab.vm.entry import Entry
 from lab.vm.initramfs import build_initramfs, build_modules_image
 from lab.vm.machine import Machine
 from lab.vm.monitor import Standing
@@ -140,7 +141,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelFiles:
     return KernelFiles(kernel, place / "vmlinuz", place / "vmlinux", place / "c", place / "m")
 
 
-@pytest.mark.parametrize("works", [Entry.BZIMAGE, Entry.PVH, None])
+@pytest.mark.parametrize("works", [BZIMAGE, PVH, None])
 def test_other_way_in_is_tried_once_and_remembered(
     files: KernelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: Entry | None
 ) -> None:
@@ -152,7 +153,7 @@ def test_other_way_in_is_tried_once_and_remembered(
     @contextmanager
     def introduced(_files: KernelFiles, start: Any, **_: object) -> Iterator[SimpleNamespace]:
         start(())
-        if works is None or tried[-1] != works.image(files).name:
+        if works is None or tried[-1] != entry.image(files, works).name:
             raise NoSignOfLife("not one byte came from it")
         yield SimpleNamespace(entry="")
 
@@ -162,22 +163,22 @@ def test_other_way_in_is_tried_once_and_remembered(
         with boot(files, rootfs=tmp_path, accel=TCG, results=tmp_path) as booted:
             return booted.entry
 
-    if works is Entry.PVH:
+    if works is PVH:
         assert enter() == ""
         assert tried == ["vmlinux"]
-    elif works is Entry.BZIMAGE:
+    elif works is BZIMAGE:
         assert enter() == (
             "as a bzImage; by PVH, as an uncompressed ELF: not one byte came from it"
         )
         assert enter() == "as a bzImage, which has worked when PVH did not"
         assert tried == ["vmlinux", "vmlinuz", "vmlinuz"]
         other = replace(files, vmlinux=tmp_path / "6.11.12-4567" / "vmlinux")
-        assert entry.remembered(other, TCG) is Entry.PVH
+        assert entry.remembered(other, TCG) is PVH
     else:
         with pytest.raises(GuestLost, match=r"entered by PVH.*entered as a bzImage: not one byte"):
             enter()
         assert tried == ["vmlinux", "vmlinuz"]
-        assert entry.remembered(files, TCG) is Entry.PVH
+        assert entry.remembered(files, TCG) is PVH
 
 
 def test_a_guest_that_spoke_is_not_entered_again(

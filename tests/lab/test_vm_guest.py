@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from lab import packing
 from lab.errors import GuestLost
 from lab.kernels import KernelFiles, obtain, resolve
-from lab.kernels.elf import decompress_module
 from lab.suite import dmesg
 from lab.vm import Accel, Guest, boot, build_rootfs, choose_accel
 from tests.lab.suite_support import COMPLAIN
@@ -310,7 +310,7 @@ def test_a_module_the_kernels_build_did_not_sign_is_not_loaded(
     """Some releases have their modules vouched for by nothing but the key inside their kernel: one
     changed byte, and it refuses."""
     (packed,) = files.modules.rglob("dummy.ko*")
-    module = decompress_module(packed)
+    module = packing.decompress_module(packed)
     changed = bytearray(module)
     place = module.index(b"description=")
     changed[place + len(b"description=")] ^= 1

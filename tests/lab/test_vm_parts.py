@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import tools
+from lab import arch, tools
 from lab.errors import LabError, UsageError
 from lab.kernels import Kernel, KernelFiles
 from lab.vm import AccelKind, choose_accel, emulator, qemu
@@ -206,7 +206,7 @@ def fake_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("LAB_ACCEL", raising=False)
     bin_directory = tmp_path / "bin"
     bin_directory.mkdir()
-    program = bin_directory / qemu.PROGRAM
+    program = bin_directory / arch.here().qemu
     program.write_text(
         f"""#!/bin/sh
 [ "$1" = --version ] && {{ echo "QEMU emulator version 10.0.2"; exit; }}
@@ -366,7 +366,7 @@ def test_the_emulator_is_blamed_only_for_what_it_can_do(monkeypatch: pytest.Monk
     def blamed(accel: Accel, cpus: int, version: tuple[int, int, int]) -> bool:
         monkeypatch.setattr(qemu, "version", lambda: version)
         sign = emulator.first_sign(console, emulator.deaths(accel, cpus=cpus))
-        assert sign is None or (1, emulator.KNOWN[0].reason) == sign
+        assert sign is None or (1, arch.here().deaths[0].reason) == sign
         return sign is not None
 
     assert blamed(tcg, 2, (7, 2, 22))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import arch
 from lab.errors import LabError
 from lab.vm import monitor, qemu
 from lab.vm.devices import Monitor
@@ -22,7 +23,7 @@ from lab.vm.devices import Monitor
 pytestmark = pytest.mark.lab
 
 SOON_MS = 20_000
-IDLE = (qemu.PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-S", "-m", "16M")
+IDLE = (arch.here().qemu, "-nodefaults", "-no-user-config", "-display", "none", "-S", "-m", "16M")
 """The command of a machine whose processor never starts."""
 
 RUNNER = f"""
@@ -129,7 +130,7 @@ def test_a_runner_that_died_too_early_starts_no_qemu(tmp_path: Path) -> None:
 
 def test_an_end_is_told_in_words(tmp_path: Path) -> None:
     """A QEMU that refuses its arguments, or is killed, is quoted."""
-    with qemu.running((qemu.PROGRAM, "-machine", "nonsense"), log=tmp_path / "log") as machine:
+    with qemu.running((arch.here().qemu, "-machine", "nonsense"), log=tmp_path / "log") as machine:
         assert machine.ended(SOON_MS / 1000)
         assert "unsupported machine type" in machine.how_it_ended()
         assert machine.how_it_ended().startswith("QEMU ended with status 1: ")
@@ -173,7 +174,7 @@ def test_a_version_that_is_none_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program of QEMU's name that is not QEMU is not trusted with a guess."""
-    fake = tmp_path / qemu.PROGRAM
+    fake = tmp_path / arch.here().qemu
     fake.write_text("#!/bin/sh\necho hello\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

@@ -26,10 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab import arch
 from lab.errors import GuestLost
 from lab.kernels import Kernel
 from lab.vm import Accel, AccelKind, Completed, Control, Event, Exited, Output, Stream
-from lab.vm.emulator import KNOWN, first_sign
+from lab.vm.emulator import first_sign
 from lab.vm.kmsg import Gap, Piece, Record
 
 INIT = Path(__file__).with_name("init.py")
@@ -214,7 +215,7 @@ class FakeGuest:
         self.console.write_text(BOOT)
         self.directory = directory / "tree"
         self.misdeeds = misdeeds
-        self.deaths = tuple(d for d in KNOWN if misdeeds.cpus >= d.processors)
+        self.deaths = tuple(d for d in arch.here().deaths if misdeeds.cpus >= d.processors)
         self.lost = ""
         self._records = 0
         self._read = 0
