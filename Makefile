@@ -57,7 +57,7 @@ $(NATIVE): $(SOURCES)
 endif
 
 .PHONY: test
-test: build ## Check style and types, then run the tests on this machine (with T= only those tests)
+test: build ## Check style, types and imports, then run the tests on this machine (with T= only those tests)
 ifndef T
 	@$(MAKE) lint
 endif
@@ -122,10 +122,11 @@ sanitize: build ## Run the tests with the C part under AddressSanitizer and Unde
 	@tools/sanitize $(BIN)/python $${T-tests/smoke tests/kernel_gated} $(ARGS)
 
 .PHONY: lint
-lint: build ## Check style and types only
+lint: build ## Check style, types and which module imports which
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo --no-cache >.make/imports.log 2>&1 || { cat .make/imports.log; exit 1; }
 
 .PHONY: format
 format: setup ## Format the Python files

@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from ioxide._probe.rawring import WAIT_MS, Completion, RawRing
-from ioxide._ring._native import ffi, lib
+from ioxide._ring import ffi, lib
 from ioxide.config import ServerConfig
 
 __all__ = ["EXPERIMENTS", "complaint"]

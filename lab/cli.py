@@ -23,7 +23,8 @@ from .commands import choosing
 from .commands.log import told
 from .errata import cli as errata_commands
 from .errors import LabError
-from .suite.verdicts import CONCLUSION, Conclusion, ExitCode, Tally, conclude
+from .facts.verdicts import Conclusion, ExitCode, Tally, conclude
+from .suite.stash import CONCLUSION
 
 EPILOG = """\
 exit codes: 0 everything proved; 1 disproved (failed, splat, surprise); 2 usage; 3 not proved (no

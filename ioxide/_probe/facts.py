@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from ioxide._probe.outcome import described, failed, payload, received, stream_pair
 from ioxide._probe.rawring import RawRing
 from ioxide._probe.refusal import sysctl
-from ioxide._ring._native import ffi, lib
+from ioxide._ring import ffi, lib
 
 __all__ = ["of_the_machine", "of_the_ring"]
 

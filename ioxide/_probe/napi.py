@@ -14,10 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ioxide
 from ioxide._probe.outcome import REFUSALS, Outcome, refused
 from ioxide._probe.rawring import RawRing
-from ioxide._ring._native import ffi, lib
+from ioxide._ring import ffi, lib
 
 __all__ = ["napi"]
 
@@ -59,7 +58,7 @@ def _ask_child() -> tuple[bool | None, dict[str, object], str]:
     if not sys.executable:
         return None, {}, "needs a child process, but sys.executable is empty here"
     # The child must find this very package, wherever it was imported from.
-    home = str(Path(ioxide.__file__).parent.parent)
+    home = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
     try:
         done = subprocess.run(

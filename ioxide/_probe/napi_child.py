@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from ioxide._probe.netns import Pair, make_pair, netstat
 from ioxide._probe.rawring import RawRing
-from ioxide._ring._native import ffi, lib
+from ioxide._ring import ffi, lib
 
 _COUNTER = "BusyPollRxPackets"
 _BUSY_POLL_US = 20_000

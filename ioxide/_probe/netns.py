@@ -19,7 +19,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from ioxide._ring._native import lib
+from ioxide._ring import lib
 
 __all__ = ["Pair", "make_pair", "netstat"]
 

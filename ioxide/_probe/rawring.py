@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from ioxide._ring._native import ffi, lib
+from ioxide._ring import ffi, lib
 
 __all__ = ["WAIT_MS", "BufferRing", "Completion", "RawRing", "os_error"]
 

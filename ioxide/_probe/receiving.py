@@ -18,7 +18,7 @@ from ioxide._probe.outcome import (
     verdict,
 )
 from ioxide._probe.rawring import BufferRing, Completion, RawRing
-from ioxide._ring._native import lib
+from ioxide._ring import lib
 
 
 def _provide(ring: RawRing, what: str, **how: int) -> BufferRing | Outcome:

@@ -21,7 +21,7 @@ from ioxide._probe.outcome import (
     verdict,
 )
 from ioxide._probe.rawring import WAIT_MS, Completion, RawRing
-from ioxide._ring._native import lib
+from ioxide._ring import lib
 
 
 def send_zc() -> Outcome:

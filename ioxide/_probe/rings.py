@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from ioxide._probe.outcome import REFUSALS, Outcome, described, open_ring, refused, verdict
 from ioxide._probe.rawring import WAIT_MS, RawRing
-from ioxide._ring._native import lib
+from ioxide._ring import lib
 
 
 def registered_ring_fd() -> Outcome:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ioxide._probe import napi, receiving, requests, rings
 from ioxide._probe.findings import Capability, Finding
 from ioxide._probe.outcome import Outcome
-from ioxide._ring._native import lib
+from ioxide._ring import lib
 
 __all__ = ["EXPERIMENTS", "Experiment", "Facts"]
 

@@ -6,14 +6,14 @@ from __future__ import annotations
 import sys
 
 try:
-    from ioxide._ring._native import ffi, lib
+    from ioxide._ring import _native
 except ImportError as error:  # the shared object is not there, or is another Python's
     raise ImportError(
         f"ioxide's native part is not built for this Python ({sys.version.split()[0]}), or cannot "
         f"be loaded here: {error}. Run `make build`, or install the package with pip."
     ) from error
 
-if lib.iox_core_module() != 0:
+if _native.lib.iox_core_module() != 0:
     raise ImportError("ioxide's native types could not be installed; the reason is printed above")
 
 if "ioxide._ring._core" not in sys.modules:
@@ -23,5 +23,7 @@ if "ioxide._ring._core" not in sys.modules:
     )
 
 from ioxide._ring import _core  # a module that the call above has put into sys.modules
+
+ffi, lib = _native.ffi, _native.lib
 
 __all__ = ["_core", "ffi", "lib"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from .. import vm
 from ..errors import UsageError
 from ..kernels import Kernel
-from ..suite import tree
+from ..remote import tree
 
 ROOT = Path(__file__).parents[2]
 """The repository."""

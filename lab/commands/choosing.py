@@ -4,13 +4,33 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import kernels
 from ..errors import UsageError
 from ..kernels import Flavour, Kernel
-from ..suite.options import Once
 from ..vm import Launcher
+
+
+class Once(argparse.Action):
+    """An option with one value: given twice, the first one would be lost without a word."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before is not None and before != values:
+            parser.error(
+                f"{option_string} was given twice, {str(before)!r} and {str(values)!r}: "
+                "a run is on one kernel"
+            )
+        setattr(namespace, self.dest, values)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

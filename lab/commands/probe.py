@@ -17,9 +17,9 @@ from typing import Any
 
 from .. import cache, kernels
 from ..errors import LabError
+from ..facts.probed import Finding, Probed
 from ..kernels import Kernel
-from ..suite import tree
-from ..suite.probed import Finding, Probed
+from ..remote import tree
 from . import booting
 from .log import told
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import GuestLost, LabError, UsageError
-from ..suite import dmesg
+from ..rules import dmesg
 from ..vm import Launcher
 from . import booting, choosing, streams
 from .booting import say

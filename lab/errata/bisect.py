@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..errors import LabError, UsageError
-from ..kernels import Kernel
-from ..kernels.model import version_key
+from ..facts.kernel import Kernel, version_key
 
 
 class Side(StrEnum):

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LabError, UsageError
-from ..kernels.model import Kernel, version_key
-from ..suite.verdicts import Conclusion, ExitCode
-from . import catalogue, lists, table
+from ..facts.kernel import Kernel, version_key
+from ..facts.verdicts import Conclusion, ExitCode
+from ..rules import errata as catalogue
+from . import lists, table
 
 if TYPE_CHECKING:
     from .sweep import Swept
@@ -91,7 +92,7 @@ def _say(text: str) -> None:
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:
     from .. import cache
-    from ..suite import tree
+    from ..remote import tree
     from .program import programs
     from .state import State
     from .store import Cellar
@@ -181,7 +182,7 @@ def _concluded(swept: Swept, *, changed: bool) -> Conclusion:
 
 def _bisect(arguments: argparse.Namespace) -> Conclusion:
     from .. import kernels
-    from ..suite.results import new_directory
+    from ..report.results import new_directory
     from .bisect import between, bisect
     from .trial import Trial
 

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import LabError
-from ..kernels.model import version_key
-from ..suite.errata import Seen
-from .catalogue import Catalogue, Erratum
-from .state import Measured
+from ..facts.errata import Measured, Seen
+from ..facts.kernel import version_key
+from ..rules.errata import Catalogue, Erratum
 from .table import in_order
 
 

@@ -7,18 +7,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import GuestLost, LabError
-from ..kernels import Kernel
-from ..suite import dmesg
-from ..suite.errata import Seen
-from ..suite.reproduce import KMSG_VARIABLE, mark_of
+from ..facts.errata import Finding, Seen
+from ..facts.kernel import Kernel
+from ..rules import dmesg
 from ..vm import Control, Event, Exited, Guest, Output, Process
 from ..vm.emulator import first_sign
 from ..vm.kmsg import Record
+from .reproduce import KMSG_VARIABLE, mark_of
 
 TREE = "/tmp/ioxide-under-test"
 BOOTS = 2
@@ -26,17 +26,6 @@ BOOTS = 2
 _BASE_S, _PER_SLOWDOWN_S = 60.0, 6.0
 _WORDS = 4096
 """Bytes that are kept of what a process printed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one reproducer found on one release."""
-
-    seen: Seen | None
-    """None when it was not decided: the guest was lost, or the reproducer hung or died."""
-    evidence: str
-    splats: tuple[str, ...] = ()
-    """The lines by which the kernel complained meanwhile."""
 
 
 class Lab(Protocol):
@@ -83,7 +72,7 @@ def _in_guest(guest: Guest, names: Sequence[str], found: dict[str, Finding]) -> 
     """Run what is not found yet, in as many processes as it takes. Raises GuestLost."""
     while todo := [name for name in names if name not in found]:
         guest.read_kernel_log()  # what it said before is no reproducer's
-        argv = (sys.executable, "-m", "lab.suite.reproduce", *todo)
+        argv = (sys.executable, "-m", "lab.errata.reproduce", *todo)
         env = {
             "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": "/tmp",
@@ -134,7 +123,7 @@ def last_words(guest: Guest, name: str) -> tuple[str, ...]:
 
 
 class _Listener:
-    """Reads what a process of `lab.suite.reproduce` says."""
+    """Reads what a process of `lab.errata.reproduce` says."""
 
     def __init__(self, guest: Guest, process: Process) -> None:
         self.running = ""

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import LabError
 
 _RUNNER = (
-    "lab/suite/reproduce.py",
+    "lab/errata/reproduce.py",
     "ioxide/_probe/rawring.py",
     "ioxide/_ring/probe.c",
     "ioxide/_ring/probe.h",

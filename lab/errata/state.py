@@ -10,24 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..errors import LabError
-from ..kernels import Kernel
-from ..suite.errata import Seen
-from .measure import Finding
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One release and what the reproducers found on it, by erratum."""
-
-    upstream: str
-    package: str
-    release: str
-    findings: Mapping[str, Finding]
+from ..facts.errata import Finding, Measured, Seen
+from ..facts.kernel import Kernel
 
 
 class State:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import KernelUnavailable
-from ..kernels import Kernel
+from ..facts.kernel import Kernel
 from ..vm import Guest, Launchpad
 from .measure import Lab
 

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import GuestLost, LabError
-from ..kernels import Kernel
-from ..kernels.model import series_of
-from ..suite import contract
-from ..suite.errata import Seen
-from ..suite.skips import REASON
+from ..facts.errata import Finding, Measured, Seen
+from ..facts.kernel import Kernel, series_of
+from ..rules import contract
+from ..rules.errata import Catalogue, Erratum
+from ..rules.needs import REASON
 from . import lists, table
-from .catalogue import Catalogue, Erratum
-from .measure import Finding, Lab, measure
-from .state import Measured, State
+from .measure import Lab, measure
+from .state import State
 
 
 class Shelf(Protocol):

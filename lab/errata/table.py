@@ -7,10 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from ..kernels.model import series_of, version_key
-from ..suite.errata import Seen
-from .catalogue import Catalogue, Erratum
-from .state import Measured
+from ..facts.errata import Measured, Seen
+from ..facts.kernel import series_of, version_key
+from ..rules.errata import Catalogue, Erratum
 
 _HEAD = """\
 <!-- SPDX-License-Identifier: MIT -->

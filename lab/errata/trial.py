@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
-from ..kernels import Kernel
-from ..suite.verdicts import Verdict
+from ..facts.kernel import Kernel
+from ..facts.verdicts import Verdict
 from .bisect import Side, Tried
 
 _SIDES = {

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
+from ..facts.kernel import Flavour, Kernel
 from .choice import known, obtain, offered, resolve
-from .model import Flavour, Kernel, KernelFiles
+from .model import KernelFiles
 
 __all__ = ["Flavour", "Kernel", "KernelFiles", "known", "obtain", "offered", "resolve"]

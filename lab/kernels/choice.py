@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..errors import KernelUnavailable, LabError, UsageError
+from ..facts.kernel import Flavour, Kernel, age_key, version_key
 from . import lock, store
 from .catalogue import Series, catalogue
 from .catalogue import series as series_called
 from .debian import Debian
 from .local import VARIABLE, Local
 from .mainline import MIRROR, Mainline
-from .model import Flavour, Kernel, KernelFiles, Release, age_key, newest_first, version_key
+from .model import KernelFiles, Release, newest_first
 from .source import FileGone, Source, SourceUnreachable, named
 
 _log = logging.getLogger("lab.kernels")

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from .. import arch, tools
 from ..errors import KernelUnavailable, LabError
+from ..facts.kernel import Kernel, series_of
 from . import apt, catalogue
 from .listing import kept
-from .model import Kernel, Release, RemoteFile, newest_first, series_of
+from .model import Release, RemoteFile, newest_first
 from .source import SourceUnreachable, named
 
 _log = logging.getLogger("lab.kernels")

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from .. import arch, cache
 from ..errors import LabError, UsageError
-from .model import Kernel, Release, RemoteFile, newest_first, series_of
+from ..facts.kernel import Kernel, series_of
+from .model import Release, RemoteFile, newest_first
 from .source import FileGone, SourceUnreachable, named
 
 VARIABLE = "LAB_KERNEL_DIR"

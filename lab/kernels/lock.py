@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LabError
-from .model import Kernel, Release, RemoteFile, newest_first
+from ..facts.kernel import Kernel
+from .model import Release, RemoteFile, newest_first
 
 LOCK = Path(__file__).with_name("kernels.lock")
 

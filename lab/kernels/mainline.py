@@ -20,10 +20,11 @@ from pathlib import Path
 
 from .. import arch, cache, tools
 from ..errors import LabError, MissingTool
+from ..facts.kernel import Kernel, series_of, version_key
 from . import catalogue, http
 from .debian import unpack_packages
 from .listing import kept
-from .model import Kernel, Release, RemoteFile, newest_first, series_of, version_key
+from .model import Release, RemoteFile, newest_first
 from .source import FileGone, SourceUnreachable
 
 _log = logging.getLogger("lab.kernels")

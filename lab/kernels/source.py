@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from .model import Kernel, Release, RemoteFile
+from ..facts.kernel import Kernel
+from .model import Release, RemoteFile
 
 
 class SourceUnreachable(Exception):

@@ -19,8 +19,9 @@ from typing import Any
 
 from .. import arch, cache, tools
 from ..errors import KernelUnavailable, LabError
+from ..facts.kernel import Kernel
 from .local import Local
-from .model import Kernel, KernelFiles, Release, RemoteFile
+from .model import KernelFiles, Release, RemoteFile
 from .source import Source
 
 MANIFEST = "manifest.json"

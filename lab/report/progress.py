@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..suite.verdicts import Verdict, Weight, counted, weight
+from ..facts.verdicts import Verdict, Weight, counted, weight
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
-    from ..suite.reconcile import Record
+    from ..facts.records import Record
 
 SILENCE_SECONDS = 30.0
 """Without a terminal, a test that runs longer than this is named again, so often."""

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..suite.verdicts import Conclusion, Verdict, counted, good
+from ..facts.verdicts import Conclusion, Verdict, counted, good
 
 if TYPE_CHECKING:
-    from ..kernels import Kernel
-    from ..suite.contract import Comparison, Row
-    from ..suite.issues import IssueRow
-    from ..suite.probed import Finding, Probed
-    from ..suite.reconcile import Record
+    from ..facts.issues import IssueRow
+    from ..facts.kernel import Kernel
+    from ..facts.probed import Finding, Probed
+    from ..facts.records import Record
+    from ..rules.contract import Comparison, Row
     from ..vm import Guest, Launcher
 
 EVIDENCE_WIDTH = 60

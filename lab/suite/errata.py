@@ -11,44 +11,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .verdicts import Verdict
+from ..facts.errata import ErratumPresent
+from ..facts.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from ..errata.catalogue import Catalogue, Erratum
-    from ..kernels import Kernel
+    from ..facts.kernel import Kernel
+    from ..rules.errata import Catalogue, Erratum
 
 ATTRIBUTE = "lab_erratum"
 """Of a report: what was raised. pytest's serialized reports carry it from a guest to the host."""
-
-
-class ErratumPresent(Exception):
-    """The kernel shows this erratum; raised by its own reproducer and by nothing else.
-
-    :param id: as in errata.toml, "IOX-ERR-001".
-    :param evidence: what was seen, in one line.
-    """
-
-    def __init__(self, id: str, evidence: str) -> None:
-        super().__init__(f"{id}: {evidence}")
-        self.id = id
-        self.evidence = evidence
-
-
-class Seen(StrEnum):
-    """What a reproducer found on one kernel."""
-
-    PRESENT = "present"
-    ABSENT = "absent"
-    NOT_APPLICABLE = "n/a"
-    """The probe confirms that this kernel has not what the reproducer needs."""
-    FAILED = "failed"
-    """The reproducer ended in another way: it says nothing about the erratum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +141,7 @@ def judge_reports(
     the very defect counts as its reproducer's finding it.  Raises LabError when errata.toml is
     wrong.
     """
-    from ..errata import catalogue  # not in guests: they have neither the lists nor the module
+    from ..rules import errata as catalogue  # not in guests: they have not the lists
 
     said = raised(reports)
     lists = catalogue.read()

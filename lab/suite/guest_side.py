@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from .identity import Expected, Identity, identify
-from .probed import Probed
+from ..facts.probed import Probed
+from ..remote.identity import Expected, Identity, identify
 from .selection import leave_out
 from .wire import TO_GUEST, Checker, Numberer, Said, Told
 

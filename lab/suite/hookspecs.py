@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from ..kernels import Kernel
+    from ..facts.kernel import Kernel
     from .plan import Lab
 
 

@@ -18,20 +18,24 @@ from typing import NoReturn
 import pytest
 
 from ..errors import LabError, UsageError
+from ..facts.probed import Probed
+from ..facts.records import Record
+from ..facts.verdicts import Tally, Verdict, conclude, printable
+from ..remote import tree
 from ..report.progress import Progress, make_progress
+from ..report.results import new_directory, point_latest
 from ..report.summary import RunReport, render, write_json
+from ..rules import contract
+from ..rules.contract import Comparison
 from ..vm import Launcher
-from . import contract, issues, limits, options, selection, tree
-from .contract import Comparison
+from . import issues, limits, options, selection
 from .judge import Judge
 from .lanes import Begun, Lanes, Ran
 from .plan import Plan, RunOver
-from .probed import Probed
 from .promises import Promises
-from .reconcile import Book, DoubleVerdict, Record
+from .reconcile import Book, DoubleVerdict
 from .reports import is_subtest, made_up
-from .results import new_directory, point_latest
-from .verdicts import CONCLUSION, Tally, Verdict, conclude, printable
+from .stash import CONCLUSION
 
 LEAST_SECONDS = 60.0
 WORTH_A_GUEST = 50

@@ -4,42 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from .reconcile import Record
-from .verdicts import Verdict, Weight, weight
+from ..facts.issues import IssueRow
+from ..facts.records import Record
+from ..facts.verdicts import Verdict, Weight, weight
 
 ISSUES_IN = Path(__file__).parent / "issues_in.txt"
-
-
-@dataclass(frozen=True, slots=True)
-class IssueRow:
-    """One issue on one kernel."""
-
-    issue: int
-    tests: int
-    proved: int
-    absent: int
-    """Tests skipped because the kernel lacks what they need."""
-    bad: int
-    unproved: int
-    """Tests that never ran to their end."""
-
-    @property
-    def word(self) -> str:
-        """What the table's cell says."""
-        if self.bad:
-            return "disproved"
-        if self.tests and self.absent == self.tests:
-            return "absent here"
-        if self.proved and self.proved + self.absent == self.tests:
-            return "proved"
-        if self.proved:
-            return "in part"
-        return "not proved" if self.unproved else "hole"
 
 
 def issues_of(item: pytest.Item) -> tuple[int, ...]:

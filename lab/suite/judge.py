@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from ..kernels import Kernel
+from ..facts.kernel import Kernel
+from ..facts.probed import Probed
+from ..facts.records import Record
+from ..facts.verdicts import Verdict
+from ..rules.dmesg import Splat, summary
 from . import errata
-from .dmesg import Splat, summary
 from .plan import Outcome, RunOver
-from .probed import Probed
 from .promises import Promises
-from .reconcile import Record
 from .reports import check, complete, made_up, verdict_of
 from .skips import judge_report
-from .verdicts import Verdict
 
 EXCERPTS = 10
 """So many complaints of one test are shown with what follows them."""

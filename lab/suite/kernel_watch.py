@@ -8,10 +8,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from ..errors import GuestLost, LabError
+from ..rules import dmesg
+from ..rules.dmesg import Splat
 from ..vm import Guest
 from ..vm.emulator import first_sign
-from . import dmesg
-from .dmesg import Splat
 
 _REMEMBERED = 4096
 """So many of the records that were read last are known again on the console of a guest that died:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from ..errors import LabError
-from . import contract, errata
-from .contract import MASK_VARIABLE, Row
-from .probed import Finding, Probed
+from ..facts.probed import Finding, Probed
+from ..rules import contract
+from ..rules.contract import MASK_VARIABLE, Row
+from . import errata
 
 SHOWS_ONLY = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan")
 DISPROVED = 1

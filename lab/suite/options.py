@@ -7,16 +7,15 @@ to drop it in silence would run other tests than those that were asked for, or r
 
 from __future__ import annotations
 
-import argparse
 import os
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
-from . import tree
+from ..remote import tree
 
 # fmt: off
 ON_HOST = frozenset((
@@ -120,25 +119,6 @@ REFUSED: Mapping[str, str] = {
     "numprocesses": "tests in a guest cannot be spread over host processes; use --lab-guests N",
 }
 """With the reason, and the way out where there is one."""
-
-
-class Once(argparse.Action):
-    """An option with one value: given twice, the first one would be lost without a word."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        before = getattr(namespace, self.dest)
-        if before is not None and before != values:
-            parser.error(
-                f"{option_string} was given twice, {str(before)!r} and {str(values)!r}: "
-                "a run is on one kernel"
-            )
-        setattr(namespace, self.dest, values)
 
 
 def given(config: pytest.Config) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import GuestLost, LabError
-from ..kernels import Kernel
+from ..facts.kernel import Kernel
+from ..rules.dmesg import Splat
 from ..vm import Guest
-from .dmesg import Splat
 
 
 class Lab(Protocol):

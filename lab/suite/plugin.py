@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from ..facts.probed import Probed
+from ..facts.verdicts import ExitCode, printable
+from ..remote.identity import Identity, identify
+from ..rules import needs
 from . import errata, selection, skips
-from .identity import Identity, identify
-from .probed import Probed
-from .verdicts import CONCLUSION, ExitCode, printable
+from .stash import CONCLUSION
 
 MARKERS = (
     "needs(capability, ...): runs only where ioxide.probe() observed each of these capabilities",
@@ -130,7 +132,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--lab-kernel: a run is on one kernel, not on {names}")
         from .. import cache
         from ..errors import LabError
-        from . import tree
+        from ..remote import tree
         from .host_side import HostSide
 
         # Before a test is collected: pytest keeps what it makes of it then.
@@ -226,7 +228,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if report is None:
         pytest.fail("needs: there is no probe of this kernel", pytrace=False)
     try:
-        reason = skips.missing(names, report)
+        reason = needs.missing(names, report)
     except ValueError as error:
         pytest.fail(str(error), pytrace=False)
     if reason:

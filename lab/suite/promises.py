@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from . import contract
-from .contract import Comparison, Row
-from .probed import Finding, Probed
+from ..facts.probed import Finding, Probed
+from ..rules import contract
+from ..rules.contract import Comparison, Row
 
 if TYPE_CHECKING:
-    from ..kernels import Kernel
+    from ..facts.kernel import Kernel
 
 
 class Promises:

@@ -5,18 +5,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-from .verdicts import Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One test's verdict, the seconds it took on the host's clock, and a line about why."""
-
-    verdict: Verdict
-    seconds: float = 0.0
-    why: str = ""
+from ..facts.records import Record
+from ..facts.verdicts import Verdict
 
 
 class DoubleVerdict(Exception):

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import pytest
 
+from ..facts.verdicts import Verdict
 from .plan import RunOver
 from .skips import skip_reason
-from .verdicts import Verdict
 
 _OUTCOMES = frozenset({"passed", "failed", "skipped"})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .tree import HOST_TESTS
+from ..remote.tree import HOST_TESTS
 
 SLOW_VARIABLE = "SLOW"
 SLOW_LEFT_OUT = pytest.StashKey[int]()

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from ..errors import GuestLost, LabError
+from ..facts.probed import Probed
+from ..remote.identity import Expected
+from ..rules import dmesg
 from ..vm import Completed, Guest
-from . import dmesg
-from .identity import Expected
 from .kernel_watch import Heard, KernelWatch
 from .plan import Gone, Lab, Listener, Outcome, Plan, RunOver
-from .probed import Probed
 from .worker import Worker, console_tail
 
 TREE = "/tmp/ioxide-under-test"

@@ -9,12 +9,12 @@ looks like success.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 
 import pytest
 
-from .probed import Finding, Probed
+from ..facts.probed import Finding, Probed
+from ..rules.needs import REASON
 
 Source = Callable[[], Probed | None]
 """Gives the probe of the kernel the test ran on; called only when a skip must be judged."""
@@ -22,37 +22,11 @@ Source = Callable[[], Probed | None]
 Unconfirmed = Callable[[str, Finding], str]
 """Why the contract does not confirm that a capability is absent; empty if it does."""
 
-REASON = re.compile(r"needs (?P<names>[A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*)(?:: |$)")
-
 
 def needed(item: pytest.Item) -> tuple[str, ...]:
     """The capabilities that the item's `needs` marks name, each once, in order."""
     names = (str(arg) for mark in item.iter_markers("needs") for arg in mark.args)
     return tuple(dict.fromkeys(names))
-
-
-def missing(names: Iterable[str], report: Probed) -> str:
-    """The machine-readable reason to skip a test that needs `names`; empty if it can run.
-
-    Raises ValueError, with the sentence, if io_uring cannot be used at all or a name is unknown:
-    both are failures, since neither says anything about what the kernel can do.
-    """
-    absent: list[str] = []
-    notes: list[str] = []
-    for name in names:
-        if report.error is not None:
-            raise ValueError(report.error)
-        finding = report.finding(name)
-        if finding is None:
-            raise ValueError(f"needs {name!r}: ioxide.probe() knows no such capability")
-        if finding.observed is not True:
-            absent.append(name)
-            if finding.note and finding.note not in notes:
-                notes.append(finding.note)
-    if not absent:
-        return ""
-    note = f" ({'; '.join(notes)})" if notes else ""
-    return f"needs {', '.join(absent)}: not observed on {report.release}{note}"
 
 
 def refusal(reason: str, probe: Source, unconfirmed: Unconfirmed | None = None) -> str:

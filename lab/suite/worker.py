@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import GuestLost
+from ..facts.probed import Probed
+from ..remote.identity import Expected
 from ..vm import Control, Event, Exited, Guest, Output
-from .identity import Expected
 from .plan import Gone, Listener, Outcome, RunOver
-from .probed import Probed
 from .reconcile import differences
 from .wire import FROM_GUEST, BrokenWire, Checker, Numberer, Said, Told
 

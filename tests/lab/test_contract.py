@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from ioxide import Capability
 from ioxide._probe import mask as ioxide_mask
 from lab.errors import LabError, UsageError
+from lab.facts.probed import Finding, Probed
 from lab.kernels import catalogue
-from lab.suite import contract
-from lab.suite.contract import Basis, Cell, Contract, Row, compare
-from lab.suite.probed import Finding, Probed
+from lab.rules import contract
+from lab.rules.contract import Basis, Cell, Contract, Row, compare
 
 pytestmark = pytest.mark.lab
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.errata.catalogue import ERRATA, REPRODUCERS, Catalogue, Erratum, read
 from lab.errors import LabError
+from lab.rules.errata import ERRATA, REPRODUCERS, Catalogue, Erratum, read
 
 pytestmark = pytest.mark.lab
 

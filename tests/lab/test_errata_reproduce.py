@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.errata.catalogue import read
-from lab.suite.errata import ErratumPresent, Seen
-from lab.suite.probed import Finding, Probed
-from lab.suite.reproduce import find, reproduce
+from lab.errata.reproduce import find, reproduce
+from lab.facts.errata import ErratumPresent, Seen
+from lab.facts.probed import Finding, Probed
+from lab.rules.errata import read
 
 pytestmark = pytest.mark.lab
 
@@ -83,11 +83,11 @@ def test_every_reproducer_is_found() -> None:
 
 
 def test_process_says_line_by_line() -> None:
-    """`python -m lab.suite.reproduce` on this machine: each reproducer begins and has one word,
+    """`python -m lab.errata.reproduce` on this machine: each reproducer begins and has one word,
     and the last line says that it is done."""
     quick = [e.reproducer for e in read() if "min_wait" not in e.reproducer][:3]
     done = subprocess.run(
-        [sys.executable, "-m", "lab.suite.reproduce", *quick],
+        [sys.executable, "-m", "lab.errata.reproduce", *quick],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -15,15 +15,15 @@ import pytest
 
 from lab.arch import Death
 from lab.errata import lists, table
-from lab.errata.catalogue import REPRODUCERS, Catalogue, Erratum
-from lab.errata.measure import Finding, measure
+from lab.errata.measure import measure
 from lab.errata.program import programs
-from lab.errata.state import Measured, State
+from lab.errata.reproduce import mark_of
+from lab.errata.state import State
 from lab.errata.sweep import Job, sweep
 from lab.errors import GuestLost, KernelUnavailable, LabError
+from lab.facts.errata import Finding, Measured, Seen
 from lab.kernels import Kernel
-from lab.suite.errata import Seen
-from lab.suite.reproduce import mark_of
+from lab.rules.errata import REPRODUCERS, Catalogue, Erratum
 from lab.vm import Control, Event, Exited, Output, Stream
 from lab.vm.kmsg import Piece, Record
 
@@ -48,7 +48,7 @@ def _kernel(upstream: str, revision: str = "1") -> Kernel:
 
 @dataclass
 class Script:
-    """What fake guests of one kernel do: by reproducer, a word that `lab.suite.reproduce` would
+    """What fake guests of one kernel do: by reproducer, a word that `lab.errata.reproduce` would
     say, or "dies", "hangs", "panics" (the guest is lost), "leaves" (ends with status 0)."""
 
     does: dict[str, str] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class FakeGuest:
 
     def spawn(self, argv: Sequence[str], *, env: dict[str, str], **_: Any) -> FakeProcess:
         assert env["LAB_KMSG"] == "/dev/kmsg"
-        assert argv[1:3] == ("-m", "lab.suite.reproduce")
+        assert argv[1:3] == ("-m", "lab.errata.reproduce")
         assert self.pushed == b"tar", "nothing was pushed before it was run"
         return FakeProcess(self, argv[3:])
 
@@ -423,7 +423,7 @@ def test_measurement_depends_on_its_own_program(tmp_path: Path) -> None:
         helper: "SIZE = 1\n",
         f"{REPRODUCERS}__init__.py": "",
         "tests/support.py": "TIMEOUT = 60\n",
-        "lab/suite/reproduce.py": "import json\n",
+        "lab/errata/reproduce.py": "import json\n",
         "ioxide/_probe/rawring.py": "from ioxide import reactor\n",
         "ioxide/_ring/probe.c": 'int f(void) { return puts("//"); }\n',
         "ioxide/_ring/probe.h": "int f(void);\n",

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from lab.errata.catalogue import REPRODUCERS, Catalogue, Erratum
-from lab.suite.errata import ErratumPresent, Judged, judge, note, raised
-from lab.suite.verdicts import Verdict
+from lab.facts.errata import ErratumPresent
+from lab.facts.verdicts import Verdict
+from lab.rules.errata import REPRODUCERS, Catalogue, Erratum
+from lab.suite.errata import Judged, judge, note, raised
 from tests.lab.suite_support import Little
 
 pytestmark = pytest.mark.lab
@@ -148,7 +149,7 @@ def test_test_cannot_forge_the_note() -> None:
 
 REPRODUCER = """\
 import os
-from lab.suite.errata import ErratumPresent
+from lab.facts.errata import ErratumPresent
 
 @pytest.mark.needs("INC")
 def test_it():

@@ -46,9 +46,9 @@ def test_an_unreachable_mirror_is_told_with_what_is_cached(
 
 
 def test_the_command_line_gives_the_error_its_code() -> None:
-    """python -m lab.kernels: 2 for an unknown name, a sentence and no traceback."""
+    """python -m lab kernels: 2 for an unknown name, a sentence and no traceback."""
     done = subprocess.run(
-        [sys.executable, "-m", "lab.kernels", "fetch", "nonsense"],
+        [sys.executable, "-m", "lab", "kernels", "fetch", "nonsense"],
         capture_output=True,
         text=True,
         check=False,

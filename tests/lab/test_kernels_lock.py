@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import LabError, UsageError
+from lab.facts.kernel import version_key
 from lab.kernels import Kernel, known, lock, resolve
 from lab.kernels.catalogue import catalogue
 from lab.kernels.catalogue import read as read_catalogue
-from lab.kernels.model import Release, RemoteFile, version_key
+from lab.kernels.model import Release, RemoteFile
 
 pytestmark = pytest.mark.lab
 

@@ -16,6 +16,7 @@ import pytest
 from lab import cache, tools
 from lab.cli import main
 from lab.errors import KernelUnavailable, LabError, UsageError
+from lab.facts.kernel import Flavour, Kernel
 from lab.kernels import (
     apt,
     catalogue,
@@ -31,7 +32,7 @@ from lab.kernels import (
 from lab.kernels.catalogue import DebianSettings
 from lab.kernels.debian import Debian
 from lab.kernels.local import Local
-from lab.kernels.model import Flavour, Kernel, Release, RemoteFile
+from lab.kernels.model import Release, RemoteFile
 from lab.kernels.source import SourceUnreachable
 from tests.lab.test_kernels_store import RELEASE, Fake, bz_image, gzipped
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab.kernels import obtain, resolve
-from lab.suite import tree
+from lab.remote import tree
 from lab.vm import NetworkPair, boot, build_rootfs, choose_accel
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.issue(103), pytest.mark.timeout(900)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.suite.verdicts import ExitCode, Verdict
+from lab.facts.verdicts import ExitCode, Verdict
 
 pytestmark = pytest.mark.lab
 

@@ -13,8 +13,8 @@ from lab import cache
 from lab.cli import main
 from lab.commands import probe
 from lab.errors import GuestLost
+from lab.facts.probed import Finding, Probed
 from lab.kernels import Kernel
-from lab.suite.probed import Finding, Probed
 
 pytestmark = pytest.mark.lab
 

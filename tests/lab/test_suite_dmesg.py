@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.kernels import Kernel
-from lab.suite import dmesg
+from lab.rules import dmesg
 from lab.vm.kmsg import Gap, Reader, Record
 
 pytestmark = pytest.mark.lab

@@ -17,18 +17,22 @@ from typing import Any
 
 import pytest
 
+from lab.facts.probed import Probed
+from lab.facts.records import Record
+from lab.facts.verdicts import Verdict
+from lab.remote import identity, tree
+from lab.report import results
 from lab.report.summary import make_variable
-from lab.suite import identity, issues, results, skips, tree
+from lab.rules import needs
+from lab.suite import issues, skips
 from lab.suite.plan import RunOver
-from lab.suite.probed import Probed
-from lab.suite.reconcile import Book, DoubleVerdict, Record, differences
+from lab.suite.reconcile import Book, DoubleVerdict, differences
 from lab.suite.reports import complete, verdict_of
-from lab.suite.verdicts import (
-    Verdict,
-)
 from lab.suite.wire import FROM_GUEST, BrokenWire, Checker, Numberer, Said
 
 pytestmark = pytest.mark.lab
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -139,16 +143,16 @@ PROBED = Probed.from_object(
 
 def test_missing_capability_is_named_with_its_note() -> None:
     """The reason names what is absent, where, and what the probe noted; nothing that is there."""
-    assert skips.missing(["INC"], PROBED) == ""
+    assert needs.missing(["INC"], PROBED) == ""
     assert (
-        skips.missing(["INC", "NAPI", "ZCRX"], PROBED)
+        needs.missing(["INC", "NAPI", "ZCRX"], PROBED)
         == "needs NAPI, ZCRX: not observed on 6.12.0 (counter stayed 0; no device)"
     )
 
 
 def test_reason_of_the_gate_is_confirmed() -> None:
     """What the gate itself says is what the judge accepts."""
-    reason = skips.missing(["NAPI", "ZCRX"], PROBED)
+    reason = needs.missing(["NAPI", "ZCRX"], PROBED)
 
     assert skips.refusal(reason, lambda: PROBED) == ""
     assert skips.refusal(f"Skipped: {reason}", lambda: PROBED) == ""
@@ -220,6 +224,27 @@ def test_guest_gets_what_it_runs_and_no_more(tmp_path: Path) -> None:
         "pyproject.toml",
         "tests/smoke/test_a.py",
     ]
+
+
+def test_guest_has_all_that_it_imports(tmp_path: Path) -> None:
+    """The lab's part of what is pushed is enough for what runs in a guest."""
+    parts = {path: data for path, data in tree.contents(ROOT).items() if path.parts[0] == "lab"}
+    for path, data in parts.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+    modules = "lab.suite.plugin, lab.suite.guest_side, lab.errata.reproduce"
+
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {modules}; print(lab.__path__)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert str(tmp_path) in done.stdout
 
 
 def test_unpacked_tree_has_the_same_hashes(tmp_path: Path) -> None:

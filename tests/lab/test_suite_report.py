@@ -11,10 +11,10 @@ import sys
 
 import pytest
 
+from lab.facts.records import Record
+from lab.facts.verdicts import Verdict
 from lab.report import progress
 from lab.report.progress import PlainProgress
-from lab.suite.reconcile import Record
-from lab.suite.verdicts import Verdict
 from tests.lab.suite_support import Little
 
 pytestmark = pytest.mark.lab

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.suite import verdicts
-from lab.suite.verdicts import (
+from lab.facts import verdicts
+from lab.facts.verdicts import (
     ExitCode,
     Tally,
     Verdict,

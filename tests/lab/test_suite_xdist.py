@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from lab.suite.contract import series_of_release
+from lab.rules.contract import series_of_release
 from tests.lab.suite_support import Little
 
 pytestmark = pytest.mark.lab
@@ -87,7 +87,7 @@ links = []
     )
     little.tests(
         """
-from lab.suite.errata import ErratumPresent
+from lab.facts.errata import ErratumPresent
 
 @pytest.mark.needs("INC")
 def test_it(): raise ErratumPresent("IOX-ERR-001", "res=1")

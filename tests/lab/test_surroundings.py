@@ -17,7 +17,8 @@ import pytest
 from lab import cache, tools
 from lab.errors import LabError
 from lab.kernels import upkeep
-from lab.suite import results, tree
+from lab.remote import tree
+from lab.report import results
 from lab.vm import accel, qemu, room, virtme
 from tests.lab.suite_support import TWO, Little
 

@@ -17,7 +17,7 @@ import pytest
 from lab import packing
 from lab.errors import GuestLost
 from lab.kernels import KernelFiles, obtain, resolve
-from lab.suite import dmesg
+from lab.rules import dmesg
 from lab.vm import Accel, Guest, boot, build_rootfs, choose_accel
 from tests.lab.suite_support import COMPLAIN
 

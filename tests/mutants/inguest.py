@@ -47,8 +47,8 @@ class Knowing:
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
+        from lab.facts.probed import Probed
         from lab.suite.plugin import MODE, Mode
-        from lab.suite.probed import Probed
 
         mode = config.stash[MODE]
         known = Probed.from_object(self._probe)  # type: ignore[arg-type]

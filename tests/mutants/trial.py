@@ -13,7 +13,7 @@ from math import ceil
 from queue import SimpleQueue
 from typing import Protocol
 
-from lab.suite.tree import HOST_TESTS
+from lab.remote.tree import HOST_TESTS
 from tests.mutants.report import line
 from tests.mutants.table import Mutant, Stale, Table
 from tests.mutants.verdict import Kind, Verdict, judge

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What kernels say, as recorded: complaints, each with its telling line first, and ordinary words.
 
-It is written down here apart from `lab/suite/dmesg_deny.txt`, so that neither follows the other.
+It is written down here apart from `lab/rules/dmesg_deny.txt`, so that neither follows the other.
 """
 
 from __future__ import annotations

@@ -23,12 +23,12 @@ from unittest import mock
 
 import pytest
 
-import lab.suite.contract
+import lab.rules.contract
 import lab.suite.plugin
 from lab.errors import GuestLost
+from lab.facts.verdicts import Tally, Verdict, conclude, good
 from lab.kernels import Kernel
-from lab.suite import tree
-from lab.suite.verdicts import Tally, Verdict, conclude, good
+from lab.remote import tree
 from lab.vm import Accel, AccelKind, Guest
 from lab.vm.console import Console
 from lab.vm.link import Link
@@ -132,7 +132,7 @@ class Stage:
         }.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text)
-        self._contract = lab.suite.contract.read(root / "expected.toml")
+        self._contract = lab.rules.contract.read(root / "expected.toml")
         (root / "tests").mkdir()
         (root / "scratch").mkdir()
         # Two files, because two guests share them; the files never change, whatever is selected.
@@ -201,7 +201,7 @@ class Stage:
             stack.enter_context(mock.patch.object(tree, "bytecode", return_value={}))
             stack.enter_context(mock.patch.object(tree, "pack", return_value=b"a tree"))
             stack.enter_context(
-                mock.patch.object(lab.suite.contract, "read", return_value=self._contract)
+                mock.patch.object(lab.rules.contract, "read", return_value=self._contract)
             )
             stack.enter_context(
                 mock.patch.dict(

@@ -14,7 +14,7 @@ from pathlib import Path
 if __name__ == "__main__":
     cmdline, module, *arguments = sys.argv[1:]
     sys.path[0] = str(Path.cwd())
-    from lab.suite import identity
+    from lab.remote import identity
 
     identity.CMDLINE = Path(cmdline)
     sys.argv = [module, *arguments]

@@ -27,8 +27,16 @@ HOST_TESTS = ("tests/lab", "tests/differential")
 """Tests that are never sent to a guest: the lab's own, which boot guests, and those that compare
 two event loops and wait a hundred times for nothing to happen: minutes under emulation."""
 
-GUEST_PARTS_OF_LAB = ("lab/__init__.py", "lab/suite")
-"""Of the lab only the pytest plugin is needed inside, and importing little is quick."""
+GUEST_PARTS_OF_LAB = (
+    "lab/__init__.py",
+    "lab/facts",
+    "lab/rules",
+    "lab/remote",
+    "lab/suite",
+    "lab/errata/__init__.py",
+    "lab/errata/reproduce.py",
+)
+"""What of the lab runs inside: the pytest plugin, the reproducers' runner and what they import."""
 
 LEFT_OUT_DIRECTORIES = frozenset({"__pycache__", "build", ".pytest_cache", ".hypothesis"})
 LEFT_OUT_SUFFIXES = frozenset({".c", ".h", ".o", ".cdef", ".pyc", ".tmp", ".swp"})

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..kernels import Kernel
+    from ..facts.kernel import Kernel
     from ..vm.kmsg import Record
 
 HERE = Path(__file__).parent

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LabError, UsageError
-from .probed import Finding, Probed
+from ..facts.probed import Finding, Probed
 
 EXPECTED = Path(__file__).parents[1] / "kernels/expected.toml"
 FILE = "lab/kernels/expected.toml"

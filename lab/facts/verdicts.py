@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
 from typing import assert_never
 
-import pytest
-
 
 class Verdict(StrEnum):
     """The one thing said about one test on one kernel."""
@@ -93,10 +91,6 @@ class Conclusion:
     def __str__(self) -> str:
         word = self.word or self.code.name.lower().replace("_", " ")
         return f"lab: exit {int(self.code)} ({word}): {self.why}"
-
-
-CONCLUSION = pytest.StashKey[Conclusion]()
-"""Where a session keeps what it concluded; the plugin prints it as the very last line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs reproducers of errata one after the other in this process: `python -m lab.suite.reproduce`.
+"""Runs reproducers of errata one after the other in this process: `python -m lab.errata.reproduce`.
 
 Inside guests of a sweep, where a guest is booted per release and pytest's start would cost more
 than all the reproducers together.  A reproducer is a test function without fixtures, gated by the
@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from .dmesg import MARK
-from .errata import ErratumPresent, Seen
-from .probed import Probed
-from .skips import missing
+from ..facts.errata import ErratumPresent, Seen
+from ..facts.probed import Probed
+from ..rules.dmesg import MARK
+from ..rules.needs import missing
 
 KMSG_VARIABLE = "LAB_KMSG"
 """Names the file that is told, between two reproducers, which one is next: /dev/kmsg in a guest."""

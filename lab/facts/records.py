@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: MIT
+"""What is written down about one test of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .verdicts import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One test's verdict, the seconds it took on the host's clock, and a line about why."""
+
+    verdict: Verdict
+    seconds: float = 0.0
+    why: str = ""
