@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-DEFAULT_CPUS = 1
-DEFAULT_MEMORY_MIB = 768
+from ..wishes import Wishes
 
 
 class ProgramFormat(StrEnum):
@@ -93,15 +91,9 @@ class Project:
     lock: str = ""
     """The repository's lock of kernels; empty for none: kernels are vouched for by the archive."""
 
-    cpus: int = DEFAULT_CPUS
-    memory_mib: int = DEFAULT_MEMORY_MIB
-    modules: tuple[str, ...] = ()
-    """Modules of the kernel that are loaded before the first test."""
-    devices: tuple[str, ...] = ()
-    """Arguments of QEMU's -device."""
-    sysctls: Mapping[str, str] = field(default_factory=dict)
-    command_line: str = ""
-    """More words for the kernel's command line."""
+    guest: Wishes = field(default_factory=Wishes)
+    """What each guest is to have: processors, memory, modules, devices, sysctls, and words for the
+    kernel's command line."""
     programs: tuple[Program, ...] = ()
 
     def path(self, name: str) -> Path:

@@ -10,15 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .. import wishes
 from ..errors import UsageError
 from .model import Errata, Program, ProgramFormat, Project
 from .positions import Path as Keys
 from .positions import lines_of
 
-MOST_CPUS = 64
-LEAST_MEMORY_MIB, MOST_MEMORY_MIB = 128, 1 << 20
-_MEMORY = re.compile(r"(\d+)\s*([MG])i?B?", re.IGNORECASE)
-_SYSCTL = re.compile(r"[a-z0-9_]+([./][A-Za-z0-9_.*-]+)+")
 _PROGRAM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -55,7 +52,10 @@ class Faults:
 
 def project_of(root: Path, file: str, table: object, faults: Faults) -> Project:
     """The project that the table describes; what is wrong in it goes to `faults`."""
-    fields = _fields(table, _KEYS, (), faults)
+    fields = _fields(table, _KEYS | dict.fromkeys(wishes.KEYS, _as_it_is), (), faults)
+    guest, wrong = wishes.read({key: fields.pop(key) for key in wishes.KEYS if key in fields})
+    for one in wrong:
+        faults.add((one.key,), f"{one.key} {one.why}")
     if isinstance(table, dict) and "kernels" not in table:
         faults.add(
             (), 'kernels is missing: name what to test on, such as kernels = ["6.1", "6.12"]'
@@ -66,9 +66,7 @@ def project_of(root: Path, file: str, table: object, faults: Faults) -> Project:
         faults.add(
             ("skips-need-proof",), "skips are proved by a probe and a contract: name them both"
         )
-    if "memory" in fields:
-        fields["memory_mib"] = fields.pop("memory")
-    return Project(root=root, file=file, **fields)
+    return Project(root=root, file=file, guest=guest, **fields)
 
 
 def _fields(
@@ -112,6 +110,10 @@ def _shown(value: object) -> str:
 
 
 # -- what a value may be ---------------------------------------------------------------------
+
+
+def _as_it_is(value: object) -> object:
+    return value
 
 
 def _text(value: object) -> str:
@@ -167,41 +169,6 @@ def _variable(value: object) -> str:
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
         raise Wrong("the name of an environment variable")
     return value
-
-
-def _cpus(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CPUS:
-        raise Wrong(f"a number of processors from 1 to {MOST_CPUS}")
-    return value
-
-
-def _memory(value: object) -> int:
-    amount = None
-    if isinstance(value, int) and not isinstance(value, bool):
-        amount = value
-    elif isinstance(value, str) and (match := _MEMORY.fullmatch(value.strip())):
-        amount = int(match[1]) << (10 if match[2] in "Gg" else 0)
-    if amount is None or not LEAST_MEMORY_MIB <= amount <= MOST_MEMORY_MIB:
-        raise Wrong(f'MiB as a number, or "512M" or "1G", of at least {LEAST_MEMORY_MIB} MiB')
-    return amount
-
-
-def _sysctls(value: object) -> Mapping[str, str]:
-    plain = isinstance(value, dict) and all(
-        _SYSCTL.fullmatch(name) and (isinstance(setting, str) or type(setting) is int)
-        for name, setting in value.items()
-    )
-    if not plain:
-        raise Wrong('a table of quoted names, such as {"net.core.somaxconn" = 128}')
-    assert isinstance(value, dict)
-    return {name: str(setting) for name, setting in value.items()}
-
-
-def _command_line(value: object) -> str:
-    words = _text(value).split()
-    if any(word.startswith("lab.") for word in words):
-        raise Wrong("words for the kernel that do not begin with lab., which are the lab's own")
-    return " ".join(words)
 
 
 def _program_name(value: object) -> str:
@@ -272,7 +239,7 @@ _PROGRAM_KEYS: Mapping[str, Callable[..., Any]] = {
     "format": _format,
     "timeout": _seconds,
 }
-_KEYS: Mapping[str, Callable[..., Any]] = {
+_KEYS: dict[str, Callable[..., Any]] = {
     "kernels": _kernels,
     "include": _globs,
     "exclude": _globs,
@@ -288,12 +255,6 @@ _KEYS: Mapping[str, Callable[..., Any]] = {
     "errata": _errata,
     "dmesg-allow": _inside,
     "lock": _inside,
-    "cpus": _cpus,
-    "memory": _memory,
-    "modules": _texts,
-    "devices": _texts,
-    "sysctls": _sysctls,
-    "command-line": _command_line,
     "programs": _programs,
 }
 _NESTED: Sequence[Callable[..., Any]] = (_errata, _programs)

@@ -79,8 +79,8 @@ def weigh(project: Project, found: Sequence[Traveller], *, most_mib: int) -> Non
         return
     large = largest(sizes)
     raise UsageError(
-        f"the tree that travels to a guest has {_amount(whole)}, more than the {most_mib} MiB that "
-        f"suit a guest of {project.memory_mib} MiB; the largest are "
+        f"the tree that travels to a guest has {_amount(whole)}, more than the {most_mib} MiB for "
+        "which its memory has room; the largest are "
         + ", ".join(f"{name} ({_amount(size)})" for name, size in large),
         hint=f'exclude = ["{large[0][0]}"] in {project.file or "[tool.lab] of pyproject.toml"} '
         "leaves it out, and memory = ... gives the guest more",

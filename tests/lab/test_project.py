@@ -16,6 +16,7 @@ from lab.project import ProgramFormat, Project
 from lab.project.globs import matches
 from lab.project.positions import lines_of
 from lab.project.travel import largest, weigh
+from lab.wishes import Wishes
 
 pytestmark = pytest.mark.lab
 
@@ -65,12 +66,7 @@ def test_only_the_kernels_are_needed(table: Write) -> None:
     found = project.read(table('[tool.lab]\nkernels = ["6.1", "6.12"]\n'))
     assert ("6.1", "6.12") == found.kernels
     assert Project(found.root, "pyproject.toml", ("6.1", "6.12")) == found
-    assert (1, 768, None, False) == (
-        found.cpus,
-        found.memory_mib,
-        found.plugins,
-        found.skips_need_proof,
-    )
+    assert (Wishes(), None, False) == (found.guest, found.plugins, found.skips_need_proof)
 
 
 def test_a_repository_without_a_table_is_one_of_defaults(tmp_path: Path) -> None:
@@ -100,8 +96,8 @@ cpus = 2
 memory = "2G"
 modules = ["veth"]
 devices = ["virtio-rng-pci"]
-sysctls = {"net.core.somaxconn" = 128}
-command-line = "quiet  loglevel=3"
+sysctl = {"net.core.somaxconn" = 128}
+cmdline = "quiet  loglevel=3"
 
 [tool.lab.errata]
 list = "tests/errata.toml"
@@ -122,9 +118,14 @@ command = "./list all"
     )
     assert ("make", "-C", "a b") == found.setup
     assert ("python", "-m", "a") == found.probe
-    assert 2048 == found.memory_mib
-    assert {"net.core.somaxconn": "128"} == found.sysctls
-    assert "quiet loglevel=3" == found.command_line
+    assert found.guest == Wishes(
+        cpus=2,
+        memory_mib=2048,
+        modules=("veth",),
+        devices=("virtio-rng-pci",),
+        sysctl=(("net.core.somaxconn", "128"),),
+        cmdline=("quiet", "loglevel=3"),
+    )
     assert found.skips_need_proof is True
     assert ("torch",) == found.environment_exclude
     assert found.errata is not None
@@ -146,7 +147,7 @@ command = "./list all"
 def test_lab_toml_is_the_table_itself(tmp_path: Path) -> None:
     (tmp_path / "lab.toml").write_text('kernels = ["6.12"]\ncpus = 4\n')
     found = project.read(tmp_path)
-    assert ("lab.toml", 4) == (found.file, found.cpus)
+    assert ("lab.toml", 4) == (found.file, found.guest.cpus)
 
 
 def test_a_pyproject_without_the_table_leaves_it_to_lab_toml(table: Write) -> None:
@@ -189,7 +190,7 @@ kernel = ["6.12"]
 memory = "lots"
 skips_need_proof = true
 cpus = true
-sysctls = {somaxconn = 1}
+sysctl = {somaxconn = 1}
 include = [
   "/etc",
 ]
@@ -208,13 +209,12 @@ format = "kselftests"
         "pyproject.toml:6: kernels is missing: name what to test on, such as "
         'kernels = ["6.1", "6.12"]',
         "pyproject.toml:7: kernel is no key of [tool.lab]; did you mean kernels?",
-        'pyproject.toml:8: memory is \'lots\', expected MiB as a number, or "512M" or "1G", of at '
-        "least 128 MiB",
+        "pyproject.toml:8: memory is 'lots', which is no size: a number of MiB, or one like 768M "
+        "or 2G",
         "pyproject.toml:9: skips_need_proof is no key of [tool.lab]; did you mean "
         "skips-need-proof?",
-        "pyproject.toml:10: cpus is True, expected a number of processors from 1 to 64",
-        "pyproject.toml:11: sysctls is {'somaxconn': 1}, expected a table of quoted names, such as "
-        '{"net.core.somaxconn" = 128}',
+        "pyproject.toml:10: cpus is True, which is no number of processors, 1 to 64",
+        "pyproject.toml:11: sysctl names 'somaxconn', which is no name like vm.swappiness",
         "pyproject.toml:12: include is ['/etc'], expected a path in the repository, relative to "
         "its root",
         "pyproject.toml:20: program 'a': one of directory and command, and not both",
@@ -230,12 +230,12 @@ format = "kselftests"
         ('kernels = "6.12"', "a list of kernels in quotes"),
         ("kernels = [6.12]", "a list of kernels in quotes"),
         ("kernels = []", "a list of kernels in quotes"),
-        ("cpus = 0", "a number of processors"),
-        ("memory = 64", "at least 128 MiB"),
+        ("cpus = 0", "a guest has 1 to 64 processors"),
+        ("memory = 64", "at least 256 MiB"),
         ('exclude = ["../a"]', "a path in the repository"),
         ('contract = ""', "a string that is not empty"),
         ('setup = "a \'b"', "No closing quotation"),
-        ('command-line = "lab.nonce=1"', "the lab's own"),
+        ('cmdline = "lab.nonce=1"', "the lab's own to set"),
         ('mask-variable = "A B"', "the name of an environment variable"),
         ("errata = 3", "[tool.lab.errata] is 3, expected a table"),
         ('errata = {list = "a"}', "[tool.lab.errata] has no reproducers"),
@@ -243,7 +243,7 @@ format = "kselftests"
         ('programs = [{directory = "a"}]', "[tool.lab.programs] has no name"),
         ('contract = "a.toml"', "there is no probe"),
         ("skips-need-proof = true", "name them both"),
-        ("nonsense-of-all-kinds = 1", "the keys are command-line, contract"),
+        ("nonsense-of-all-kinds = 1", "the keys are cmdline, contract"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_line(table: Write, text: str, said: str) -> None:
@@ -385,7 +385,7 @@ def test_a_heavy_tree_is_said_with_what_is_large(table: Write) -> None:
     with pytest.raises(UsageError) as raised:
         weigh(found, project.travellers(found), most_mib=384)
     said = str(raised.value)
-    assert "has 2.1 GiB, more than the 384 MiB that suit a guest of 768 MiB" in said
+    assert "has 2.1 GiB, more than the 384 MiB for which its memory has room" in said
     assert "data/models (2.1 GiB)" in said
     assert 'exclude = ["data/models"]' in said
 
