@@ -85,7 +85,8 @@ def _judge_status(status: int, last_line: str) -> Judged:
         return Judged(State.PASSED)
     if status in SKIP_STATUSES:
         return Judged(State.SKIPPED, last_line.strip() or f"exit status {status}")
-    return Judged(State.FAILED, ended(status))
+    last = f": {last_line.strip()}" if last_line.strip() else ""
+    return Judged(State.FAILED, ended(status) + last)
 
 
 def _failures(number: int, of: int, points: Sequence[Point]) -> str:

@@ -17,7 +17,10 @@ class ProgramFormat(StrEnum):
     """By its exit status alone: 0 passed, 4 and 77 skipped."""
     TAP = "tap"
     KTAP = "ktap"
+    AUTO = "auto"
+    """TAP if one line of its output is TAP's, else the exit status."""
     KSELFTEST = "kselftest"
+    """An installation of the kernel's selftests: `directory` has kselftest-list.txt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Program:
     """Where the executables are, relative to the root; empty if `command` lists them."""
     command: tuple[str, ...] = ()
     """Prints the executables, one a line; empty if they are all of `directory`."""
-    format: ProgramFormat = ProgramFormat.EXIT
+    format: ProgramFormat = ProgramFormat.AUTO
     timeout_s: float | None = None
     """Time limit of each executable in seconds; None for the lab's own."""
 

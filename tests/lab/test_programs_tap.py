@@ -188,12 +188,12 @@ def test_status_and_stream_must_agree(text: str, status: int, why: str) -> None:
         (0, PASSED, ""),
         (77, SKIPPED, "no veth"),
         (4, SKIPPED, "no veth"),
-        (1, FAILED, "it ended with status 1"),
-        (127, FAILED, "it ended with status 127"),
-        (139, FAILED, "it ended with status 139 (128 + SIGSEGV)"),
-        (-signal.SIGTERM, FAILED, "it was killed by SIGTERM"),
-        (-64, FAILED, "it was killed by SIGRTMAX"),
-        (-70, FAILED, "it was killed by signal 70"),
+        (1, FAILED, "it ended with status 1: no veth"),
+        (127, FAILED, "it ended with status 127: no veth"),
+        (139, FAILED, "it ended with status 139 (128 + SIGSEGV): no veth"),
+        (-signal.SIGTERM, FAILED, "it was killed by SIGTERM: no veth"),
+        (-64, FAILED, "it was killed by SIGRTMAX: no veth"),
+        (-70, FAILED, "it was killed by signal 70: no veth"),
     ],
 )
 @pytest.mark.parametrize("wanted", [Format.EXIT, Format.AUTO])

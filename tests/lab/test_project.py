@@ -137,7 +137,7 @@ command = "./list all"
         unit.format,
         unit.timeout_s,
     )
-    assert (("./list", "all"), ProgramFormat.EXIT, None) == (
+    assert (("./list", "all"), ProgramFormat.AUTO, None) == (
         other.command,
         other.format,
         other.timeout_s,
@@ -219,8 +219,8 @@ format = "kselftests"
         "its root",
         "pyproject.toml:20: program 'a': one of directory and command, and not both",
         "pyproject.toml:21: two programs are called a",
-        "pyproject.toml:22: format is 'kselftests', expected one of exit, tap, ktap, kselftest; "
-        "did you mean kselftest?",
+        "pyproject.toml:22: format is 'kselftests', expected one of exit, tap, ktap, auto, "
+        "kselftest; did you mean kselftest?",
     ] == lines
 
 
