@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     choosing.add_options(test)
     choosing.add_launcher(test)
+    choosing.add_wishes(test)
     test.add_argument(
         "--as",
         dest="plays",
@@ -82,13 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"unknown arguments: {' '.join(rest)}")
         return int(_say(_errata(arguments)).code)
     try:
-        name = choosing.name_of(arguments)
+        name, wishes = choosing.name_of(arguments), choosing.wishes_of(arguments)
     except LabError as error:
         test.error(str(error))
     with told():
         plays = [] if arguments.plays is None else [f"--lab-as={arguments.plays}"]
-        by = [f"--lab-launcher={arguments.launcher.value}"]
-        return int(_test(name, [*plays, *by, *rest]).code)
+        by = [f"--lab-launcher={arguments.launcher}"]
+        asked = wishes.options("--lab-")
+        return int(_test(name, [*plays, *by, *asked, *rest]).code)
 
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:

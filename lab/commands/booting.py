@@ -16,10 +16,12 @@ from .. import vm
 from ..errors import UsageError
 from ..kernels import Kernel
 from ..remote import tree
+from ..wishes import Wishes
 
 ROOT = Path(__file__).parents[2]
 """The repository."""
 _PACKAGE_IN_GUEST = "/lab/packages"
+NO_WISHES = Wishes()
 _THE_GUESTS_OWN = ("/dev", "/proc", "/run", "/sys")
 
 
@@ -33,10 +35,9 @@ def say(text: str) -> None:
 def guest(
     kernel: Kernel,
     *,
-    launcher: vm.Launcher = vm.Launcher.QEMU,
+    launcher: vm.Launcher = vm.USUAL,
     results: Path | None = None,
-    cpus: int = 1,
-    memory_mib: int = 768,
+    wishes: Wishes = NO_WISHES,
     copies: Sequence[Path] = (),
 ) -> Iterator[vm.Guest]:
     """A booted guest with `copies` (files or directories of the host) in it at the same paths,
@@ -51,14 +52,14 @@ def guest(
         pad = vm.Launchpad(
             launcher.bootable(kernel),
             launcher,
-            cpus=cpus,
-            memory_mib=memory_mib,
+            wishes=wishes,
             writable=[path for path in copies if path.is_dir()],
         )
         files, accel = pad.prepare(results)
-        say(", ".join(filter(None, (str(files.kernel), str(accel.kind), launcher.words))))
+        told = (str(files.kernel), str(accel.kind), launcher.words, str(wishes))
+        say(", ".join(filter(None, told)))
         booted = stack.enter_context(pad.boot(results))
-        if launcher is vm.Launcher.QEMU:  # the other's guests have this machine's files
+        if not launcher.has_our_files:
             for path in copies:
                 booted.push_tree(packed(path), "/")
             package = {
@@ -75,7 +76,7 @@ def python_environment(launcher: vm.Launcher) -> dict[str, str]:
     `python3 -m ioxide`."""
     programs = dict.fromkeys(f"{prefix}/bin" for prefix in (sys.prefix, sys.base_prefix))
     own = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    place = _PACKAGE_IN_GUEST if launcher is vm.Launcher.QEMU else str(ROOT)
+    place = str(ROOT) if launcher.has_our_files else _PACKAGE_IN_GUEST
     return {"PATH": ":".join((*programs, own)), "PYTHONPATH": place}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The options by which a command is told its kernel."""
+"""The options by which a command is told its kernel and what its guest is to have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from .. import kernels
 from ..errors import UsageError
 from ..kernels import Flavour, Kernel
-from ..vm import Launcher
+from ..vm import LAUNCHERS, USUAL, Launcher, launcher_named
+from ..wishes import KEYS, Wishes, from_options
 
 
 class Once(argparse.Action):
@@ -50,6 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--modules",
+        dest="module_directory",
         action=Once,
         type=Path,
         metavar="DIR",
@@ -61,16 +63,46 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
     """Add `--launcher`."""
     parser.add_argument(
         "--launcher",
-        type=Launcher,
-        choices=tuple(Launcher),
-        default=Launcher.QEMU,
+        choices=tuple(LAUNCHERS),
+        default=USUAL.name,
         help="vng: boot with virtme-ng, this machine's own files as root, read-only",
     )
 
 
+def launcher_of(arguments: argparse.Namespace) -> Launcher:
+    """The launcher that the options name."""
+    return launcher_named(arguments.launcher)
+
+
+def add_wishes(parser: argparse.ArgumentParser) -> None:
+    """Add what a guest is asked for: `--cpus` and so on."""
+    group = parser.add_argument_group("what the guest has")
+    group.add_argument("--cpus", metavar="N", help="processors (1)")
+    group.add_argument("--memory", metavar="SIZE", help="in MiB, or like 2G (768M)")
+    for key, option, metavar, help in (
+        ("sysctl", "--sysctl", "NAME=VALUE", "set before anything runs"),
+        ("modules", "--module", "NAME", "a kernel module, loaded before anything runs"),
+        ("cmdline", "--append", "WORDS", "for the kernel's command line, behind the lab's own"),
+        ("devices", "--device", "DEVICE", "network-pair, or what QEMU's -device takes"),
+    ):
+        group.add_argument(
+            option, dest=key, action="append", metavar=metavar, help=f"{help}; repeatable"
+        )
+
+
+def wishes_of(arguments: argparse.Namespace) -> Wishes:
+    """What those options ask for. Raises UsageError."""
+    # --modules, where the modules of a kernel of one's own are, has another name there.
+    return from_options({key: getattr(arguments, key) for key in KEYS})
+
+
 def name_of(arguments: argparse.Namespace) -> str:
     """The name for `lab.kernels.resolve` that the options say. Raises UsageError."""
-    named, file, modules = arguments.kernel, arguments.kernel_file, arguments.modules
+    named, file, modules = (
+        arguments.kernel,
+        arguments.kernel_file,
+        arguments.module_directory,
+    )
     if (named is None) == (file is None):
         raise UsageError("one of --kernel and --kernel-file is needed, and not both")
     if file is None:

@@ -77,10 +77,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="repeatable"
     )
-    parser.add_argument("--cpus", type=_number, default=1, metavar="N", help="processors (1)")
-    parser.add_argument(
-        "--memory", type=_number, default=768, metavar="MIB", help="memory in MiB (768)"
-    )
     parser.add_argument(
         "--timeout",
         type=_seconds,
@@ -94,13 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="keep console.log and the guest's other logs here",
     )
     choosing.add_launcher(parser)
-
-
-def _number(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1 << 20:
-        raise argparse.ArgumentTypeError(f"{text} is no sensible number")
-    return value
+    choosing.add_wishes(parser)
 
 
 def _seconds(text: str) -> float:
@@ -148,14 +138,14 @@ def environment(pairs: Sequence[str]) -> Mapping[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    env = booting.python_environment(arguments.launcher) | dict(environment(arguments.env))
+    launcher, wishes = choosing.launcher_of(arguments), choosing.wishes_of(arguments)
+    env = booting.python_environment(launcher) | dict(environment(arguments.env))
     copies = [booting.checked(path) for path in arguments.copy]
     with booting.guest(
         choosing.kernel_of(arguments),
-        launcher=arguments.launcher,
+        launcher=launcher,
         results=arguments.results,
-        cpus=arguments.cpus,
-        memory_mib=arguments.memory,
+        wishes=wishes,
         copies=copies,
     ) as guest:
         guest.read_kernel_log()  # what it said while it booted is not the command's
@@ -163,7 +153,7 @@ def _run(arguments: argparse.Namespace) -> int:
             # The shell's words and statuses for what is not there or cannot be run, 127 and 126.
             ["/bin/sh", "-c", 'exec "$@"', "sh", *arguments.argv],
             env=env,
-            cwd=working_directory(copies, arguments.launcher),
+            cwd=working_directory(copies, launcher),
             stdin=True,
         )
         limit = arguments.timeout
@@ -182,5 +172,5 @@ def _run(arguments: argparse.Namespace) -> int:
 def working_directory(copies: Sequence[Path], launcher: Launcher) -> str:
     """Where a command starts."""
     if not copies:
-        return "/" if launcher is Launcher.QEMU else str(Path.cwd())
+        return str(Path.cwd()) if launcher.has_our_files else "/"
     return str(copies[-1] if copies[-1].is_dir() else copies[-1].parent)

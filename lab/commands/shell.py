@@ -37,18 +37,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _shell(arguments: argparse.Namespace) -> int:
-    env = booting.python_environment(arguments.launcher) | dict(environment(arguments.env))
+    launcher, wishes = choosing.launcher_of(arguments), choosing.wishes_of(arguments)
+    env = booting.python_environment(launcher) | dict(environment(arguments.env))
     copies = [booting.checked(path) for path in arguments.copy]
     interactive = os.isatty(0) and os.isatty(1)
     with booting.guest(
         choosing.kernel_of(arguments),
-        launcher=arguments.launcher,
+        launcher=launcher,
         results=arguments.results,
-        cpus=arguments.cpus,
-        memory_mib=arguments.memory,
+        wishes=wishes,
         copies=copies,
     ) as guest:
-        cwd = working_directory(copies, arguments.launcher)
+        cwd = working_directory(copies, launcher)
         if not interactive:
             process = guest.spawn(["/bin/sh"], env=env, cwd=cwd, stdin=True)
             return streams.pump(process)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..facts.records import Record
     from ..rules.contract import Comparison, Row
     from ..vm import Guest, Launcher
+    from ..wishes import Wishes
 
 EVIDENCE_WIDTH = 60
 LOCAL = "local"
@@ -42,6 +43,8 @@ class RunReport:
     """What the contract promises this kernel; None if it has no row for it."""
     comparison: Comparison
     launcher: Launcher
+    wishes: Wishes
+    """What every guest was asked to have."""
     guests: Sequence[Guest]
     """All guests that came up, for what they said of themselves."""
     lanes: int
@@ -77,15 +80,16 @@ class RunReport:
         """The line that runs these tests again on the same kernel; their files, if many."""
         slow = " SLOW=1" if self.slow.intersection(names) else ""
         files = tuple(dict.fromkeys(name.split("::")[0] for name in names))
+        asked = self.wishes.options()
         if len(names) == 1:
-            which = make_variable(names)
+            which = make_variable(names, asked)
         elif len(files) <= MOST_FILES:
-            which = make_variable(files)
+            which = make_variable(files, asked)
         else:  # the run itself: a line is to be read, and to be typed
-            text = " ".join(map(shlex.quote, self.narrowed))
+            text = shlex.join([*asked, *self.narrowed])
             which = f"ARGS={make_word(text)}" if text else ""
         plays = f" AS={self.row.plays}" if self.row and self.row.plays else ""
-        by = f" LAUNCHER={self.launcher}" if self.launcher.words else ""
+        by = f" LAUNCHER={self.launcher.name}" if self.launcher.words else ""
         return f"make lab KERNEL={self._name}{plays}{by}{slow} {which}".rstrip()
 
     @property
@@ -128,16 +132,17 @@ def render(report: RunReport) -> list[str]:
     return lines
 
 
-def make_variable(names: Sequence[str]) -> str:
-    """The make variable that selects these tests.
+def make_variable(names: Sequence[str], options: Sequence[str] = ()) -> str:
+    """The make variables that select these tests and give these options.
 
     The Makefile splits T at spaces; a node id that holds one goes into ARGS, which is shell text.
     In both, make expands `$`.
     """
     plain = all(len(name.split()) == 1 for name in names)
     if plain:
-        return f"T={make_word(' '.join(names))}"
-    return f"ARGS={make_word(' '.join(map(shlex.quote, names)))}"
+        more = f" ARGS={make_word(shlex.join(options))}" if options else ""
+        return f"T={make_word(' '.join(names))}{more}"
+    return f"ARGS={make_word(shlex.join([*options, *names]))}"
 
 
 def make_word(text: str) -> str:
@@ -183,6 +188,7 @@ def _guest_lines(report: RunReport) -> list[str]:
         f"release {guest.uname}, package {report.kernel.package} from {report.kernel.source}",
         f"accel {guest.accel.kind}: {guest.accel.reason}",
         *([f"booted {report.launcher.words}"] if report.launcher.words else ()),
+        *([f"guests with {report.wishes}"] if report.wishes else ()),
         *([f"entered {guest.entry}"] if guest.entry else ()),
         *(
             f"agent after {one.boot_seconds:.1f} s, {one.slowdown:.1f}x slower than here"
@@ -260,7 +266,8 @@ def write_json(report: RunReport) -> None:
         "kernel": asdict(report.kernel),
         "cell": report.row.name if report.row else report.kernel.series,
         "contract": _contract(report),
-        "launcher": report.launcher.value,
+        "launcher": report.launcher.name,
+        "wishes": report.wishes.options(),
         "guests": [
             {
                 "release": guest.uname,

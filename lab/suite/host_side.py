@@ -27,7 +27,7 @@ from ..report.results import new_directory, point_latest
 from ..report.summary import RunReport, render, write_json
 from ..rules import contract
 from ..rules.contract import Comparison
-from ..vm import Launcher
+from ..vm import launcher_named
 from . import issues, limits, options, selection
 from .judge import Judge
 from .lanes import Begun, Lanes, Ran
@@ -36,6 +36,7 @@ from .promises import Promises
 from .reconcile import Book, DoubleVerdict
 from .reports import is_subtest, made_up
 from .stash import CONCLUSION
+from .wished import wishes_of
 
 LEAST_SECONDS = 60.0
 WORTH_A_GUEST = 50
@@ -52,6 +53,8 @@ class HostSide:
         # run whose settings make errors of warnings.
         config.addinivalue_line("filterwarnings", "default::pytest.PytestCacheWarning")
         try:
+            self.launcher = launcher_named(config.getoption("lab_launcher"))
+            self.wishes = wishes_of(config)
             self.kernel = config.hook.pytest_lab_resolve(config=config, name=name)
             self.promises = Promises(self.kernel, config.getoption("lab_as"))
             self.lab = config.hook.pytest_lab_guests(config=config, kernel=self.kernel)
@@ -73,8 +76,7 @@ class HostSide:
             raise pytest.UsageError(f"--lab-guests {guests}: tests need at least one guest")
         base = Path(config.getoption("lab_results") or config.rootpath / "lab-results")
         plays = f"-as-{self.promises.plays}" if self.promises.plays else ""
-        self.launcher = Launcher(config.getoption("lab_launcher"))
-        by = f"-{self.launcher}" if self.launcher is not Launcher.QEMU else ""
+        by = f"-{self.launcher.name}" if self.launcher.words else ""
         try:
             self.results = new_directory(base, f"{self.kernel.upstream}{plays}{by}")
         except LabError as error:
@@ -363,6 +365,7 @@ class HostSide:
             row=self.promises.row,
             comparison=comparison,
             launcher=self.launcher,
+            wishes=self.wishes,
             guests=[guest for one in sessions for guest in one.guests],
             lanes=sum(1 for one in sessions if one.guests),
             probe=self._probe(),
@@ -422,7 +425,7 @@ class HostSide:
             self.config.hook.pytest_runtest_logreport(report=report)
 
     def _properties(self) -> list[tuple[str, object]]:
-        return [("kernel", self.promises.cell), ("launcher", self.launcher.value)]
+        return [("kernel", self.promises.cell), ("launcher", self.launcher.name)]
 
     def _narrowed(self) -> list[str]:
         """What this run was narrowed by, for the line that repeats it."""

@@ -86,7 +86,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lab-launcher",
         metavar="NAME",
         default="qemu",
-        choices=("qemu", "vng"),
         help="what boots the guest: the lab itself (qemu), or virtme-ng with this machine's own "
         "files as root (vng)",
     )
@@ -99,6 +98,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="share the tests between so many guests at once, instead of as many as suit this "
         "machine and the number of tests",
     )
+    for key, metavar, what in (
+        ("cpus", "N", "processors of a guest"),
+        ("memory", "SIZE", "memory of a guest, in MiB or like 2G"),
+    ):
+        group.addoption(f"--lab-{key}", metavar=metavar, help=what)
+    for key, option, metavar, what in (
+        ("sysctl", "sysctl", "NAME=VALUE", "set in a guest before anything runs"),
+        ("modules", "module", "NAME", "kernel module, loaded in a guest before anything runs"),
+        ("cmdline", "append", "WORDS", "for the kernel's command line"),
+        ("devices", "device", "DEVICE", "of a guest, as QEMU's -device takes it"),
+    ):
+        group.addoption(
+            f"--lab-{option}", dest=f"lab_{key}", action="append", metavar=metavar, help=what
+        )
     group.addoption(
         "--lab-timeout",
         type=float,
@@ -162,16 +175,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_lab_resolve(config: pytest.Config, name: str) -> Any:
     """The kernels of the lab's catalogue, unless another plugin knows better."""
     from .. import kernels
-    from ..vm import Launcher
+    from ..vm import launcher_named
 
-    return Launcher(config.getoption("lab_launcher")).bootable(kernels.resolve(name))
+    return launcher_named(config.getoption("lab_launcher")).bootable(kernels.resolve(name))
 
 
 def pytest_lab_guests(config: pytest.Config, kernel: Any) -> Any:
     """QEMU guests, unless another plugin offers its own."""
-    from ..vm import Launcher, Launchpad
+    from ..vm import Launchpad, launcher_named
+    from .wished import wishes_of
 
-    return Launchpad(kernel, Launcher(config.getoption("lab_launcher")))
+    launcher = launcher_named(config.getoption("lab_launcher"))
+    return Launchpad(kernel, launcher, wishes=wishes_of(config))
 
 
 def _no_probe() -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 
 from .accel import choose_accel
 from .devices import NetworkPair
+from .direct import boot
 from .events import Completed, Control, Event, Exited, Output, Stream
-from .guest import Guest, Process, boot
-from .launcher import Launcher, Launchpad
+from .guest import Guest, Process
+from .launcher import Launcher
+from .launchers import LAUNCHERS, USUAL, launcher_named
+from .launchpad import Launchpad
+from .machine import Machine
 from .processor import Accel, AccelKind
 from .rootfs import build_rootfs
 
 __all__ = [
+    "LAUNCHERS",
+    "USUAL",
     "Accel",
     "AccelKind",
     "Completed",
@@ -21,6 +27,7 @@ __all__ = [
     "Guest",
     "Launcher",
     "Launchpad",
+    "Machine",
     "NetworkPair",
     "Output",
     "Process",
@@ -28,4 +35,5 @@ __all__ = [
     "boot",
     "build_rootfs",
     "choose_accel",
+    "launcher_named",
 ]

@@ -7,13 +7,13 @@ The framing itself is in `inguest/agent.py`, which must stand alone in the guest
 from __future__ import annotations
 
 import select
-import socket
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from .inguest.agent import Decoder, FrameError, encode
+from .machine import ByteStream
 
 _READ = 1 << 16
 
@@ -29,10 +29,10 @@ class Channel:
     no signal reaches learns of one."""
 
     def __init__(
-        self, sock: socket.socket, *, watch: int | None = None, interrupt: int | None = None
+        self, stream: ByteStream, *, watch: int | None = None, interrupt: int | None = None
     ) -> None:
-        self._socket = sock
-        self._socket.setblocking(False)
+        self._stream = stream
+        self._stream.setblocking(False)
         self._watch = watch
         self._interrupt = interrupt
         self._decoder = Decoder()
@@ -51,7 +51,7 @@ class Channel:
         while view:
             self._wait(deadline, writing=True)
             try:
-                view = view[self._socket.send(view) :]
+                view = view[self._stream.send(view) :]
             except BlockingIOError:
                 pass
             except OSError as error:
@@ -71,7 +71,7 @@ class Channel:
         if self._ready:
             return set()
         poll = select.poll()
-        for descriptor in (self._socket.fileno(), self._watch, *others):
+        for descriptor in (self._stream.fileno(), self._watch, *others):
             if descriptor is not None:
                 poll.register(descriptor, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(timeout_s * 1000)}
@@ -97,7 +97,7 @@ class Channel:
             raise TimeoutError
         # poll, not select: a runner with more than 1024 open files must not be a broken guest.
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN | (select.POLLOUT if writing else 0))
+        poll.register(self._stream, select.POLLIN | (select.POLLOUT if writing else 0))
         for descriptor in (self._watch, self._interrupt):
             if descriptor is not None:
                 poll.register(descriptor, select.POLLIN)
@@ -111,7 +111,7 @@ class Channel:
 
     def _read(self) -> None:
         try:
-            data = self._socket.recv(_READ)
+            data = self._stream.recv(_READ)
         except BlockingIOError:
             return
         except OSError as error:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from .. import arch
+from ..errors import UsageError
+from . import qemu
 
 
 class Device(Protocol):
@@ -152,6 +154,35 @@ class NetworkPair:
                 *("-device", f"{virtio('net')},netdev={side},romfile="),
             )
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """What somebody asked for in the words of QEMU's -device."""
+
+    words: str
+
+    def arguments(self) -> Sequence[str]:
+        return ("-device", self.words)
+
+
+OWN: Mapping[str, Device] = {"network-pair": NetworkPair()}
+"""Devices that are more than one word of QEMU's, by the names that the lab gives them."""
+
+
+def wished(words: Sequence[str]) -> Sequence[Device]:
+    """The devices that are wished for. Raises UsageError for one that QEMU does not know."""
+    devices = [OWN.get(one) or Wished(one) for one in words]
+    if any(isinstance(device, Wished) for device in devices):
+        known = qemu.devices()
+        for device in devices:
+            driver = device.words.partition(",")[0] if isinstance(device, Wished) else ""
+            if driver and driver not in known:
+                raise UsageError(
+                    f"there is no device {driver!r}",
+                    hint=f"{', '.join(OWN)}, or what {qemu.program().name} -device help lists",
+                )
+    return devices
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,43 +4,23 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from ..arch import Death, Entry
-from ..errors import GuestLost, LabError, NoSignOfLife
-from ..kernels import Kernel, KernelFiles
-from .channel import Channel
+from ..arch import Death
+from ..errors import LabError
+from ..kernels import Kernel
 from .console import Console
-from .devices import Device
-from .emulator import first_sign
-from .entry import image, other_than, remember, remembered
-from .entry import usual as usual_entry
 from .events import Completed, Event, Exited, Output, Stream
-from .inguest.agent import CHUNK, SPIN, spin, to_bytes, to_text
-from .initramfs import build_initramfs, build_modules_image
+from .inguest.agent import CHUNK, to_bytes, to_text
 from .kmsg import Gap, Piece, Reader, Record
 from .link import ANSWER_S, Inbox, Link
-from .machine import Machine, started
-from .processor import Accel, AccelKind
-from .silence import Silence
+from .processor import Accel
 
 NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 
-_BOOT_S = {AccelKind.KVM: 30.0, AccelKind.TCG: 120.0}
-"""How long a guest may take to its first word, in seconds. An idle machine needs 4 under TCG; a
-hung guest is rare and a busy machine is not."""
-_OF_SOURCE: Mapping[str, Sequence[str]] = {
-    # The kernel loads what its own build signed and nothing else; some of Debian's releases have
-    # their modules vouched for by nothing but this (lab/kernels/debian.py).
-    "debian": ("module.sig_enforce=1",),
-}
 _SIGKILL = 9
 _MOST_OUTPUT = 256 << 20
 _LONGEST_MARK = 900
@@ -287,164 +267,3 @@ class Guest:
         """Return once the agent has answered. Raises GuestLost if it does not within
         `timeout_s` seconds."""
         self._link.call("ping", timeout_s=timeout_s)
-
-
-@contextmanager
-def boot(
-    files: KernelFiles,
-    *,
-    rootfs: Path,
-    accel: Accel,
-    results: Path,
-    cpus: int = 1,
-    memory_mib: int = 768,
-    extra_cmdline: Sequence[str] = (),
-    devices: Sequence[Device] = (),
-    timeout_s: float | None = None,
-    interrupt: int | None = None,
-) -> Iterator[Guest]:
-    """Boot a guest; it is gone when the block is left, however it is left.
-
-    Its console, stray output and QEMU's words stay in `results` (console.log, stray.log, qemu.log;
-    console-2.log and so on for the next guest of one run; console-state.txt tells where the
-    processors of a silent one stood). `devices` come beside those that every guest has.
-    `timeout_s` is the time to the agent's first word, by default 30 s with KVM and 120 s without.
-    Call it from a thread that lives as long as the guest: QEMU dies with the thread that started
-    it (PR_SET_PDEATHSIG). Once the descriptor `interrupt` is readable, whoever waits for the guest
-    gets a KeyboardInterrupt, as only a main thread does from a signal.
-
-    Raises GuestLost when the guest does not come up or is not the one that was started,
-    MissingTool, and LabError.
-    """
-    initramfs, modules = build_initramfs(files), build_modules_image(files)
-
-    def start(cmdline: Sequence[str], entry: Entry) -> AbstractContextManager[Machine]:
-        return started(
-            accel=accel,
-            kernel=image(files, entry),
-            initramfs=initramfs,
-            rootfs=rootfs,
-            modules=modules,
-            cmdline=(*cmdline, *extra_cmdline),
-            results=results,
-            cpus=cpus,
-            memory_mib=memory_mib,
-            devices=devices,
-        )
-
-    patience = _BOOT_S[accel.kind] if timeout_s is None else timeout_s
-
-    def entered(entry: Entry) -> AbstractContextManager[Guest]:
-        return introduced(
-            files,
-            lambda words: start(words, entry),
-            accel=accel,
-            timeout_s=patience,
-            interrupt=interrupt,
-        )
-
-    usual = remembered(files, accel)
-    with ExitStack() as stack:
-        try:
-            guest = stack.enter_context(entered(usual))
-            guest.entry = (
-                ""
-                if usual == usual_entry()
-                else f"{usual}, which has worked when {usual_entry().name} did not"
-            )
-        except NoSignOfLife as first:
-            if (other := other_than(usual)) is None:
-                raise
-            try:
-                guest = stack.enter_context(entered(other))
-            except GuestLost as second:
-                raise GuestLost(
-                    f"entered {usual}: {first.reason}; entered {other}: {second.reason}",
-                    console_tail=second.console_tail,
-                    excuse=second.excuse,
-                ) from second
-            remember(files, accel, other)
-            guest.entry = f"{other}; {usual}: {first.reason}"
-        yield guest
-
-
-@contextmanager
-def introduced(
-    files: KernelFiles,
-    start: Callable[[Sequence[str]], AbstractContextManager[Machine]],
-    *,
-    accel: Accel,
-    timeout_s: float,
-    interrupt: int | None = None,
-) -> Iterator[Guest]:
-    """A guest on the machine that `start` starts when it is given the lab's words for the kernel's
-    command line: once its agent has spoken, within `timeout_s` seconds, and is the one meant.
-
-    Raises GuestLost, and what `start` raises.
-    """
-    nonce = secrets.token_hex(16)
-    release = files.kernel.release
-    words = (
-        f"lab.nonce={nonce}",
-        f"lab.release={release}",
-        *_OF_SOURCE.get(files.kernel.source, ()),
-    )
-    begun = time.monotonic()
-    with start(words) as machine:
-        link = Link(
-            Channel(machine.agent, watch=machine.qemu.pidfd, interrupt=interrupt),
-            lambda cause: _lost(machine, cause),
-        )
-        silence = Silence(machine)
-        try:
-            hello = link.hello(deadline=begun + timeout_s, within_s=timeout_s, hopeless=silence.why)
-        except GuestLost as lost:
-            if silence.lifeless:
-                raise NoSignOfLife(lost.reason, excuse=lost.excuse) from lost
-            raise
-        boot_seconds = time.monotonic() - begun
-        if hello.get("nonce") != nonce:
-            link.lose(f"the agent names the nonce {hello.get('nonce')!r}, this run's is {nonce}")
-        if hello.get("release") != release:
-            link.lose(f"the guest runs {hello.get('release')!r}, booted was {release}")
-        memlock = hello.get("memlock")
-        if type(memlock) is not int:
-            link.lose(f"the agent names {memlock!r} as its limit of locked memory")
-        answer = link.call("start", own_machine=True, time=time.time())
-        its_spin = answer.get("spin")
-        if not isinstance(its_spin, float) or its_spin <= 0:
-            link.lose(f"the agent measured its speed as {its_spin!r} s")
-        yield Guest(
-            kernel=files.kernel,
-            accel=accel,
-            nonce=nonce,
-            uname=release,
-            boot_seconds=boot_seconds,
-            slowdown=its_spin / _own_spin(),
-            memlock=memlock,
-            console=machine.console,
-            link=link,
-            deaths=machine.deaths,
-        )
-
-
-@cache
-def _own_spin() -> float:
-    return spin(SPIN)
-
-
-def _lost(machine: Machine, cause: str) -> GuestLost:
-    """The guest's end as its console tells it, else as seen from here."""
-    # A panic's last lines and QEMU's end may be a moment behind the port's.
-    ended = machine.qemu.ended(timeout_s=1.0)
-    # A complaint on the console of a guest that still runs is not what it was lost to.
-    reason = (machine.console.reason() or machine.qemu.how_it_ended()) if ended else ""
-    sign = first_sign(machine.console.text().splitlines(), machine.deaths) if ended else None
-    excuse = sign[1] if sign is not None else ""
-    if not ended:
-        # It hangs or lies: keep where its processors stand, nobody can ask them later.
-        state = machine.console.path.with_name(machine.console.path.stem + "-state.txt")
-        state.write_text(machine.monitor.describe().text)
-    blamed = f"{reason} ({excuse})" if excuse else reason
-    sentence = f"the guest died: {blamed} ({cause})" if reason else cause
-    return GuestLost(sentence, console_tail=machine.console.tail(), excuse=excuse)

@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""The machine a guest runs on: which devices, which command line."""
+"""What the lab has to know of a machine that a launcher made, and what all of them have in common.
+
+A launcher provides a stream of bytes to the agent, a console, and the process that the machine ends
+with. Whatever else one of them can tell is an optional fact: nothing above presumes a monitor of
+QEMU's or a virtio-serial port.
+"""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from .. import arch
 from ..arch import Death
-from . import monitor
 from .console import Console
-from .devices import Boot, Device, Disk, FilePort, Monitor, PortBus, SerialConsole, SocketPort
-from .emulator import deaths
-from .inguest.agent import PORT, STRAY
-from .processor import COMMON, Accel, processor_arguments
-from .qemu import Qemu, program, running
+from .standing import Standing
 
 CMDLINE = (
     # The kernel's own words from WARN up during boot; the agent opens the rest. loglevel=4 would
@@ -40,67 +39,72 @@ CMDLINE = (
 """What every guest's kernel is told, whoever boots it."""
 
 
+class ByteStream(Protocol):
+    """The host's end of the line to an agent: a connected socket, or what behaves like one."""
+
+    def fileno(self) -> int:
+        """A descriptor for poll(2)."""
+        ...
+
+    def setblocking(self, flag: bool, /) -> None:
+        """With False, the two below raise BlockingIOError instead of waiting."""
+        ...
+
+    def send(self, data: memoryview, /) -> int:
+        """Send some of the bytes; how many. Raises OSError."""
+        ...
+
+    def recv(self, most: int, /) -> bytes:
+        """So many bytes at most; none when the other side has closed it. Raises OSError."""
+        ...
+
+
+class HostProcess(Protocol):
+    """The process of this host that a machine ends with."""
+
+    @property
+    def pidfd(self) -> int:
+        """A descriptor that is readable once it has ended."""
+        ...
+
+    def ended(self, timeout_s: float = 0) -> bool:
+        """Whether it has ended, waiting up to `timeout_s` seconds for that."""
+        ...
+
+    def how_it_ended(self) -> str:
+        """A sentence about its end; only once it has ended."""
+        ...
+
+    def seconds_without_processor(self) -> float:
+        """How long it was ready to run and had to wait; 0 where that is not known."""
+        ...
+
+
+class Ask(Protocol):
+    """Asks where a machine's processors stand."""
+
+    def __call__(self, *, times: int = 1, apart_s: float = 0.0) -> Standing:
+        """So often, so many seconds apart. Never raises for a machine that does not tell."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A started machine and the host's ends of its ports."""
+    """A started machine."""
 
-    qemu: Qemu
+    process: HostProcess
     console: Console
     stray: Path
-    agent: socket.socket
-    monitor: monitor.Monitor
-    deaths: Sequence[Death]
+    """Where output goes that nobody asked for; the file need not exist."""
+    agent: ByteStream
+    standing: Ask | None = None
+    """Where its processors stand; None if nobody can tell."""
+    deaths: Sequence[Death] = ()
     """By what fault of its emulator it can die."""
 
 
-@contextmanager
-def started(
-    *,
-    accel: Accel,
-    kernel: Path,
-    initramfs: Path,
-    rootfs: Path,
-    modules: Path,
-    cmdline: Sequence[str],
-    results: Path,
-    cpus: int,
-    memory_mib: int,
-    devices: Sequence[Device] = (),
-) -> Iterator[Machine]:
-    """A running machine; it is gone when the block is left. Its logs stay in `results`.
-
-    `devices` are what it has beside those that every guest needs.
-    """
-    with ExitStack() as stack:
-        agent, its_agent = (stack.enter_context(one) for one in socket.socketpair())
-        ours, its_monitor = (stack.enter_context(one) for one in socket.socketpair())
-        console, stray, words = new_logs(results)
-        its = arch.here()
-        parts: Sequence[Device] = (
-            SerialConsole(console),
-            PortBus(),
-            SocketPort(PORT, its_agent.fileno()),
-            FilePort(STRAY, stray),
-            Monitor(its_monitor.fileno()),
-            Disk("root", rootfs),
-            Disk("modules", modules),
-            *devices,
-            Boot(
-                kernel,
-                initramfs,
-                (f"console={its.console}", *its.console_cmdline, *its.cmdline, *CMDLINE, *cmdline),
-            ),
-        )
-        arguments = [
-            *COMMON,
-            *processor_arguments(accel, cpus=cpus),
-            *("-m", f"{memory_mib}M"),
-            *(word for part in parts for word in part.arguments()),
-        ]
-        command = (str(program()), *arguments)
-        qemu = stack.enter_context(running(command, log=words, inherit=(its_agent, its_monitor)))
-        known = deaths(accel, cpus=cpus)
-        yield Machine(qemu, Console(console), stray, agent, monitor.Monitor(ours), known)
+Start = Callable[[Sequence[str]], AbstractContextManager[Machine]]
+"""Starts a machine when it is given the lab's words for the kernel's command line."""
 
 
 def new_logs(results: Path) -> tuple[Path, Path, Path]:

@@ -4,40 +4,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .. import arch
+from .standing import Standing
 
 _PATIENCE_S = 5.0
-NEAR = 256
-"""Bytes: a processor that is never seen farther from where it was makes no progress."""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where the processors were, each time that QEMU was asked."""
-
-    places: Sequence[Sequence[int]]
-    """By the time asked, the address of each processor's next instruction."""
-    halted: bool
-    """Whether all of them waited for an interrupt when last asked."""
-    text: str
-    """The machine's state and the registers when last asked; or why QEMU did not tell."""
-
-    @property
-    def stuck(self) -> bool:
-        """Whether no processor got anywhere; False where QEMU did not tell."""
-        if not self.places or not self.places[0]:
-            return False
-        return all(max(seen) - min(seen) < NEAR for seen in zip(*self.places, strict=True))
-
-    def __str__(self) -> str:
-        if not self.places or not self.places[-1]:
-            return self.text.strip().splitlines()[0]
-        where = ", ".join(f"{place:#x}" for place in self.places[-1])
-        many = "processors stand" if len(self.places[-1]) > 1 else "processor stands"
-        return f"the {many} at {where}" + (", halted" if self.halted else "")
 
 
 class Monitor:

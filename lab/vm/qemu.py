@@ -41,6 +41,13 @@ def version() -> arch.Version:
     return int(match[1]), int(match[2]), int(match[3])
 
 
+@cache
+def devices() -> frozenset[str]:
+    """The names that -device takes, aliases included. Raises MissingTool, LabError."""
+    text = tools.run([program(), "-device", "help"], what="asking QEMU for its devices")
+    return frozenset(re.findall(r'(?:name|alias) "([^"]+)"', text))
+
+
 class Qemu:
     """A running QEMU, or the process that started it and ends with it; made by `running`."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .machine import Machine
-from .monitor import Standing
+from .standing import Standing
 
 BEFORE_FIRST_S = 6.0
 """How long a machine that has a processor to itself may take to its first byte, in seconds."""
@@ -49,11 +49,13 @@ class Silence:
             self._since, self._waited = self._clock(), self._busy()
             self._look_at = BETWEEN_S
             return ""
+        if (ask := self._machine.standing) is None:
+            return ""  # a quiet machine and a hung one cannot be told apart; there is the deadline
         # What the host's other work took from QEMU is not the guest's silence.
         quiet = self._clock() - self._since - max(0.0, self._busy() - self._waited)
         if quiet < self._look_at:
             return ""
-        standing = self._machine.monitor.describe(times=LOOKS, apart_s=APART_S)
+        standing = ask(times=LOOKS, apart_s=APART_S)
         if not standing.stuck:
             self._look_at = quiet + AGAIN_S
             return ""
@@ -67,7 +69,7 @@ class Silence:
         return sum(_size(path) for path in (self._machine.console.path, self._machine.stray))
 
     def _busy(self) -> float:
-        return self._machine.qemu.seconds_without_processor()
+        return self._machine.process.seconds_without_processor()
 
 
 def _size(path: Path) -> int:

@@ -31,11 +31,14 @@ from pathlib import Path
 from .. import arch, kernels, tools
 from ..errors import GuestLost, LabError, MissingTool
 from ..kernels import Flavour, Kernel, KernelFiles
+from ..wishes import Wishes
+from . import launcher
 from .console import Console
-from .devices import FilePort, Monitor, PortBus, PortConsole, SocketPort
+from .devices import Device, FilePort, Monitor, PortBus, PortConsole, SocketPort, wished
 from .emulator import deaths
-from .guest import Guest, introduced
+from .guest import Guest
 from .inguest import agent
+from .introduction import introduced
 from .machine import CMDLINE, Machine, new_logs
 from .monitor import Monitor as MonitorPort
 from .processor import Accel, AccelKind
@@ -44,6 +47,8 @@ from .qemu import Qemu, running
 BOOT_S = 180.0
 """How long a guest may take to its agent's first word, in seconds; 25 on a busy machine under
 TCG."""
+MEMORY_MIB = 1024
+"""What a guest has if nothing else is wished for."""
 _CONSOLE = ("console=hvc0",)
 _LONGEST_NAME = 107
 """Bytes of a socket's name in the file system, without the NUL behind it (unix(7))."""
@@ -74,6 +79,47 @@ def with_9p(kernel: Kernel) -> Kernel:
     return kernels.resolve(kernel.package, flavour=Flavour.FULL)
 
 
+class VirtmeNg:
+    """See `Launcher`."""
+
+    name = "vng"
+    words = "by virtme-ng, with this machine's files as root"
+    has_our_files = True
+
+    def bootable(self, kernel: Kernel) -> Kernel:
+        """See `Launcher`: one of the full flavour."""
+        program()  # before a download of a hundred megabytes, not after
+        return with_9p(kernel)
+
+    def prepare(
+        self,
+        files: KernelFiles,
+        *,
+        accel: Accel,
+        wishes: Wishes,
+        writable: Sequence[Path] = (),
+    ) -> launcher.Boot:
+        """See `Launcher`."""
+        devices = wished(wishes.devices)
+
+        def another(
+            results: Path, *, interrupt: int | None = None
+        ) -> AbstractContextManager[Guest]:
+            return boot(
+                files,
+                accel=accel,
+                results=results,
+                cpus=wishes.cpus or 1,
+                memory_mib=wishes.memory_mib or MEMORY_MIB,
+                extra_cmdline=wishes.cmdline,
+                devices=devices,
+                writable=writable,
+                interrupt=interrupt,
+            )
+
+        return another
+
+
 @contextmanager
 def boot(
     files: KernelFiles,
@@ -81,7 +127,9 @@ def boot(
     accel: Accel,
     results: Path,
     cpus: int = 1,
-    memory_mib: int = 1024,
+    memory_mib: int = MEMORY_MIB,
+    extra_cmdline: Sequence[str] = (),
+    devices: Sequence[Device] = (),
     writable: Sequence[Path] = (),
     timeout_s: float = BOOT_S,
     interrupt: int | None = None,
@@ -98,11 +146,12 @@ def boot(
     def start(words: Sequence[str]) -> AbstractContextManager[Machine]:
         return _started(
             files,
-            (*_CONSOLE, *arch.here().cmdline, *CMDLINE, *words),
+            (*_CONSOLE, *arch.here().cmdline, *CMDLINE, *words, *extra_cmdline),
             accel=accel,
             results=results.absolute(),
             cpus=cpus,
             memory_mib=memory_mib,
+            devices=devices,
             writable=writable,
             timeout_s=timeout_s,
             interrupt=interrupt,
@@ -121,6 +170,7 @@ def _started(
     results: Path,
     cpus: int,
     memory_mib: int,
+    devices: Sequence[Device],
     writable: Sequence[Path],
     timeout_s: float,
     interrupt: int | None,
@@ -130,14 +180,15 @@ def _started(
         (here / "home").mkdir()
         console, stray, words = new_logs(results)
         doors = [stack.enter_context(_listening(here / name)) for name in ("agent", "monitor")]
-        devices = (
+        parts: Sequence[Device] = (
             PortBus(),
             PortConsole(console),
             SocketPort(agent.PORT, here / "agent"),
             FilePort(agent.STRAY, stray),
             Monitor(here / "monitor"),
+            *devices,
         )
-        qemu_options = [word for device in devices for word in device.arguments()]
+        qemu_options = [word for device in parts for word in device.arguments()]
         if accel.kind is AccelKind.TCG:
             # Of two -cpu the later wins; why not virtme-ng's own is in lab.arch.
             qemu_options += ["-cpu", accel.cpu]
@@ -162,7 +213,7 @@ def _started(
             for door in doors
         ]
         known = deaths(accel, cpus=cpus)
-        yield Machine(qemu, Console(console), stray, ours[0], MonitorPort(ours[1]), known)
+        yield Machine(qemu, Console(console), stray, ours[0], MonitorPort(ours[1]).describe, known)
 
 
 def _agent() -> Sequence[str]:

@@ -114,6 +114,47 @@ def test_a_copied_directory_is_where_it_was(tmp_path: Path) -> None:
     assert 128 + signal.SIGSEGV == done.returncode
 
 
+WISHES = (
+    *("--cpus", "2", "--memory", "384M", "--module", "veth", "--append", "foo.bar=1"),
+    *("--sysctl", "vm.swappiness=7", "--sysctl", "net/ipv4/ip_local_port_range=20000 30000"),
+    *("--device", "virtio-rng-pci"),
+)
+SEEN = """
+grep -c ^processor /proc/cpuinfo; lsmod | grep -o ^veth; grep -o foo.bar=1 /proc/cmdline
+cat /proc/sys/vm/swappiness /proc/sys/net/ipv4/ip_local_port_range
+cat /sys/bus/virtio/devices/*/device | grep -c 0x0004; head -1 /proc/meminfo
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["qemu", "vng"])
+def test_a_guest_has_what_was_asked_for(launcher: str) -> None:
+    """Processors, memory, modules, sysctls, words of the command line and devices are there before
+    the command runs, whoever boots the guest."""
+    done = lab("run", "--launcher", launcher, "--kernel", KERNEL, *WISHES, "--", "sh", "-c", SEEN)
+    assert 0 == done.returncode, done.stderr.decode()
+    *lines, memory = done.stdout.decode().splitlines()
+    assert ["2", "veth", "foo.bar=1", "7", "20000\t30000"] == lines[:5]
+    assert "0" != lines[5]
+    assert 250_000 < int(memory.split()[1]) < 384 << 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wish", "why"),
+    [
+        ("vm.nosuch=1", "does not take the sysctl vm.nosuch=1: it has no such sysctl"),
+        ("vm.swappiness=lots", "does not take the sysctl vm.swappiness=lots: "),
+    ],
+)
+def test_a_sysctl_that_the_guest_does_not_take_is_125(wish: str, why: str) -> None:
+    """Whether it has none of that name or refuses the value, the command does not run."""
+    done = lab("run", "--kernel", KERNEL, "--sysctl", wish, "--", "echo", "ran")
+    assert 125 == done.returncode
+    assert why in last_line(done.stderr)
+    assert b"" == done.stdout
+
+
 @pytest.mark.slow
 def test_what_cannot_be_run_has_the_shells_status() -> None:
     """127 for no such program, 126 for one that may not be executed: none of them the lab's."""
@@ -131,7 +172,18 @@ def test_what_cannot_be_run_has_the_shells_status() -> None:
         (("--kernel", KERNEL), "there is no command"),
         (("--", "true"), "one of --kernel and --kernel-file is needed"),
         (("--kernel", KERNEL, "--bogus", "--", "true"), "unknown arguments: --bogus"),
-        (("--kernel", KERNEL, "--cpus", "0", "--", "true"), "0 is no sensible number"),
+        (("--kernel", KERNEL, "--cpus", "0", "--", "true"), "--cpus is 0; a guest has 1 to 64"),
+        (
+            ("--kernel", KERNEL, "--memory", "1Q", "--", "true"),
+            "--memory is '1Q', which is no size",
+        ),
+        (
+            ("--kernel", KERNEL, "--append", "panic=0", "--", "true"),
+            "--append has 'panic=0', which",
+        ),
+        (("--kernel", KERNEL, "--sysctl", "x", "--", "true"), "--sysctl is 'x', which is not NAME"),
+        (("--kernel", KERNEL, "--module", "nosuch", "--", "true"), "has no module nosuch, neither"),
+        (("--kernel", KERNEL, "--device", "nosuch", "--", "true"), "there is no device 'nosuch'"),
         (("--kernel", KERNEL, "--env", "X", "--", "true"), "--env 'X' is not NAME=VALUE"),
         (("--kernel", KERNEL, "--copy", "/nosuch", "--", "true"), "no such file"),
         (("--kernel", KERNEL, "--copy", "/proc/self", "--", "true"), "/proc of its own"),

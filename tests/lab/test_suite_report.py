@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 
@@ -35,6 +36,37 @@ def test_plain_lines_say_which_how_many_and_what() -> None:
     assert re.fullmatch(r"\[ 1/12 +0s\] passed    tests/a.py::test_a \(1.2 s\)", lines[1])
     assert re.fullmatch(r"\[ 2/12 +0s\] lost      tests/a.py::test_b \(0.5 s\)  it died", lines[2])
     assert shown.counts() == "1 passed, 1 lost"
+
+
+def test_what_was_asked_of_the_guests_is_told(little: Little) -> None:
+    """The report, its JSON and the line that runs a test again name the guest's wishes."""
+    little.tests("def test_one(): assert False\n")
+
+    ran = little.lab("--cpus", "2", "--sysctl", "vm.swappiness=1", "--sysctl", "a.b=1 2")
+
+    assert ran.code == 1, ran.output
+    wishes = ["--cpus=2", "--sysctl=a.b=1 2", "--sysctl=vm.swappiness=1"]
+    assert ran.results is not None
+    assert ran.results["wishes"] == wishes
+    assert "guests with --cpus=2 '--sysctl=a.b=1 2' --sysctl=vm.swappiness=1" in ran.output
+    assert "T=tests/test_it.py::test_one ARGS=" in ran.output
+    (line,) = [one for one in ran.output.splitlines() if one.startswith("    make lab")]
+    (words,) = [one for one in shlex.split(line) if one.startswith("ARGS=")]
+    assert shlex.split(words.removeprefix("ARGS=")) == wishes
+
+
+@pytest.mark.parametrize("options", [("--memory=1Q",), ("--cpus", "0")])
+def test_a_wish_that_cannot_be_meant_is_usage(little: Little, options: tuple[str, ...]) -> None:
+    """For `lab test` and for pytest with the plugin alike, before anything boots."""
+    little.tests("def test_one(): pass\n")
+
+    ran = little.lab(*options)
+    assert ran.code == 2, ran.output
+    assert f"{options[0].partition('=')[0]} is " in ran.last_line
+    mine = ("--lab-kernel=6.12", "-p", "tests.lab.hostile.plugin")
+    again = little.pytest(*mine, *(one.replace("--", "--lab-") for one in options))
+    assert again.code == 4, again.output
+    assert f"{options[0].partition('=')[0].replace('--', '--lab-')} is " in again.output
 
 
 def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

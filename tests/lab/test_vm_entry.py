@@ -19,11 +19,11 @@ from lab.arch import Entry
 from lab.arch.x86_64 import BZIMAGE, PVH
 from lab.errors import GuestLost, NoSignOfLife
 from lab.kernels import KernelFiles
-from lab.vm import Accel, boot, build_rootfs, choose_accel, entry, guest, silence
+from lab.vm import Accel, boot, build_rootfs, choose_accel, direct, entry, silence
 from lab.vm.initramfs import build_initramfs, build_modules_image
 from lab.vm.machine import Machine
-from lab.vm.monitor import Standing
 from lab.vm.silence import Silence
+from lab.vm.standing import Standing
 
 pytestmark = pytest.mark.lab
 
@@ -56,8 +56,8 @@ class Clockwork:
             SimpleNamespace(
                 console=SimpleNamespace(path=self.console, tail=tail),
                 stray=self.stray,
-                qemu=SimpleNamespace(seconds_without_processor=lambda: self.waited),
-                monitor=SimpleNamespace(describe=describe),
+                process=SimpleNamespace(seconds_without_processor=lambda: self.waited),
+                standing=describe,
             ),
         )
 
@@ -134,8 +134,8 @@ def test_all_processors_have_to_stand_still() -> None:
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelFiles:
     """Files of no kernel, and a cache of this test's."""
     monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(guest, "build_initramfs", lambda _: tmp_path / "initramfs")
-    monkeypatch.setattr(guest, "build_modules_image", lambda _: tmp_path / "modules")
+    monkeypatch.setattr(direct, "build_initramfs", lambda _: tmp_path / "initramfs")
+    monkeypatch.setattr(direct, "build_modules_image", lambda _: tmp_path / "modules")
     kernel = kernels.Kernel("6.11", "6.11.11", "local-1", "6.11.11", "local", False, "nobody")
     place = tmp_path / "6.11.11-0123"
     return KernelFiles(kernel, place / "vmlinuz", place / "vmlinux", place / "c", place / "m")
@@ -148,7 +148,7 @@ def test_other_way_in_is_tried_once_and_remembered(
     """Without a sign of life the other way is tried, once, and kept for this very kernel; when both
     are silent the sentence names both."""
     tried: list[str] = []
-    monkeypatch.setattr(guest, "started", lambda **parts: tried.append(parts["kernel"].name))
+    monkeypatch.setattr(direct, "started", lambda **parts: tried.append(parts["kernel"].name))
 
     @contextmanager
     def introduced(_files: KernelFiles, start: Any, **_: object) -> Iterator[SimpleNamespace]:
@@ -157,7 +157,7 @@ def test_other_way_in_is_tried_once_and_remembered(
             raise NoSignOfLife("not one byte came from it")
         yield SimpleNamespace(entry="")
 
-    monkeypatch.setattr(guest, "introduced", introduced)
+    monkeypatch.setattr(direct, "introduced", introduced)
 
     def enter() -> str:
         with boot(files, rootfs=tmp_path, accel=TCG, results=tmp_path) as booted:
@@ -186,7 +186,7 @@ def test_a_guest_that_spoke_is_not_entered_again(
 ) -> None:
     """A guest that died after its first byte died of something else."""
     tried: list[str] = []
-    monkeypatch.setattr(guest, "started", lambda **parts: tried.append(parts["kernel"].name))
+    monkeypatch.setattr(direct, "started", lambda **parts: tried.append(parts["kernel"].name))
 
     @contextmanager
     def introduced(_files: KernelFiles, start: Any, **_: object) -> Iterator[None]:
@@ -195,7 +195,7 @@ def test_a_guest_that_spoke_is_not_entered_again(
             raise GuestLost("the guest died: Kernel panic")
         yield
 
-    monkeypatch.setattr(guest, "introduced", introduced)
+    monkeypatch.setattr(direct, "introduced", introduced)
 
     with pytest.raises(GuestLost, match=r"^the guest died: Kernel panic$"):
         with boot(files, rootfs=tmp_path, accel=TCG, results=tmp_path):
@@ -231,8 +231,8 @@ def test_kernel_that_loops_at_its_entry_boots_as_a_bzimage(
     looping.write_bytes(_looping_elf())
     rootfs = build_rootfs()
     initramfs, modules = build_initramfs(whole), build_modules_image(whole)
-    monkeypatch.setattr(guest, "build_initramfs", lambda _: initramfs)
-    monkeypatch.setattr(guest, "build_modules_image", lambda _: modules)
+    monkeypatch.setattr(direct, "build_initramfs", lambda _: initramfs)
+    monkeypatch.setattr(direct, "build_modules_image", lambda _: modules)
     monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))  # what is remembered is this test's
 
     began = time.monotonic()

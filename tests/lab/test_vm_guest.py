@@ -262,7 +262,8 @@ def test_a_guest_without_a_host_switches_off(
         assert channel._watch is not None
         poll = select.poll()
         poll.register(channel._watch, select.POLLIN)
-        channel._socket.shutdown(socket.SHUT_RDWR)
+        assert isinstance(channel._stream, socket.socket)
+        channel._stream.shutdown(socket.SHUT_RDWR)
         assert poll.poll(SOON * 1000) != []
     assert b"lab: the agent ended with status 0" in (tmp_path / "console.log").read_bytes()
 

@@ -45,13 +45,12 @@ def test_a_table_a_marker_and_a_command_line_mean_the_same() -> None:
 def test_wishes_are_typed_again_as_options() -> None:
     """What is printed is what a shell and the command line read back."""
     wishes = Wishes(2, 512, (("a.b", "1 2"),), ('dyndbg="x y"',), ("veth",), ("virtio-rng-pci",))
-    words = iter(shlex.split(str(wishes)))
     back: dict[str, list[str]] = {}
-    for word in words:
-        option, equals, value = word.partition("=")
-        back.setdefault(option, []).append(value if equals else next(words))
-    given = {key: back[option] for key, option in OPTIONS.items()}
-    given["cpus"], given["memory"] = given["cpus"][0], given["memory"][0]  # type: ignore[assignment]
+    for word in shlex.split(str(wishes)):
+        option, _, value = word.removeprefix("--").partition("=")
+        back.setdefault(option, []).append(value)
+    given: dict[str, object] = {key: back[option] for key, option in OPTIONS.items()}
+    given |= {key: back[key][0] for key in ("cpus", "memory")}
     assert from_options(given) == wishes
     assert str(Wishes()) == ""
     assert not Wishes()
@@ -79,7 +78,7 @@ def test_later_wishes_win_or_are_added() -> None:
         ("cpus", 1.5, "is 1.5, which is no number of processors, 1 to 64"),
         ("memory", "1Q", "is '1Q', which is no size: a number of MiB, or one like 768M or 2G"),
         ("memory", "-1", "is '-1', which is no size: a number of MiB, or one like 768M or 2G"),
-        ("memory", 1, "is 1; a guest needs at least 256 MiB to boot"),
+        ("memory", 1, "is 1; a guest needs at least 128 MiB to boot"),
         ("memory", "3T", "is 3T; a guest has at most 1 TiB"),
         ("sysctl", ["vm.swappiness"], "is 'vm.swappiness', which is not NAME=VALUE"),
         ("sysctl", {"../x": 1}, "names '../x', which is no name like vm.swappiness"),

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Boots one kernel as often as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .. import kernels
+from ..kernels import Kernel, KernelFiles
+from ..wishes import Wishes
+from . import provide, room
+from .accel import choose_accel
+from .guest import Guest
+from .launcher import Boot, Launcher
+from .launchers import USUAL
+from .processor import Accel, AccelKind
+
+_ROOM_MIB = 768
+"""What QEMU and its caches take of this machine's memory beside the guest's, in MiB, at most."""
+_USUAL_MIB = 768
+
+
+class Launchpad:
+    """Boots one kernel, as often as asked; what all guests share is made once."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        launcher: Launcher = USUAL,
+        *,
+        wishes: Wishes = Wishes(),  # noqa: B008  (it is frozen)
+        writable: Sequence[Path] = (),
+    ) -> None:
+        """`writable` are directories of this machine's in which a guest that has them as they are
+        may write; it alone sees that."""
+        self._kernel, self._launcher = kernel, launcher
+        self._wishes, self._writable = wishes, writable
+        self._made: tuple[KernelFiles, Accel, Boot] | None = None
+
+    def prepare(self, results: Path) -> tuple[KernelFiles, Accel]:
+        """Fetch the kernel, prove an accelerator and make the root image, once. Raises LabError."""
+        files, accel, _ = self._prepare(results)
+        return files, accel
+
+    def _prepare(self, results: Path) -> tuple[KernelFiles, Accel, Boot]:
+        if self._made is None:
+            files = kernels.obtain(self._kernel)
+            provide.check(files, self._wishes)
+            accel = choose_accel(files, results=results)
+            boot = self._launcher.prepare(
+                files, accel=accel, wishes=self._wishes, writable=self._writable
+            )
+            self._made = files, accel, boot
+        return self._made
+
+    def side_by_side(self) -> int:
+        """How many guests this machine runs at once without one slowing the other down. Only what
+        emulates has use for a second: it keeps one processor busy and is ten times slower."""
+        if self._made is None or self._made[1].kind is not AccelKind.TCG:
+            return 1
+        cpus, memory = self._wishes.cpus or 1, self._wishes.memory_mib or _USUAL_MIB
+        return max(1, min(2, room.processors() // cpus, room.free_mib() // (memory + _ROOM_MIB)))
+
+    @contextmanager
+    def boot(self, results: Path, *, interrupt: int | None = None) -> Iterator[Guest]:
+        """A fresh guest whose logs go to `results`; `interrupt` as in `boot`. May be called from
+        several threads once `prepare` was. Raises LabError."""
+        _, _, another = self._prepare(results)
+        with another(results, interrupt=interrupt) as guest:
+            provide.settle(guest, self._wishes)
+            yield guest

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""What of a guest's wishes is seen to on the kernel's files, before it boots, and inside, once it
+is up: modules and sysctls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..errors import LabError, UsageError
+from ..kernels import KernelFiles
+from ..wishes import Wishes
+from .guest import Guest
+
+PATIENCE_S = 60.0
+"""How long a module may take to load where the guest is as fast as this machine."""
+_SET = """
+[ -e "/proc/sys/$1" ] || { echo "it has no such sysctl" >&2; exit 1; }
+printf %s "$2" >"/proc/sys/$1"
+"""
+
+
+def check(files: KernelFiles, wishes: Wishes) -> None:
+    """Raise UsageError if this kernel has not the modules that are wished for."""
+    there = set(_modules(files))
+    release = files.kernel.release
+    for name in wishes.modules:
+        if _plain(name) not in there:
+            raise UsageError(
+                f"{release} has no module {name}, neither built in nor among its modules",
+                hint="the name is that of its file without .ko",
+            )
+
+
+def _modules(files: KernelFiles) -> Iterator[str]:
+    for index, separator in (("modules.dep", ":"), ("modules.builtin", "\n")):
+        try:
+            lines = (files.modules / index).read_text().splitlines()
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            yield _plain(line.partition(separator)[0].rpartition("/")[2].partition(".ko")[0])
+
+
+def _plain(module: str) -> str:
+    """A module's name as the kernel compares it."""
+    return module.replace("-", "_")
+
+
+def settle(guest: Guest, wishes: Wishes) -> None:
+    """Load the modules, set the sysctls, and see that the kernel took the words on its command
+    line. Raises LabError that names what cannot be had, and GuestLost."""
+    patience = PATIENCE_S * max(1.0, guest.slowdown)
+    release = guest.kernel.release
+    for name in wishes.modules:
+        done = guest.run(["modprobe", name], timeout_s=patience)
+        if done.status != 0:
+            said = done.stderr.decode(errors="replace").strip()
+            raise LabError(f"{release} does not load the module {name}: {said}")
+    for name, value in wishes.sysctl:
+        path = name if "/" in name else name.replace(".", "/")
+        done = guest.run(["/bin/sh", "-c", _SET, "sh", path, value], timeout_s=patience)
+        if done.status != 0:
+            words = done.stderr.decode(errors="replace").strip().splitlines() or [""]
+            why = words[-1].removeprefix("sh: ") or f"status {done.status}"
+            raise LabError(f"{release} does not take the sysctl {name}={value}: {why}")
+    if wishes.cmdline:
+        said_back = guest.run(["cat", "/proc/cmdline"], timeout_s=patience).stdout.decode()
+        if missing := [word for word in wishes.cmdline if word not in said_back]:
+            raise LabError(
+                f"{release} cut its command line, {len(said_back)} bytes, before {missing[0]!r}",
+                hint="append fewer words",
+            )
