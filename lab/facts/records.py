@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .verdicts import Verdict
@@ -15,3 +16,5 @@ class Record:
     verdict: Verdict
     seconds: float = 0.0
     why: str = ""
+    subtests: Sequence[Mapping[str, str]] = ()
+    """Of a program that prints TAP: name, state and why of each, those that failed first."""

@@ -8,14 +8,14 @@ runs what the host names.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .judgement import Judged, judge
-from .running import CannotRun, Ended, run
+from .running import CannotRun, Ended, in_guest, run
 from .spec import ProgramTest
 from .tap import State
 
@@ -137,6 +137,15 @@ class ProgramsSide:
                 ),
             ]
         return report
+
+
+def collect_in_guest(config: pytest.Config, told: Mapping[str, Any]) -> None:
+    """Collect the programs that the host told of."""
+    tests = [ProgramTest.from_object(one) for one in told["tests"]]
+    side = ProgramsSide(tests, slowdown=float(told["slowdown"]), tidy=in_guest())
+    config.pluginmanager.register(side, "lab-programs")
+    if told["alone"]:
+        config.args.clear()
 
 
 def split_arguments(

@@ -166,6 +166,11 @@ def _why_not(path: Path, directory: Path, error: Exception) -> str:
     return f"it did not start: {error}"
 
 
+def in_guest() -> bool:
+    """Whether this machine is a guest of the lab, by what its kernel itself was told."""
+    return "lab.nonce=" in Path("/proc/cmdline").read_text()
+
+
 def interpreter(path: Path) -> str:
     """The interpreter that a script names in its first line; empty for what is no script."""
     try:

@@ -32,6 +32,7 @@ GUEST_PARTS_OF_LAB = (
     "lab/facts",
     "lab/rules",
     "lab/remote",
+    "lab/programs",
     "lab/suite",
     "lab/errata/__init__.py",
     "lab/errata/reproduce.py",

@@ -289,6 +289,7 @@ def write_json(report: RunReport) -> None:
         "left_out": dict(report.left_out),
         "verdicts": {
             name: {"verdict": r.verdict.value, "seconds": round(r.seconds, 3), "why": r.why}
+            | ({"subtests": list(r.subtests)} if r.subtests else {})
             for name, r in report.records.items()
         },
         "issues": [asdict(row) | {"word": row.word} for row in report.issues],

@@ -105,6 +105,10 @@ class GuestSide:
             own.bytecode_sha256,
             Expected.from_json(welcome["expected"]),
         )
+        if programs := welcome["programs"]:
+            from ..programs.items import collect_in_guest
+
+            collect_in_guest(config, programs)
         os.environ["LAB_NONCE"] = own.nonce or ""
         os.environ["LAB_TREE_SHA256"] = own.tree_sha256
         os.environ["LAB_KERNEL_RELEASE"] = own.release

@@ -21,6 +21,7 @@ from ..errors import LabError, UsageError
 from ..facts.probed import Probed
 from ..facts.records import Record
 from ..facts.verdicts import Tally, Verdict, conclude, printable
+from ..project import read
 from ..remote import tree
 from ..report.progress import Progress, make_progress
 from ..report.results import new_directory, point_latest
@@ -32,6 +33,7 @@ from . import issues, limits, options, selection
 from .judge import Judge
 from .lanes import Begun, Lanes, Ran
 from .plan import Plan, RunOver
+from .programs import HostPrograms
 from .promises import Promises
 from .reconcile import Book, DoubleVerdict
 from .reports import is_subtest, made_up
@@ -56,6 +58,7 @@ class HostSide:
             self.launcher = launcher_named(config.getoption("lab_launcher"))
             self.wishes = wishes_of(config)
             self.kernel = config.hook.pytest_lab_resolve(config=config, name=name)
+            self.programs = HostPrograms(config, read(config.rootpath))
             self.promises = Promises(self.kernel, config.getoption("lab_as"))
             self.lab = config.hook.pytest_lab_guests(config=config, kernel=self.kernel)
         except UsageError as error:
@@ -254,6 +257,7 @@ class HostSide:
             extension_sha256=extension_sha256,
             bytecode_sha256=tree.hashes(compiled)[0],
             environment=self.promises.environment,
+            programs=self.programs.to_object(),
             results=self.results,
             test_seconds=self._seconds,
         )
@@ -434,7 +438,7 @@ class HostSide:
         for flag, value in (("-k", option.keyword), ("-m", option.markexpr)):
             words += [flag, value] if value else []
         named = self.config.args_source is pytest.Config.ArgsSource.ARGS
-        return [*words, *(self.config.args if named else ())]
+        return [*words, *([*self.config.args, *self.programs.words] if named else ())]
 
     def _wanted(self) -> tuple[int, ...]:
         """The issues that must be proved: only a whole run can be blamed for a hole."""

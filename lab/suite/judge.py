@@ -12,6 +12,7 @@ from ..facts.kernel import Kernel
 from ..facts.probed import Probed
 from ..facts.records import Record
 from ..facts.verdicts import Verdict
+from ..programs.items import ProgramItem, subtests_of
 from ..rules.dmesg import Splat, summary
 from . import errata
 from .plan import Outcome, RunOver
@@ -64,6 +65,7 @@ class Judge:
             )
             return Record(verdict, seconds, why), [report]
         complete(item.nodeid, reports)
+        subtests = subtests_of(reports) if isinstance(item, ProgramItem) else ()
         for report in reports:
             judge_report(report, self._probe, self._promises.unconfirmed)
         judged = self._judge_errata(item.nodeid, *verdict_of(reports), reports, outcome.splats)
@@ -78,7 +80,7 @@ class Judge:
                 shown.lab_verdict = verdict  # type: ignore[attr-defined]
                 shown.outcome = "failed"
                 shown.longrepr = f"the kernel complained during this test: {why}"
-        return Record(verdict, seconds, why), reports
+        return Record(verdict, seconds, why, subtests), reports
 
     def _judge_errata(
         self,

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from ..programs.items import ProgramItem
+
 BASE_SECONDS = 10.0
 SLOW_FACTOR = 6.0
 
@@ -15,6 +17,8 @@ def base_seconds(item: pytest.Item) -> float:
     Raises pytest.UsageError for a mark `timeout` that pytest-timeout would end the guest's session
     for.
     """
+    if isinstance(item, ProgramItem):
+        return item.host_seconds
     mark = item.get_closest_marker("timeout")
     given = None if mark is None else _limit(item.nodeid, mark)
     if given is not None and given > 0:  # 0 switches pytest-timeout off; there is a limit all the

@@ -58,6 +58,8 @@ class Plan:
     bytecode_sha256: str
     environment: Mapping[str, str]
     """What the probe and pytest in the guest find in their environment: the mask."""
+    programs: Mapping[str, Any]
+    """What pytest in the guest is told of the repository's programs."""
     results: Path
     test_seconds: Callable[[str, float], float]
     """Time limit of a test, in host seconds, given its id and the guest's slowdown."""

@@ -286,7 +286,7 @@ class Session:
         )
         probe = self._common.probed(lambda: self._probe(guest), wait=True)
         assert probe is not None
-        worker.greet(expected, probe)
+        worker.greet(expected, probe, self._plan.programs)
         worker.compare(self._plan.selected, subset=self._plan.subset)
         self._hear_others()
         self._listener.phase("")

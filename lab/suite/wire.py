@@ -86,7 +86,7 @@ FROM_GUEST: Mapping[StrEnum, Mapping[str, type]] = {
     Said.DONE: {"finished": int, "status": int},
 }
 TO_GUEST: Mapping[StrEnum, Mapping[str, type]] = {
-    Told.WELCOME: {"expected": dict, "probe": dict},
+    Told.WELCOME: {"expected": dict, "probe": dict, "programs": dict},
     Told.RUN: {"id": str},
     Told.STOP: {},
 }

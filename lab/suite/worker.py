@@ -64,7 +64,7 @@ class Worker:
 
     # -- from its first word to its last -----------------------------------------------------
 
-    def greet(self, expected: Expected, probe: Probed) -> None:
+    def greet(self, expected: Expected, probe: Probed, programs: Mapping[str, Any]) -> None:
         """Let it prove who it is, and tell it what it may know. Raises Gone, RunOver."""
         hello = self._expect(Said.HELLO, 30 + 10 * self._guest.slowdown)
         for name, wanted in expected.to_json().items():
@@ -72,7 +72,10 @@ class Worker:
                 raise RunOver(
                     f"the guest proves the wrong {name}: {hello[name]!r}, expected {wanted!r}"
                 )
-        self._tell(Told.WELCOME, expected=expected.to_json(), probe=probe.to_object())
+        told = {**programs, "slowdown": self._guest.slowdown} if programs else {}
+        self._tell(
+            Told.WELCOME, expected=expected.to_json(), probe=probe.to_object(), programs=told
+        )
 
     def compare(self, selected: Sequence[str], *, subset: bool) -> None:
         """Compare what it collected with what the host did. Raises Gone, RunOver."""
