@@ -113,7 +113,10 @@ def test_each_bad_program_has_its_own_verdict_and_the_rest_goes_on(little: Littl
 
 @pytest.mark.parametrize(
     "text",
-    ["print('needs NAPI: not here'); raise SystemExit(77)", "print('1..0 # SKIP needs NAPI: not here')"],
+    [
+        "print('needs NAPI: not here'); raise SystemExit(77)",
+        "print('1..0 # SKIP needs NAPI: not here')",
+    ],
 )
 def test_skip_that_probe_and_contract_confirm(little: Little, text: str) -> None:
     little.tests(TWO)
@@ -174,8 +177,8 @@ def test_program_that_is_not_there_ends_the_run_before_it_boots(little: Little) 
 
     assert 2 == ran.code
     assert (
-        "lab: exit 2 (usage): programs unit: the interpreter of tests/programs/one, /no/such/shell, "
-        "is not on this machine"
+        "lab: exit 2 (usage): programs unit: the interpreter of tests/programs/one, "
+        "/no/such/shell, is not on this machine"
     ) == ran.last_line
     assert ran.results is None
 
