@@ -80,6 +80,9 @@ NAMED: dict[str, Scenario] = {
         "write, then abort": '{"steps":[["write",0,40,1],["abort"]]}',
         "closed with bytes unread": '{"steps":[["send",0,9,1],["pause"],["close"]]}',
         "SO_LINGER in connection_lost": '{"lost":[["linger"]]}',
+        "SO_LINGER in connection_lost, bytes unsent": (
+            '{"lost":[["linger"]],"steps":[["stall"],["write",0,200000]]}'
+        ),
         "a paused transport that nobody refers to": '{"steps":[["pause"],["drop"]]}',
         "a listener of the owner that stays": '{"way":"accept-sock"}',
         "a listener whose owner has closed it": (
