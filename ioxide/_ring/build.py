@@ -75,6 +75,8 @@ ffi.set_source(
         "-fno-strict-aliasing",
         # Calls between our files go straight, not through the procedure linkage table.
         "-fvisibility=hidden",
+        # Calls of Python's C API go through the global offset table at once: one jump less each.
+        "-fno-plt",
         "-Wall",
         "-Wextra",
         "-Werror=implicit-function-declaration",

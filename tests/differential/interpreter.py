@@ -27,7 +27,7 @@ from tests.differential.observer import (
     take_all_descriptors,
     tcp_sockets,
 )
-from tests.differential.peer import Peer, Peers, pattern
+from tests.differential.peer import Peer, Peers, listening, pattern
 from tests.differential.protocols import PROTOCOLS, Connection, Tls
 from tests.differential.scenario import LOOP_STEPS, Scenario, Step
 
@@ -103,7 +103,7 @@ class Run:
         if self.scenario.way.startswith("accept") and self.scenario.way != "accepted":
             context = self.tls.server if self.tls is not None else None
             if self.scenario.way == "accept-sock":
-                self.listener = socket.create_server((HOST, 0))
+                self.listener = listening(HOST)
                 self.server = await loop.create_server(
                     self._accept, sock=self.listener, ssl=context
                 )
@@ -115,7 +115,7 @@ class Run:
                 self.server = await loop.create_server(self._accept, HOST, 0, ssl=context)
                 self.address = self.server.sockets[0].getsockname()
             return
-        self.backend_socket = socket.create_server((HOST, 0))
+        self.backend_socket = listening(HOST)
         self.address = self.backend_socket.getsockname()
         self.addresses.add(self.address)
 

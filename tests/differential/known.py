@@ -103,6 +103,14 @@ MEANT = (
         ),
     ),
     Known(
+        id="no-reset-from-connection-lost",
+        reason="What comes too late throws nothing away: asyncio's reset discards what a peer that "
+        "does not read had left in the socket, and here all of it arrives.",
+        shows=("SO_LINGER in connection_lost, bytes unsent",),
+        where=r"connections\.\d+\.peer\.(bytes|crc)",
+        when=lambda s: any(step.op == "linger" for step in s.lost) and _can_be_unsent(s),
+    ),
+    Known(
         id="lent-socket-stays-open",
         reason="The core works on a duplicate of a socket that was lent with sock=. When its owner "
         "closes it early the connection goes on until the transport ends, as on uvloop; asyncio's "

@@ -26,6 +26,9 @@ NAMED: dict[str, Scenario] = {
             '["send",6,4],["resume",0],["resume",1],["resume",2],["resume",3],["resume",4],'
             '["resume",5]]}'
         ),
+        "d3: paused in connection_made, closed with bytes unread": (
+            '{"made":[["pause"]],"steps":[["send",0,9],["close"]]}'
+        ),
         "d4: the program ends with all written": (
             '{"way":"connect","close":false,"steps":[["write",0,9]]}'
         ),
@@ -80,6 +83,9 @@ NAMED: dict[str, Scenario] = {
         "write, then abort": '{"steps":[["write",0,40,1],["abort"]]}',
         "closed with bytes unread": '{"steps":[["send",0,9,1],["pause"],["close"]]}',
         "SO_LINGER in connection_lost": '{"lost":[["linger"]]}',
+        "SO_LINGER in connection_lost, bytes unsent": (
+            '{"lost":[["linger"]],"steps":[["stall"],["write",0,200000]]}'
+        ),
         "a paused transport that nobody refers to": '{"steps":[["pause"],["drop"]]}',
         "a listener of the owner that stays": '{"way":"accept-sock"}',
         "a listener whose owner has closed it": (

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import socket
 import struct
 import sys
@@ -58,9 +59,11 @@ class Reports:
     def handle(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The loop's exception handler. A call like the last one is noted once.
 
-        CPython 3.11 reports an accept that failed as often as the backlog is long.
+        CPython 3.11 reports an accept that failed as often as the backlog is long. A message that
+        names a callback names its class, and the transports of two loops are of two classes.
         """
-        entry = [context["message"].split(" for ")[0], describe(context.get("exception"))]
+        message = re.sub(r"\b\w*Transport\.", "Transport.", context["message"].split(" for ")[0])
+        entry = [message, describe(context.get("exception"))]
         if not self.handler or entry != self.handler[-1]:
             self.handler.append(entry)
 
@@ -104,7 +107,7 @@ def take_all_descriptors() -> list[int]:
     """Duplicates of standard input until the process has no descriptor left.
 
     The limit itself stays: the kernel notes it when an accept is armed, and keeps to that
-    (io_accept_prep(), Linux 5.7 and newer).
+    (`nofile` in io_accept_prep(), read in Linux 6.6 and 6.13).
     """
     used = []
     while True:

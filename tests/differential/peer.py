@@ -36,6 +36,20 @@ def name(error: BaseException) -> str:
     return type(error).__name__
 
 
+def listening(host: str) -> socket.socket:
+    """A listening socket on a port of its own.
+
+    Its protocol is named, which `socket.create_server()` does not do: asyncio sets TCP_NODELAY only
+    on sockets that name it (`base_events._set_nodelay()`, 3.11 to 3.13). Without it the second of
+    two small writes waits for an acknowledgement, up to 40 ms, and a peer that closes sees one.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, 0))
+    sock.listen()
+    return sock
+
+
 class Peer:
     """One end; its methods run on the thread of its `Peers`."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A bundle (IORING_RECVSEND_BUNDLE, 6.10) that was told not to wait, and finds nothing."""
+"""A receive that was told not to wait, and finds nothing; plain and as a bundle (6.10)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.kernel_gated.errata.provided import Provided
 from tests.kernel_gated.errata.waiting import described, waiting
 from tests.kernel_gated.rawtools import REACTOR_FLAGS, pattern, tcp_pair
 
-pytestmark = [pytest.mark.kernel_gated, pytest.mark.needs("BUNDLE")]
+pytestmark = pytest.mark.kernel_gated
 
 MESSAGE = pattern(1000)
 
@@ -49,6 +49,7 @@ def _twice(flags: int) -> list[Completion]:
         return found
 
 
+@pytest.mark.needs("BUNDLE")
 def test_bundle_that_finds_nothing() -> None:
     """IOX-ERR-013: a bundle that ends with EAGAIN leaves the first buffer to the next receive."""
     found = _twice(lib.IOX_RECVSEND_BUNDLE)
@@ -57,8 +58,17 @@ def test_bundle_that_finds_nothing() -> None:
     assert found[1].buffer_id == 0, described(found)
 
 
+@pytest.mark.needs("PBUF_RING")
 def test_receive_that_finds_nothing() -> None:
-    """The same without the flag, to tell a defect of bundles from one of all receives."""
+    """IOX-ERR-015: a receive that ends with EAGAIN names a buffer that it leaves in the ring.
+
+    It is the control of IOX-ERR-013, too: a buffer that a plain receive uses up is named by it.
+    """
     found = _twice(0)
-    first = found[0].buffer_id
-    assert found[1].buffer_id == (0 if first is None else first + 1), described(found)
+    named, used = found[0].buffer_id, found[1].buffer_id
+    if named is not None and named == used:
+        raise ErratumPresent(
+            "IOX-ERR-015",
+            f"{described(found)}: who provides buffer {named} again has it in the ring twice",
+        )
+    assert used == (0 if named is None else named + 1), described(found)
