@@ -19,14 +19,13 @@ from .. import cache, kernels
 from ..errors import LabError
 from ..facts.probed import Finding, Probed
 from ..kernels import Kernel
-from ..remote import tree
+from ..remote import probing, tree
+from ..remote.process import TREE
 from . import booting
 from .log import told
 
 INTERRUPTED = 130
 ROOT = Path(__file__).parents[2]
-PROBE_S = 120.0
-_PLACE = "/run/lab/probe"
 
 EPILOG = """\
 exit codes: 0 every kernel was probed; 2 usage; 3 a kernel could not be had or probed; 130
@@ -96,26 +95,8 @@ def probed(kernel: Kernel, *, fresh: bool = False) -> Probed:
 
 def _in_guest(kernel: Kernel, tar: bytes) -> Probed:
     with booting.guest(kernel) as guest:
-        guest.push_tree(tar, _PLACE)
-        try:
-            done = guest.run(
-                [sys.executable, "-m", "ioxide", "probe", "--json"],
-                cwd=_PLACE,
-                timeout_s=PROBE_S * max(1.0, guest.slowdown / 10),
-            )
-        except TimeoutError as error:
-            raise LabError(f"the probe of {kernel.release} did not end: {error}") from error
-        try:
-            report = Probed.from_json(done.stdout)
-        except ValueError as error:
-            words = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
-            raise LabError(
-                f"the probe of {kernel.release} ended with status {done.status} and no report:"
-                f" {' / '.join(words) or error}"
-            ) from error
-        if report.release != guest.uname:
-            raise LabError(f"the probe speaks of {report.release}, the guest is {guest.uname}")
-        return report
+        guest.push_tree(tar, TREE)
+        return probing.probed(guest)
 
 
 def table(found: Mapping[str, Probed], *, only_differences: bool) -> str:

@@ -3,29 +3,29 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import GuestLost, LabError
 from ..facts.errata import Finding, Seen
 from ..facts.kernel import Kernel
+from ..remote.losses import Gone
+from ..remote.process import TREE, PythonProcess, check_release
 from ..rules import dmesg
-from ..vm import Control, Event, Exited, Guest, Output, Process
+from ..vm import Exited, Guest
 from ..vm.emulator import first_sign
 from ..vm.kmsg import Record
-from .reproduce import KMSG_VARIABLE, mark_of
+from .reproduce import KINDS, KMSG_VARIABLE, Said, mark_of
 
-TREE = "/tmp/ioxide-under-test"
 BOOTS = 2
 """Guests per release at the most: what QEMU's emulation takes down once, it seldom does twice."""
 _BASE_S, _PER_SLOWDOWN_S = 60.0, 6.0
-_WORDS = 4096
-"""Bytes that are kept of what a process printed."""
+_WORDS = 300
+"""So many of the last characters that a process printed tell how it ended."""
 
 
 class Lab(Protocol):
@@ -33,10 +33,6 @@ class Lab(Protocol):
 
     def boot(self, results: Path) -> AbstractContextManager[Guest]:
         """A fresh guest whose files go to `results`. Raises LabError."""
-
-
-class _Ended(Exception):
-    """The process is gone, the guest is not."""
 
 
 def measure(lab: Lab, tar: bytes, names: Sequence[str], results: Path) -> dict[str, Finding]:
@@ -51,13 +47,9 @@ def measure(lab: Lab, tar: bytes, names: Sequence[str], results: Path) -> dict[s
         where.mkdir(parents=True, exist_ok=True)
         try:
             with lab.boot(where) as guest:
-                if guest.uname != guest.kernel.release:
-                    raise LabError(
-                        f"the guest calls itself {guest.uname!r}, {guest.kernel.release!r} was "
-                        "booted"
-                    )
+                check_release(guest)
                 guest.push_tree(tar, TREE)
-                _in_guest(guest, names, found)
+                _in_guest(guest, names, found, where)
         except GuestLost as lost:
             if not found and number == BOOTS:
                 raise
@@ -68,27 +60,28 @@ def measure(lab: Lab, tar: bytes, names: Sequence[str], results: Path) -> dict[s
     return {name: found.get(name, Finding(None, "never ran")) for name in names}
 
 
-def _in_guest(guest: Guest, names: Sequence[str], found: dict[str, Finding]) -> None:
-    """Run what is not found yet, in as many processes as it takes. Raises GuestLost."""
+def _in_guest(guest: Guest, names: Sequence[str], found: dict[str, Finding], results: Path) -> None:
+    """Run what is not found yet, in as many processes as it takes. Raises GuestLost, LabError."""
     while todo := [name for name in names if name not in found]:
         guest.read_kernel_log()  # what it said before is no reproducer's
-        argv = (sys.executable, "-m", "lab.errata.reproduce", *todo)
-        env = {
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "HOME": "/tmp",
-            "LC_ALL": "C.UTF-8",
-            KMSG_VARIABLE: "/dev/kmsg",
-        }
-        listener = _Listener(guest, guest.spawn(argv, env=env, cwd=TREE))
+        process = PythonProcess(
+            guest,
+            ("-X", "faulthandler", "-m", "lab.errata.reproduce", *todo),
+            name="process of reproducers",
+            kinds=KINDS,
+            log=results / "reproducers.log",
+            environment={KMSG_VARIABLE: "/dev/kmsg"},
+        )
+        begun = _Begun(todo[0])
         try:
-            listener.listen(found)
-        except GuestLost as lost:
-            name = listener.running or todo[0]
-            why = f"the guest was lost: {lost.reason}"
-            found[name] = Finding(None, why, last_words(guest, name))
-            raise
-        except _Ended as ended:
-            found[listener.running or todo[0]] = Finding(None, str(ended))
+            _listen(process, guest, found, begun)
+        except Gone as gone:
+            if gone.guest_too:
+                why = f"the guest was lost: {gone}"
+                found[begun.name] = Finding(None, why, last_words(guest, begun.name))
+                raise GuestLost(str(gone), console_tail=gone.tail) from gone
+            words = process.output_tail()[-_WORDS:]
+            found[begun.name] = Finding(None, f"{gone}: {words}" if words else str(gone))
         said = guest.read_kernel_log()
         if said.gaps:
             raise LabError(f"what the kernel said of the reproducers is not known: {said.gaps[0]}")
@@ -122,55 +115,39 @@ def last_words(guest: Guest, name: str) -> tuple[str, ...]:
     return tuple(splat.line for splat in dmesg.scan_lines(lines, guest.kernel))
 
 
-class _Listener:
-    """Reads what a process of `lab.errata.reproduce` says."""
+@dataclass(slots=True)
+class _Begun:
+    """Which reproducer runs, or is the next to."""
 
-    def __init__(self, guest: Guest, process: Process) -> None:
-        self.running = ""
-        self._guest, self._process = guest, process
-        self._limit = _BASE_S + _PER_SLOWDOWN_S * guest.slowdown
-        self._words = bytearray()
+    name: str
 
-    def listen(self, found: dict[str, Finding]) -> None:
-        """To the process's end. Raises _Ended when it is not a good one, and GuestLost."""
-        done = False
-        deadline = time.monotonic() + self._limit
-        while True:
-            event = self._next(deadline)
-            if isinstance(event, Exited):
-                if not done:
-                    words = self._words[-300:].decode("utf-8", "backslashreplace").strip()
-                    raise _Ended(f"its process ended with {event.status}: {words}")
-                return
-            if isinstance(event, Output):
-                # Whatever a reproducer prints: a sign of life only.
-                self._words = (self._words + event.data)[-_WORDS:]
-            elif isinstance(event, Control):
-                deadline = time.monotonic() + self._limit
-                done = self._hear(event.obj, found) or done
 
-    def _hear(self, said: Mapping[str, Any], found: dict[str, Finding]) -> bool:
-        if "release" in said and said["release"] != self._guest.uname:
-            raise LabError(f"the process runs on {said['release']!r}, not {self._guest.uname!r}")
-        if "begun" in said:
-            self.running = str(said["begun"])
-        elif "name" in said:
-            found[str(said["name"])] = Finding(Seen(said["seen"]), str(said["evidence"]))
-            self.running = ""
-        return "done" in said
-
-    def _next(self, deadline: float) -> Event:
-        try:
-            return self._process.receive(max(0.0, deadline - time.monotonic()))
-        except TimeoutError:
-            self._process.kill()
-            why = f"it said nothing for {self._limit:.0f} s and was killed"
-        try:
-            while not isinstance(self._process.receive(30.0), Exited):
-                pass
-        except TimeoutError:
-            raise GuestLost(f"{why}, and did not die") from None
-        raise _Ended(why)
+def _listen(process: PythonProcess, guest: Guest, found: dict[str, Finding], begun: _Begun) -> None:
+    """Enter what the process finds, to its end. Raises Gone when that is no good one, RunOver."""
+    limit = _BASE_S + _PER_SLOWDOWN_S * guest.slowdown
+    done = False
+    while True:
+        said = process.receive(time.monotonic() + limit)
+        if said is None:
+            raise process.hung(f"it said nothing for {limit:.0f} s")
+        if isinstance(said, Exited):
+            if not done:
+                raise process.ended(said)
+            return
+        fields = said.fields
+        match said.kind:
+            case Said.RELEASE if fields["release"] != guest.uname:
+                process.lied(f"it runs on {fields['release']!r}, not {guest.uname!r}")
+            case Said.BEGUN:
+                begun.name = fields["id"]
+            case Said.FOUND if fields["id"] != begun.name:
+                process.lied(f"it found something of {fields['id']!r}, which it did not begin")
+            case Said.FOUND if fields["seen"] not in list(Seen):
+                process.lied(f"it saw {fields['seen']!r}, which is no finding")
+            case Said.FOUND:
+                found[begun.name] = Finding(Seen(fields["seen"]), fields["evidence"])
+            case Said.DONE:
+                done = True
 
 
 def _write_tail(results: Path, lost: GuestLost) -> None:

@@ -5,25 +5,24 @@ Inside guests of a sweep, where a guest is booted per release and pytest's start
 than all the reproducers together.  A reproducer is a test function without fixtures, gated by the
 same `needs` marks and the same probe as under pytest, and found present by the same exception.
 
-Says one JSON object a line: {"release"}, then {"begun"} and {"name", "seen", "evidence"} for each
-node id given, then {"done"}.  They go to the descriptor in LAB_CONTROL_FD, the agent's, where no
-print() of a reproducer comes between them; without it, where a person tries this, to standard
-output.
+Says, by `lab.remote.wire`, which release it runs on, then of each node id given that it has begun
+and what was found, then that it is done.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from types import ModuleType
 from typing import Any
 
 from ..facts.errata import ErratumPresent, Seen
 from ..facts.probed import Probed
+from ..remote.wire import DONE, Control, Kinds
 from ..rules.dmesg import MARK
 from ..rules.needs import missing
 
@@ -36,23 +35,35 @@ def mark_of(name: str) -> str:
     return f"{MARK} reproduce {name}"
 
 
-CONTROL_VARIABLE = "LAB_CONTROL_FD"
+class Said(StrEnum):
+    """What this process says."""
+
+    RELEASE = "release"
+    BEGUN = "begun"
+    FOUND = "found"
+    DONE = DONE
+
+
+KINDS: Kinds = {
+    Said.RELEASE: {"release": str},
+    Said.BEGUN: {"id": str},
+    Said.FOUND: {"id": str, "seen": str, "evidence": str},
+    Said.DONE: {"found": int},
+}
 
 
 def main(names: Sequence[str]) -> int:
     """Run the reproducers with these node ids; 0 whatever they found."""
-    # What a reproducer starts is not to hold the line open, and not to speak on it.
-    if control := os.environ.pop(CONTROL_VARIABLE, ""):
-        os.set_inheritable(int(control), False)
-        _control.append(int(control))
+    # Before anything is imported: what a reproducer starts is not to speak for it.
+    control = Control.inherited({})
     probe = _probe(names)
-    _say(release=os.uname().release)
+    control.say(Said.RELEASE, release=os.uname().release)
     for name in names:
-        _say(begun=name)
+        control.say(Said.BEGUN, id=name)
         _mark(name)
         seen, evidence = reproduce(name, probe)
-        _say(name=name, seen=seen.value, evidence=evidence)
-    _say(done=len(names))
+        control.say(Said.FOUND, id=name, seen=seen.value, evidence=evidence)
+    control.say(Said.DONE, found=len(names))
     return 0
 
 
@@ -119,18 +130,6 @@ def _mark(name: str) -> None:
             os.write(descriptor, f"<5>{mark_of(name)}".encode())
         finally:
             os.close(descriptor)
-
-
-_control: list[int] = []
-
-
-def _say(**fields: object) -> None:
-    line = json.dumps(fields).encode() + b"\n"
-    if not _control:
-        sys.stdout.buffer.write(line)
-        sys.stdout.flush()
-    while _control and line:
-        line = line[os.write(_control[0], line) :]
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ import costs eleven times what it costs on the host.
 from __future__ import annotations
 
 import gc
-import json
 import os
-import socket
 from collections.abc import Generator
 from typing import Any
 
@@ -19,54 +17,9 @@ import pytest
 
 from ..facts.probed import Probed
 from ..remote.identity import Expected, Identity, identify
+from ..remote.wire import CONTROL_VARIABLE, Control
 from .selection import leave_out
-from .wire import TO_GUEST, Checker, Numberer, Said, Told
-
-CONTROL_VARIABLE = "LAB_CONTROL_FD"
-FORKED_STATUS = 97
-
-
-class Control:
-    """The line to the host: JSON objects, one a line, on an inherited socket."""
-
-    def __init__(self, descriptor: int) -> None:
-        # What a test starts must not be able to speak for us.
-        os.set_inheritable(descriptor, False)
-        self._socket = socket.socket(fileno=descriptor)
-        self._lines = self._socket.makefile("rb")
-        self._owner = os.getpid()
-        self._held = b""
-        self._out = Numberer()
-        self._in = Checker(TO_GUEST)
-
-    def say(self, kind: Said, **fields: Any) -> None:
-        """Send one message, behind those that are held back."""
-        self.hold(kind, **fields)
-        self._socket.sendall(self._held)
-        self._held = b""
-
-    def hold(self, kind: Said, **fields: Any) -> None:
-        """Send one message together with the next: each sending is a round through the agent and
-        the host, which takes an emulated processor longer than most tests' teardown."""
-        self._only_owner()
-        message = self._out.message(kind, **fields)
-        # A report may carry user properties that JSON does not know: their repr is better than
-        # none, and a message that cannot be sent would lose the verdict.
-        self._held += json.dumps(message, default=repr).encode() + b"\n"
-
-    def listen(self) -> tuple[str, dict[str, Any]]:
-        """The host's next message and its kind. Raises EOFError when the host is gone."""
-        self._only_owner()
-        line = self._lines.readline()
-        if not line.endswith(b"\n"):
-            raise EOFError("the host closed the control socket")
-        message: dict[str, Any] = json.loads(line)
-        return self._in.check(message), message
-
-    def _only_owner(self) -> None:
-        # A child that a test forked and forgot returns into pytest here.
-        if os.getpid() != self._owner:
-            os._exit(FORKED_STATUS)
+from .wire import TO_GUEST, Said, Told
 
 
 class GuestSide:
@@ -77,9 +30,7 @@ class GuestSide:
         if not descriptor.isdigit():
             raise pytest.UsageError(f"--lab-guest needs {CONTROL_VARIABLE}, got {descriptor!r}")
         self.config = config
-        # Nobody else is to find it; its children do not inherit the socket either.
-        del os.environ[CONTROL_VARIABLE]
-        self._control = Control(int(descriptor))
+        self._control = Control.inherited(TO_GUEST)
         self._finished = 0
         self._reports = 0
         self._collect_errors: list[str] = []

@@ -23,6 +23,7 @@ from ..facts.records import Record
 from ..facts.verdicts import Tally, Verdict, conclude, printable
 from ..project import read
 from ..remote import tree
+from ..remote.losses import RunOver
 from ..report.progress import Progress, make_progress
 from ..report.results import new_directory, point_latest
 from ..report.summary import RunReport, render, write_json
@@ -32,7 +33,7 @@ from ..vm import launcher_named
 from . import issues, limits, options, selection
 from .judge import Judge
 from .lanes import Begun, Lanes, Ran
-from .plan import Plan, RunOver
+from .plan import Plan
 from .programs import HostPrograms
 from .promises import Promises
 from .reconcile import Book, DoubleVerdict

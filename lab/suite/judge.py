@@ -13,9 +13,10 @@ from ..facts.probed import Probed
 from ..facts.records import Record
 from ..facts.verdicts import Verdict
 from ..programs.items import ProgramItem, subtests_of
+from ..remote.losses import RunOver
 from ..rules.dmesg import Splat, summary
 from . import errata
-from .plan import Outcome, RunOver
+from .plan import Outcome
 from .promises import Promises
 from .reports import check, complete, made_up, verdict_of
 from .skips import judge_report

@@ -21,7 +21,8 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import LabError
-from .plan import Lab, Listener, Outcome, Plan, RunOver
+from ..remote.losses import RunOver
+from .plan import Lab, Listener, Outcome, Plan
 from .session import Common, Session
 
 NEIGHBOURS = 8

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import GuestLost, LabError
 from ..facts.kernel import Kernel
 from ..rules.dmesg import Splat
 from ..vm import Guest
@@ -76,29 +75,3 @@ class Outcome:
     splats: list[Splat] = field(default_factory=list)
     """Every complaint of the kernel while it ran."""
     sections: list[tuple[str, str]] = field(default_factory=list)
-
-
-class RunOver(LabError):
-    """Nothing more can be proved in this run; the message is the cause, with the log's tail."""
-
-    def __init__(self, message: str, *, tail: str = "", hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.tail = tail
-
-
-class Gone(Exception):
-    """The guest's pytest ended before it was told to; `guest_too` if the guest did. `killed` if it
-    was killed and nobody of us did that."""
-
-    def __init__(
-        self, why: str, *, guest_too: bool = False, tail: str = "", killed: bool = False
-    ) -> None:
-        super().__init__(why)
-        self.guest_too = guest_too
-        self.tail = tail
-        self.killed = killed
-
-    @classmethod
-    def with_guest(cls, lost: GuestLost) -> Gone:
-        """The guest is gone, and pytest with it."""
-        return cls(lost.reason, guest_too=True, tail=lost.console_tail)

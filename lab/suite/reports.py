@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from ..facts.verdicts import Verdict
-from .plan import RunOver
+from ..remote.losses import RunOver
 from .skips import skip_reason
 
 _OUTCOMES = frozenset({"passed", "failed", "skipped"})

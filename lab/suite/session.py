@@ -9,7 +9,6 @@ identity, an id nobody sent, a broken frame) ends the run: nothing such a guest 
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,13 +16,15 @@ from contextlib import ExitStack
 from ..errors import GuestLost, LabError
 from ..facts.probed import Probed
 from ..remote.identity import Expected
+from ..remote.losses import Gone, RunOver
+from ..remote.probing import probed
+from ..remote.process import TREE, check_release, console_tail
 from ..rules import dmesg
-from ..vm import Completed, Guest
+from ..vm import Guest
 from .kernel_watch import Heard, KernelWatch
-from .plan import Gone, Lab, Listener, Outcome, Plan, RunOver
-from .worker import Worker, console_tail
+from .plan import Lab, Listener, Outcome, Plan
+from .worker import Worker
 
-TREE = "/tmp/ioxide-under-test"
 LOSSES_IN_A_ROW = 5
 """So many lost tests without one verdict between them, and the run is given up."""
 FAULTS = 10
@@ -138,7 +139,7 @@ class Session:
 
     def _after_death(self, gone: Gone, worker: Worker, outcome: Outcome) -> tuple[Gone, Heard]:
         """What it was that ended, the process or the guest, and the kernel's words until then."""
-        if text := worker.output_tail():
+        if text := worker.process.output_tail():
             outcome.sections.append(("last output of pytest in the guest", text))
         self._worker = None
         heard = Heard()
@@ -208,7 +209,7 @@ class Session:
 
     def _tail(self) -> str:
         if self._worker is not None:
-            return self._worker.tail()
+            return self._worker.process.tail()
         return console_tail(self._guest) if self._guest is not None else ""
 
     def _boot(self) -> Guest:
@@ -227,10 +228,7 @@ class Session:
             f"{guest.uname} is up: agent after {guest.boot_seconds:.1f} s, "
             f"{guest.accel.kind} ({guest.accel.reason}), {guest.slowdown:.1f}x slower than here"
         )
-        if guest.uname != guest.kernel.release:
-            raise RunOver(
-                f"the guest calls itself {guest.uname!r}, {guest.kernel.release!r} was booted"
-            )
+        check_release(guest)
         self._hear_others()
         self._during = f"while guest {number} was prepared"
         guest.push_tree(self._plan.tar, TREE)
@@ -243,23 +241,11 @@ class Session:
         self._listener.phase("probing what this kernel can do")
         self._hear_others()
         before, self._during = self._during, "while it was probed"
-        argv = (sys.executable, "-m", "ioxide", "probe", "--json")
-        env = {"PYTHONDONTWRITEBYTECODE": "1", **self._plan.environment}
-        try:
-            done: Completed = guest.run(argv, env=env, cwd=TREE, timeout_s=60 + 10 * guest.slowdown)
-        except TimeoutError as error:
-            raise RunOver(f"the probe in the guest did not end: {error}") from error
-        (self._plan.results / "probe.json").write_bytes(done.stdout)
-        try:
-            probe = Probed.from_json(done.stdout)
-        except ValueError as error:
-            said = done.stderr.decode("utf-8", "backslashreplace")
-            raise RunOver(
-                f"the probe in the guest ended with status {done.status} and no report: {error}",
-                tail=said,
-            ) from error
-        if probe.release != guest.uname:
-            raise RunOver(f"the probe speaks of {probe.release!r}, the guest is {guest.uname!r}")
+        probe = probed(
+            guest,
+            environment=self._plan.environment,
+            keep=self._plan.results / "probe.json",
+        )
         self._hear_others()
         self._during = before
         return probe
@@ -280,7 +266,6 @@ class Session:
             guest,
             arguments=self._plan.arguments,
             environment=self._plan.environment,
-            cwd=TREE,
             log=guest.console.with_name("guest-output.log"),
             listener=self._listener,
         )
@@ -300,7 +285,7 @@ class Session:
             if guest is not None and worker is not None:
                 if problems := worker.stop():
                     self.problems += problems
-                    self.tail = worker.output_tail()
+                    self.tail = worker.process.output_tail()
                 self._hear_others()
         except Gone as gone:
             self.problems.append(f"the guest was lost after its last test: {gone}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,8 +98,10 @@ def test_process_says_line_by_line() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     first, *lines, last = map(json.loads, done.stdout.splitlines())
-    assert list(first) == ["release"]
-    assert {"done": len(quick)} == last
-    assert quick == [line["begun"] for line in lines[::2]]
-    assert quick == [line["name"] for line in lines[1::2]]
+    told = [first, *lines, last]
+    assert list(range(len(told))) == [line["n"] for line in told]
+    assert ("release", os.uname().release) == (first["type"], first["release"])
+    assert ("done", len(quick)) == (last["type"], last["found"])
+    assert quick == [line["id"] for line in lines[::2] if line["type"] == "begun"]
+    assert quick == [line["id"] for line in lines[1::2] if line["type"] == "found"]
     assert {line["seen"] for line in lines[1::2]} <= {"present", "absent", "n/a"}

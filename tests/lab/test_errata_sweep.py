@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,14 @@ from lab.arch import Death
 from lab.errata import lists, table
 from lab.errata.measure import measure
 from lab.errata.program import programs
-from lab.errata.reproduce import mark_of
+from lab.errata.reproduce import Said, mark_of
 from lab.errata.state import State
 from lab.errata.sweep import Job, sweep
 from lab.errors import GuestLost, KernelUnavailable, LabError
 from lab.facts.errata import Finding, Measured, Seen
 from lab.kernels import Kernel
+from lab.remote.losses import RunOver
+from lab.remote.wire import Numberer
 from lab.rules.errata import REPRODUCERS, Catalogue, Erratum
 from lab.vm import Control, Event, Exited, Output, Stream
 from lab.vm.kmsg import Piece, Record
@@ -49,7 +52,8 @@ def _kernel(upstream: str, revision: str = "1") -> Kernel:
 @dataclass
 class Script:
     """What fake guests of one kernel do: by reproducer, a word that `lab.errata.reproduce` would
-    say, or "dies", "hangs", "panics" (the guest is lost), "leaves" (ends with status 0)."""
+    say, or "dies", "hangs", "panics" (the guest is lost), "leaves" (ends with status 0), "mistakes"
+    (has found something of another one)."""
 
     does: dict[str, str] = field(default_factory=dict)
     boots: int = 0
@@ -71,9 +75,10 @@ class FakeProcess:
     def __init__(self, guest: FakeGuest, names: Sequence[str]) -> None:
         self._events: list[Event | Exception] = []
         self._killed = False
-        self._put(release=guest.uname)
+        self._out = Numberer()
+        self._put(Said.RELEASE, release=guest.uname)
         for name in names:
-            self._put(begun=name)
+            self._put(Said.BEGUN, id=name)
             guest.script.asked.append(name)
             guest.script.say(mark_of(name), of_kernel=False)
             word = guest.script.does.get(name, "absent")
@@ -91,19 +96,24 @@ class FakeProcess:
                 guest.script.say(COMPLAINT)
                 word = "absent"
             word, _, why = word.partition(" ")
-            self._put(name=name, seen=word, evidence="seen" if word == "present" else why)
-        self._put(done=len(names))
+            found = NODES[2] if word == "mistakes" else name
+            self._put(
+                Said.FOUND, id=found, seen=word, evidence="seen" if word == "present" else why
+            )
+        self._put(Said.DONE, found=len(names))
         self._events.append(Exited(0))
 
-    def _put(self, **fields: object) -> None:
+    def _put(self, kind: Said, **fields: object) -> None:
         # What a reproducer prints is not taken for what it found.
-        noise = json.dumps({"name": NODES[0], "seen": "failed", "evidence": "printed"}).encode()
-        self._events += [Output(Stream.STDOUT, b"not JSON\n" + noise + b"\n"), Control(fields)]
+        noise = json.dumps({"type": "found", "id": NODES[0], "seen": "failed"}).encode()
+        message = self._out.message(kind, **fields)
+        self._events += [Output(Stream.STDOUT, b"not JSON\n" + noise + b"\n"), Control(message)]
 
-    def receive(self, timeout_s: float) -> Event:  # noqa: ARG002
+    def receive(self, timeout_s: float) -> Event:
         if not self._events:
             if self._killed:
                 return Exited(-9)
+            time.sleep(min(timeout_s, 0.05))
             raise TimeoutError("nothing was said")
         event = self._events.pop(0)
         if isinstance(event, Exception):
@@ -136,9 +146,9 @@ class FakeGuest:
 
     def spawn(self, argv: Sequence[str], *, env: dict[str, str], **_: Any) -> FakeProcess:
         assert env["LAB_KMSG"] == "/dev/kmsg"
-        assert argv[1:3] == ("-m", "lab.errata.reproduce")
+        assert argv[3:5] == ("-m", "lab.errata.reproduce")
         assert self.pushed == b"tar", "nothing was pushed before it was run"
-        return FakeProcess(self, argv[3:])
+        return FakeProcess(self, argv[5:])
 
 
 class FakeLab:
@@ -171,12 +181,24 @@ def test_each_reproducer_has_its_finding(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["dies", "hangs", "leaves"])
-def test_process_that_ends_costs_one_finding(tmp_path: Path, how: str) -> None:
+def test_process_that_ends_costs_one_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     """A reproducer that takes its process down is not decided; the one after it is, in the same
     guest."""
+    monkeypatch.setattr("lab.errata.measure._BASE_S", 0.5)
+    monkeypatch.setattr("lab.errata.measure._PER_SLOWDOWN_S", 0.0)
     script = Script({NODES[1]: how, NODES[2]: "present"})
     assert {"a": Seen.ABSENT, "b": None, "c": Seen.PRESENT} == _measure(script, tmp_path)
     assert script.boots == 1
+
+
+@pytest.mark.parametrize("how", ["mistakes", "improvises"])
+def test_process_that_lies_decides_nothing(tmp_path: Path, how: str) -> None:
+    """A process that cannot be believed is a problem of the whole release."""
+    script = Script({NODES[1]: how})
+    with pytest.raises(RunOver, match="cannot be believed"):
+        _measure(script, tmp_path)
 
 
 def test_panic_costs_one_finding(tmp_path: Path) -> None:

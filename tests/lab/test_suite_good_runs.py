@@ -323,7 +323,7 @@ def test_modules_beside_a_colon_in_a_path(tmp_path: Path) -> None:
 def test_guests_output_is_bounded(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a test that prints without end the newest part is kept, and no more."""
     shutil.copytree(REPOSITORY / "lab", little.root / "lab", dirs_exist_ok=True)
-    source = little.root / "lab/suite/worker.py"
+    source = little.root / "lab/remote/process.py"
     source.write_text(source.read_text().replace("LOG_BYTES = 8 << 20", "LOG_BYTES = 1 << 20"))
     little.write("lab/kernels/expected.toml", "")
     little.tests(

@@ -95,7 +95,7 @@ def test_identity(lab_identity):
     assert lab_identity.nonce == expected.nonce
     assert lab_identity.tree_sha256 == expected.tree_sha256
     assert lab_identity.extension_sha256 == expected.extension_sha256 != ""
-    assert os.getcwd() == "/tmp/ioxide-under-test"
+    assert os.getcwd() == "/tmp/lab-tree"
     with open("/proc/mounts") as mounts:
         assert "9p" in [line.split()[2] for line in mounts if line.split()[1] == "/"]
 def test_complaint(): complain()

@@ -21,14 +21,15 @@ from lab.facts.probed import Probed
 from lab.facts.records import Record
 from lab.facts.verdicts import Verdict
 from lab.remote import identity, tree
+from lab.remote.losses import RunOver
+from lab.remote.wire import BrokenWire, Checker, Numberer
 from lab.report import results
 from lab.report.summary import make_variable
 from lab.rules import needs
 from lab.suite import issues, skips
-from lab.suite.plan import RunOver
 from lab.suite.reconcile import Book, DoubleVerdict, differences
 from lab.suite.reports import complete, verdict_of
-from lab.suite.wire import FROM_GUEST, BrokenWire, Checker, Numberer, Said
+from lab.suite.wire import FROM_GUEST, Said
 
 pytestmark = pytest.mark.lab
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
+import json
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from lab import kernels, vm
-from lab.errors import GuestLost, LabError
+from lab.errors import GuestLost
+from lab.remote.losses import Gone, RunOver
+from lab.remote.probing import probed
+from lab.remote.process import PythonProcess, check_release
+from tests.mutants.inguest import FROM_GUEST, Said, Told
 from tests.mutants.table import Mutant, Table
 from tests.mutants.trial import Limits, Trial
 from tests.mutants.verdict import Verdict
@@ -30,6 +33,7 @@ _COMPARED = 8.0
 """Limits are generous here: a guest that is sixteen times slower gets twice as long."""
 _AT_MOST = 6.0
 """A machine that is busy while the guest is measured makes it look a hundred times slower."""
+_WIRE = ("__init__.py", "remote/__init__.py", "remote/wire.py")
 _LEFT_OUT = {"build", ".git", ".ruff_cache", ".mypy_cache"}
 
 
@@ -86,14 +90,17 @@ class GuestShop:
         self._patches = patches
         self._results = results
         here = Path(__file__).parent
+        lab = here.parents[1] / "lab"
         self._files = {
             **files,
             "inguest.py": (here / "inguest.py").read_bytes(),
             "plugins/mutants_recorder.py": (here / "recorder.py").read_bytes(),
+            # What the process in the guest speaks by, apart from the tree that mutants spoil.
+            **{f"wire/lab/{name}": (lab / name).read_bytes() for name in _WIRE},
         }
         self._patch: Mapping[str, bytes] = {}
         self._stopped = False
-        self._up: tuple[vm.Guest, vm.Process] | None = None
+        self._up: tuple[vm.Guest, PythonProcess] | None = None
         self._stack = contextlib.ExitStack()
 
     def stop(self) -> None:
@@ -121,20 +128,22 @@ class GuestShop:
         request = {
             "arguments": [*PYTEST, "--slow"],
             "nodes": list(nodes),
-            "limit": limit,
-            "wait": wait,
-            "each": each,
+            "limit": float(limit),
+            "wait": float(wait),
+            "each": float(each),
         }
         try:
             guest, process = self.boot()
             if self._patch:
                 guest.push_tree(_tar(self._patch), f"{BASE}/patch")
-            process.send(request)
-            answer = _answer(process, limit + 60)
-        except (GuestLost, TimeoutError) as error:
-            tail = error.console_tail if isinstance(error, GuestLost) else ""
+            process.tell(Told.RUN, **request)
+            answer = process.expect(Said.ANSWER, limit + 60)
+        except GuestLost as error:
             self.close()
-            return Run({}, True, 0, f"the guest was lost: {error}\n{tail}", 0.0)
+            return _lost(error.reason, error.console_tail)
+        except (Gone, RunOver) as error:
+            self.close()
+            return _lost(str(error), error.tail)
         return Run(
             outcomes_of(answer["record"]),
             answer["killed"],
@@ -143,44 +152,34 @@ class GuestShop:
             answer["seconds"],
         )
 
-    def boot(self) -> tuple[vm.Guest, vm.Process]:
+    def boot(self) -> tuple[vm.Guest, PythonProcess]:
         """The guest and what waits in it for work, booted if there is none. Raises LabError.
 
         Called by a thread that lives as long as the guest is needed.
         """
         if self._up is None:
-            files = kernels.obtain(self._kernel)
-            rootfs = vm.build_rootfs()
             # Not a directory of ours to tidy up: a lost guest's words stay for who looks for them.
             results = Path(tempfile.mkdtemp(dir=self._results))
-            accel = vm.choose_accel(files, results=results)
-            guest = self._stack.enter_context(
-                vm.boot(files, rootfs=rootfs, accel=accel, results=results)
-            )
+            guest = self._stack.enter_context(vm.Launchpad(self._kernel).boot(results))
+            check_release(guest)
             guest.push_tree(_tar(self._files), BASE)
-            probe = guest.run(
-                [sys.executable, "-m", "ioxide", "probe", "--json"],
-                cwd=f"{BASE}/tree",
-                timeout_s=30 * guest.slowdown,
-            )
-            guest.push_tree(_tar({"probe.json": probe.stdout}), BASE)
-            process = guest.spawn(
-                [sys.executable, f"{BASE}/inguest.py", f"{BASE}/probe.json"], cwd=BASE
+            probe = json.dumps(probed(guest, cwd=f"{BASE}/tree").to_object()).encode()
+            guest.push_tree(_tar({"probe.json": probe}), BASE)
+            process = PythonProcess(
+                guest,
+                [f"{BASE}/inguest.py", f"{BASE}/probe.json"],
+                name="process that tries mutants",
+                kinds=FROM_GUEST,
+                log=results / "mutants.log",
+                cwd=BASE,
+                environment={"PYTHONPATH": f"{BASE}/wire"},
             )
             self._up = guest, process
         return self._up
 
 
-def _answer(process: vm.Process, patience: float) -> dict[str, Any]:
-    words = b""
-    while True:
-        match process.receive(patience):
-            case vm.Control(obj):
-                return dict(obj)
-            case vm.Output(_, data):
-                words = (words + data)[-2000:]
-            case vm.Exited(status):
-                raise LabError(f"what tries mutants in the guest ended with {status}: {words!r}")
+def _lost(why: str, tail: str) -> Run:
+    return Run({}, True, 0, f"the guest was lost: {why}\n{tail}", 0.0)
 
 
 def in_guests(

@@ -3,8 +3,8 @@
 
 It imports pytest once, and forks for each run: under emulation an interpreter and pytest take ten
 seconds to come up, which is more than most tests take.  Nothing of the tree under test is imported
-before the fork.  It is told what to run, and answers, in lines of JSON on the lab's control socket;
-`tests/mutants/guest.py` is the other end.
+before the fork but the lab's wire, of which there is a copy beside the tree.  It is told what to
+run, and answers; `tests/mutants/guest.py` is the other end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import pdb  # noqa: F401
 import select
 import shutil
 import signal
-import socket
 import sys
 import tarfile  # noqa: F401
 import time
@@ -27,16 +26,39 @@ import tomllib  # noqa: F401
 import unittest  # noqa: F401
 import xml.etree.ElementTree  # noqa: F401
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lab.remote.wire import Control, Kinds
 
 HERE = Path(__file__).resolve().parent
 TREE, PATCH = HERE / "tree", HERE / "patch"
 RECORD, OUTPUT = HERE / "record", HERE / "output"
 _TEXT = 3000
 """So much of each traceback goes to the host."""
+
+
+class Told(StrEnum):
+    """What the host tells this process."""
+
+    RUN = "run"
+
+
+class Said(StrEnum):
+    """What this process answers."""
+
+    ANSWER = "answer"
+
+
+TO_GUEST: Kinds = {
+    Told.RUN: {"arguments": list, "nodes": list, "limit": float, "wait": float, "each": float}
+}
+FROM_GUEST: Kinds = {
+    Said.ANSWER: {"record": str, "output": str, "killed": bool, "status": int, "seconds": float}
+}
 
 
 class Knowing:
@@ -134,18 +156,27 @@ def _record() -> str:
     return "\n".join(kept)
 
 
+def _forget_lab() -> None:
+    """Whoever imports `lab` from here on gets the tree's, not the copy that brought the wire."""
+    copy = os.environ.pop("PYTHONPATH")
+    sys.path[:] = [path for path in sys.path if path != copy]
+    for name in [name for name in sys.modules if name.split(".")[0] == "lab"]:
+        del sys.modules[name]
+
+
 def main() -> int:
     probe = json.loads(Path(sys.argv[1]).read_text())
-    control = socket.socket(fileno=int(os.environ.pop("LAB_CONTROL_FD")))
-    control.set_inheritable(False)
-    with control, control.makefile("r") as lines:
-        for line in lines:
-            request = json.loads(line)
-            with patched() as names:
-                request["patched"] = bool(names)
-                answer = run(request, probe)
-            control.sendall(json.dumps(answer).encode() + b"\n")
-    return 0
+    control = Control.inherited(TO_GUEST)
+    _forget_lab()
+    while True:
+        try:
+            _, request = control.listen()
+        except EOFError:
+            return 0
+        with patched() as names:
+            request["patched"] = bool(names)
+            answer = run(request, probe)
+        control.say(Said.ANSWER, **answer)
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ class Stage:
             "--lab-kernel=6.12", f"--lab-guests={world.scenario.guests}", *world.names,
         ]  # fmt: skip
         with contextlib.ExitStack() as stack:
-            for module in ("lab.vm.link", "lab.vm.guest", "lab.suite.worker"):
+            for module in ("lab.vm.link", "lab.vm.guest", "lab.suite.worker", "lab.remote.process"):
                 stack.enter_context(mock.patch(f"{module}.time", time))
             stack.enter_context(mock.patch.object(tree, "bytecode", return_value={}))
             stack.enter_context(mock.patch.object(tree, "pack", return_value=b"a tree"))

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""The probe of a guest's kernel, run in the guest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..facts.probed import Probed
+from ..vm import Guest
+from .losses import RunOver
+from .process import ENVIRONMENT, TREE
+
+_BASE_S, _PER_SLOWDOWN_S = 60.0, 10.0
+
+
+def probed(
+    guest: Guest,
+    *,
+    cwd: str = TREE,
+    environment: Mapping[str, str] | None = None,
+    keep: Path | None = None,
+) -> Probed:
+    """What the guest's kernel can do, by the probe in the tree at `cwd`.
+
+    What the probe printed is written to the file `keep`. Raises RunOver when there is no report, or
+    one of another kernel; and GuestLost.
+    """
+    argv = (sys.executable, "-m", "ioxide", "probe", "--json")
+    limit = _BASE_S + _PER_SLOWDOWN_S * guest.slowdown
+    env = {**ENVIRONMENT, **(environment or {})}
+    try:
+        done = guest.run(argv, env=env, cwd=cwd, timeout_s=limit)
+    except TimeoutError as error:
+        raise RunOver(f"the probe in the guest did not end: {error}") from error
+    if keep is not None:
+        keep.write_bytes(done.stdout)
+    try:
+        report = Probed.from_json(done.stdout)
+    except ValueError as error:
+        words = done.stderr.decode("utf-8", "backslashreplace")
+        raise RunOver(
+            f"the probe in the guest ended with status {done.status} and no report: {error}",
+            tail=words,
+        ) from error
+    if report.release != guest.uname:
+        raise RunOver(f"the probe speaks of {report.release!r}, the guest is {guest.uname!r}")
+    return report
