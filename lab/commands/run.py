@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from ..errors import GuestLost, LabError, UsageError
 from ..rules import dmesg
 from ..vm import Launcher
-from . import booting, choosing, streams
+from . import booting, choosing, pulling, streams
 from .booting import say
 from .log import told
 
@@ -31,7 +31,9 @@ kernel, a lost guest, a time limit); the last line on standard error says why. {
 interrupted.
 
 A guest has busybox, this Python and its environment, ioxide (`python3 -m ioxide probe`), and what
---copy brings. --env PATH=... and --env PYTHONPATH=... go before what the lab sets."""
+--copy brings. --env PATH=... and --env PYTHONPATH=... go before what the lab sets. What CMD leaves
+behind is gone with the guest, but for what --pull names; a colon in a path for --pull is written
+\\:, and what cannot be had makes the status {LAB_FAILED} unless CMD failed."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +61,14 @@ def add_parser(commands: Any) -> None:
     finally:
         commands._parser_class = before
     add_options(parser)
+    parser.add_argument(
+        "--pull",
+        action="append",
+        default=[],
+        metavar="GUESTPATH[:HOSTPATH]",
+        help="bring a file or directory of the guest here when CMD has ended, whatever its status; "
+        "into this directory, or to HOSTPATH; repeatable",
+    )
     parser.add_argument("argv", nargs="*", metavar="CMD", help="the program and its arguments")
     parser.set_defaults(handler=run, parser=parser)
 
@@ -141,6 +151,8 @@ def _run(arguments: argparse.Namespace) -> int:
     launcher, wishes = choosing.launcher_of(arguments), choosing.wishes_of(arguments)
     env = booting.python_environment(launcher) | dict(environment(arguments.env))
     copies = [booting.checked(path) for path in arguments.copy]
+    cwd = working_directory(copies, launcher)
+    pulls = pulling.all_asked(arguments.pull, cwd)
     with booting.guest(
         choosing.kernel_of(arguments),
         launcher=launcher,
@@ -153,14 +165,20 @@ def _run(arguments: argparse.Namespace) -> int:
             # The shell's words and statuses for what is not there or cannot be run, 127 and 126.
             ["/bin/sh", "-c", 'exec "$@"', "sh", *arguments.argv],
             env=env,
-            cwd=working_directory(copies, launcher),
+            cwd=cwd,
             stdin=True,
         )
         limit = arguments.timeout
+        late = False
         try:
             status = streams.pump(process, deadline=limit and time.monotonic() + limit)
         except TimeoutError:
-            raise TimeoutError(f"{arguments.argv[0]} was not done after {limit:g} s") from None
+            late, status = True, LAB_FAILED
+            process.kill()
+        if not pulling.done(guest, pulls):
+            status = status or LAB_FAILED
+        if late:
+            raise TimeoutError(f"{arguments.argv[0]} was not done after {limit:g} s")
         said = guest.read_kernel_log()
         if splats := dmesg.scan_records(said.records, guest.kernel):
             say(f"the kernel complained meanwhile: {dmesg.summary(splats)}")

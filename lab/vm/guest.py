@@ -6,18 +6,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ..arch import Death
-from ..errors import LabError
+from ..errors import GuestLost, LabError
 from ..kernels import Kernel
+from . import pull as pulling
 from .console import Console
 from .events import Completed, Event, Exited, Output, Stream
 from .inguest.agent import CHUNK, to_bytes, to_text
 from .kmsg import Gap, Piece, Reader, Record
 from .link import ANSWER_S, Inbox, Link
 from .processor import Accel
+from .pull import Pulled
 
 NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 
@@ -71,6 +74,11 @@ class Process:
     def resize(self, window: tuple[int, int]) -> None:
         """Tell the process that its terminal now has so many (rows, columns). Raises GuestLost."""
         self._link.call("window", process=self._inbox.number, size=list(window))
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end was told; `receive` may have that still to give."""
+        return self._inbox.ended
 
     def wait(self, others: Sequence[int], timeout_s: float) -> set[int]:
         """Wait until `receive` may have something or one of the descriptors `others` is readable,
@@ -133,6 +141,47 @@ class Guest:
                 directory=directory,
             )
 
+    def pull(
+        self,
+        path: str,
+        destination: Path,
+        *,
+        most_bytes: int = pulling.MOST_BYTES,
+        timeout_s: float = 600.0,
+    ) -> Pulled:
+        """Copy the file, or the directory with all below it, that is at `path` in the guest to
+        `destination`, whose parent has to exist. A link at `path` is followed.
+
+        Nothing is written outside `destination`. Files that are there are replaced; sockets,
+        devices and links that lead out of what is pulled are left out.
+
+        Raises LabError when there is no such thing, it is more than `most_bytes`, or it cannot be
+        written here; TimeoutError after `timeout_s` seconds, and GuestLost.
+        """
+        landing = pulling.Landing(path, destination, most_bytes=most_bytes)
+        process = self._start(pulling.command(path, most_bytes), env={}, cwd="/", stdin=False)
+        deadline = time.monotonic() + timeout_s
+        words = bytearray()
+        try:
+            while not isinstance(event := process.receive(deadline - time.monotonic()), Exited):
+                if isinstance(event, Output) and event.stream is Stream.STDOUT:
+                    landing.take(event.data)
+                elif isinstance(event, Output):
+                    words = (words + event.data)[-1000:]
+            if event.status != 0:
+                said = words.decode(errors="replace").strip().splitlines() or [""]
+                raise LabError(f"{path} could not be read in the guest: {said[-1]}")
+            return landing.finish()
+        except TimeoutError:
+            self._kill_for_good(process)
+            raise TimeoutError(f"{path} had not come after {timeout_s:g} s") from None
+        except LabError as error:
+            if not isinstance(error, GuestLost):
+                self._kill_for_good(process)
+            raise
+        finally:
+            landing.close()
+
     def run(
         self,
         argv: Sequence[str],
@@ -173,6 +222,8 @@ class Guest:
                     )
 
     def _kill_for_good(self, process: Process) -> None:
+        if process.ended:
+            return
         process.kill()
         deadline = time.monotonic() + ANSWER_S
         try:

@@ -63,7 +63,7 @@ def copy(tmp_path: Path) -> Path:
         pytest.param("lab/attic.py", "x = 1\n", "lab.attic", id="a room that has no place"),
         pytest.param(
             "lab/vm/room.py",
-            "from . import launcher\n",
+            "from . import launchpad\n",
             "No cycles are allowed in lab.vm",
             id="in a circle",
         ),

@@ -140,6 +140,35 @@ def test_a_guest_has_what_was_asked_for(launcher: str) -> None:
 
 
 @pytest.mark.slow
+def test_what_a_command_left_comes_here_though_it_failed(tmp_path: Path) -> None:
+    """--pull brings a directory and a file, says what is missing, and the status stays CMD's."""
+    script = "mkdir -p /tmp/out/a; echo one >'/tmp/out/a/x y'; ln -s /etc /tmp/out/away; exit 3"
+    pulls = ("--pull", f"/tmp/out:{tmp_path}/got", "--pull", f"/proc/version:{tmp_path}/v")
+    missing = ("--pull", f"/nosuch:{tmp_path}/n")
+    done = lab("run", "--kernel", KERNEL, *pulls, *missing, "--", "sh", "-c", script)
+    assert 3 == done.returncode
+    assert "one\n" == (tmp_path / "got/a/x y").read_text()
+    assert "Linux version 6.12" in (tmp_path / "v").read_text()
+    said = done.stderr.decode()
+    assert "lab: --pull /nosuch: the guest has no /nosuch: No such file or directory" in said
+    assert "lab: --pull /tmp/out: left out away: a link to /etc, which is not in /tmp/out" in said
+    assert ["got", "v"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_cannot_be_pulled_is_125(tmp_path: Path) -> None:
+    """A command that went well and left nothing has not done what was wanted; one that takes too
+    long leaves what it has."""
+    tail = ("--timeout", "3", "--pull", f"/tmp/x:{tmp_path}/x", "--", "sh", "-c")
+    done = lab("run", "--kernel", KERNEL, *tail, "true")
+    assert 125 == done.returncode
+    done = lab("run", "--kernel", KERNEL, *tail, "echo one >/tmp/x; sleep 1000")
+    assert 125 == done.returncode
+    assert "sh was not done after 3 s" in last_line(done.stderr)
+    assert "one\n" == (tmp_path / "x").read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wish", "why"),
     [
@@ -183,6 +212,7 @@ def test_what_cannot_be_run_has_the_shells_status() -> None:
         ),
         (("--kernel", KERNEL, "--sysctl", "x", "--", "true"), "--sysctl is 'x', which is not NAME"),
         (("--kernel", KERNEL, "--module", "nosuch", "--", "true"), "has no module nosuch, neither"),
+        (("--kernel", KERNEL, "--pull", "/x:", "--", "true"), "names no place here behind"),
         (("--kernel", KERNEL, "--device", "nosuch", "--", "true"), "there is no device 'nosuch'"),
         (("--kernel", KERNEL, "--env", "X", "--", "true"), "--env 'X' is not NAME=VALUE"),
         (("--kernel", KERNEL, "--copy", "/nosuch", "--", "true"), "no such file"),
