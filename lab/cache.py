@@ -3,7 +3,7 @@
 
 An entry is built in a scratch directory beside its place and renamed into it, so nobody ever sees
 half of one. A scratch directory is locked as long as its maker lives; what a killed run left is
-unlocked and goes at the next build. The directory is `$LAB_CACHE`, else `ioxide-lab` below
+unlocked and goes at the next build. The directory is `$LAB_CACHE`, else `kernel-lab` below
 `$XDG_CACHE_HOME` or `~/.cache`.
 """
 
@@ -28,7 +28,7 @@ def root() -> Path:
     else:
         xdg = os.environ.get("XDG_CACHE_HOME", "")
         # The XDG base directory specification tells us to ignore a relative path.
-        directory = (Path(xdg) if xdg.startswith("/") else _home() / ".cache") / "ioxide-lab"
+        directory = (Path(xdg) if xdg.startswith("/") else _home() / ".cache") / "kernel-lab"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # Not by access(2), which does not know of a file system that is mounted read-only.

@@ -15,12 +15,12 @@ from pathlib import Path
 from .. import vm
 from ..errors import UsageError
 from ..kernels import Kernel
-from ..remote import tree
+from ..project import Project
+from ..remote import sending
 from ..wishes import Wishes
 
-ROOT = Path(__file__).parents[2]
-"""The repository."""
-_PACKAGE_IN_GUEST = "/lab/packages"
+_PLACE = "/lab/packages"
+"""Where in a guest the repository is."""
 NO_WISHES = Wishes()
 _THE_GUESTS_OWN = ("/dev", "/proc", "/run", "/sys")
 
@@ -39,9 +39,10 @@ def guest(
     results: Path | None = None,
     wishes: Wishes = NO_WISHES,
     copies: Sequence[Path] = (),
+    project: Project | None = None,
 ) -> Iterator[vm.Guest]:
     """A booted guest with `copies` (files or directories of the host) in it at the same paths,
-    for it to write on.
+    for it to write on, and with what travels of a repository.
 
     Its logs go to `results`, or are gone with it. Raises LabError.
     """
@@ -62,22 +63,19 @@ def guest(
         if not launcher.has_our_files:
             for path in copies:
                 booted.push_tree(packed(path), "/")
-            package = {
-                path: data
-                for path, data in tree.contents(ROOT).items()
-                if path.parts[0] == "ioxide"
-            }
-            booted.push_tree(tree.pack(ROOT, package), _PACKAGE_IN_GUEST)
+            if project is not None:
+                booted.push_tree(sending.of(project).pack(), _PLACE)
         yield booted
 
 
-def python_environment(launcher: vm.Launcher) -> dict[str, str]:
-    """What lets a command in a guest find `python3`, the programs of this environment, and
-    `python3 -m ioxide`."""
+def python_environment(launcher: vm.Launcher, project: Project) -> dict[str, str]:
+    """What lets a command in a guest find `python3`, the programs of this environment, and the
+    repository's modules."""
     programs = dict.fromkeys(f"{prefix}/bin" for prefix in (sys.prefix, sys.base_prefix))
     own = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    place = str(ROOT) if launcher.has_our_files else _PACKAGE_IN_GUEST
-    return {"PATH": ":".join((*programs, own)), "PYTHONPATH": place}
+    place = str(project.root) if launcher.has_our_files else _PLACE
+    found = f"{place}{os.pathsep}{sending.search_path(project, place)}"
+    return {"PATH": ":".join((*programs, own)), "PYTHONPATH": found}
 
 
 def checked(path: Path) -> Path:

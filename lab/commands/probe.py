@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m lab probe`: what the io_uring of each kernel can do, by doing it in a guest.
+"""`python -m lab probe`: what each kernel can do, by doing it in a guest.
 
 Reports are kept as JSON in `probes/` of the cache, one per kernel and probe; `--diff` shows where
 kernels differ.
@@ -12,20 +12,20 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from .. import cache, kernels
-from ..errors import LabError
+from .. import project as projects
+from ..errors import LabError, UsageError
 from ..facts.probed import Finding, Probed
 from ..kernels import Kernel
-from ..remote import probing, tree
+from ..project import Project
+from ..remote import probing, sending, tree
 from ..remote.process import TREE
 from . import booting
 from .log import told
 
 INTERRUPTED = 130
-ROOT = Path(__file__).parents[2]
 
 EPILOG = """\
 exit codes: 0 every kernel was probed; 2 usage; 3 a kernel could not be had or probed; 130
@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
     """Add `probe` to the subparsers of `python -m lab`."""
     parser = commands.add_parser(
         "probe",
-        help="say what the io_uring of kernels can do, and where they differ",
+        help="say what kernels can do, and where they differ",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -73,9 +73,14 @@ def run(arguments: argparse.Namespace) -> int:
 def probed(kernel: Kernel, *, fresh: bool = False) -> Probed:
     """The kernel's probe, from the cache if this very probe has seen this very kernel. Raises
     LabError."""
-    contents = tree.contents(ROOT)
-    parts = {path: digest for path, digest in contents.items() if str(path).startswith("ioxide/")}
-    identity = repr([kernel.identity, sorted((str(p), str(d)) for p, d in parts.items())])
+    project = projects.here()
+    if not project.probe:
+        raise UsageError(
+            f"there is no probe in the table of {project.root}",
+            hint='probe = ["python", "-m", "PACKAGE.probe"] in [tool.lab] names one',
+        )
+    sent = sending.of(project)
+    identity = repr([kernel.identity, project.probe, sent.hashes()])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     place = cache.root() / "probes" / f"{kernel.release}-{key}.json"
     if not fresh:
@@ -84,8 +89,8 @@ def probed(kernel: Kernel, *, fresh: bool = False) -> Probed:
         except (FileNotFoundError, ValueError):
             pass
     with cache.scratch() as directory, tree.bytecode_kept(directory):
-        tar = tree.pack(ROOT, contents | tree.bytecode(ROOT, contents))
-    report = _in_guest(kernel, tar)
+        tar = sent.pack(sent.bytecode())
+    report = _in_guest(kernel, project, tar)
     with cache.locked("probes"), cache.scratch() as directory:
         made = directory / place.name
         made.write_text(json.dumps(report.to_object(), indent=1))
@@ -93,10 +98,14 @@ def probed(kernel: Kernel, *, fresh: bool = False) -> Probed:
     return report
 
 
-def _in_guest(kernel: Kernel, tar: bytes) -> Probed:
+def _in_guest(kernel: Kernel, project: Project, tar: bytes) -> Probed:
     with booting.guest(kernel) as guest:
         guest.push_tree(tar, TREE)
-        return probing.probed(guest)
+        return probing.probed(
+            guest,
+            sending.command(project.probe),
+            environment={"PYTHONPATH": sending.search_path(project, TREE)},
+        )
 
 
 def table(found: Mapping[str, Probed], *, only_differences: bool) -> str:

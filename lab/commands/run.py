@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .. import project as projects
 from ..errors import GuestLost, LabError, UsageError
 from ..rules import dmesg
 from ..vm import Launcher
@@ -30,7 +31,7 @@ there is no such program, 126 when it cannot be run. {LAB_FAILED}: the lab itsel
 kernel, a lost guest, a time limit); the last line on standard error says why. {INTERRUPTED}:
 interrupted.
 
-A guest has busybox, this Python and its environment, ioxide (`python3 -m ioxide probe`), and what
+A guest has busybox, this Python and its environment, what travels of this repository, and what
 --copy brings. --env PATH=... and --env PYTHONPATH=... go before what the lab sets. What CMD leaves
 behind is gone with the guest, but for what --pull names; a colon in a path for --pull is written
 \\:, and what cannot be had makes the status {LAB_FAILED} unless CMD failed."""
@@ -148,13 +149,16 @@ def environment(pairs: Sequence[str]) -> Mapping[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    project = projects.here()
     launcher, wishes = choosing.launcher_of(arguments), choosing.wishes_of(arguments)
-    env = booting.python_environment(launcher) | dict(environment(arguments.env))
+    wishes = wishes.over(project.guest)
+    env = booting.python_environment(launcher, project) | dict(environment(arguments.env))
     copies = [booting.checked(path) for path in arguments.copy]
     cwd = working_directory(copies, launcher)
     pulls = pulling.all_asked(arguments.pull, cwd)
     with booting.guest(
         choosing.kernel_of(arguments),
+        project=project,
         launcher=launcher,
         results=arguments.results,
         wishes=wishes,

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from .. import project as projects
 from . import booting, choosing, streams
 from .run import add_options, environment, guarded, working_directory
 
@@ -37,12 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _shell(arguments: argparse.Namespace) -> int:
+    project = projects.here()
     launcher, wishes = choosing.launcher_of(arguments), choosing.wishes_of(arguments)
-    env = booting.python_environment(launcher) | dict(environment(arguments.env))
+    wishes = wishes.over(project.guest)
+    env = booting.python_environment(launcher, project) | dict(environment(arguments.env))
     copies = [booting.checked(path) for path in arguments.copy]
     interactive = os.isatty(0) and os.isatty(1)
     with booting.guest(
         choosing.kernel_of(arguments),
+        project=project,
         launcher=launcher,
         results=arguments.results,
         wishes=wishes,

@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import project as projects
 from ..errors import LabError, UsageError
 from ..facts.kernel import Kernel, version_key
 from ..facts.verdicts import Conclusion, ExitCode
+from ..rules import contract
 from ..rules import errata as catalogue
 from . import lists, table
 
 if TYPE_CHECKING:
     from .sweep import Swept
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/errata.md"
 EVERY, MEASURED = "every", "measured"
 _UNASKED = frozenset({"errata", "bisect"})
 
@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
     errata = commands.add_parser(
         "errata",
         help="measure known defects over released kernels",
-        description="Boots releases, runs each erratum's reproducer and writes docs/errata.md. "
+        description="Boots releases, runs each erratum's reproducer and writes their page. "
         "What was measured is kept in lab-results/errata, so a stopped sweep goes on.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
     errata.add_argument(
         "--check",
         action="store_true",
-        help="write nothing below docs/ or lab/: exit 1 if the page would change",
+        help="write neither the page nor the lists: exit 1 if the page would change",
     )
     errata.add_argument(
         "--update", action="store_true", help="put what was measured into errata.toml"
@@ -59,7 +59,6 @@ def add_commands(commands: Any) -> None:
     errata.add_argument(
         "--results",
         type=Path,
-        default=ROOT / "lab-results/errata",
         metavar="DIR",
         help="where measurements and consoles go, instead of lab-results/errata",
     )
@@ -92,25 +91,45 @@ def _say(text: str) -> None:
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:
     from .. import cache
-    from ..remote import tree
+    from ..remote import sending, tree
+    from ..remote.process import TREE
     from .program import programs
+    from .reproduce import probe_environment
     from .state import State
     from .store import Cellar
     from .sweep import Job, evidence, sweep
 
-    errata = catalogue.read()
+    project = projects.here()
+    if project.errata is None:
+        raise UsageError(
+            f"there is no [tool.lab.errata] in the table of {project.root}, so nothing to measure"
+        )
+    projects.check(project)
+    errata, promised = catalogue.of(project), contract.of(project)
+    listed, page_name = project.path(project.errata.list), project.errata.page
     names = arguments.kernel or [EVERY]
-    contents = tree.contents(ROOT)
+    sent = sending.of(project)
     with cache.scratch() as directory, tree.bytecode_kept(directory):
-        tar = tree.pack(ROOT, contents | tree.bytecode(ROOT, contents))
-    state = State(arguments.results / "measured.json", programs(ROOT, errata.reproducers))
+        tar = sent.pack(sent.bytecode())
+    results = arguments.results or project.root / "lab-results/errata"
+    program = programs(project.root, project.errata, errata.reproducers)
+    state = State(results / "measured.json", program)
     kernels = chosen(names, state.whole)
     unfinished = chosen([MEASURED], state.begun) if MEASURED in names else []
     job = Job(
         catalogue=errata,
         kernels=kernels,
+        contract=promised,
         tar=tar,
-        results=arguments.results,
+        environment={
+            "PYTHONPATH": sending.search_path(project, TREE),
+            **probe_environment(
+                sending.command(project.probe) if project.probe else (),
+                project.mask_variable,
+                promised.names,
+            ),
+        },
+        results=results,
         fresh=arguments.fresh,
     )
     _say(f"lab: {len(errata.errata)} errata on {len(kernels)} releases")
@@ -127,20 +146,21 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     for sentence in told:
         _say(f"lists: {sentence}")
     if told and not arguments.update:
-        _say("lab: --update puts what was measured into errata.toml")
+        _say(f"lab: --update puts what was measured into {listed.name}")
     if arguments.update and not arguments.check:
-        text = lists.updated(catalogue.ERRATA.read_text(), errata, swept.measured)
-        catalogue.ERRATA.write_text(text)
-        _say(f"lab: {catalogue.ERRATA.name} has the lists as measured; review the diff")
+        listed.write_text(lists.updated(listed.read_text(), errata, swept.measured))
+        _say(f"lab: {listed.name} has the lists as measured; review the diff")
     whole = bool({EVERY, MEASURED}.intersection(names))
-    page = table.render(errata, swept.measured)
-    changed = whole and (not PAGE.exists() or PAGE.read_text() != page)
+    page, place = table.render(errata, swept.measured), project.path(page_name)
+    whole, changed = whole and bool(page_name), False
+    if whole:
+        changed = not place.exists() or place.read_text() != page
     if whole and not arguments.check and swept.measured:
-        PAGE.write_text(page)
-        _say(f"lab: docs/errata.md {'is new' if changed else 'is what it was'}")
-    if not whole:
-        _say(f"lab: docs/errata.md is written by --kernel {EVERY} or {MEASURED}")
-    return _concluded(swept, changed=changed and arguments.check)
+        place.write_text(page)
+        _say(f"lab: {page_name} {'is new' if changed else 'is what it was'}")
+    if not whole and page_name:
+        _say(f"lab: {page_name} is written by --kernel {EVERY} or {MEASURED}")
+    return _concluded(swept, changed=page_name if changed and arguments.check else "")
 
 
 def chosen(names: Sequence[str], measured: Callable[[Kernel], bool]) -> list[Kernel]:
@@ -163,7 +183,7 @@ def chosen(names: Sequence[str], measured: Callable[[Kernel], bool]) -> list[Ker
     )
 
 
-def _concluded(swept: Swept, *, changed: bool) -> Conclusion:
+def _concluded(swept: Swept, *, changed: str) -> Conclusion:
     decided = f"{len(swept.measured)} releases measured"
     if swept.faults:
         more = f" and {len(swept.faults) - 1} more" if len(swept.faults) > 1 else ""
@@ -174,9 +194,7 @@ def _concluded(swept: Swept, *, changed: bool) -> Conclusion:
     if not swept.measured:
         return Conclusion(ExitCode.NOT_PROVED, "nothing was measured")
     if changed:
-        return Conclusion(
-            ExitCode.DISPROVED, f"docs/errata.md is not what was measured ({decided})"
-        )
+        return Conclusion(ExitCode.DISPROVED, f"{changed} is not what was measured ({decided})")
     return Conclusion(ExitCode.PROVED, decided)
 
 
@@ -186,18 +204,19 @@ def _bisect(arguments: argparse.Namespace) -> Conclusion:
     from .bisect import between, bisect
     from .trial import Trial
 
-    if "::" not in arguments.node or not (ROOT / arguments.node.split("::")[0]).is_file():
+    root = projects.here().root
+    if "::" not in arguments.node or not (root / arguments.node.split("::")[0]).is_file():
         raise UsageError(
             f"{arguments.node!r} is no node id of a test here", hint="tests/...py::test_it"
         )
     good, bad = (kernels.resolve(name) for name in (arguments.good, arguments.bad))
     releases = between(kernels.offered(), good, bad)
-    results = new_directory(ROOT / "lab-results", f"bisect-{good.upstream}-{bad.upstream}")
+    results = new_directory(root / "lab-results", f"bisect-{good.upstream}-{bad.upstream}")
     _say(
         f"lab: {len(releases)} releases from {releases[0].package} to {releases[-1].package}, "
         f"results in {results}"
     )
-    trial = Trial(arguments.node, ROOT, results)
+    trial = Trial(arguments.node, root, results)
     boundary = bisect(releases, good=good, attempt=trial, say=_say)
     return Conclusion(ExitCode.PROVED, str(boundary))
 

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from ..errors import GuestLost, LabError
@@ -35,8 +36,14 @@ class Lab(Protocol):
         """A fresh guest whose files go to `results`. Raises LabError."""
 
 
-def measure(lab: Lab, tar: bytes, names: Sequence[str], results: Path) -> dict[str, Finding]:
-    """What each of the reproducers finds on one kernel.
+def measure(
+    lab: Lab,
+    tar: bytes,
+    names: Sequence[str],
+    results: Path,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Finding]:
+    """What each of the reproducers finds on one kernel; `environment` is theirs.
 
     A reproducer that takes its process or its guest down is not decided, the others go on without
     it.  Raises LabError when no guest comes up.
@@ -49,7 +56,7 @@ def measure(lab: Lab, tar: bytes, names: Sequence[str], results: Path) -> dict[s
             with lab.boot(where) as guest:
                 check_release(guest)
                 guest.push_tree(tar, TREE)
-                _in_guest(guest, names, found, where)
+                _in_guest(guest, names, found, where, environment)
         except GuestLost as lost:
             if not found and number == BOOTS:
                 raise
@@ -60,17 +67,23 @@ def measure(lab: Lab, tar: bytes, names: Sequence[str], results: Path) -> dict[s
     return {name: found.get(name, Finding(None, "never ran")) for name in names}
 
 
-def _in_guest(guest: Guest, names: Sequence[str], found: dict[str, Finding], results: Path) -> None:
+def _in_guest(
+    guest: Guest,
+    names: Sequence[str],
+    found: dict[str, Finding],
+    results: Path,
+    environment: Mapping[str, str],
+) -> None:
     """Run what is not found yet, in as many processes as it takes. Raises GuestLost, LabError."""
     while todo := [name for name in names if name not in found]:
         guest.read_kernel_log()  # what it said before is no reproducer's
         process = PythonProcess(
             guest,
-            ("-X", "faulthandler", "-m", "lab.errata.reproduce", *todo),
+            ("-X", "faulthandler", "-m", f"{__package__}.reproduce", *todo),
             name="process of reproducers",
             kinds=KINDS,
             log=results / "reproducers.log",
-            environment={KMSG_VARIABLE: "/dev/kmsg"},
+            environment={KMSG_VARIABLE: "/dev/kmsg", **environment},
         )
         begun = _Begun(todo[0])
         try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Which program a measurement was made by, so that it stands as long as that program is the same.
 
-A reproducer's program is its module and what that imports of the kernel-gated tests, the ring below
-them down to its C, and what runs it. Comments, docstrings and layout are no part of it, nor is any
-other test.
+A reproducer's program is its module and what that imports of the directory that the table follows,
+the sources that the table names, and what runs it. Comments, docstrings and layout are no part of
+it, nor is any other test.
 """
 
 from __future__ import annotations
@@ -15,30 +15,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from ..errors import LabError
+from ..project import Errata
 
-_RUNNER = (
-    "lab/errata/reproduce.py",
-    "ioxide/_probe/rawring.py",
-    "ioxide/_ring/probe.c",
-    "ioxide/_ring/probe.h",
-)
-"""Part of each program. Not what they import: the whole of ioxide, most of which says nothing
-here."""
-_FOLLOWED = "tests/kernel_gated"
-"""Not the tests' common helpers, which change with every other test."""
+_RUNNER = Path(__file__).with_name("reproduce.py")
+"""Part of each program."""
 _IN_C = re.compile(r'("(?:\\.|[^"\\])*")|/\*.*?\*/|//[^\n]*', re.DOTALL)
 
 
-def programs(root: Path, reproducers: Mapping[str, str]) -> dict[str, str]:
+def programs(root: Path, errata: Errata, reproducers: Mapping[str, str]) -> dict[str, str]:
     """By erratum, a hash of its reproducer's program; `reproducers` are node ids below `root`.
 
     Raises LabError for one that is no plain function without arguments: called, an `async def` or a
     generator would run not a line, and an erratum would be absent.
     """
-    return {id: _program(root, *node.split("::")) for id, node in reproducers.items()}
+    return {id: _program(root, errata, *node.split("::")) for id, node in reproducers.items()}
 
 
-def _program(root: Path, module: str, function: str) -> str:
+def _program(root: Path, errata: Errata, module: str, function: str) -> str:
     path = root / module
     tree = ast.parse(path.read_text(), module) if path.is_file() else ast.Module([], [])
     found = next((one for one in tree.body if getattr(one, "name", "") == function), None)
@@ -49,30 +42,31 @@ def _program(root: Path, module: str, function: str) -> str:
     inner = (one for line in found.body for one in ast.walk(line))
     if any(isinstance(one, (ast.Yield, ast.YieldFrom)) for one in inner):
         raise LabError(f"{module}: {function} yields, so calling it would run nothing")
-    return _sha256(root, module)
+    return _sha256(root, errata, module)
 
 
-def _sha256(root: Path, module: str) -> str:
+def _sha256(root: Path, errata: Errata, module: str) -> str:
     whole = hashlib.sha256()
-    for path in sorted({*_RUNNER, *_with_imports(root, module)}):
+    whole.update(_meaning(_RUNNER.name, _RUNNER.read_text()).encode())
+    for path in sorted({*errata.sources, *_with_imports(root, errata.followed, module)}):
         meaning = _meaning(path, (root / path).read_text())
         whole.update(f"{path}\0{hashlib.sha256(meaning.encode()).hexdigest()}\n".encode())
     return whole.hexdigest()
 
 
-def _with_imports(root: Path, module: str) -> set[str]:
-    """The module and all that it imports of the kernel-gated tests, directly or not."""
+def _with_imports(root: Path, followed: str, module: str) -> set[str]:
+    """The module and all that it imports of the followed directory, directly or not."""
     found: set[str] = set()
     todo = [module]
     while todo:
         path = todo.pop()
         if path not in found:
             found.add(path)
-            todo += _imports(root, ast.parse((root / path).read_text(), path))
+            todo += _imports(root, followed, ast.parse((root / path).read_text(), path))
     return found
 
 
-def _imports(root: Path, tree: ast.Module) -> Iterator[str]:
+def _imports(root: Path, followed: str, tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -85,7 +79,7 @@ def _imports(root: Path, tree: ast.Module) -> Iterator[str]:
             # The file of a dotted name, if it is a module's. The packages it is in hold nothing.
             place = PurePosixPath(*name.split("."))
             for path in (place.with_suffix(".py"), place / "__init__.py"):
-                if path.is_relative_to(_FOLLOWED) and (root / path).is_file():
+                if path.is_relative_to(followed) and (root / path).is_file():
                     yield str(path)
 
 

@@ -12,15 +12,17 @@ and what was found, then that it is done.
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from types import ModuleType
 from typing import Any
 
-from ..facts.errata import ErratumPresent, Seen
+from ..facts.errata import Seen, erratum_in
 from ..facts.probed import Probed
 from ..remote.wire import DONE, Control, Kinds
 from ..rules.dmesg import MARK
@@ -33,6 +35,10 @@ KMSG_VARIABLE = "LAB_KMSG"
 def mark_of(name: str) -> str:
     """The line in the kernel log before the complaints that belong to this reproducer."""
     return f"{MARK} reproduce {name}"
+
+
+PROBE_VARIABLE = "LAB_PROBE"
+"""Holds the probe's command and how to have it look at less, as JSON."""
 
 
 class Said(StrEnum):
@@ -69,20 +75,43 @@ def main(names: Sequence[str]) -> int:
 
 def _probe(names: Sequence[str]) -> Probed:
     """The probe of this kernel, of the capabilities that the reproducers need."""
-    import ioxide
-
+    raw = os.environ.get(PROBE_VARIABLE)
+    if raw is None:
+        return Probed(os.uname().release, None, {})
+    asked = json.loads(raw)
     # The whole probe takes ten seconds under emulation, a third of a release's time in a sweep.
     needed = {capability for name in names for capability in _needed(*find(name))}
-    mask = [f"-{name.lower()}" for name in ioxide.Capability if name not in needed]
-    before = os.environ.get("IOXIDE_CAPS")
-    os.environ["IOXIDE_CAPS"] = ",".join([*filter(None, [before]), *mask])
+    words = [f"-{name.lower()}" for name in asked["capabilities"] if name not in needed]
+    environment = dict(os.environ)
+    if variable := asked["mask_variable"]:
+        before = environment.get(variable)
+        environment[variable] = ",".join([*filter(None, [before]), *words])
+    done = subprocess.run(
+        asked["command"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
     try:
-        return Probed.from_json(ioxide.probe().to_json())
-    finally:
-        if before is None:
-            del os.environ["IOXIDE_CAPS"]
-        else:
-            os.environ["IOXIDE_CAPS"] = before
+        return Probed.from_json(done.stdout)
+    except ValueError as error:
+        said = done.stderr.decode("utf-8", "backslashreplace").strip().splitlines()[-3:]
+        raise SystemExit(f"the probe gave no report: {' / '.join(said) or error}") from error
+
+
+def probe_environment(
+    command: Sequence[str], mask_variable: str, capabilities: Iterable[str]
+) -> dict[str, str]:
+    """How a process of reproducers is told of the repository's probe, if it has one."""
+    if not command:
+        return {}
+    asked = {
+        "command": list(command),
+        "mask_variable": mask_variable,
+        "capabilities": sorted(capabilities),
+    }
+    return {PROBE_VARIABLE: json.dumps(asked)}
 
 
 def reproduce(name: str, probe: Probed) -> tuple[Seen, str]:
@@ -92,9 +121,9 @@ def reproduce(name: str, probe: Probed) -> tuple[Seen, str]:
         if why := missing(_needed(module, function), probe):
             return Seen.NOT_APPLICABLE, why
         function()
-    except ErratumPresent as present:
-        return Seen.PRESENT, str(present)
     except Exception as error:
+        if (said := erratum_in(error)) is not None:
+            return Seen.PRESENT, f"{said[0]}: {said[1]}"
         traceback.print_exc()
         return Seen.FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
     return Seen.ABSENT, ""

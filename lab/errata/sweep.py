@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,7 @@ from typing import Protocol
 from ..errors import GuestLost, LabError
 from ..facts.errata import Finding, Measured, Seen
 from ..facts.kernel import Kernel, series_of
-from ..rules import contract
+from ..rules.contract import Contract
 from ..rules.errata import Catalogue, Erratum
 from ..rules.needs import REASON
 from . import lists, table
@@ -32,8 +32,11 @@ class Job:
     """What to measure and with what."""
 
     catalogue: Catalogue
+    contract: Contract
     kernels: Sequence[Kernel]
     tar: bytes
+    environment: Mapping[str, str]
+    """What a process of reproducers finds in its environment."""
     results: Path
     fresh: bool = False
     """Measure also what the state has already."""
@@ -41,7 +44,7 @@ class Job:
     def measured(self, lab: Lab, todo: Sequence[Erratum], kernel: Kernel) -> dict[str, Finding]:
         """What the reproducers of these errata find on one kernel. Raises LabError."""
         names = [erratum.reproducer for erratum in todo]
-        return measure(lab, self.tar, names, self.results / kernel.release)
+        return measure(lab, self.tar, names, self.results / kernel.release, self.environment)
 
 
 @dataclass(slots=True)
@@ -90,7 +93,7 @@ def sweep(job: Job, shelf: Shelf, state: State, say: Callable[[str], None]) -> S
             how = f"{time.monotonic() - begun:.0f} s{some}"
         swept.measured.append(measured)
         say(f"{head}: {how}: {summary(measured)}")
-    _judge(job.catalogue, swept)
+    _judge(job.catalogue, job.contract, swept)
     return swept
 
 
@@ -102,7 +105,7 @@ def noticed(erratum: Erratum, finding: Finding) -> Finding:
     return finding
 
 
-def _judge(catalogue: Catalogue, swept: Swept) -> None:
+def _judge(catalogue: Catalogue, contract: Contract, swept: Swept) -> None:
     for row in table.in_order(swept.measured):
         for erratum in catalogue:
             finding = row.findings[erratum.id]
@@ -114,7 +117,7 @@ def _judge(catalogue: Catalogue, swept: Swept) -> None:
                 swept.faults.append(
                     f"{erratum.reproducer} failed on {row.package}: {finding.evidence}"
                 )
-            elif finding.seen is Seen.NOT_APPLICABLE and (why := _promised(row, finding)):
+            elif finding.seen is Seen.NOT_APPLICABLE and (why := _promised(contract, row, finding)):
                 swept.faults.append(f"{erratum.id} was not tried on {row.package}: {why}")
             swept.faults += [
                 f"{row.package} complained of {erratum.reproducer}: {line}"
@@ -125,18 +128,18 @@ def _judge(catalogue: Catalogue, swept: Swept) -> None:
     swept.faults += [str(difference) for difference in differences if difference.surprise]
 
 
-def _promised(row: Measured, finding: Finding) -> str:
+def _promised(contract: Contract, row: Measured, finding: Finding) -> str:
     """Why the contract does not confirm that a reproducer lacked what it needs; empty if it does:
     what a kernel is promised and was not seen to have says nothing about an erratum."""
     match = REASON.match(finding.evidence)
     if match is None:
         return f"{finding.evidence!r} names no capability"
-    promised = contract.read().row(series_of(row.upstream))
+    promised = contract.row(series_of(row.upstream))
     cells = promised.cells if promised is not None else {}
     for name in match["names"].split(", "):
         if name not in cells or cells[name].present:
             what = f"promises {name}" if name in cells else f"says nothing about {name}"
-            return f"{finding.evidence}, and {contract.FILE} {what}"
+            return f"{finding.evidence}, and {contract.file} {what}"
     return ""
 
 

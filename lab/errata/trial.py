@@ -41,8 +41,15 @@ class Trial:
         where = self.results / kernel.release
         where.mkdir(parents=True, exist_ok=True)
         command = [
-            *(sys.executable, "-m", "lab", "test", "--kernel", kernel.package),
-            *("--lab-unlisted", f"--lab-results={where}", "--slow", *self.arguments, self.node),
+            *(
+                sys.executable,
+                "-m",
+                __package__.partition(".")[0],
+                "test",
+                "--kernel",
+                kernel.package,
+            ),
+            *("--lab-unlisted", f"--lab-results={where}", "--lab-slow", *self.arguments, self.node),
         ]
         setpriv = shutil.which("setpriv")
         if setpriv is not None:  # so that even a killed bisection leaves no run behind

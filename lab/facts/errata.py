@@ -10,18 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+PRESENT = "ErratumPresent"
+"""What the exception is called by which a reproducer says that the kernel shows its erratum."""
 
-class ErratumPresent(Exception):
-    """The kernel shows this erratum; raised by its own reproducer and by nothing else.
 
-    :param id: as in errata.toml, "IOX-ERR-001".
-    :param evidence: what was seen, in one line.
+def erratum_in(error: BaseException | None) -> tuple[str, str] | None:
+    """The erratum's id and the evidence, if this exception says that one is present.
+
+    The class is the repository's own, so that reproducers need no lab to run: it is called
+    ErratumPresent and has an `id` and an `evidence`, one line.
     """
-
-    def __init__(self, id: str, evidence: str) -> None:
-        super().__init__(f"{id}: {evidence}")
-        self.id = id
-        self.evidence = evidence
+    if error is None or not any(kind.__name__ == PRESENT for kind in type(error).__mro__):
+        return None
+    return str(getattr(error, "id", "")), str(getattr(error, "evidence", ""))
 
 
 class Seen(StrEnum):

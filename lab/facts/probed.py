@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What the probe said about the kernel the tests run on, as the suite reads it.
 
-The lab knows ioxide only through the JSON of `python -m ioxide probe --json`; nothing here imports
-it.  Standard library only: the guest imports this.
+The lab knows of a repository's probe only the JSON that it prints.  Standard library only: the
+guest imports this.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ It imports nothing of the lab but the errors and the host's programs.
 from __future__ import annotations
 
 from .checks import check
+from .globs import matches_any
 from .model import Errata, Program, ProgramFormat, Project
-from .reader import read
-from .travel import Traveller, travellers
+from .reader import find, here, read
+from .travel import Traveller, travellers, travels, weigh
 
 __all__ = [
     "Errata",
@@ -18,6 +19,11 @@ __all__ = [
     "Project",
     "Traveller",
     "check",
+    "find",
+    "here",
+    "matches_any",
     "read",
     "travellers",
+    "travels",
+    "weigh",
 ]

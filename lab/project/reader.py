@@ -13,6 +13,28 @@ from .table import Faults, project_of
 PYPROJECT, LAB = "pyproject.toml", "lab.toml"
 
 
+def find(start: Path) -> Path:
+    """The root of the repository that a directory is in: the nearest directory above with a table,
+    else with a `.git`; itself if there is neither."""
+    start = start.resolve()
+    above = (start, *start.parents)
+    for directory in above:
+        if (directory / LAB).is_file():
+            return directory
+        try:
+            text = (directory / PYPROJECT).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if "[tool.lab]" in text:
+            return directory
+    return next((one for one in above if (one / ".git").exists()), start)
+
+
+def here() -> Project:
+    """What the repository asks of the lab that this process was started in. Raises UsageError."""
+    return read(find(Path.cwd()))
+
+
 def read(root: Path) -> Project:
     """What the repository at `root` asks of the lab; a `Project` of defaults if it has no table.
 

@@ -59,6 +59,14 @@ def travellers(project: Project) -> tuple[Traveller, ...]:
     )
 
 
+def travels(project: Project, path: str) -> bool:
+    """Whether a file of this name, relative to the root, is not kept from travelling by a key."""
+    if matches_any(project.products, path) or path == project.file:
+        return True
+    wanted = not project.include or matches_any(project.include, path)
+    return wanted and not matches_any(project.exclude, path) and _useful(path)
+
+
 def unmatched(project: Project) -> Iterator[tuple[str, str]]:
     """Key and pattern of each glob that matches nothing."""
     candidates = _candidates(project.root)

@@ -81,8 +81,14 @@ def read_nonce() -> str | None:
 
 
 def identify(root: Path, host: Expected | None) -> Identity:
-    """This machine's identity, with the tree that lies below `root`."""
-    tree_sha256, extension_sha256 = tree.hashes(tree.contents(root))
+    """This machine's identity, with the tree that was sent to `root`. Without a manifest there,
+    nothing was sent, and the hashes are empty."""
+    try:
+        manifest = tree.Manifest.here(root)
+    except FileNotFoundError:
+        return Identity(os.uname().release, read_nonce(), "", "", "", host)
+    contents = tree.contents_here(root, manifest)
+    tree_sha256, extension_sha256 = tree.hashes(contents, frozenset(manifest.products))
     bytecode_sha256, _ = tree.hashes(tree.bytecode_here(root))
     return Identity(
         os.uname().release, read_nonce(), tree_sha256, extension_sha256, bytecode_sha256, host

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..facts.probed import Probed
@@ -17,21 +16,21 @@ _BASE_S, _PER_SLOWDOWN_S = 60.0, 10.0
 
 def probed(
     guest: Guest,
+    command: Sequence[str],
     *,
     cwd: str = TREE,
     environment: Mapping[str, str] | None = None,
     keep: Path | None = None,
 ) -> Probed:
-    """What the guest's kernel can do, by the probe in the tree at `cwd`.
+    """What the guest's kernel can do, by the command that prints it in the tree at `cwd`.
 
     What the probe printed is written to the file `keep`. Raises RunOver when there is no report, or
     one of another kernel; and GuestLost.
     """
-    argv = (sys.executable, "-m", "ioxide", "probe", "--json")
     limit = _BASE_S + _PER_SLOWDOWN_S * guest.slowdown
     env = {**ENVIRONMENT, **(environment or {})}
     try:
-        done = guest.run(argv, env=env, cwd=cwd, timeout_s=limit)
+        done = guest.run(command, env=env, cwd=cwd, timeout_s=limit)
     except TimeoutError as error:
         raise RunOver(f"the probe in the guest did not end: {error}") from error
     if keep is not None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The tree a guest runs: which files, their hash, and the tar that carries them.
 
-The same walk and hash run on the host over the repository and in the guest over what was unpacked
-there, so equal hashes mean equal sources and an equal extension module.  Standard library only:
-the guest imports it.
+The same hash is made on the host of what it sends and in the guest of what was unpacked there, so
+equal hashes mean equal sources and equal build products.  What is sent is in `sending`.  Standard
+library only: the guest imports this.
 """
 
 from __future__ import annotations
@@ -12,92 +12,72 @@ import contextlib
 import hashlib
 import importlib.util
 import io
+import json
 import marshal
 import os
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-CODE = ("ioxide", "lab", "tests", "conftest.py", "pyproject.toml")
-"""What of the repository goes to a guest."""
-
-HOST_TESTS = ("tests/lab", "tests/differential")
-"""Tests that are never sent to a guest: the lab's own, which boot guests, and those that compare
-two event loops and wait a hundred times for nothing to happen: minutes under emulation."""
-
-GUEST_PARTS_OF_LAB = (
-    "lab/__init__.py",
-    "lab/facts",
-    "lab/rules",
-    "lab/remote",
-    "lab/programs",
-    "lab/suite",
-    "lab/errata/__init__.py",
-    "lab/errata/reproduce.py",
-)
-"""What of the lab runs inside: the pytest plugin, the reproducers' runner and what they import."""
-
-LEFT_OUT_DIRECTORIES = frozenset({"__pycache__", "build", ".pytest_cache", ".hypothesis"})
-LEFT_OUT_SUFFIXES = frozenset({".c", ".h", ".o", ".cdef", ".pyc", ".tmp", ".swp"})
+OWN = PurePosixPath(".lab")
+"""In a guest's tree: what is the lab's own. No repository's file is called so."""
+PACKAGES = OWN / "packages"
+"""Below it, the lab's package: as much of it as runs in a guest."""
+MANIFEST = OWN / "sent.json"
 
 
-def _wanted(relative: PurePosixPath) -> bool:
-    if any(relative.is_relative_to(directory) for directory in HOST_TESTS):
-        return False
-    if relative.parts[0] == "lab":
-        return any(relative.is_relative_to(part) for part in GUEST_PARTS_OF_LAB)
-    return True
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was sent to a guest, as the guest is told."""
+
+    files: tuple[PurePosixPath, ...]
+    """All of the tree that is hashed, this list not among them."""
+    products: tuple[PurePosixPath, ...]
+    """Those of them that are build products."""
+    skips_need_proof: bool = False
+
+    @classmethod
+    def here(cls, root: Path) -> Manifest:
+        """The one that came with the tree at `root`. Raises OSError, ValueError."""
+        raw = json.loads((root / MANIFEST).read_text())
+        files, products = (tuple(map(PurePosixPath, raw[name])) for name in ("files", "products"))
+        return cls(files, products, raw["skips_need_proof"] is True)
+
+    def to_json(self) -> bytes:
+        """What `here` reads."""
+        files, products = (list(map(str, names)) for names in (self.files, self.products))
+        skips = self.skips_need_proof
+        whole = {"files": files, "products": products, "skips_need_proof": skips}
+        return json.dumps(whole).encode()
 
 
-def has(relative: PurePosixPath) -> bool:
-    """Whether a file of the repository, named relative to its root, goes to a guest."""
-    hidden = not LEFT_OUT_DIRECTORIES.isdisjoint(relative.parts[:-1])
-    left_out = hidden or relative.suffix in LEFT_OUT_SUFFIXES
-    return relative.parts[0] in CODE and not left_out and _wanted(relative)
+def contents_here(root: Path, manifest: Manifest) -> dict[PurePosixPath, bytes]:
+    """What is at `root` of the files that were sent; what is missing there is left out."""
+    names = [name for name in manifest.files if (root / name).is_file()]
+    return {name: (root / name).read_bytes() for name in names}
 
 
-def files(root: Path) -> Iterator[PurePosixPath]:
-    """The tree's regular files below `root`, relative and sorted."""
-    found: list[PurePosixPath] = []
-    for name in CODE:
-        top = root / name
-        if top.is_file():
-            found.append(PurePosixPath(name))
-        for directory, directories, names in os.walk(top):
-            directories[:] = [d for d in directories if d not in LEFT_OUT_DIRECTORIES]
-            below = PurePosixPath(Path(directory).relative_to(root).as_posix())
-            found += [below / n for n in names if PurePosixPath(n).suffix not in LEFT_OUT_SUFFIXES]
-    return iter(sorted(path for path in found if _wanted(path) and (root / path).is_file()))
+def hashes(
+    tree: Mapping[PurePosixPath, bytes], products: Container[PurePosixPath] = ()
+) -> tuple[str, str]:
+    """sha256 of the tree (names and contents) and of the build products in it.
 
-
-def is_extension(path: PurePosixPath) -> bool:
-    """Whether this is ioxide's built extension module."""
-    return path.parent == PurePosixPath("ioxide/_ring") and path.suffix == ".so"
-
-
-def contents(root: Path) -> dict[PurePosixPath, bytes]:
-    """The whole tree in memory, read once, so that its tar and its hash are of the same bytes."""
-    return {path: (root / path).read_bytes() for path in files(root)}
-
-
-def hashes(tree: Mapping[PurePosixPath, bytes]) -> tuple[str, str]:
-    """sha256 of the tree (names and contents) and of the built extension in it.
-
-    The second is the empty string when nothing is built.
+    The second is the empty string when there is none.
     """
     whole = hashlib.sha256()
-    extension = hashlib.sha256()
-    built = False
+    built = hashlib.sha256()
+    any_built = False
     for path, data in sorted(tree.items()):  # the two sides find the files in different orders
         digest = hashlib.sha256(data).hexdigest()
         # A name need not be UTF-8; the guest has it byte for byte.
         whole.update(os.fsencode(f"{path}\0{digest}\n"))
-        if is_extension(path):
-            built = True
-            extension.update(os.fsencode(f"{path.name}\0{digest}\n"))
-    return whole.hexdigest(), extension.hexdigest() if built else ""
+        if path in products:
+            any_built = True
+            built.update(os.fsencode(f"{path}\0{digest}\n"))
+    return whole.hexdigest(), built.hexdigest() if any_built else ""
 
 
 @contextmanager
@@ -116,7 +96,9 @@ def bytecode_kept(directory: Path) -> Iterator[None]:
         sys.dont_write_bytecode, sys.pycache_prefix = before
 
 
-def bytecode(root: Path, tree: Mapping[PurePosixPath, bytes]) -> dict[PurePosixPath, bytes]:
+def bytecode(
+    tree: Mapping[PurePosixPath, bytes], sources: Mapping[PurePosixPath, Path]
+) -> dict[PurePosixPath, bytes]:
     """The compiled forms of the tree's modules that Python and pytest keep, as if beside them.
 
     Only those that name the hash of the very source in `tree`, and make Python compare it wherever
@@ -127,9 +109,9 @@ def bytecode(root: Path, tree: Mapping[PurePosixPath, bytes]) -> dict[PurePosixP
     found = {}
     tag = sys.implementation.cache_tag
     for path, data in tree.items():
-        if path.suffix != ".py":
+        if path.suffix != ".py" or path not in sources:
             continue
-        source = root / path
+        source = sources[path]
         plain = Path(importlib.util.cache_from_source(os.fspath(source)))
         kept = {
             name: name.read_bytes() for name in sorted(plain.parent.glob(f"{path.stem}.{tag}*.pyc"))
@@ -178,11 +160,11 @@ def _keep(path: Path, compiled: bytes) -> None:
 
 def bytecode_here(root: Path) -> dict[PurePosixPath, bytes]:
     """Every compiled file below `root`, whatever it is of."""
-    paths = sorted(path for name in CODE for path in (root / name).rglob("*.pyc"))
+    paths = sorted(root.rglob("*.pyc"))
     return {PurePosixPath(p.relative_to(root).as_posix()): p.read_bytes() for p in paths}
 
 
-def pack(root: Path, tree: Mapping[PurePosixPath, bytes]) -> bytes:
+def pack(tree: Mapping[PurePosixPath, bytes], sources: Mapping[PurePosixPath, Path]) -> bytes:
     """Files as a compressed tar; owners are root, times and modes of sources are those on disk."""
     buffer = io.BytesIO()
     with tarfile.open(
@@ -191,8 +173,8 @@ def pack(root: Path, tree: Mapping[PurePosixPath, bytes]) -> bytes:
         for path, data in tree.items():
             member = tarfile.TarInfo(str(path))
             member.size = len(data)
-            if path.suffix != ".pyc":  # which may be kept elsewhere, and is judged by its header
-                status = (root / path).stat()
+            if path in sources:  # bytecode is judged by its header
+                status = sources[path].stat()
                 member.mode, member.mtime = status.st_mode & 0o777, int(status.st_mtime)
             tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The contract: which capabilities a kernel series is promised to have, and has not.
 
-`lab/kernels/expected.toml` holds it, one line a cell.  It binds both ways: what is promised and not
+A file of the repository holds it, one line a cell.  It binds both ways: what is promised and not
 observed, and what is denied and observed, is a surprise.  Only the host reads the file; a guest has
 none and is not asked.
 """
@@ -19,11 +19,9 @@ from typing import Any
 
 from ..errors import LabError, UsageError
 from ..facts.probed import Finding, Probed
+from ..project import Project
 
-EXPECTED = Path(__file__).parents[1] / "kernels/expected.toml"
-FILE = "lab/kernels/expected.toml"
-MASK_VARIABLE = "IOXIDE_CAPS"
-"""By which ioxide is told, in its own process, what to do without; see ioxide/_probe/mask.py."""
+UNNAMED = "the contract"
 
 _SERIES = re.compile(r"\d+\.\d+")
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -60,6 +58,8 @@ class Row:
     cells: Mapping[str, Cell]
     plays: str = ""
     """The older series it plays, "6.6", or what was taken away, "-INC"; empty if it is itself."""
+    file: str = UNNAMED
+    """Where it is written, as people read it."""
 
     @property
     def name(self) -> str:
@@ -72,10 +72,9 @@ class Row:
         return tuple(n for n, cell in self.cells.items() if cell.basis is Basis.MASKED)
 
     @property
-    def environment(self) -> dict[str, str]:
-        """What a process must find in its environment so that ioxide does without."""
-        words = ",".join(f"-{name.lower()}" for name in self.masked)
-        return {MASK_VARIABLE: words} if words else {}
+    def mask(self) -> str:
+        """What a probe must find in its variable so that it does without; empty for nothing."""
+        return ",".join(f"-{name.lower()}" for name in self.masked)
 
     def inherited(self) -> str:
         """From which series how many cells come, as a sentence; empty if all are its own."""
@@ -85,7 +84,7 @@ class Row:
         sources = sorted(set(theirs), key=series_key, reverse=True)
         parts = [f"{theirs.count(source)} from {source}" for source in sources]
         own = len(self.cells) - len(theirs)
-        has = f"has {own} cells of its own in {FILE}" if own else f"has no row in {FILE}"
+        has = f"has {own} cells of its own in {self.file}" if own else f"has no row in {self.file}"
         return f"{self.series} {has} and inherits {', '.join(parts)}"
 
 
@@ -96,10 +95,13 @@ class Surprise:
     capability: str
     why: str
     edit: str
-    """The line of expected.toml that says what was observed; empty if no edit is right."""
+    """The line of the contract that says what was observed; empty if no edit is right."""
+    file: str = UNNAMED
 
     def __str__(self) -> str:
-        return self.why + (f"; if that is right, write in {FILE}: {self.edit}" if self.edit else "")
+        if not self.edit:
+            return self.why
+        return f"{self.why}; if that is right, write in {self.file}: {self.edit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,12 @@ class Contract:
 
     rows: Mapping[str, Mapping[str, Cell]]
     """Own cells by series, lowest first."""
+    file: str = UNNAMED
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every capability that a row names."""
+        return frozenset(name for cells in self.rows.values() for name in cells)
 
     def row(self, series: str) -> Row | None:
         """What `series` is promised, its own cells before inherited ones; None if it is lower than
@@ -124,7 +132,7 @@ class Contract:
         for known, own in self.rows.items():
             if series_key(known) <= series_key(series):
                 cells |= own
-        return Row(series, cells) if cells else None
+        return Row(series, cells, file=self.file) if cells else None
 
     def playing(self, series: str, older: str) -> Row:
         """What `series` is promised while it plays `older`: what either lacks is taken away.
@@ -142,7 +150,7 @@ class Contract:
         if own is None or wanted is None:
             first = next(iter(self.rows), "none")
             raise UsageError(
-                f"--as {older}: {FILE} does not say what such a kernel has; its lowest row is "
+                f"--as {older}: {self.file} does not say what such a kernel has; its lowest row is "
                 f"{first}"
             )
         gone = {name for name in own.cells if not _has(wanted, name)}
@@ -160,9 +168,9 @@ class Contract:
         if any(all(_has(row, name) for name in wanted) for row in rows):
             return ""
         if unknown := [n for n in wanted if not any(n in row.cells for row in rows)]:
-            return f"{', '.join(unknown)} is unknown to every row of {FILE}"
+            return f"{', '.join(unknown)} is unknown to every row of {self.file}"
         what = " together with ".join(wanted)
-        return f"no kernel series of {FILE} ({', '.join(self.rows)}) has {what}"
+        return f"no kernel series of {self.file} ({', '.join(self.rows)}) has {what}"
 
 
 def mask(row: Row, gone: Iterable[str], *, plays: str = "") -> Row:
@@ -172,7 +180,29 @@ def mask(row: Row, gone: Iterable[str], *, plays: str = "") -> Row:
         name: Cell(False, Basis.MASKED, row.series) if name in taken else cell
         for name, cell in row.cells.items()
     }
-    return Row(row.series, cells, plays or ",".join(f"-{name}" for name in sorted(taken)))
+    return Row(row.series, cells, plays or ",".join(f"-{name}" for name in sorted(taken)), row.file)
+
+
+def taken_away(variable: str, text: str, known: Iterable[str]) -> frozenset[str]:
+    """The capabilities that the mask `text` takes away: words like -inc, separated by commas.
+
+    Raises UsageError, naming `variable`, for a word that is none of the `known`.
+    """
+    taken = set()
+    names = sorted(known)
+    for word in [word.strip() for word in text.split(",")] if text.strip() else []:
+        name = word.removeprefix("-").strip().upper()
+        if not word.startswith("-"):
+            raise UsageError(
+                f"{variable}: {word!r} does not begin with a minus sign, and a mask only takes "
+                f"away; write it like {variable}=-{names[0].lower() if names else 'name'}"
+            )
+        if name not in names:
+            raise UsageError(
+                f"{variable}: {word!r} names no capability; known are {', '.join(names).lower()}"
+            )
+        taken.add(name)
+    return frozenset(taken)
 
 
 def _has(row: Row, name: str) -> bool:
@@ -214,7 +244,7 @@ def compare(row: Row, probe: Probed, *, own_machine: bool) -> Comparison:
         elif cell.present is not (observed is True):
             surprises.append(_surprise(row, name, cell, finding))
     if unknown := [name for name in probe.findings if name not in row.cells]:
-        notes.append(f"{FILE} promises {row.name} nothing about {', '.join(unknown)}")
+        notes.append(f"{row.file} promises {row.name} nothing about {', '.join(unknown)}")
     return Comparison(tuple(surprises), tuple(notes))
 
 
@@ -228,14 +258,15 @@ def _surprise(row: Row, name: str, cell: Cell, finding: Finding | None) -> Surpr
     source = "" if cell.series == row.series else f", inherited from {cell.series}"
     if not cell.present:
         why = f"{name} is denied {row.series} ({cell.basis}{source}), and is observed"
-        return Surprise(name, why, _edit(row, name, present=True))
+        return Surprise(name, why, _edit(row, name, present=True), row.file)
     why = f"{name} is promised on {row.series} ({cell.basis}{source})"
     if finding is None:
         return Surprise(name, f"{why}, and the probe knows no such capability", "")
     if finding.observed is None:
         return Surprise(name, f"{why}, and {_untried(finding)}", "")
     note = f" ({finding.note})" if finding.note else ""
-    return Surprise(name, f"{why}, and is not observed{note}", _edit(row, name, present=False))
+    edit = _edit(row, name, present=False)
+    return Surprise(name, f"{why}, and is not observed{note}", edit, row.file)
 
 
 def _edit(row: Row, name: str, *, present: bool) -> str:
@@ -251,18 +282,31 @@ def unconfirmed(row: Row | None, name: str, finding: Finding, *, own_machine: bo
     """
     cell = None if row is None else row.cells.get(name)
     if cell is None:
-        where = f"to {row.name}" if row is not None else "to so old a kernel"
-        return "" if own_machine else f"{FILE} promises nothing about {name} {where}"
+        if own_machine:
+            return ""
+        if row is None:
+            return f"the contract promises nothing about {name} to so old a kernel"
+        return f"{row.file} promises nothing about {name} to {row.name}"
     if not cell.present or (own_machine and finding.observed is None):
         return ""
     assert row is not None
     source = "" if cell.series == row.series else f", inherited from {cell.series}"
-    return f"{FILE} promises {name} on {row.name} ({cell.basis}{source})"
+    return f"{row.file} promises {name} on {row.name} ({cell.basis}{source})"
+
+
+def of(project: Project) -> Contract:
+    """The contract of a repository, empty if it has none. Raises LabError."""
+    if not project.contract:
+        return Contract({})
+    return read(project.path(project.contract), project.contract)
 
 
 @cache
-def read(path: Path = EXPECTED) -> Contract:
-    """The contract. Raises LabError, naming the cell and the value that is wrong in it."""
+def read(path: Path, file: str = "") -> Contract:
+    """The contract; `file` is how people are told of it.
+
+    Raises LabError, naming the cell and the value that is wrong in it.
+    """
     try:
         table = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -275,7 +319,8 @@ def read(path: Path = EXPECTED) -> Contract:
         {
             series: {name: _cell(path, series, name, cell) for name, cell in table[series].items()}
             for series in ordered
-        }
+        },
+        file or path.name,
     )
 
 

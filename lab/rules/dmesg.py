@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..facts.kernel import Kernel
+    from ..project import Project
     from ..vm.kmsg import Record
 
 HERE = Path(__file__).parent
@@ -68,6 +69,18 @@ def allowed() -> Sequence[Allowance]:
     return read_allowances((HERE / "dmesg_allow.toml").read_text())
 
 
+def of(project: Project) -> Sequence[Allowance]:
+    """The allowances of a repository's own. Raises UsageError naming what one of them lacks."""
+    if not project.dmesg_allow:
+        return ()
+    from ..errors import UsageError  # not in guests
+
+    try:
+        return read_allowances(project.path(project.dmesg_allow).read_text())
+    except ValueError as error:  # of TOML, too
+        raise UsageError(f"{project.dmesg_allow}: {error}") from error
+
+
 def read_allowances(text: str) -> Sequence[Allowance]:
     """The allowances in a TOML file's text. Raises ValueError naming what one of them lacks."""
     import tomllib  # not in guests, where every import is dear
@@ -97,42 +110,50 @@ def is_mark(line: str) -> bool:
     return re.match(rf"(<\d+>)?\s*(\[[ \d.]+\](\[[^\]]*\])?)?\s*{MARK} ", line) is not None
 
 
-def is_complaint(line: str, kernel: Kernel | None = None) -> bool:
-    """Whether this line of a kernel's log is a complaint."""
+def is_complaint(line: str, kernel: Kernel | None = None, more: Sequence[Allowance] = ()) -> bool:
+    """Whether this line of a kernel's log is a complaint; `more` are a repository's allowances."""
     return _any_denied().search(line) is not None and not any(
-        one.covers(kernel) and one.pattern.search(line) for one in allowed()
+        one.covers(kernel) and one.pattern.search(line) for one in (*allowed(), *more)
     )
 
 
-def scan(log: bytes, kernel: Kernel | None = None) -> list[Splat]:
+def scan(log: bytes, kernel: Kernel | None = None, more: Sequence[Allowance] = ()) -> list[Splat]:
     """Every complaint in a piece of a console's text."""
     lines = log.decode("utf-8", "backslashreplace").splitlines()
-    return scan_lines([line for line in lines if not is_mark(line)], kernel)
+    return scan_lines([line for line in lines if not is_mark(line)], kernel, more)
 
 
-def scan_lines(lines: Sequence[str], kernel: Kernel | None = None) -> list[Splat]:
+def scan_lines(
+    lines: Sequence[str], kernel: Kernel | None = None, more: Sequence[Allowance] = ()
+) -> list[Splat]:
     """Every complaint in these lines of a kernel's log."""
-    return _cut(lines, [n for n, line in enumerate(lines) if is_complaint(line, kernel)])
+    return _cut(lines, [n for n, line in enumerate(lines) if is_complaint(line, kernel, more)])
 
 
-def scan_records(records: Iterable[Record], kernel: Kernel | None = None) -> list[Splat]:
+def scan_records(
+    records: Iterable[Record], kernel: Kernel | None = None, more: Sequence[Allowance] = ()
+) -> list[Splat]:
     """Every complaint in these records. What a process wrote into the log is none."""
+
+    def is_bad(line: str) -> bool:
+        return is_complaint(line, kernel, more)
+
     lines: list[str] = []
     found: list[int] = []
     for record in records:
         if not record.from_kernel:
             continue
         for text in record.line.splitlines() or [record.line]:
-            bad = is_complaint(text, kernel)
+            bad = is_bad(text)
             if record.fragment and not bad:
                 # The rest of a message that other processors' words kept it from joining.
                 rest = record.text.partition("\n")[0]
                 for begun in lines[: -WOVEN - 1 : -1]:
-                    if not is_complaint(begun, kernel) and is_complaint(begun + rest, kernel):
+                    if not is_bad(begun) and is_bad(begun + rest):
                         text, bad = begun + rest, True
                         break
                 else:
-                    if lines and not is_complaint(lines[-1], kernel):
+                    if lines and not is_bad(lines[-1]):
                         text = lines.pop() + rest
             if bad:
                 found.append(len(lines))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""lab/kernels/errata.toml: the only place that says what is broken where."""
+"""The list of errata: the only place that says what is broken where."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LabError
+from ..project import Project
 
-ERRATA = Path(__file__).parents[1] / "kernels/errata.toml"
-REPRODUCERS = "tests/kernel_gated/errata/"
-
-_ID = re.compile(r"IOX-ERR-\d{3}")
-_NODE = re.compile(rf"{re.escape(REPRODUCERS)}test_\w+\.py::test_\w+")
+_ID = re.compile(r"[A-Z][A-Z0-9]*(-[A-Z0-9]+)*-\d{3}")
 _CAPABILITY = re.compile(r"[A-Z][A-Z0-9_]*")
 _RELEASE = re.compile(r"\d+\.\d+(\.\d+)?(-\S+)?")
 _FIELDS = frozenset(
@@ -40,11 +37,11 @@ class Erratum:
     """One defect of released kernels."""
 
     id: str
-    """ "IOX-ERR-001"; never given again."""
+    """ "ABC-ERR-001"; never given again."""
     title: str
     """What goes wrong, in half a sentence."""
     capability: str
-    """Which of ioxide.probe()'s capabilities it spoils."""
+    """Which of the probe's capabilities it spoils."""
     reproducer: str
     """Node id of the one test that may end as xfailed by it."""
     known_bad: tuple[str, ...]
@@ -80,6 +77,8 @@ class Catalogue:
     """All errata, in the order of their ids."""
 
     errata: tuple[Erratum, ...]
+    reproducers_in: str = ""
+    """The directory of the reproducers, relative to the root of the repository."""
 
     def __iter__(self) -> Iterator[Erratum]:
         return iter(self.errata)
@@ -98,9 +97,19 @@ class Catalogue:
         return next((erratum for erratum in self.errata if erratum.reproducer == node), None)
 
 
+def of(project: Project) -> Catalogue:
+    """The catalogue of a repository, empty if it has none. Raises LabError."""
+    if project.errata is None:
+        return Catalogue(())
+    return read(project.path(project.errata.list), project.errata.reproducers)
+
+
 @cache
-def read(path: Path = ERRATA) -> Catalogue:
-    """The catalogue. Raises LabError, naming the entry and the value that is wrong in it."""
+def read(path: Path, reproducers: str) -> Catalogue:
+    """The catalogue, whose reproducers are in that directory.
+
+    Raises LabError, naming the entry and the value that is wrong in it.
+    """
     try:
         table = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -111,16 +120,17 @@ def read(path: Path = ERRATA) -> Catalogue:
     if not isinstance(entries, list):
         raise LabError(f"{path.name}: erratum is no list of tables, write [[erratum]]")
     errata = tuple(
-        _erratum(entry, f"{path.name}, erratum {n}") for n, entry in enumerate(entries, 1)
+        _erratum(entry, f"{path.name}, erratum {n}", reproducers)
+        for n, entry in enumerate(entries, 1)
     )
     for what in ("id", "reproducer"):
         values = [getattr(erratum, what) for erratum in errata]
         if twice := sorted({value for value in values if values.count(value) > 1}):
             raise LabError(f"{path.name}: the {what} {twice[0]!r} occurs more than once")
-    return Catalogue(tuple(sorted(errata, key=lambda erratum: erratum.id)))
+    return Catalogue(tuple(sorted(errata, key=lambda erratum: erratum.id)), reproducers)
 
 
-def _erratum(entry: Mapping[str, Any], where: str) -> Erratum:
+def _erratum(entry: Mapping[str, Any], where: str, reproducers: str) -> Erratum:
     if not isinstance(entry, dict):
         raise LabError(f"{where}: {entry!r} is no table")
     where = f"{where} ({entry.get('id', 'without id')})"
@@ -129,12 +139,13 @@ def _erratum(entry: Mapping[str, Any], where: str) -> Erratum:
     bad, good = (_releases(entry, name, where) for name in ("known_bad", "known_good"))
     if both := sorted(set(bad) & set(good)):
         raise LabError(f"{where}: {both[0]} is in known_bad and in known_good; measure it again")
+    node = re.compile(rf"{re.escape(reproducers)}/test_\w+\.py::test_\w+")
     return Erratum(
-        id=_text(entry, "id", where, _ID, "IOX-ERR-001"),
+        id=_text(entry, "id", where, _ID, "ABC-ERR-001"),
         title=_text(entry, "title", where),
         capability=_text(entry, "capability", where, _CAPABILITY, "BUNDLE"),
         reproducer=_text(
-            entry, "reproducer", where, _NODE, f"{REPRODUCERS}test_errata_it.py::test_it"
+            entry, "reproducer", where, node, f"{reproducers}/test_errata_it.py::test_it"
         ),
         known_bad=bad,
         known_good=good,

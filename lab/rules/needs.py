@@ -27,7 +27,7 @@ def missing(names: Iterable[str], report: Probed) -> str:
             raise ValueError(report.error)
         finding = report.finding(name)
         if finding is None:
-            raise ValueError(f"needs {name!r}: ioxide.probe() knows no such capability")
+            raise ValueError(f"needs {name!r}: the probe knows no such capability")
         if finding.observed is not True:
             absent.append(name)
             if finding.note and finding.note not in notes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..facts.errata import ErratumPresent
+from ..facts.errata import erratum_in
 from ..facts.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Judged:
 def note(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
     """Keep in the report which erratum the test raised, if it did, in its call phase."""
     vars(report).pop(ATTRIBUTE, None)
-    error = call.excinfo.value if call.excinfo is not None else None
-    if call.when == "call" and isinstance(error, ErratumPresent):
-        setattr(report, ATTRIBUTE, {"id": str(error.id), "evidence": str(error.evidence)})
+    said = erratum_in(call.excinfo.value if call.excinfo is not None else None)
+    if call.when == "call" and said is not None:
+        setattr(report, ATTRIBUTE, {"id": said[0], "evidence": said[1]})
 
 
 def raised(reports: Sequence[pytest.TestReport]) -> Mapping[str, str] | None:
@@ -131,25 +131,24 @@ def judge_reports(
     why: str,
     reports: Sequence[pytest.TestReport],
     *,
+    catalogue: Catalogue,
     upstream: str,
     package: str,
     complaints: Sequence[str] = (),
 ) -> Judged:
-    """As `judge`, by the project's own lists, and let the reports say what came of it.
+    """As `judge`, and let the reports say what came of it.
 
     `complaints` are the lines by which the kernel complained while the test ran.  A complaint of
-    the very defect counts as its reproducer's finding it.  Raises LabError when errata.toml is
-    wrong.
+    the very defect counts as its reproducer's finding it.
     """
-    from ..rules import errata as catalogue  # not in guests: they have not the lists
-
     said = raised(reports)
-    lists = catalogue.read()
-    erratum = lists.reproduced_by(name)
+    erratum = catalogue.reproduced_by(name)
     explained = [line for line in complaints if erratum is not None and erratum.complained(line)]
     if erratum is not None and explained and verdict is Verdict.PASSED:
         said = {"id": erratum.id, "evidence": explained[0]}
-    judged = judge(name, verdict, why, said, catalogue=lists, upstream=upstream, package=package)
+    judged = judge(
+        name, verdict, why, said, catalogue=catalogue, upstream=upstream, package=package
+    )
     judged = replace(judged, explained=frozenset(explained))
     if judged.verdict is not verdict or said is not None:
         shown = next((report for report in reports if report.when == "call"), reports[-1])
@@ -157,7 +156,7 @@ def judge_reports(
     return judged
 
 
-def judge_here(report: pytest.TestReport, *, unlisted: bool) -> None:
+def judge_here(report: pytest.TestReport, *, catalogue: Catalogue, unlisted: bool) -> None:
     """Judge one report of a session on this very machine, in place.
 
     Only a kernel that the lab has a release of can be named by the lists.
@@ -167,7 +166,8 @@ def judge_here(report: pytest.TestReport, *, unlisted: bool) -> None:
     verdict = {"passed": Verdict.PASSED, "skipped": Verdict.SKIPPED}.get(
         report.outcome, Verdict.FAILED
     )
-    if raised([report]) is None and REPRODUCERS not in report.nodeid:
+    reproducer = catalogue.reproduced_by(report.nodeid) is not None
+    if raised([report]) is None and not reproducer:
         return
     kernel = None if unlisted else _own_kernel()
     judge_reports(
@@ -175,12 +175,10 @@ def judge_here(report: pytest.TestReport, *, unlisted: bool) -> None:
         verdict,
         "the probe says so" if report.skipped else "",
         [report],
+        catalogue=catalogue,
         upstream=kernel.upstream if kernel else "",
         package=kernel.package if kernel else "",
     )
-
-
-REPRODUCERS = "tests/kernel_gated/errata/"
 
 
 @cache

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from ..facts.probed import Probed
+from ..remote import tree
 from ..remote.identity import Expected, Identity, identify
 from ..remote.wire import CONTROL_VARIABLE, Control
 from .selection import leave_out
@@ -36,6 +37,7 @@ class GuestSide:
         self._collect_errors: list[str] = []
         gc.disable()  # hardly anything of what is imported and collected is garbage
         own = identify(config.rootpath, None)
+        self.skips_need_proof = tree.Manifest.here(config.rootpath).skips_need_proof
         self._control.say(
             Said.HELLO,
             nonce=own.nonce or "",
@@ -47,7 +49,9 @@ class GuestSide:
         kind, welcome = self._control.listen()
         if kind != Told.WELCOME:
             raise pytest.UsageError(f"the host said {kind!r} where a welcome was due")
-        self.probe = Probed.from_object(welcome["probe"])
+        probe = welcome["probe"]
+        self.probe = Probed.from_object(probe) if probe else None
+        """None where the repository has no probe."""
         self.identity = Identity(
             own.release,
             own.nonce,

@@ -21,13 +21,13 @@ from ..errors import LabError, UsageError
 from ..facts.probed import Probed
 from ..facts.records import Record
 from ..facts.verdicts import Tally, Verdict, conclude, printable
-from ..project import read
-from ..remote import tree
+from ..remote import sending, tree
 from ..remote.losses import RunOver
+from ..remote.process import TREE
 from ..report.progress import Progress, make_progress
 from ..report.results import new_directory, point_latest
 from ..report.summary import RunReport, render, write_json
-from ..rules import contract
+from ..rules import dmesg
 from ..rules.contract import Comparison
 from ..vm import launcher_named
 from . import issues, limits, options, selection
@@ -38,7 +38,7 @@ from .programs import HostPrograms
 from .promises import Promises
 from .reconcile import Book, DoubleVerdict
 from .reports import is_subtest, made_up
-from .stash import CONCLUSION
+from .stash import CONCLUSION, PROJECT
 from .wished import wishes_of
 
 LEAST_SECONDS = 60.0
@@ -55,12 +55,13 @@ class HostSide:
         # On a read-only checkout --lf has no memory; that is no reason to lose the verdicts of a
         # run whose settings make errors of warnings.
         config.addinivalue_line("filterwarnings", "default::pytest.PytestCacheWarning")
+        self.project = project = config.stash[PROJECT]
         try:
             self.launcher = launcher_named(config.getoption("lab_launcher"))
             self.wishes = wishes_of(config)
             self.kernel = config.hook.pytest_lab_resolve(config=config, name=name)
-            self.programs = HostPrograms(config, read(config.rootpath))
-            self.promises = Promises(self.kernel, config.getoption("lab_as"))
+            self.programs = HostPrograms(config, project)
+            self.promises = Promises(project, self.kernel, config.getoption("lab_as"))
             self.lab = config.hook.pytest_lab_guests(config=config, kernel=self.kernel)
         except UsageError as error:
             config.stash[CONCLUSION] = conclude(Tally({}, usage=str(error)))
@@ -68,10 +69,6 @@ class HostSide:
         except LabError as error:
             _give_up_before(config, error)
         self.config, self.name = config, name
-        if not (config.rootpath / "lab/suite/plugin.py").is_file():
-            raise pytest.UsageError(
-                f"{config.rootpath} is not the lab's repository, and a guest gets nothing else"
-            )
         limit = config.getoption("lab_timeout")
         if limit is not None and not limit > 0:
             raise pytest.UsageError(f"--lab-timeout {limit}: a test needs more than 0 seconds")
@@ -88,7 +85,7 @@ class HostSide:
         if getattr(config.option, "xmlpath", None) is None and not config.option.collectonly:
             config.option.xmlpath = str(self.results / "junit.xml")
         self.book = Book()
-        self.judge = Judge(config, self.kernel, self.promises, self._probe)
+        self.judge = Judge(config, project, self.kernel, self.promises, self._probe)
         self.progress: Progress = make_progress(self._write_line)
         self.lanes: Lanes | None = None
         self.collected = 0
@@ -245,20 +242,24 @@ class HostSide:
         """The guests that the tests will run in, none of them booted yet. Raises LabError."""
         self.progress.phase("preparing the kernel and the root image")
         self.lab.prepare(self.results)
-        contents = tree.contents(self.config.rootpath)
-        tree_sha256, extension_sha256 = tree.hashes(contents)
-        compiled = tree.bytecode(self.config.rootpath, contents)
+        sent = sending.of(self.project)
+        tree_sha256, extension_sha256 = sent.hashes()
+        compiled = sent.bytecode()
+        search_path = sending.search_path(self.project, TREE)
         plan = Plan(
             kernel=self.kernel,
             selected=self.book.selected,
             subset=selection.looks_in_cache(self.config),
             arguments=selection.guest_arguments(self.config),
-            tar=tree.pack(self.config.rootpath, contents | compiled),
+            tar=sent.pack(compiled),
             tree_sha256=tree_sha256,
             extension_sha256=extension_sha256,
             bytecode_sha256=tree.hashes(compiled)[0],
-            environment=self.promises.environment,
+            environment={"PYTHONPATH": search_path, **self.promises.environment},
             programs=self.programs.to_object(),
+            probe=sending.command(self.project.probe) if self.project.probe else (),
+            setup=sending.command(self.project.setup) if self.project.setup else (),
+            allowed=dmesg.of(self.project),
             results=self.results,
             test_seconds=self._seconds,
         )
@@ -412,8 +413,8 @@ class HostSide:
         """For JUnit, in which a run with a surprise must not look green."""
         for surprise in comparison.surprises:
             report = made_up(
-                f"{contract.FILE}::{surprise.capability}",
-                (contract.FILE, 0, surprise.capability),
+                f"{surprise.file}::{surprise.capability}",
+                (surprise.file, 0, surprise.capability),
                 f"surprise: {surprise}",
                 Verdict.SURPRISE,
             )
@@ -446,7 +447,9 @@ class HostSide:
         option = self.config.option
         narrowed = option.keyword or option.markexpr or selection.looks_in_cache(self.config)
         whole = self.config.args_source is not pytest.Config.ArgsSource.ARGS
-        return issues.work_is_in() if whole and not narrowed else ()
+        if not whole or narrowed or not self.project.issues:
+            return ()
+        return issues.work_is_in(self.project.path(self.project.issues))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The run's report, below pytest's own."""

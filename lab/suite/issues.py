@@ -12,8 +12,6 @@ from ..facts.issues import IssueRow
 from ..facts.records import Record
 from ..facts.verdicts import Verdict, Weight, weight
 
-ISSUES_IN = Path(__file__).parent / "issues_in.txt"
-
 
 def issues_of(item: pytest.Item) -> tuple[int, ...]:
     """The issues an item stands for. Raises pytest.UsageError for a mark without a number."""
@@ -24,7 +22,7 @@ def issues_of(item: pytest.Item) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-def work_is_in(path: Path = ISSUES_IN) -> tuple[int, ...]:
+def work_is_in(path: Path) -> tuple[int, ...]:
     """The issues whose work is in, so that a kernel that could prove them must."""
     lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
     return tuple(int(line) for line in lines if line)

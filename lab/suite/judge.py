@@ -13,7 +13,9 @@ from ..facts.probed import Probed
 from ..facts.records import Record
 from ..facts.verdicts import Verdict
 from ..programs.items import ProgramItem, subtests_of
+from ..project import Project
 from ..remote.losses import RunOver
+from ..rules import errata as errata_lists
 from ..rules.dmesg import Splat, summary
 from . import errata
 from .plan import Outcome
@@ -31,6 +33,7 @@ class Judge:
     def __init__(
         self,
         config: pytest.Config,
+        project: Project,
         kernel: Kernel,
         promises: Promises,
         probe: Callable[[], Probed | None],
@@ -38,6 +41,8 @@ class Judge:
         self.notes: list[str] = []
         """What is worth a line in the report without being anybody's fault."""
         self._config = config
+        self._need_proof = project.skips_need_proof
+        self._errata = errata_lists.of(project)
         self._kernel = kernel
         self._promises = promises
         self._probe = probe
@@ -68,7 +73,12 @@ class Judge:
         complete(item.nodeid, reports)
         subtests = subtests_of(reports) if isinstance(item, ProgramItem) else ()
         for report in reports:
-            judge_report(report, self._probe, self._promises.unconfirmed)
+            judge_report(
+                report,
+                self._probe,
+                self._promises.unconfirmed,
+                need_proof=self._need_proof,
+            )
         judged = self._judge_errata(item.nodeid, *verdict_of(reports), reports, outcome.splats)
         verdict, why = judged.verdict, judged.why
         if outcome.splats:
@@ -98,6 +108,7 @@ class Judge:
             verdict,
             why,
             reports,
+            catalogue=self._errata,
             upstream=self._kernel.upstream if listed else "",
             package=self._kernel.package if listed else "",
             complaints=[splat.line for splat in splats],

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import GuestLost, LabError
 from ..rules import dmesg
-from ..rules.dmesg import Splat
+from ..rules.dmesg import Allowance, Splat
 from ..vm import Guest
 from ..vm.emulator import first_sign
 
@@ -36,7 +37,9 @@ class KernelWatch:
     console.
     """
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, allowed: Sequence[Allowance] = ()) -> None:
+        """`allowed` are the repository's own allowances."""
+        self._allowed = allowed
         self.guest = guest
         self._file = guest.console.with_name("kernel.log")
         self._known: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED)
@@ -52,14 +55,14 @@ class KernelWatch:
         self._known.extend(_key(line) for r in piece.records for line in r.line.splitlines())
         self._write("".join(f"{record.line}\n" for record in piece.records))
         heard = Heard(
-            dmesg.scan_records(piece.records, self.guest.kernel),
+            dmesg.scan_records(piece.records, self.guest.kernel, self._allowed),
             [str(gap) for gap in piece.gaps],
         )
         if piece.gaps:
             # What was overwritten unread may still stand on the console.
             lines = [line for line in self._console(before, size) if not dmesg.is_mark(line)]
             self._write("(records were lost; the console's lines)\n" + "\n".join([*lines, ""]))
-            heard.splats += dmesg.scan_lines(lines, self.guest.kernel)
+            heard.splats += dmesg.scan_lines(lines, self.guest.kernel, self._allowed)
         return heard
 
     def rest(self) -> Heard:
@@ -80,7 +83,7 @@ class KernelWatch:
             for line in whole
             for match in _DROPPED.finditer(line)
         ]
-        return Heard(dmesg.scan_lines(lines, self.guest.kernel), gaps)
+        return Heard(dmesg.scan_lines(lines, self.guest.kernel, self._allowed), gaps)
 
     def last(self) -> Heard:
         """What was written since the last cut, whether the guest lives or not."""

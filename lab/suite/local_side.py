@@ -8,15 +8,19 @@ contract promises this kernel's series.
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Generator, Iterable
 from typing import Any
 
 import pytest
 
-from ..errors import LabError
+from ..errors import LabError, UsageError
 from ..facts.probed import Finding, Probed
+from ..project import Project
+from ..remote import sending
 from ..rules import contract
-from ..rules.contract import MASK_VARIABLE, Row
+from ..rules import errata as errata_lists
+from ..rules.contract import Row
 from . import errata
 
 SHOWS_ONLY = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan")
@@ -30,17 +34,19 @@ WORKER_OUTPUT = "lab_probes"
 class LocalSide:
     """The local mode of the plugin."""
 
-    def __init__(self) -> None:
+    def __init__(self, project: Project) -> None:
+        self._project = project
         self._passed = 0
         self._probes: list[Probed] = []
         """What the tests saw of this kernel, each process of pytest-xdist for itself."""
         self._silent = 0
         """So many of these processes ended without a word about that."""
-        masked = _masked()
         try:
-            self._contract = contract.read()
+            self._contract = contract.of(project)
+            self._errata = errata_lists.of(project)
         except LabError as error:
             raise pytest.UsageError(str(error)) from error
+        masked = _masked(project.mask_variable, self._contract.names)
         series = contract.series_of_release(os.uname().release)
         row = self._contract.row(series) if series else None
         if masked and row is None:
@@ -49,17 +55,32 @@ class LocalSide:
         self.row = contract.mask(row, masked) if row is not None and masked else row
         self.masked = bool(masked)
 
-    def probe(self) -> Probed:
-        """The probe of this machine's kernel, with what is masked."""
-        import ioxide
-
-        probe = Probed.from_json(ioxide.probe().to_json())
+    def probe(self) -> Probed | None:
+        """The probe of this machine's kernel, with what is masked; None without a probe."""
+        if not self._project.probe:
+            return None
+        done = subprocess.run(
+            sending.command(self._project.probe),
+            cwd=self._project.root,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        try:
+            probe = Probed.from_json(done.stdout)
+        except ValueError as error:
+            said = done.stderr.decode("utf-8", "backslashreplace").strip().splitlines()[-3:]
+            pytest.fail(
+                f"the probe {' '.join(self._project.probe)} ended with status {done.returncode} "
+                f"and no report: {' / '.join(said) or error}",
+                pytrace=False,
+            )
         self._probes.append(probe)
         return probe
 
     def hopeless(self, names: Iterable[str]) -> str:
-        """As `Contract.hopeless`."""
-        return self._contract.hopeless(names)
+        """As `Contract.hopeless`; nothing is without a contract."""
+        return self._contract.hopeless(names) if self._project.contract else ""
 
     def unconfirmed(self, name: str, finding: Finding) -> str:
         """As `contract.unconfirmed`, of this machine."""
@@ -69,7 +90,7 @@ class LocalSide:
         """Which older kernel this one plays."""
         if self.row is None or not self.masked:
             return None
-        return f"lab: this kernel is {self.row.name}, by {MASK_VARIABLE}"
+        return f"lab: this kernel is {self.row.name}, by {self._project.mask_variable}"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count what passed."""
@@ -92,7 +113,7 @@ class LocalSide:
         report = yield
         # A release without what was taken away is none that the lists could name.
         unlisted = self.masked or item.config.getoption("lab_unlisted")
-        errata.judge_here(report, unlisted=unlisted)
+        errata.judge_here(report, catalogue=self._errata, unlisted=unlisted)
         return report
 
     @pytest.hookimpl(tryfirst=True)
@@ -129,15 +150,13 @@ class LocalSide:
                 reporter.write_line(line)
 
 
-def _masked() -> frozenset[str]:
-    """What IOXIDE_CAPS takes away; ends pytest with 2 when it cannot be meant."""
-    if not os.environ.get(MASK_VARIABLE):
+def _masked(variable: str, known: Iterable[str]) -> frozenset[str]:
+    """What the mask takes away; ends pytest with 2 when it cannot be meant."""
+    if not variable or not os.environ.get(variable):
         return frozenset()
-    from ioxide._probe import mask
-
     try:
-        return frozenset(name.value for name in mask.active())
-    except mask.MaskError as error:
+        return contract.taken_away(variable, os.environ[variable], known)
+    except UsageError as error:
         pytest.exit(str(error), returncode=USAGE)
 
 

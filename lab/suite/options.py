@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ..remote import tree
+from .. import project as projects
+from .stash import PLUGIN, PROJECT
 
 # fmt: off
 ON_HOST = frozenset((
@@ -75,7 +76,7 @@ ELSEWHERE = frozenset(
 # fmt: off
 HOST_PLUGINS = frozenset((
     # A guest has these always, or its settings name them.
-    "lab.suite.plugin", "pytest_timeout", "timeout",
+    PLUGIN, "pytest_timeout", "timeout",
     # It keeps nothing, and the host gives each its tests.
     "cacheprovider", "xdist", "xdist.plugin",
     # Without these pytest would refuse the options that a guest is given.
@@ -135,10 +136,10 @@ def given(config: pytest.Config) -> dict[str, Any]:
 
 def check(config: pytest.Config) -> None:
     """Raise pytest.UsageError for an option that no guest would be told of."""
-    if config.inipath != config.rootpath / "pyproject.toml" and config.option.inifilename:
+    if config.inipath is not None and not config.inipath.is_relative_to(config.rootpath):
         raise pytest.UsageError(
-            f"--config-file={config.option.inifilename}: a guest reads the repository's "
-            "pyproject.toml; -o NAME=VALUE overrides a setting"
+            f"{config.inipath}: a guest reads settings of the repository's own only; "
+            "-o NAME=VALUE overrides one"
         )
     for name, value in given(config).items():
         if name in ON_HOST or name in SWITCHES or name in VALUES or name in ELSEWHERE:
@@ -165,6 +166,8 @@ def plugins(config: pytest.Config) -> list[str]:
     """What `-p` and PYTEST_PLUGINS name of the plugins that a guest has: those of the tree that is
     pushed and of this Python's environment. A plugin that brings guests stays with the host."""
     names = [*config.option.plugins, *os.environ.get("PYTEST_PLUGINS", "").split(",")]
+    allowed = config.stash[PROJECT].plugins
+    names += _by_entry_point(config) if allowed is None else allowed
     words = dict.fromkeys(name.strip() for name in names if name.strip())
     return [
         word
@@ -172,6 +175,13 @@ def plugins(config: pytest.Config) -> list[str]:
         if word.removeprefix("no:") not in HOST_PLUGINS
         and (word.startswith("no:") or _guest_has(config, word))
     ]
+
+
+def _by_entry_point(config: pytest.Config) -> list[str]:
+    """The plugins that the host has loaded because they are installed, by their names."""
+    manager = config.pluginmanager
+    found = [manager.get_name(plugin) for plugin, _ in manager.list_plugin_distinfo()]
+    return [name for name in found if name is not None]
 
 
 def _guest_has(config: pytest.Config, name: str) -> bool:
@@ -184,7 +194,9 @@ def _guest_has(config: pytest.Config, name: str) -> bool:
     if any(path.is_relative_to(Path(directory).resolve()) for directory in environment):
         return True
     root = config.rootpath.resolve()
-    return path.is_relative_to(root) and tree.has(PurePosixPath(path.relative_to(root).as_posix()))
+    if not path.is_relative_to(root):
+        return False
+    return projects.travels(config.stash[PROJECT], path.relative_to(root).as_posix())
 
 
 def _spelled(config: pytest.Config, name: str, value: object) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..facts.kernel import Kernel
-from ..rules.dmesg import Splat
+from ..rules.dmesg import Allowance, Splat
 from ..vm import Guest
 
 
@@ -56,7 +56,14 @@ class Plan:
     extension_sha256: str
     bytecode_sha256: str
     environment: Mapping[str, str]
-    """What the probe and pytest in the guest find in their environment: the mask."""
+    """What the probe and pytest in the guest find in their environment: where Python finds modules,
+    and the mask."""
+    probe: Sequence[str]
+    """The command that prints what the kernel can do; empty for none."""
+    setup: Sequence[str]
+    """A command that each guest runs before its first pytest; empty for none."""
+    allowed: Sequence[Allowance]
+    """The repository's own messages of the kernel that are no complaint."""
     programs: Mapping[str, Any]
     """What pytest in the guest is told of the repository's programs."""
     results: Path

@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 
 from ..facts.probed import Probed
-from ..facts.verdicts import ExitCode, printable
+from ..facts.verdicts import ExitCode, Tally, conclude, printable
 from ..remote.identity import Identity, identify
 from ..rules import needs
 from . import errata, selection, skips
-from .stash import CONCLUSION
+from .stash import CONCLUSION, PROJECT
 
 MARKERS = (
-    "needs(capability, ...): runs only where ioxide.probe() observed each of these capabilities",
+    "needs(capability, ...): runs only where the probe observed each of these capabilities",
     "kernel_gated: about the kernel's behaviour; runs here and in every guest of the lab",
-    "slow: takes long under emulation; left out unless SLOW=1, --slow or -m slow asks for it",
+    "slow: takes long under emulation; left out unless SLOW=1, --lab-slow or -m slow asks for it",
     "issue(number): proves a promise of this issue",
     "lab: tests the lab itself; never sent to a guest",
 )
@@ -42,9 +42,12 @@ class Mode:
         *,
         hopeless: Callable[[Iterable[str]], str] | None = None,
         unconfirmed: skips.Unconfirmed | None = None,
+        need_proof: bool = True,
     ) -> None:
+        """`need_proof` is whether a skip counts only where probe and contract confirm it."""
         self._make_probe, self._make_identity = probe, identity
         self.hopeless, self.unconfirmed = hopeless, unconfirmed
+        self.need_proof = need_proof
         self._probe: Probed | None = None
         self._identity: Identity | None = None
 
@@ -89,7 +92,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what boots the guest: the lab itself (qemu), or virtme-ng with this machine's own "
         "files as root (vng)",
     )
-    group.addoption("--slow", dest="lab_slow", action="store_true", help="take slow tests too")
+    group.addoption("--lab-slow", action="store_true", help="take slow tests too")
     group.addoption("--lab-results", metavar="DIR", help="instead of lab-results/")
     group.addoption(
         "--lab-guests",
@@ -137,14 +140,33 @@ def pytest_configure(config: pytest.Config) -> None:
         from .guest_side import GuestSide
 
         guest = GuestSide(config)
-        config.stash[MODE] = Mode(lambda: guest.probe, lambda: guest.identity)
+        config.stash[MODE] = Mode(
+            lambda: guest.probe, lambda: guest.identity, need_proof=guest.skips_need_proof
+        )
         config.pluginmanager.register(guest, "lab-guest-side")
         return
-    if (names := config.getoption("lab_kernel")) is not None:
+    from .. import project as projects
+    from ..errors import LabError, UsageError
+
+    names = config.getoption("lab_kernel")
+    try:
+        project = projects.read(config.rootpath)
+        if names is not None:
+            if not project.file:
+                raise UsageError(
+                    f"{project.root} has no [tool.lab] in a pyproject.toml and no lab.toml, so "
+                    "nothing says what a guest gets",
+                    hint="`lab init` writes the table",
+                )
+            projects.check(project)
+    except UsageError as error:
+        config.stash[CONCLUSION] = conclude(Tally({}, usage=str(error)))
+        raise pytest.UsageError(str(error)) from error
+    config.stash[PROJECT] = project
+    if names is not None:
         if len(set(names)) > 1:
             raise pytest.UsageError(f"--lab-kernel: a run is on one kernel, not on {names}")
         from .. import cache
-        from ..errors import LabError
         from ..remote import tree
         from .host_side import HostSide
 
@@ -155,19 +177,26 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(kept.close)
         host = HostSide(config, str(names[0]))
         # What is judged on the host is judged by the host's side, with the guest's probe.
-        config.stash[MODE] = Mode(_no_probe, _identity_of(config), hopeless=host.hopeless)
+        config.stash[MODE] = Mode(
+            _no_probe,
+            _identity_of(config),
+            hopeless=host.hopeless,
+            need_proof=project.skips_need_proof,
+        )
         config.pluginmanager.register(host, "lab-host-side")
         return
     from .local_side import LocalSide
 
     if config.getoption("lab_as"):
-        raise pytest.UsageError("--lab-as is of guests, for --lab-kernel; here set IOXIDE_CAPS")
-    local = LocalSide()
+        here = f"; here set {project.mask_variable}" if project.mask_variable else ""
+        raise pytest.UsageError(f"--lab-as is of guests, for --lab-kernel{here}")
+    local = LocalSide(project)
     config.stash[MODE] = Mode(
         local.probe,
         _identity_of(config),
         hopeless=local.hopeless,
         unconfirmed=local.unconfirmed,
+        need_proof=project.skips_need_proof,
     )
     config.pluginmanager.register(local, "lab-local-side")
 
@@ -226,7 +255,8 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """A skip at collection time is an error, and so is a test that no kernel could ever run."""
     report = yield
-    skips.judge_collection(report)
+    if collector.config.stash[MODE].need_proof:
+        skips.judge_collection(report)
     if (hopeless := collector.config.stash[MODE].hopeless) is not None:
         skips.judge_needs(report, hopeless)
     return report
@@ -257,7 +287,7 @@ def pytest_runtest_makereport(
     """Outermost, so that it sees what the skipping plugin made of the outcome."""
     report = yield
     mode = item.config.stash[MODE]
-    skips.judge_report(report, mode.probe, mode.unconfirmed)
+    skips.judge_report(report, mode.probe, mode.unconfirmed, need_proof=mode.need_proof)
     errata.note(report, call)
     if report.skipped:
         # The gate skips from this file; the summary is to name the test's.

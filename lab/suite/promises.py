@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..facts.probed import Finding, Probed
+from ..project import Project
 from ..rules import contract
 from ..rules.contract import Comparison, Row
 
@@ -24,18 +25,23 @@ class Promises:
     or when this process has a mask of its own, and LabError when the contract cannot be read.
     """
 
-    def __init__(self, kernel: Kernel, plays: str | None) -> None:
-        if os.environ.get(contract.MASK_VARIABLE):
+    def __init__(self, project: Project, kernel: Kernel, plays: str | None) -> None:
+        if project.mask_variable and os.environ.get(project.mask_variable):
             raise UsageError(
-                f"{contract.MASK_VARIABLE} is for this machine's own kernel, and does not reach a "
+                f"{project.mask_variable} is for this machine's own kernel, and does not reach a "
                 "guest",
                 hint="unset it, and let the guest's kernel play an older one with --as 6.6",
             )
-        self._kernel = kernel
-        self._contract = contract.read()
+        self._project, self._kernel = project, kernel
+        self._contract = contract.of(project)
         series = contract.series_of_release(kernel.upstream)
         self.row: Row | None = None
         """What it is promised; None if the contract has no row for so old a kernel."""
+        if plays is not None and not (project.contract and project.mask_variable):
+            raise UsageError(
+                f"--as {plays}: a kernel plays an older one by a contract and a mask-variable, "
+                "and this repository's table has not both"
+            )
         if plays is not None:
             self.row = self._contract.playing(series, plays)
         elif series:
@@ -55,21 +61,25 @@ class Promises:
     @property
     def environment(self) -> dict[str, str]:
         """What a process in the guest must find in its environment."""
-        return self.row.environment if self.row is not None else {}
+        mask = self.row.mask if self.row is not None else ""
+        return {self._project.mask_variable: mask} if mask else {}
 
     def hopeless(self, names: Iterable[str]) -> str:
-        """As `Contract.hopeless`."""
-        return self._contract.hopeless(names)
+        """As `Contract.hopeless`; nothing is without a contract."""
+        return self._contract.hopeless(names) if self._project.contract else ""
 
     def unconfirmed(self, name: str, finding: Finding) -> str:
-        """As `contract.unconfirmed`, in a guest."""
+        """As `contract.unconfirmed`, in a guest; without a contract the probe's word counts."""
+        if not self._project.contract:
+            return ""
         return contract.unconfirmed(self.row, name, finding, own_machine=False)
 
     def compare(self, probe: Probed | None) -> Comparison:
         """As `contract.compare`, in a guest; nothing is said of what was not probed."""
-        if probe is None:
+        if probe is None or not self._project.contract:
             return Comparison()
         if self.row is None:
-            why = f"{contract.FILE} has no row for a {self._kernel.upstream}: nothing was compared"
+            file = self._project.contract
+            why = f"{file} has no row for a {self._kernel.upstream}: nothing was compared"
             return Comparison(notes=(why,))
         return contract.compare(self.row, probe, own_machine=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..remote.tree import HOST_TESTS
+from .stash import PLUGIN, PROJECT
 
 SLOW_VARIABLE = "SLOW"
 SLOW_LEFT_OUT = pytest.StashKey[int]()
@@ -16,7 +16,7 @@ SLOW_LEFT_OUT = pytest.StashKey[int]()
 
 
 def takes_slow(config: pytest.Config) -> bool:
-    """Whether slow tests were asked for: --slow, SLOW=1, or a -m expression that names them."""
+    """Whether slow tests were asked for: --lab-slow, SLOW=1, or a -m expression that names them."""
     return (
         bool(config.getoption("lab_slow"))
         or os.environ.get(SLOW_VARIABLE, "") not in ("", "0")
@@ -35,8 +35,16 @@ def leave_out(config: pytest.Config, items: list[pytest.Item], marker: str) -> i
 
 
 def stays_on_host(config: pytest.Config, path: Path) -> bool:
-    """Whether `path` is in a directory of tests that no guest ever sees."""
-    return any(path.is_relative_to(config.rootpath / directory) for directory in HOST_TESTS)
+    """Whether `path` is a directory or file that does not travel to a guest."""
+    from .. import project as projects  # not in guests
+
+    if not path.is_relative_to(config.rootpath) or path == config.rootpath:
+        return False
+    relative = path.relative_to(config.rootpath).as_posix()
+    project = config.stash[PROJECT]
+    if path.is_dir():  # what is in it may travel unless a key keeps out all of it
+        return projects.matches_any(project.exclude, relative)
+    return not projects.travels(project, relative)
 
 
 def looks_in_cache(config: pytest.Config) -> bool:
@@ -52,17 +60,24 @@ def guest_arguments(config: pytest.Config) -> list[str]:
     from . import options  # a guest has no use for it
 
     option = config.option
-    arguments = ["-c", "pyproject.toml", "--rootdir", ".", "-q", "--no-summary"]
+    arguments = ["--rootdir", ".", "-q", "--no-summary"]
+    if config.inipath is not None:
+        arguments += ["-c", config.inipath.relative_to(config.rootpath).as_posix()]
     # Named here, not left to the project's addopts: those may ask for what a guest has not.
-    arguments += ["-o", "addopts=", "--strict-markers", "--strict-config"]
-    arguments += ["-p", "lab.suite.plugin", "--lab-guest", "-p", "no:cacheprovider"]
+    arguments += ["-o", "addopts="]
+    arguments += [
+        f"--{name.replace('_', '-')}"
+        for name in ("strict_markers", "strict_config")
+        if config.getoption(name, False)
+    ]
+    arguments += ["-p", PLUGIN, "--lab-guest", "-p", "no:cacheprovider"]
     # By its entry point or by `-p`: the project's settings name it, and strict-config insists.
     if any(map(config.pluginmanager.hasplugin, ("timeout", "pytest_timeout"))):
         arguments += ["-p", "pytest_timeout", "-o", "timeout=0"]
     # A thread for each test, to show the stacks of one that hangs: the host sees to that.
     arguments += ["-o", "faulthandler_timeout=0"]
     if takes_slow(config):
-        arguments.append("--slow")
+        arguments.append("--lab-slow")
     arguments += options.arguments(config)
     arguments += ["-v"] * max(0, option.verbose + 1) if option.verbose > 0 else []
     for path in option.ignore or ():

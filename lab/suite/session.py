@@ -25,6 +25,8 @@ from .kernel_watch import Heard, KernelWatch
 from .plan import Lab, Listener, Outcome, Plan
 from .worker import Worker
 
+SETUP_S, SETUP_TAIL = 300.0, 4000
+"""Time limit of the set-up command, and so many characters of what it said are shown."""
 LOSSES_IN_A_ROW = 5
 """So many lost tests without one verdict between them, and the run is given up."""
 FAULTS = 10
@@ -201,7 +203,13 @@ class Session:
         except GuestLost as lost:
             if self._guest is None and not lost.excuse:
                 # It never came up, and what its kernel said last is all there is to hear.
-                self._blame(Heard(dmesg.scan(lost.console_tail.encode(), self._plan.kernel)))
+                self._blame(
+                    Heard(
+                        dmesg.scan(
+                            lost.console_tail.encode(), self._plan.kernel, self._plan.allowed
+                        )
+                    )
+                )
             raise RunOver(lost.reason, tail=lost.console_tail, hint=lost.hint) from lost
         except RunOver as over:
             over.tail = over.tail or self._tail()
@@ -222,7 +230,7 @@ class Session:
         self._during = f"while guest {number} booted"
         guest = self._stack.enter_context(self._lab.boot(where, interrupt=self._interrupt))
         self._guest = guest
-        self._watch = KernelWatch(guest)
+        self._watch = KernelWatch(guest, self._plan.allowed)
         self.guests.append(guest)
         self._listener.phase(
             f"{guest.uname} is up: agent after {guest.boot_seconds:.1f} s, "
@@ -232,10 +240,32 @@ class Session:
         self._hear_others()
         self._during = f"while guest {number} was prepared"
         guest.push_tree(self._plan.tar, TREE)
+        if self._plan.setup:
+            self._set_up(guest)
+        if not self._plan.probe:
+            return guest
         # Nothing else is to run in a guest that is probed: some answers are about time. Where
         # another guest is, this one has something better to do than to wait.
         self._common.probed(lambda: self._probe(guest), wait=False)
         return guest
+
+    def _set_up(self, guest: Guest) -> None:
+        """Run the repository's own command. Raises RunOver when it fails."""
+        self._listener.phase("running the set-up command")
+        env = {"PYTHONDONTWRITEBYTECODE": "1", **self._plan.environment}
+        limit = SETUP_S + 10 * guest.slowdown
+        words = " ".join(self._plan.setup)
+        try:
+            done = guest.run(self._plan.setup, env=env, cwd=TREE, timeout_s=limit)
+        except TimeoutError as error:
+            raise RunOver(f"the set-up command {words!r} did not end: {error}") from error
+        self._hear_others()
+        if done.status:
+            said = (done.stdout + done.stderr).decode("utf-8", "backslashreplace")
+            raise RunOver(
+                f"the set-up command {words!r} ended with status {done.status} in the guest",
+                tail=said[-SETUP_TAIL:],
+            )
 
     def _probe(self, guest: Guest) -> Probed:
         self._listener.phase("probing what this kernel can do")
@@ -243,6 +273,7 @@ class Session:
         before, self._during = self._during, "while it was probed"
         probe = probed(
             guest,
+            self._plan.probe,
             environment=self._plan.environment,
             keep=self._plan.results / "probe.json",
         )
@@ -269,8 +300,10 @@ class Session:
             log=guest.console.with_name("guest-output.log"),
             listener=self._listener,
         )
-        probe = self._common.probed(lambda: self._probe(guest), wait=True)
-        assert probe is not None
+        probe = None
+        if self._plan.probe:
+            probe = self._common.probed(lambda: self._probe(guest), wait=True)
+            assert probe is not None
         worker.greet(expected, probe, self._plan.programs)
         worker.compare(self._plan.selected, subset=self._plan.subset)
         self._hear_others()

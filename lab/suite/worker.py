@@ -54,7 +54,7 @@ class Worker:
 
     # -- from its first word to its last -----------------------------------------------------
 
-    def greet(self, expected: Expected, probe: Probed, programs: Mapping[str, Any]) -> None:
+    def greet(self, expected: Expected, probe: Probed | None, programs: Mapping[str, Any]) -> None:
         """Let it prove who it is, and tell it what it may know. Raises Gone, RunOver."""
         hello = self.process.expect(Said.HELLO, 30 + 10 * self._slowdown)
         for name, wanted in expected.to_json().items():
@@ -63,9 +63,8 @@ class Worker:
                     f"the guest proves the wrong {name}: {hello[name]!r}, expected {wanted!r}"
                 )
         told = {**programs, "slowdown": self._slowdown} if programs else {}
-        self.process.tell(
-            Told.WELCOME, expected=expected.to_json(), probe=probe.to_object(), programs=told
-        )
+        known = {} if probe is None else probe.to_object()
+        self.process.tell(Told.WELCOME, expected=expected.to_json(), probe=known, programs=told)
 
     def compare(self, selected: Sequence[str], *, subset: bool) -> None:
         """Compare what it collected with what the host did. Raises Gone, RunOver."""

@@ -86,6 +86,32 @@ EXPECTED = """\
 "99.0".NAPI = "yes, assumed"
 "99.0".ZCRX = "yes, assumed"
 """
+REPRODUCERS = "tests/kernel_gated/errata"
+TABLE = f"""\
+[tool.lab]
+kernels = ["6.12"]
+include = ["ioxide", "tests"]
+exclude = ["tests/lab"]
+plugins = []
+probe = ["python", "-m", "ioxide", "probe", "--json"]
+mask-variable = "IOXIDE_CAPS"
+contract = "tests/kernels/expected.toml"
+skips-need-proof = true
+issues = "tests/kernels/issues_in.txt"
+
+[tool.lab.errata]
+list = "tests/kernels/errata.toml"
+reproducers = "{REPRODUCERS}"
+
+"""
+"""The little repository's own."""
+PRESENT = """
+class ErratumPresent(Exception):
+    def __init__(self, id, evidence):
+        super().__init__(id, evidence)
+        self.id, self.evidence = id, evidence
+"""
+"""What a reproducer raises."""
 IOXIDE_MAIN = "import ioxide\nprint(ioxide.probe().to_json())\n"
 
 
@@ -139,11 +165,15 @@ class Little:
             root / "tests/lab/hostile",
             ignore=shutil.ignore_patterns("__pycache__"),
         )
-        shutil.copy(REPOSITORY / "pyproject.toml", root)
+        settings = (REPOSITORY / "pyproject.toml").read_text()
+        before, _, rest = settings.partition("[tool.lab]")
+        (root / "pyproject.toml").write_text(f"{before}{TABLE}{rest[rest.index('[tool.ruff]') :]}")
         for package in ("tests", "tests/lab"):
             (root / package / "__init__.py").touch()
-        self.write("lab/kernels/expected.toml", EXPECTED)
-        self.write("lab/suite/issues_in.txt", "")
+        self.write("tests/kernels/expected.toml", EXPECTED)
+        self.write("tests/kernels/errata.toml", "")
+        self.write("tests/kernels/issues_in.txt", "")
+        (root / REPRODUCERS).mkdir(parents=True)
         self.write("ioxide/__init__.py", IOXIDE)
         self.write("ioxide/__main__.py", IOXIDE_MAIN)
 

@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 from ioxide import Capability
 from ioxide._probe import mask as ioxide_mask
+from lab import project
 from lab.errors import LabError, UsageError
 from lab.facts.probed import Finding, Probed
 from lab.kernels import catalogue
 from lab.rules import contract
 from lab.rules.contract import Basis, Cell, Contract, Row, compare
 
+PROJECT = project.read(Path(__file__).parents[2])
+FILE = PROJECT.contract
 pytestmark = pytest.mark.lab
 
 QUICK = settings(deadline=None, database=None)
@@ -42,7 +45,7 @@ def written(directory: Path, text: str) -> Contract:
     """The contract that `text` is."""
     path = directory / "expected.toml"
     path.write_text(text)
-    return contract.read(path)
+    return contract.read(path, FILE)
 
 
 def presence(row: Row | None) -> dict[str, bool]:
@@ -56,7 +59,7 @@ def presence(row: Row | None) -> dict[str, bool]:
 
 def test_every_series_of_the_catalogue_has_every_cell() -> None:
     """Each series that the lab is about has a cell of its own for each capability there is."""
-    rows = contract.read().rows
+    rows = contract.of(PROJECT).rows
 
     assert MEASURED | ASSUMED == set(rows)
     assert {series.name for series in catalogue.catalogue()} <= set(rows)
@@ -68,7 +71,7 @@ def test_every_series_of_the_catalogue_has_every_cell() -> None:
 
 def test_series_without_lines_is_like_the_one_below() -> None:
     """What Debian offers between the rows inherits, cell by cell, and says from where."""
-    known = contract.read()
+    known = contract.of(PROJECT)
 
     for series in ("6.16", "6.17"):
         assert presence(known.row("6.12")) == presence(known.row(series))
@@ -76,9 +79,8 @@ def test_series_without_lines_is_like_the_one_below() -> None:
         row = known.row(series)
         assert row is not None
         assert presence(known.row("6.18")) == presence(row)
-        assert (
-            f"{series} has no row in {contract.FILE} and inherits {len(Capability)} from 6.18"
-            == (row.inherited())
+        assert f"{series} has no row in {FILE} and inherits {len(Capability)} from 6.18" == (
+            row.inherited()
         )
     own = known.row("6.12")
     assert own is not None
@@ -201,9 +203,9 @@ def test_surprise_goes_both_ways(tmp_path: Path, own_machine: bool) -> None:
 
     assert [
         "INC is promised on 7.0 (measured, inherited from 6.12), and is not observed (so it is); "
-        f'if that is right, write in {contract.FILE}: "7.0".INC = "no, measured"',
+        f'if that is right, write in {FILE}: "7.0".INC = "no, measured"',
         "NAPI is denied 7.0 (assumed, inherited from 6.12), and is observed; "
-        f'if that is right, write in {contract.FILE}: "7.0".NAPI = "yes, measured"',
+        f'if that is right, write in {FILE}: "7.0".NAPI = "yes, measured"',
     ] == [str(surprise) for surprise in found.surprises]
 
 
@@ -244,7 +246,7 @@ def test_capability_without_a_cell_is_said(tmp_path: Path) -> None:
 
     found = compare(row, probed({"INC": True, "NEW": False}), own_machine=False)
 
-    assert (f"{contract.FILE} promises 6.12 nothing about NEW",) == found.notes
+    assert (f"{FILE} promises 6.12 nothing about NEW",) == found.notes
     assert contract.unconfirmed(row, "NEW", finding(False), own_machine=False)
     assert contract.unconfirmed(None, "NEW", finding(False), own_machine=False)
     assert "" == contract.unconfirmed(None, "NEW", finding(False), own_machine=True)
@@ -264,15 +266,15 @@ def test_promise_about_what_the_probe_forgot_is_a_surprise(tmp_path: Path) -> No
 
 def test_playing_takes_away_what_the_older_lacks() -> None:
     """6.12 as 6.6 promises what 6.6 has, is named so, and tells ioxide what to do without."""
-    known = contract.read()
+    known = contract.of(PROJECT)
 
     row = known.playing("6.12", "6.6")
 
     assert "6.12 as 6.6" == row.name
     assert {"BUNDLE", "INC", "INC_BUNDLE", "NAPI", "MIN_WAIT"} == set(row.masked)
     assert presence(known.row("6.6")) == presence(row)
-    assert set(row.masked) == ioxide_mask.parse(row.environment[ioxide_mask.VARIABLE])
-    assert {} == known.playing("7.3", "6.12").environment
+    assert set(row.masked) == ioxide_mask.parse(row.mask)
+    assert "" == known.playing("7.3", "6.12").mask
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_playing_takes_away_what_the_older_lacks() -> None:
 def test_what_cannot_be_played_is_a_usage_error(series: str, older: str, words: str) -> None:
     """Newer, equal, unknown and misspelt series are refused with a sentence."""
     with pytest.raises(UsageError, match=re.escape(words)):
-        contract.read().playing(series, older)
+        contract.of(PROJECT).playing(series, older)
 
 
 def test_series_that_lost_something_cannot_play_the_older(tmp_path: Path) -> None:
@@ -359,6 +361,15 @@ def test_one_wrong_word_spoils_the_mask(
         ioxide_mask.parse(",".join(words))
 
 
+@pytest.mark.parametrize("wrong", ["+inc", "inc", "-", "--inc", "-in c", "-nonsense"])
+def test_the_lab_refuses_the_same_words_of_a_mask(wrong: str) -> None:
+    """The mask is the probe's to read; the lab reads it too, for the row that is left of it."""
+    assert {"INC", "NAPI"} == contract.taken_away("CAPS", "-inc, -Napi", ["INC", "NAPI", "ZC"])
+    assert frozenset() == contract.taken_away("CAPS", " ", ["INC"])
+    with pytest.raises(UsageError, match=f"CAPS: {re.escape(repr(wrong))}"):
+        contract.taken_away("CAPS", f"-inc,{wrong}", ["INC", "NAPI"])
+
+
 # -- tests that would never run --------------------------------------------------------------------
 
 
@@ -371,7 +382,7 @@ def test_need_that_no_row_has_together_is_hopeless(tmp_path: Path) -> None:
     )
 
     assert ["", "", ""] == [known.hopeless(names) for names in (["A"], ["B"], [])]
-    no_series = f"no kernel series of {contract.FILE} (6.6, 6.12) has "
+    no_series = f"no kernel series of {FILE} (6.6, 6.12) has "
     assert f"{no_series}A together with B" == known.hopeless(["A", "B"])
     assert f"{no_series}C" == known.hopeless(["C"])
-    assert f"D is unknown to every row of {contract.FILE}" == known.hopeless(["A", "D"])
+    assert f"D is unknown to every row of {FILE}" == known.hopeless(["A", "D"])

@@ -18,13 +18,13 @@ def real(little: Little) -> Little:
     """A repository with the real ioxide and the real contract."""
     shutil.rmtree(little.root / "ioxide")
     shutil.copytree(REPOSITORY / "ioxide", little.root / "ioxide")
-    shutil.copy(REPOSITORY / "lab/kernels/expected.toml", little.root / "lab/kernels")
+    shutil.copy(REPOSITORY / "tests/kernels/expected.toml", little.root / "tests/kernels")
     return little
 
 
 def test_one_edited_cell_surprises(real: Little) -> None:
     """A real 6.12 that is denied BUNDLE is red, and the line that mends it is printed."""
-    path = real.root / "lab/kernels/expected.toml"
+    path = real.root / "tests/kernels/expected.toml"
     there, wrong = '"6.12".BUNDLE = "yes, measured"', '"6.12".BUNDLE = "no, measured"'
     text = path.read_text()
     assert 1 == text.count(there)
@@ -35,7 +35,7 @@ def test_one_edited_cell_surprises(real: Little) -> None:
 
     assert ran.code == 1, ran.output
     assert {"test_plain": "passed"} == ran.verdicts
-    assert f"write in lab/kernels/expected.toml: {there}" in ran.output
+    assert f"write in tests/kernels/expected.toml: {there}" in ran.output
     assert ran.last_line.startswith("lab: exit 1 (disproved): capability BUNDLE surprise")
 
 

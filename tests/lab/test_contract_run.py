@@ -26,7 +26,7 @@ def test_napi(): pass
 
 def promise(little: Little, line: str) -> None:
     """Write one cell of the little repository's contract, in the place of the one there was."""
-    path = little.root / "lab/kernels/expected.toml"
+    path = little.root / "tests/kernels/expected.toml"
     key = line.split(" = ")[0]
     kept = [text for text in path.read_text().splitlines() if not text.startswith(f"{key} ")]
     path.write_text("\n".join([*kept, line, ""]))
@@ -37,7 +37,7 @@ def real(little: Little) -> Little:
     """A little repository with the real ioxide and the real contract."""
     shutil.rmtree(little.root / "ioxide")
     shutil.copytree(REPOSITORY / "ioxide", little.root / "ioxide")
-    shutil.copy(REPOSITORY / "lab/kernels/expected.toml", little.root / "lab/kernels")
+    shutil.copy(REPOSITORY / "tests/kernels/expected.toml", little.root / "tests/kernels")
     return little
 
 
@@ -73,7 +73,7 @@ def test_denied_capability_that_is_there_is_a_surprise(little: Little) -> None:
         ran.last_line
     )
     line = '"6.12".INC = "yes, measured"'
-    assert f"and is observed; if that is right, write in lab/kernels/expected.toml: {line}" in (
+    assert f"and is observed; if that is right, write in tests/kernels/expected.toml: {line}" in (
         ran.output
     )
     assert ran.results is not None
@@ -96,7 +96,7 @@ def test_promised_capability_that_is_missing_is_a_surprise(little: Little) -> No
 
     assert ran.code == 1, ran.output
     assert {"test_plain": "passed", "test_inc": "passed", "test_napi": "failed"} == ran.verdicts
-    assert "(counter stayed 0), but lab/kernels/expected.toml promises NAPI on 6.12" in (
+    assert "(counter stayed 0), but tests/kernels/expected.toml promises NAPI on 6.12" in (
         ran.why("test_napi")
     )
     assert '"6.12".NAPI = "no, measured"' in ran.output
@@ -118,14 +118,14 @@ def test_promised_capability_that_could_not_be_tried_is_a_surprise_in_a_guest(
 
 def test_series_without_a_row_says_what_it_inherits(little: Little) -> None:
     """A kernel whose series has no line is held against the nearest lower one, and it is said."""
-    path = little.root / "lab/kernels/expected.toml"
+    path = little.root / "tests/kernels/expected.toml"
     path.write_text(path.read_text().replace('"6.12"', '"6.6"'))
     little.tests(TESTS)
 
     ran = little.lab()
 
     assert ran.code == 0, ran.output
-    sentence = "6.12 has no row in lab/kernels/expected.toml and inherits 3 from 6.6"
+    sentence = "6.12 has no row in tests/kernels/expected.toml and inherits 3 from 6.6"
     assert sentence in ran.output
     assert ran.results is not None
     assert sentence == ran.results["contract"]["inherited"]
@@ -273,7 +273,7 @@ def test_unconfirmed_skip_here_is_a_failure(little: Little) -> None:
     ran = little.pytest()
 
     assert ran.code == 1, ran.output
-    assert f"lab/kernels/expected.toml promises NAPI on {HERE} (measured)" in ran.output
+    assert f"tests/kernels/expected.toml promises NAPI on {HERE} (measured)" in ran.output
     assert f'"{HERE}".NAPI = "no, measured"' in ran.output
     assert "1 error" in ran.output
 
@@ -294,7 +294,7 @@ def test_what_could_not_be_tried_here_is_said(little: Little) -> None:
 
 def test_kernel_older_than_every_row_is_taken_at_its_word(little: Little) -> None:
     """Where nothing is promised, the probe alone confirms a skip."""
-    path: Path = little.root / "lab/kernels/expected.toml"
+    path: Path = little.root / "tests/kernels/expected.toml"
     path.write_text('"99.0".INC = "yes, assumed"\n"99.0".NAPI = "yes, assumed"\n')
     little.tests(TESTS)
 

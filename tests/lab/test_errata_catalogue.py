@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from lab import project
 from lab.errors import LabError
-from lab.rules.errata import ERRATA, REPRODUCERS, Catalogue, Erratum, read
+from lab.rules.errata import Catalogue, Erratum, of, read
 
 pytestmark = pytest.mark.lab
 
 ROOT = Path(__file__).parents[2]
-NODE = f"{REPRODUCERS}test_errata_it.py::test_it"
+REPRODUCERS = "tests/kernel_gated/errata"
+NODE = f"{REPRODUCERS}/test_errata_it.py::test_it"
 GOOD = {
     "id": '"IOX-ERR-001"',
     "title": '"It is broken"',
@@ -37,7 +39,7 @@ def catalogue(tmp_path: Path) -> Callable[..., Catalogue]:
         path = tmp_path / "errata.toml"
         path.write_text(text or f"[[erratum]]\n{entry}")
         read.cache_clear()
-        return read(path)
+        return read(path, REPRODUCERS)
 
     return load
 
@@ -84,7 +86,7 @@ def test_package_counts_before_upstream(
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        ("id", '"ERR-1"', "id is 'ERR-1', expected one like 'IOX-ERR-001'"),
+        ("id", '"ERR-1"', "id is 'ERR-1', expected one like 'ABC-ERR-001'"),
         ("id", None, "id is None, expected a text"),
         ("title", '"  "', "title is '  ', expected a text"),
         ("capability", '"bundle"', "capability is 'bundle', expected one like 'BUNDLE'"),
@@ -150,12 +152,12 @@ def test_every_reproducer_raises_its_own_id() -> None:
     """The project's own catalogue and the tests agree: each entry's test raises its id and no
     other test raises any; a reproducer takes no fixture, for a sweep runs it without pytest."""
     read.cache_clear()
-    wanted = {erratum.reproducer: erratum.id for erratum in read(ERRATA)}
+    wanted = {erratum.reproducer: erratum.id for erratum in of(project.read(ROOT))}
     found = {}
     for path in sorted((ROOT / REPRODUCERS).glob("*.py")):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and (ids := _raised(node)):
-                name = f"{REPRODUCERS}{path.name}::{node.name}"
+                name = f"{REPRODUCERS}/{path.name}::{node.name}"
                 assert len(ids) == 1, f"{name} raises {ids}"
                 assert node.args.args == [], f"{name} takes fixtures"
                 (found[name],) = ids
@@ -167,5 +169,5 @@ def test_every_capability_is_one_of_the_probe() -> None:
     from ioxide import Capability
 
     read.cache_clear()
-    for erratum in read(ERRATA):
+    for erratum in of(project.read(ROOT)):
         assert erratum.capability in list(Capability), erratum.id

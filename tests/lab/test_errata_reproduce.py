@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from lab.errata.reproduce import find, reproduce
-from lab.facts.errata import ErratumPresent, Seen
+from lab import project
+from lab.errata.reproduce import find, probe_environment, reproduce
+from lab.facts.errata import Seen
 from lab.facts.probed import Finding, Probed
-from lab.rules.errata import read
+from lab.remote import sending
+from lab.rules import contract, errata
+from tests.kernel_gated.errata.present import ErratumPresent
 
 pytestmark = pytest.mark.lab
 
 ROOT = Path(__file__).parents[2]
+PROJECT = project.read(ROOT)
 HERE = "tests/lab/test_errata_reproduce.py"
 
 
@@ -78,7 +82,7 @@ def test_gate_of_needs_holds_without_pytest() -> None:
 
 def test_every_reproducer_is_found() -> None:
     """Each node id of errata.toml names a function that can be called."""
-    for erratum in read():
+    for erratum in errata.of(PROJECT):
         _, function = find(erratum.reproducer)
         assert callable(function)
 
@@ -86,10 +90,13 @@ def test_every_reproducer_is_found() -> None:
 def test_process_says_line_by_line() -> None:
     """`python -m lab.errata.reproduce` on this machine: each reproducer begins and has one word,
     and the last line says that it is done."""
-    quick = [e.reproducer for e in read() if "min_wait" not in e.reproducer][:3]
+    quick = [e.reproducer for e in errata.of(PROJECT) if "min_wait" not in e.reproducer][:3]
+    command = sending.command(PROJECT.probe)
+    asked = probe_environment(command, PROJECT.mask_variable, contract.of(PROJECT).names)
     done = subprocess.run(
         [sys.executable, "-m", "lab.errata.reproduce", *quick],
         cwd=ROOT,
+        env={**os.environ, **asked},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from lab import project
 from lab.arch import Death
 from lab.errata import lists, table
 from lab.errata.measure import measure
@@ -24,15 +25,19 @@ from lab.errata.sweep import Job, sweep
 from lab.errors import GuestLost, KernelUnavailable, LabError
 from lab.facts.errata import Finding, Measured, Seen
 from lab.kernels import Kernel
+from lab.project import Errata
 from lab.remote.losses import RunOver
 from lab.remote.wire import Numberer
-from lab.rules.errata import REPRODUCERS, Catalogue, Erratum
+from lab.rules import contract
+from lab.rules.errata import Catalogue, Erratum
 from lab.vm import Control, Event, Exited, Output, Stream
 from lab.vm.kmsg import Piece, Record
 
 pytestmark = pytest.mark.lab
 
-NODES = [f"{REPRODUCERS}test_errata_it.py::test_{letter}" for letter in "abc"]
+REPRODUCERS = "tests/kernel_gated/errata"
+PROJECT = project.read(Path(__file__).parents[2])
+NODES = [f"{REPRODUCERS}/test_errata_it.py::test_{letter}" for letter in "abc"]
 COMPLAINT = "WARNING: CPU: 0 PID: 7 at io_uring/kbuf.h:146 io_recv_finish+0x37c/0x4a0"
 PRESENT, ABSENT = Finding(Seen.PRESENT, "seen"), Finding(Seen.ABSENT, "")
 
@@ -307,6 +312,8 @@ class FakeShelf:
 def _job(tmp_path: Path, *upstreams: str, catalogue: Catalogue = CATALOGUE, **more: Any) -> Job:
     return Job(
         catalogue=catalogue,
+        contract=contract.of(PROJECT),
+        environment={},
         kernels=[_kernel(upstream) for upstream in upstreams],
         tar=b"tar",
         results=tmp_path / "results",
@@ -368,8 +375,8 @@ def test_release_that_cannot_be_had_costs_itself_only(tmp_path: Path) -> None:
     ("upstream", "needs", "fault"),
     [
         ("6.1.170", "INC", ""),
-        ("6.12.1", "INC, BUNDLE", "lab/kernels/expected.toml promises INC"),
-        ("6.12.1", "SOMETHING", "lab/kernels/expected.toml says nothing about SOMETHING"),
+        ("6.12.1", "INC, BUNDLE", "tests/kernels/expected.toml promises INC"),
+        ("6.12.1", "SOMETHING", "tests/kernels/expected.toml says nothing about SOMETHING"),
     ],
 )
 def test_what_was_not_tried_must_be_denied(
@@ -425,27 +432,34 @@ def test_broken_record_is_refused(tmp_path: Path) -> None:
         _state(path)
 
 
+ERRATA = Errata(
+    "errata.toml",
+    REPRODUCERS,
+    followed="tests/kernel_gated",
+    sources=("ioxide/_probe/rawring.py", "ioxide/_ring/probe.c", "ioxide/_ring/probe.h"),
+)
+
+
 def _programs(root: Path) -> list[str]:
-    found = programs(root, {str(n): f"{REPRODUCERS}test_errata_{n}.py::test_it" for n in (1, 2)})
-    return list(found.values())
+    nodes = {str(n): f"{REPRODUCERS}/test_errata_{n}.py::test_it" for n in (1, 2)}
+    return list(programs(root, ERRATA, nodes).values())
 
 
 def test_measurement_depends_on_its_own_program(tmp_path: Path) -> None:
     """What is measured again is what an edit changes: code of a reproducer, of a helper it imports,
     of the ring below all; not another reproducer, nor a comment, nor what all tests share."""
-    helper = f"{REPRODUCERS}provided.py"
+    helper = f"{REPRODUCERS}/provided.py"
     sources = {
-        f"{REPRODUCERS}test_errata_1.py": (
+        f"{REPRODUCERS}/test_errata_1.py": (
             "from __future__ import annotations\n"
             "from tests.kernel_gated.errata import provided\n"
             "from tests.support import TIMEOUT\n"
             "def test_it() -> None:\n    assert provided.SIZE == 1\n"
         ),
-        f"{REPRODUCERS}test_errata_2.py": "import os\ndef test_it() -> None: os.getpid()\n",
+        f"{REPRODUCERS}/test_errata_2.py": "import os\ndef test_it() -> None: os.getpid()\n",
         helper: "SIZE = 1\n",
-        f"{REPRODUCERS}__init__.py": "",
+        f"{REPRODUCERS}/__init__.py": "",
         "tests/support.py": "TIMEOUT = 60\n",
-        "lab/errata/reproduce.py": "import json\n",
         "ioxide/_probe/rawring.py": "from ioxide import reactor\n",
         "ioxide/_ring/probe.c": 'int f(void) { return puts("//"); }\n',
         "ioxide/_ring/probe.h": "int f(void);\n",
@@ -462,7 +476,7 @@ def test_measurement_depends_on_its_own_program(tmp_path: Path) -> None:
         (tmp_path / name).write_text(sources[name])
         return [one != other for one, other in zip(first, now, strict=True)]
 
-    own, in_c = f"{REPRODUCERS}test_errata_1.py", "ioxide/_ring/probe.c"
+    own, in_c = f"{REPRODUCERS}/test_errata_1.py", "ioxide/_ring/probe.c"
     documented = sources[own].replace("None:", 'None:\n    """A promise."""  # why')
     assert [False, False] == changed(own, documented)
     assert [True, False] == changed(own, sources[own].replace("== 1", "== 2"))
@@ -486,11 +500,11 @@ def test_reproducer_that_would_not_run_is_refused(
     tmp_path: Path, reproducer: str, sentence: str
 ) -> None:
     """What a call does not run would find every erratum absent."""
-    module = f"{REPRODUCERS}test_errata_it.py"
+    module = f"{REPRODUCERS}/test_errata_it.py"
     (tmp_path / module).parent.mkdir(parents=True)
     (tmp_path / module).write_text(reproducer)
     with pytest.raises(LabError, match=sentence):
-        programs(tmp_path, {"IOX-ERR-001": f"{module}::test_it"})
+        programs(tmp_path, ERRATA, {"IOX-ERR-001": f"{module}::test_it"})
 
 
 # -- the page and the lists --------------------------------------------------------------------

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from lab.facts.errata import ErratumPresent
 from lab.facts.verdicts import Verdict
-from lab.rules.errata import REPRODUCERS, Catalogue, Erratum
+from lab.rules.errata import Catalogue, Erratum
 from lab.suite.errata import Judged, judge, note, raised
-from tests.lab.suite_support import Little
+from tests.kernel_gated.errata.present import ErratumPresent
+from tests.lab.suite_support import PRESENT, REPRODUCERS, Little
 
 pytestmark = pytest.mark.lab
 
-NODE = f"{REPRODUCERS}test_errata_it.py::test_it"
+NODE = f"{REPRODUCERS}/test_errata_it.py::test_it"
 SAID = {"id": "IOX-ERR-001", "evidence": "res=1"}
 CATALOGUE = Catalogue(
     (
@@ -147,10 +147,9 @@ def test_test_cannot_forge_the_note() -> None:
     assert raised([report]) is None
 
 
-REPRODUCER = """\
+REPRODUCER = f"""\
 import os
-from lab.facts.errata import ErratumPresent
-
+{PRESENT}
 @pytest.mark.needs("INC")
 def test_it():
     raise ErratumPresent("IOX-ERR-001", "res=1")
@@ -174,7 +173,7 @@ links = []
 
 
 def _prepared(little: Little, *, bad: str = "[]", good: str = "[]") -> str:
-    little.write("lab/kernels/errata.toml", TOML.format(node=NODE, bad=bad, good=good))
+    little.write("tests/kernels/errata.toml", TOML.format(node=NODE, bad=bad, good=good))
     little.tests(REPRODUCER, NODE.partition("::")[0])
     return NODE.partition("::")[0]
 
@@ -228,7 +227,7 @@ def test_complaint_of_the_kernel_about_the_erratum(little: Little) -> None:
     little.tests(NOTICED, path)
     assert (1, "splat") == ((ran := little.lab(path)).code, ran.verdicts["test_it"])
     text = TOML.format(node=NODE, bad="[]", good="[]") + "splat = 'at io_uring/kbuf\\.h:'\n"
-    little.write("lab/kernels/errata.toml", text)
+    little.write("tests/kernels/errata.toml", text)
     assert (0, "xfailed") == ((ran := little.lab(path)).code, ran.verdicts["test_it"])
     assert "IOX-ERR-001 is present: It is broken: [    2.000000] WARNING" in ran.why("test_it")
 

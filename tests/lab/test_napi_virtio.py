@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from lab import project
 from lab.kernels import obtain, resolve
-from lab.remote import tree
+from lab.remote import sending
 from lab.vm import NetworkPair, boot, build_rootfs, choose_accel
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.issue(103), pytest.mark.timeout(900)]
@@ -27,7 +28,7 @@ PLACE = "/run/napi"
 def test_the_reactor_polls_a_network_device_only_when_asked_to(tmp_path: Path) -> None:
     """Of two virtio-net devices the server's is polled with the knob on, and never without."""
     files = obtain(resolve("6.12"))
-    contents = tree.contents(ROOT)
+    sent = sending.of(project.read(ROOT))
     with boot(
         files,
         rootfs=build_rootfs(),
@@ -35,7 +36,7 @@ def test_the_reactor_polls_a_network_device_only_when_asked_to(tmp_path: Path) -
         results=tmp_path,
         devices=[NetworkPair()],
     ) as guest:
-        guest.push_tree(tree.pack(ROOT, contents | tree.bytecode(ROOT, contents)), PLACE)
+        guest.push_tree(sent.pack(sent.bytecode()), PLACE)
         patience = 60 * max(1.0, guest.slowdown / 8)
         loaded = guest.run(["modprobe", "virtio_net"], timeout_s=patience)
         assert (0, b"") == (loaded.status, loaded.stderr)

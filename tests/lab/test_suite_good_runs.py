@@ -325,7 +325,7 @@ def test_guests_output_is_bounded(little: Little, monkeypatch: pytest.MonkeyPatc
     shutil.copytree(REPOSITORY / "lab", little.root / "lab", dirs_exist_ok=True)
     source = little.root / "lab/remote/process.py"
     source.write_text(source.read_text().replace("LOG_BYTES = 8 << 20", "LOG_BYTES = 1 << 20"))
-    little.write("lab/kernels/expected.toml", "")
+    little.write("tests/kernels/expected.toml", "")
     little.tests(
         "def test_prints():\n"
         "    for n in range(40): os.write(2, b'x' * 200_000)\n"

@@ -25,7 +25,7 @@ def real(little: Little) -> Little:
     """A repository with the real ioxide, as it is built here, and the real contract."""
     shutil.rmtree(little.root / "ioxide")
     shutil.copytree(REPOSITORY / "ioxide", little.root / "ioxide")
-    shutil.copy(REPOSITORY / "lab/kernels/expected.toml", little.root / "lab/kernels")
+    shutil.copy(REPOSITORY / "tests/kernels/expected.toml", little.root / "tests/kernels")
     little.limit_s = 500
     return little
 

@@ -147,7 +147,7 @@ def test_second_complaint_is_not_hidden_by_an_explained_one(little: Little) -> N
     """An erratum explains the complaint that it names and no other: the rest is a splat."""
     node = "tests/kernel_gated/errata/test_errata_it.py::test_it"
     little.write(
-        "lab/kernels/errata.toml",
+        "tests/kernels/errata.toml",
         f"""
 [[erratum]]
 id = "IOX-ERR-001"

@@ -31,7 +31,7 @@ def test_could_not_be_tried(): assert False
 
 def test_unknown_capability_is_a_failure(little: Little) -> None:
     """A capability the probe does not know must not look like a kernel without it."""
-    with (little.root / "lab/kernels/expected.toml").open("a") as contract:
+    with (little.root / "tests/kernels/expected.toml").open("a") as contract:
         contract.write('"99.0".FORGOTTEN = "yes, assumed"\n')
     little.tests("""
 @pytest.mark.needs("FORGOTTEN")
@@ -122,7 +122,7 @@ def test_looking_is_allowed(little: Little, arguments: tuple[str, ...]) -> None:
 
 
 def test_slow_tests_are_taken_when_asked_for(little: Little) -> None:
-    """SLOW=1, --slow and -m slow each take the slow tests; else their count is printed."""
+    """SLOW=1, --lab-slow and -m slow each take the slow tests; else their count is printed."""
     little.tests("def test_a(): pass\n@pytest.mark.slow\ndef test_b(): pass\n")
 
     without = little.pytest()
@@ -130,6 +130,6 @@ def test_slow_tests_are_taken_when_asked_for(little: Little) -> None:
     assert "1 slow test left out; SLOW=1 takes them" in without.output
     assert "1 passed, 1 deselected" in without.output
     assert "2 passed" in little.pytest(SLOW="1").output
-    assert "2 passed" in little.pytest("--slow").output
+    assert "2 passed" in little.pytest("--lab-slow").output
     assert "1 passed, 1 deselected" in little.pytest("-m", "slow").output
     assert "1 slow test left out" in little.pytest(SLOW="0").output

@@ -20,7 +20,8 @@ import pytest
 from lab.facts.probed import Probed
 from lab.facts.records import Record
 from lab.facts.verdicts import Verdict
-from lab.remote import identity, tree
+from lab.project import Project
+from lab.remote import identity, sending, tree
 from lab.remote.losses import RunOver
 from lab.remote.wire import BrokenWire, Checker, Numberer
 from lab.report import results
@@ -212,25 +213,41 @@ def small_tree(root: Path) -> None:
         (root / path).write_text(path)
 
 
+def sent(root: Path) -> sending.Sending:
+    """What a guest gets of a little repository; its only build product is the extension."""
+    return sending.of(
+        Project(
+            root,
+            "pyproject.toml",
+            include=("ioxide", "tests"),
+            exclude=("tests/lab", "ioxide/**/*.c"),
+            products=("ioxide/_ring/*.so",),
+        )
+    )
+
+
 def test_guest_gets_what_it_runs_and_no_more(tmp_path: Path) -> None:
-    """The code under test, its tests and the plugin go; sources of the extension and the rest of
-    the lab stay."""
+    """The code under test and its tests go, as the table says; of the lab only what runs there."""
     small_tree(tmp_path)
 
-    assert [str(path) for path in tree.files(tmp_path)] == [
+    own = {str(path) for path in sent(tmp_path).contents if path.parts[0] == ".lab"}
+    assert [str(path) for path in sent(tmp_path).contents if str(path) not in own] == [
         "ioxide/__init__.py",
         "ioxide/_ring/_native.cpython-311.so",
-        "lab/__init__.py",
-        "lab/suite/plugin.py",
         "pyproject.toml",
         "tests/smoke/test_a.py",
     ]
+    assert ".lab/packages/lab/suite/plugin.py" in own
+    assert not [name for name in own if "/vm/" in name or "/kernels/" in name]
 
 
 def test_guest_has_all_that_it_imports(tmp_path: Path) -> None:
     """The lab's part of what is pushed is enough for what runs in a guest."""
-    parts = {path: data for path, data in tree.contents(ROOT).items() if path.parts[0] == "lab"}
-    for path, data in parts.items():
+    small_tree(tmp_path / "repository")
+    for whole, data in sent(tmp_path / "repository").contents.items():
+        if not whole.is_relative_to(tree.PACKAGES):
+            continue
+        path = whole.relative_to(tree.PACKAGES)
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(data)
     modules = "lab.suite.plugin, lab.suite.guest_side, lab.errata.reproduce"
@@ -252,14 +269,17 @@ def test_unpacked_tree_has_the_same_hashes(tmp_path: Path) -> None:
     """What the guest computes over the unpacked tar is what the host computed."""
     here, there = tmp_path / "here", tmp_path / "there"
     small_tree(here)
-    contents = tree.contents(here)
+    whole = sent(here)
 
-    with tarfile.open(fileobj=io.BytesIO(tree.pack(here, contents))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(whole.pack())) as archive:
         # extractall(filter=) is of 3.11.4, and Debian 12 has 3.11.2; the attribute is for both.
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(there)
 
-    assert tree.hashes(contents) == tree.hashes(tree.contents(there))
+    found = identity.identify(there, None)
+    assert whole.hashes() == (found.tree_sha256, found.extension_sha256)
+    (there / "tests/smoke/test_a.py").unlink()
+    assert identity.identify(there, None).tree_sha256 != found.tree_sha256
 
 
 @pytest.mark.parametrize("path", ["tests/smoke/test_a.py", "tests/smoke/support.py"])
@@ -272,21 +292,20 @@ def test_bytecode_goes_only_with_its_source(tmp_path: Path, path: str) -> None:
     checked = py_compile.PycInvalidationMode.CHECKED_HASH
     compiled = Path(py_compile.compile(os.fspath(source), invalidation_mode=checked) or "")
     relative = PurePosixPath(compiled.relative_to(tmp_path).as_posix())
-    contents = tree.contents(tmp_path)
 
-    assert compiled.read_bytes() == tree.bytecode(tmp_path, contents)[relative]
+    assert compiled.read_bytes() == sent(tmp_path).bytecode()[relative]
     assert relative in tree.bytecode_here(tmp_path)
 
     stale = compiled.read_bytes()
     source.write_text("x = 2\n")
-    assert stale != tree.bytecode(tmp_path, tree.contents(tmp_path)).get(relative)
+    assert stale != sent(tmp_path).bytecode().get(relative)
 
     timestamp = py_compile.PycInvalidationMode.TIMESTAMP
     py_compile.compile(os.fspath(source), invalidation_mode=timestamp)
     before = source.stat().st_mtime_ns
     source.write_text("x = 3\n")
     os.utime(source, ns=(before, before))
-    pushed = tree.bytecode(tmp_path, tree.contents(tmp_path)).get(relative)
+    pushed = sent(tmp_path).bytecode().get(relative)
     names: dict[str, object] = {}
     if pushed is not None:
         exec(marshal.loads(pushed[16:]), names)
@@ -307,17 +326,17 @@ def test_bytecode_goes_along_where_python_writes_none(
     name, support, test = (
         PurePosixPath(f"{place}.{tag}.pyc")
         for place in (
-            "lab/suite/__pycache__/plugin",
+            ".lab/packages/lab/suite/__pycache__/plugin",
             "tests/__pycache__/support",
             "tests/__pycache__/test_it",
         )
     )
-    contents = tree.contents(here)
-    assert name in tree.bytecode(here, contents)
+    whole = sent(here)
+    assert name in whole.bytecode()
 
     with tree.bytecode_kept(kept):
-        compiled = tree.bytecode(here, contents)
-        packed = tree.pack(here, compiled)
+        compiled = whole.bytecode()
+        packed = whole.pack(compiled)
     assert name in compiled
     assert support in compiled, "a program that a test starts would compile what it imports"
     assert test not in compiled, "only pytest runs it, which compiles in its own way"
@@ -334,10 +353,10 @@ def test_bytecode_goes_along_where_python_writes_none(
 def test_one_changed_byte_changes_the_hash(tmp_path: Path, path: str, extension_too: bool) -> None:
     """Every file counts for the tree's hash, and the extension has its own."""
     small_tree(tmp_path)
-    before = tree.hashes(tree.contents(tmp_path))
+    before = sent(tmp_path).hashes()
 
     (tmp_path / path).write_text("changed")
-    after = tree.hashes(tree.contents(tmp_path))
+    after = sent(tmp_path).hashes()
 
     assert before[0] != after[0]
     assert (before[1] != after[1]) == extension_too
@@ -404,7 +423,7 @@ def test_issues_file_is_read(tmp_path: Path) -> None:
     listed.write_text("# comment\n92  # bundles\n\n103\n")
 
     assert issues.work_is_in(listed) == (92, 103)
-    assert all(number > 0 for number in issues.work_is_in())
+    assert all(number > 0 for number in issues.work_is_in(ROOT / "tests/kernels/issues_in.txt"))
 
 
 def test_runs_within_one_second_have_their_own_directories(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_slow(): pass
 
 def test_hole_of_an_issue_whose_work_is_in_is_red(little: Little) -> None:
     """An issue that is in and of which nothing passed makes a whole run red, not a narrow one."""
-    little.write("lab/suite/issues_in.txt", "92\n")
+    little.write("tests/kernels/issues_in.txt", "92\n")
     little.tests("def test_here(): pass\n")
 
     assert little.lab().last_line.startswith("lab: exit 1 (disproved): issue 92 is in, but no test")

@@ -105,7 +105,7 @@ def test_lab(): assert False
 """)
     little.tests("def test_inside(): assert False\n", "tests/lab/test_inside.py")
 
-    without, taken = little.lab(), little.lab("--slow")
+    without, taken = little.lab(), little.lab("--lab-slow")
 
     assert without.verdicts == {"test_quick": "passed"}
     assert "1 slow test left out; SLOW=1 takes them" in without.output

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from lab.rules.contract import series_of_release
-from tests.lab.suite_support import Little
+from tests.lab.suite_support import PRESENT, Little
 
 pytestmark = pytest.mark.lab
 
@@ -32,7 +32,7 @@ def how(request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 
 def _promise(little: Little, cell: str) -> None:
-    with (little.root / "lab/kernels/expected.toml").open("a") as file:
+    with (little.root / "tests/kernels/expected.toml").open("a") as file:
         file.write(f'"{HERE}".{cell}\n')
 
 
@@ -73,7 +73,7 @@ def test_erratum_is_found_and_green(little: Little, how: tuple[str, ...]) -> Non
     """A reproducer that finds its erratum is an xfail, which travels between processes."""
     node = "tests/kernel_gated/errata/test_errata_it.py::test_it"
     little.write(
-        "lab/kernels/errata.toml",
+        "tests/kernels/errata.toml",
         f"""
 [[erratum]]
 id = "IOX-ERR-001"
@@ -86,9 +86,8 @@ links = []
 """,
     )
     little.tests(
-        """
-from lab.facts.errata import ErratumPresent
-
+        f"""
+{PRESENT}
 @pytest.mark.needs("INC")
 def test_it(): raise ErratumPresent("IOX-ERR-001", "res=1")
 def test_fine(): pass

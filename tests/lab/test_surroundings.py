@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import cache, tools
+from lab import cache, project, tools
 from lab.errors import LabError
 from lab.kernels import upkeep
-from lab.remote import tree
+from lab.remote import sending
 from lab.report import results
 from lab.vm import accel, qemu, room, virtme
 from tests.lab.suite_support import TWO, Little
@@ -93,9 +93,9 @@ def test_file_name_that_is_not_utf8(little: Little) -> None:
     ran = little.lab()
 
     assert ran.code == 0, ran.output
-    hashed = tree.hashes(tree.contents(little.root))[0]
+    hashed = sending.of(project.read(little.root)).hashes()[0]
     os.rename(strange, os.fsencode(little.root / "tests") + b"/caf\xe8.txt")  # noqa: PTH104
-    assert tree.hashes(tree.contents(little.root))[0] != hashed
+    assert sending.of(project.read(little.root)).hashes()[0] != hashed
 
 
 def test_terminal_that_knows_few_characters(little: Little) -> None:

@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from lab import kernels, vm
+from lab import kernels, project, vm
 from lab.errors import GuestLost
+from lab.remote import sending
 from lab.remote.losses import Gone, RunOver
 from lab.remote.probing import probed
 from lab.remote.process import PythonProcess, check_release
@@ -71,6 +72,9 @@ def _whole(directory: Path) -> dict[str, bytes]:
         if path.is_file() and name.parts[0] not in _LEFT_OUT and "__pycache__" not in name.parts:
             found[f"tree/{name}"] = path.read_bytes()
     return found
+
+
+_PROBE = sending.command(project.read(Path(__file__).parents[2]).probe)
 
 
 class GuestShop:
@@ -126,7 +130,7 @@ class GuestShop:
         if self._stopped:
             raise Stopped
         request = {
-            "arguments": [*PYTEST, "--slow"],
+            "arguments": [*PYTEST, "--lab-slow"],
             "nodes": list(nodes),
             "limit": float(limit),
             "wait": float(wait),
@@ -163,7 +167,7 @@ class GuestShop:
             guest = self._stack.enter_context(vm.Launchpad(self._kernel).boot(results))
             check_release(guest)
             guest.push_tree(_tar(self._files), BASE)
-            probe = json.dumps(probed(guest, cwd=f"{BASE}/tree").to_object()).encode()
+            probe = json.dumps(probed(guest, _PROBE, cwd=f"{BASE}/tree").to_object()).encode()
             guest.push_tree(_tar({"probe.json": probe}), BASE)
             process = PythonProcess(
                 guest,

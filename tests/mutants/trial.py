@@ -13,12 +13,13 @@ from math import ceil
 from queue import SimpleQueue
 from typing import Protocol
 
-from lab.remote.tree import HOST_TESTS
 from tests.mutants.report import line
 from tests.mutants.table import Mutant, Stale, Table
 from tests.mutants.verdict import Kind, Verdict, judge
 from tests.mutants.workshop import BuildError, Outcome, Run
 
+_HOST_TESTS = ("tests/lab", "tests/differential")
+"""Tests that are never sent to a guest: the exclude of [tool.lab]."""
 _AT_HOME = Outcome(True, True, ["skipped"], ["tests that are never sent to a guest"])
 
 
@@ -73,7 +74,7 @@ class Trial:
         self._limits = limits
         self._release = release
         self._gated = gated
-        self._at_home = {n: _AT_HOME for n in table.tests() if gated and n.startswith(HOST_TESTS)}
+        self._at_home = {n: _AT_HOME for n in table.tests() if gated and n.startswith(_HOST_TESTS)}
         self._idle: SimpleQueue[Place] = SimpleQueue()
         for place in places:
             self._idle.put(place)

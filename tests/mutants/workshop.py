@@ -256,7 +256,7 @@ class Workshop:
         }
         argv = [sys.executable, "-m", "pytest", *PYTEST, f"--timeout={each}"]
         if (self.directory / "lab/suite/plugin.py").exists():
-            argv.append("--slow")
+            argv.append("--lab-slow")
         argv += nodes
         began = time.monotonic()
         killed = False

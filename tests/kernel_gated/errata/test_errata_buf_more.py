@@ -14,7 +14,7 @@ import pytest
 
 from ioxide._probe.rawring import RawRing
 from ioxide._ring._native import lib
-from lab.facts.errata import ErratumPresent
+from tests.kernel_gated.errata.present import ErratumPresent
 from tests.kernel_gated.errata.provided import Provided
 from tests.kernel_gated.errata.waiting import described, read, waiting
 from tests.kernel_gated.rawtools import REACTOR_FLAGS, pattern, tcp_pair

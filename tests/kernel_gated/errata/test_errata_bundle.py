@@ -10,7 +10,7 @@ import pytest
 
 from ioxide._probe.rawring import Completion, RawRing
 from ioxide._ring._native import lib
-from lab.facts.errata import ErratumPresent
+from tests.kernel_gated.errata.present import ErratumPresent
 from tests.kernel_gated.errata.provided import Provided
 from tests.kernel_gated.errata.streams import incremental_disorder, plain_disorder
 from tests.kernel_gated.errata.waiting import described, waiting

@@ -16,7 +16,7 @@ import pytest
 
 from ioxide._probe.rawring import WAIT_MS, RawRing
 from ioxide._ring._native import lib
-from lab.facts.errata import ErratumPresent
+from tests.kernel_gated.errata.present import ErratumPresent
 from tests.kernel_gated.rawtools import REACTOR_FLAGS
 from tests.support import TIMEOUT
 

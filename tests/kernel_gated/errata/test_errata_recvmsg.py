@@ -13,7 +13,7 @@ import pytest
 
 from ioxide._probe.rawring import RawRing
 from ioxide._ring._native import lib
-from lab.facts.errata import ErratumPresent
+from tests.kernel_gated.errata.present import ErratumPresent
 from tests.kernel_gated.errata.provided import Provided, takes_min_left
 from tests.kernel_gated.errata.waiting import OP_RECVMSG, described, waiting
 from tests.kernel_gated.rawtools import REACTOR_FLAGS, pattern

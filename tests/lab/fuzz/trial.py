@@ -25,10 +25,11 @@ import pytest
 
 import lab.rules.contract
 import lab.suite.plugin
+from lab import project
 from lab.errors import GuestLost
 from lab.facts.verdicts import Tally, Verdict, conclude, good
 from lab.kernels import Kernel
-from lab.remote import tree
+from lab.remote import sending, tree
 from lab.vm import Accel, AccelKind, Guest
 from lab.vm.console import Console
 from lab.vm.link import Link
@@ -48,6 +49,17 @@ KERNEL = Kernel(
     locked=True,
     verified_by="nobody",
 )
+_SETTINGS = """\
+[tool.pytest.ini_options]
+[tool.lab]
+kernels = ["6.12"]
+include = ["tests"]
+plugins = []
+probe = ["python", "-m", "probe"]
+mask-variable = "IOXIDE_CAPS"
+contract = "expected.toml"
+skips-need-proof = true
+"""
 _CONTRACT = '"6.12".INC = "yes, measured"\n"6.12".NAPI = "no, measured"\n'
 _NO_PLUGINS = ("faulthandler", "cacheprovider", "unraisableexception", "threadexception", "timeout")
 
@@ -126,8 +138,7 @@ class Stage:
     def __init__(self, root: Path) -> None:
         self.root = root
         for path, text in {
-            "lab/suite/plugin.py": "",
-            "pyproject.toml": "[tool.pytest.ini_options]\n",
+            "pyproject.toml": _SETTINGS,
             "expected.toml": _CONTRACT,
         }.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -183,8 +194,7 @@ class Stage:
     @contextmanager
     def _surroundings(self, world: World, output: io.TextIOWrapper) -> Iterator[Any]:
         time = SimpleNamespace(monotonic=world.clock.monotonic)
-        contents = tree.contents(self.root)
-        whole, extension = tree.hashes(contents)
+        whole, extension = sending.of(project.read(self.root)).hashes()
         hashes = {
             "tree_sha256": whole,
             "extension_sha256": extension,

@@ -29,6 +29,7 @@ from typing import Any
 from lab import arch
 from lab.errors import GuestLost
 from lab.kernels import Kernel
+from lab.remote.process import TREE
 from lab.vm import Accel, AccelKind, Completed, Control, Event, Exited, Output, Stream
 from lab.vm.emulator import first_sign
 from lab.vm.kmsg import Gap, Piece, Record
@@ -267,7 +268,8 @@ class FakeGuest:
 
     def environment(self, env: Mapping[str, str]) -> dict[str, str]:
         """The environment as it is on the host; the virtual environment's Python needs nothing."""
-        return {"PATH": os.environ["PATH"], KMSG_VARIABLE: str(self.console), **env}
+        told = {name: value.replace(TREE, str(self.directory)) for name, value in env.items()}
+        return {"PATH": os.environ["PATH"], KMSG_VARIABLE: str(self.console), **told}
 
     def push_tree(self, tar: bytes, directory: str) -> None:  # noqa: ARG002
         """As lab.vm.Guest.push_tree."""

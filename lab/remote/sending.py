@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""What is sent to a guest: the files of a repository, and the part of the lab that runs there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .. import project as projects
+from ..project import Project
+from ..wishes import LEAST_MEMORY_MIB
+from . import tree
+from .tree import MANIFEST, PACKAGES, Manifest
+
+PACKAGE = __name__.partition(".")[0]
+"""What the lab is imported as: by its folder in its own repository, else as it is installed."""
+HOME = Path(__file__).parents[1]
+IN_GUESTS = (
+    "__init__.py",
+    "facts",
+    "rules",
+    "remote",
+    "programs",
+    "suite",
+    "errata/__init__.py",
+    "errata/reproduce.py",
+)
+"""Of the lab runs inside: the pytest plugin, the reproducers' runner and what they import."""
+MEMORY_MIB = 768
+"""What a guest has that is not asked for more."""
+_SUFFIXES = frozenset((".py", ".toml", ".txt"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A tree in memory, read once, so that its tar and its hash are of the same bytes."""
+
+    contents: Mapping[PurePosixPath, bytes]
+    sources: Mapping[PurePosixPath, Path]
+    """Where on this machine each file was read."""
+    manifest: Manifest
+
+    def hashes(self) -> tuple[str, str]:
+        """As `tree.hashes`."""
+        return tree.hashes(self.contents, frozenset(self.manifest.products))
+
+    def bytecode(self) -> dict[PurePosixPath, bytes]:
+        """As `tree.bytecode`."""
+        return tree.bytecode(self.contents, self.sources)
+
+    def pack(self, compiled: Mapping[PurePosixPath, bytes] | None = None) -> bytes:
+        """As `tree.pack`, with its manifest and the compiled modules."""
+        more = {**(compiled or {}), MANIFEST: self.manifest.to_json()}
+        return tree.pack({**self.contents, **more}, self.sources)
+
+
+def of(project: Project) -> Sending:
+    """What a guest gets of this repository and of the lab. Raises UsageError for more than a guest
+    has room for."""
+    found = projects.travellers(project)
+    memory = project.guest.memory_mib or MEMORY_MIB
+    # The tree is in the guest's memory, packed and unpacked, beside all that runs there.
+    projects.weigh(project, found, most_mib=max(LEAST_MEMORY_MIB, memory) // 2)
+    sources = {one.path: project.root / one.path for one in found}
+    sources |= {PACKAGES / PACKAGE / path: HOME / path for path in parts()}
+    contents = {path: source.read_bytes() for path, source in sources.items()}
+    products = tuple(one.path for one in found if one.product)
+    manifest = Manifest(tuple(contents), products, project.skips_need_proof)
+    return Sending(contents, sources, manifest)
+
+
+def parts() -> Iterator[PurePosixPath]:
+    """The files of the lab that run in a guest, relative to its package."""
+    for name in IN_GUESTS:
+        top = HOME / name
+        paths = sorted(top.rglob("*")) if top.is_dir() else [top]
+        for path in paths:
+            if path.suffix in _SUFFIXES and "__pycache__" not in path.parts:
+                yield PurePosixPath(path.relative_to(HOME).as_posix())
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """A command of the table's as it runs here and in guests: `python` is this very Python."""
+    first, *rest = words
+    return [sys.executable if first in ("python", "python3") else first, *rest]
+
+
+def search_path(project: Project, place: str) -> str:
+    """PYTHONPATH for a process in a guest whose tree is at `place`: the lab, and whatever of the
+    repository this Python finds modules in.
+
+    An environment in which the repository is installed in place has the host's paths, which no
+    guest has: in a .pth file, or in the finder that setuptools writes.
+    """
+    found = dict.fromkeys([f"{place}/{PACKAGES}"])
+    for directory in (*_installed_in_place(), *sys.path):
+        path = Path(directory or os.curdir).resolve()
+        if not path.is_relative_to(project.root) or path.is_relative_to(Path(sys.prefix).resolve()):
+            continue
+        found[os.path.normpath(f"{place}/{path.relative_to(project.root).as_posix()}")] = None
+    return os.pathsep.join(found)
+
+
+def _installed_in_place() -> Iterator[str]:
+    for name, module in list(sys.modules.items()):
+        if name.startswith("__editable__"):
+            yield from (str(Path(path).parent) for path in getattr(module, "MAPPING", {}).values())
