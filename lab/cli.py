@@ -15,16 +15,19 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from . import commands
+from . import project as projects
 from .commands import choosing
 from .commands.log import told
 from .errata import cli as errata_commands
 from .errors import LabError
 from .facts.verdicts import Conclusion, ExitCode, Tally, conclude
-from .suite.stash import CONCLUSION
+from .kernels import lock
+from .suite.stash import CONCLUSION, PLUGIN
 
 EPILOG = """\
 exit codes: 0 everything proved; 1 disproved (failed, splat, surprise); 2 usage; 3 not proved (no
@@ -43,7 +46,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the lab; returns the exit code."""
     parser = _Parser(
-        prog="python -m lab", description="Boots real kernels and runs the suite in them."
+        prog="python -m lab" if __package__ == "lab" else "lab",
+        description="Boots real kernels and runs the suite in them.",
     )
     verbs = parser.add_subparsers(dest="command", required=True)
     test = verbs.add_parser(
@@ -72,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer characters than a test
             stream.reconfigure(errors="backslashreplace")
+    with suppress(LabError):  # whoever needs the table says what is wrong with it
+        project = projects.here()
+        lock.use(project.path(project.lock) if project.lock else None)
     if handler := getattr(arguments, "handler", None):
         if rest:
             words = " ".join(rest)
@@ -127,9 +134,11 @@ def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
 
     witness = Witness()
     # The nearest thing to `-p` in addopts that also works in a directory without our settings.
-    plugins = ["-p", "lab.suite.plugin"]
+    plugins = ["-p", PLUGIN]
+    # pytest takes for its root what its own settings say, which need not be the table's.
+    root = [] if any(w.startswith("--rootdir") for w in rest) else [f"--rootdir={_root()}"]
     try:
-        status = pytest.main([*plugins, f"--lab-kernel={kernel}", *rest], plugins=[witness])
+        status = pytest.main([*plugins, *root, f"--lab-kernel={kernel}", *rest], plugins=[witness])
     except KeyboardInterrupt:
         return _say(conclude(Tally({}, interrupted=True)))
     except LabError as error:
@@ -157,6 +166,10 @@ def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
     return _say(
         conclude(Tally({}, problems=[f"pytest ended with {int(status)} before any verdict"]))
     )
+
+
+def _root() -> Path:
+    return projects.find(Path.cwd())
 
 
 def _say(conclusion: Conclusion) -> Conclusion:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import kernels, probe, run, shell
+from . import init, kernels, probe, run, shell
 
-_MODULES = (kernels, run, shell, probe)
+_MODULES = (init, kernels, run, shell, probe)
 
 
 def add_parsers(commands: Any) -> None:

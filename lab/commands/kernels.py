@@ -6,9 +6,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from pathlib import Path
 from typing import Any
 
-from ..errors import LabError
+from .. import project as projects
+from ..errors import LabError, UsageError
 from ..kernels import known, lock, obtain, offered, resolve, store, upkeep
 from ..kernels.choice import locked_now
 from . import amount
@@ -33,12 +35,18 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(handler=run)
     actions = parser.add_subparsers(dest="action", required=True)
     listed = actions.add_parser("list", help="every kernel that can be booted, newest first")
-    listed.add_argument("--locked", action="store_true", help="only those of kernels.lock")
+    listed.add_argument("--locked", action="store_true", help="only those that are locked")
     listed.add_argument("--fresh", action="store_true", help="ask the sources again")
     update = actions.add_parser(
         "update", help="lock the newest release of each series (or of those named); shows the diff"
     )
     update.add_argument("series", nargs="*")
+    update.add_argument(
+        "--lock",
+        type=Path,
+        metavar="FILE",
+        help="the lock to write, instead of the one that the repository's table names",
+    )
     fetch = actions.add_parser("fetch", help="download, verify and unpack kernels")
     fetch.add_argument("name", nargs="+")
     actions.add_parser("verify", help="hash everything in the cache again; remove what differs")
@@ -77,18 +85,27 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _update(arguments: argparse.Namespace) -> int:
-    before = lock.LOCK.read_text() if lock.LOCK.exists() else ""
-    after = lock.render(locked_now(arguments.series))
+    project = projects.here()
+    place = arguments.lock or (project.path(project.lock) if project.lock else None)
+    if place is None:
+        raise UsageError(
+            f"the table of {project.root} names no lock",
+            hint="--lock FILE writes one, and lock = FILE in the table makes it bind",
+        )
+    lock.use(place)
+    before = place.read_text() if place.exists() else ""
+    # A lock that is new has the matrix.
+    after = lock.render(locked_now(arguments.series or ([] if before else [*project.kernels])))
     if before == after:
         print("nothing has changed")
         return 0
-    name = lock.LOCK.name
+    name = place.name
     sys.stdout.writelines(
         difflib.unified_diff(
             before.splitlines(keepends=True), after.splitlines(keepends=True), name, name
         )
     )
-    lock.LOCK.write_text(after)
+    place.write_text(after)
     return 0
 
 

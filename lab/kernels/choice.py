@@ -147,7 +147,7 @@ def obtain(kernel: Kernel) -> KernelFiles:
     """
     source = SOURCES.get(kernel.source)
     if source is None:
-        raise LabError(f"kernels.lock takes {kernel.release} from {kernel.source!r}, no source")
+        raise LabError(f"the lock takes {kernel.release} from {kernel.source!r}, no source")
     release = next((r for r in lock.read() if r.kernel.identity == kernel.identity), None)
     try:
         if release is not None:
@@ -174,14 +174,18 @@ def _successor(gone: Release, source: Source, why: str) -> KernelFiles:
         if one.kernel.flavour is kernel.flavour
     ]
     if not offers:
-        raise FileGone(f"{why}; and {source.name} has no other {kernel.series}")
+        raise FileGone(
+            f"{why}; and {source.name} has no other {kernel.series}: `lab kernels update` locks "
+            "what there is"
+        )
     found = newest_first(offers)[0]
     newest = replace(found, kernel=replace(found.kernel, replaces=kernel.release))
     _log.warning(
-        "%s has left %s: taking %s, not the locked release",
+        "%s has left %s: taking %s, not the locked release; `lab kernels update %s` locks it",
         kernel.release,
         source.name,
         newest.kernel.release,
+        kernel.series,
     )
     return store.files_of(newest, source, note=_log.info)
 

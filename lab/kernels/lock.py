@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""kernels.lock: the very packages the lab boots, by size and sha256.
+"""A repository's lock: the very packages the lab boots, by size and sha256.
 
 The file is TOML, one `[[kernel]]` a release, written so that a diff reads well in a review.
 """
@@ -16,7 +16,9 @@ from ..errors import LabError
 from ..facts.kernel import Kernel
 from .model import Release, RemoteFile, newest_first
 
-LOCK = Path(__file__).with_name("kernels.lock")
+LOCK: Path | None = None
+"""The lock that binds in this process, set by `use`; None for none: every kernel is unlocked, and
+the archive's signature vouches for it."""
 
 _HEAD = """\
 # SPDX-License-Identifier: MIT
@@ -26,10 +28,16 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXTS = ("series", "upstream", "package", "release", "source", "suite", "verified_by")
 
 
+def use(path: Path | None) -> None:
+    """From here on this lock binds in this process: the one that a repository's table names."""
+    global LOCK  # one process works for one repository
+    LOCK = path
+
+
 def read(path: Path | None = None) -> tuple[Release, ...]:
     """Every locked release, newest first. Raises LabError with the line or entry that is wrong."""
     path = LOCK if path is None else path
-    if not path.exists():
+    if path is None or not path.exists():
         return ()
     try:
         table = tomllib.loads(path.read_text())

@@ -10,6 +10,7 @@ from .checks import check
 from .globs import matches_any
 from .model import Errata, Program, ProgramFormat, Project
 from .reader import find, here, read
+from .starting import write_table
 from .travel import Traveller, travellers, travels, weigh
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "travellers",
     "travels",
     "weigh",
+    "write_table",
 ]

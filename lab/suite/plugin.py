@@ -147,6 +147,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     from .. import project as projects
     from ..errors import LabError, UsageError
+    from ..kernels import lock
 
     names = config.getoption("lab_kernel")
     try:
@@ -163,6 +164,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[CONCLUSION] = conclude(Tally({}, usage=str(error)))
         raise pytest.UsageError(str(error)) from error
     config.stash[PROJECT] = project
+    lock.use(project.path(project.lock) if project.lock else None)
     if names is not None:
         if len(set(names)) > 1:
             raise pytest.UsageError(f"--lab-kernel: a run is on one kernel, not on {names}")

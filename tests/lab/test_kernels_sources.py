@@ -181,7 +181,7 @@ def test_a_lock_binds_once_it_names_a_release(
     monkeypatch.setattr(lock, "LOCK", tmp_path / "kernels.lock")
     (release,) = [r for r in Debian().matching("6.12.94-1") if r.kernel.flavour is Flavour.CLOUD]
     other = replace(release, files=(replace(release.files[0], sha256="0" * 64),))
-    lock.LOCK.write_text(lock.render([other]))
+    (tmp_path / "kernels.lock").write_text(lock.render([other]))
     kernel = resolve("6.12.94-1")
     assert kernel.locked
     with pytest.raises(KernelUnavailable):

@@ -190,6 +190,7 @@ def in_guests(
     name: str, table: Table, tree: Path, build: Build, limits: Limits, jobs: int
 ) -> list[Verdict]:
     """The verdicts of `jobs` guests with the kernel called `name`. Raises LabError."""
+    kernels.lock.use(Path(__file__).parents[2] / "tests/kernels/kernels.lock")
     kernel = kernels.resolve(name)
     files = _whole(tree)
     patches = Patches(Workshop(tree, build), table)  # the copy of the tree is the builder's now
