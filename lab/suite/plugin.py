@@ -2,8 +2,9 @@
 """The pytest plugin, in every mode: plain `pytest`, the host of a guest, and inside a guest.
 
 Hook wiring only.  What all modes share is here: the markers, the `needs` gate, and the refusal of
-everything that looks like success and is none.  What a mode adds is in `host_side` or `guest_side`,
-imported when that mode is on; a guest imports no more than it needs.
+everything that looks like success and is none.  What a mode adds is in modules of its own, imported
+when that mode is on: on the host of a guest `preparation`, `guest_run` and `run_end`, in a guest
+`guest_side`, without one `local_side`.  A guest imports no more than it needs.
 """
 
 from __future__ import annotations
@@ -170,22 +171,27 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--lab-kernel: a run is on one kernel, not on {names}")
         from .. import cache
         from ..remote import tree
-        from .host_side import HostSide
+        from .guest_run import GuestRun
+        from .preparation import Preparation
+        from .run_end import RunEnd
 
         # Before a test is collected: pytest keeps what it makes of it then.
         kept = contextlib.ExitStack()
         with contextlib.suppress(LabError):  # no cache: the run says so when it wants the kernel
             kept.enter_context(tree.bytecode_kept(kept.enter_context(cache.scratch())))
         config.add_cleanup(kept.close)
-        host = HostSide(config, str(names[0]))
+        preparation = Preparation(config, str(names[0]))
+        run = GuestRun(preparation)
         # What is judged on the host is judged by the host's side, with the guest's probe.
         config.stash[MODE] = Mode(
             _no_probe,
             _identity_of(config),
-            hopeless=host.hopeless,
+            hopeless=preparation.promises.hopeless,
             need_proof=project.skips_need_proof,
         )
-        config.pluginmanager.register(host, "lab-host-side")
+        config.pluginmanager.register(preparation, "lab-preparation")
+        config.pluginmanager.register(run, "lab-guest-run")
+        config.pluginmanager.register(RunEnd(preparation, run), "lab-run-end")
         return
     from .local_side import LocalSide
 
