@@ -222,7 +222,8 @@ def pytest_lab_guests(config: pytest.Config, kernel: Any) -> Any:
     from ..vm import Launchpad, launcher_named
     from .wished import wishes_of
 
-    launcher = launcher_named(config.getoption("lab_launcher"))
+    project = config.stash[PROJECT]
+    launcher = launcher_named(config.getoption("lab_launcher"), project.environment_exclude)
     return Launchpad(kernel, launcher, wishes=wishes_of(config))
 
 

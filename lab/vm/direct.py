@@ -45,6 +45,10 @@ class DirectQemu:
     words = ""
     has_our_files = False
 
+    def __init__(self, leave_out: Sequence[str] = ()) -> None:
+        """`leave_out` are packages of this Python's environment that guests need not have."""
+        self._leave_out = tuple(leave_out)
+
     def bootable(self, kernel: Kernel) -> Kernel:
         """See `Launcher`: any."""
         return kernel
@@ -60,7 +64,7 @@ class DirectQemu:
         """See `Launcher`; `writable` is in vain, for its guests have copies."""
         del writable
         devices = parts.wished(wishes.devices)
-        rootfs = build_rootfs()
+        rootfs = build_rootfs(self._leave_out)
 
         def another(
             results: Path, *, interrupt: int | None = None

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from .. import tools
 from .erofs import cached_image, pack
 from .tree import Tree, shared_libraries
 
+_log = logging.getLogger("lab.vm")
+HEAVY = 2 << 30
+"""An environment of more bytes takes minutes to pack, and is said."""
+_PACKAGES = ("site-packages", "dist-packages")
 _FORMAT = 1
 """Raised when the way an image is made changes."""
 
@@ -55,14 +62,15 @@ _APPLETS = (
 # fmt: on
 
 
-def build_rootfs() -> Path:
-    """The image's path in the cache; built when nothing there has the same content key.
+def build_rootfs(leave_out: Sequence[str] = ()) -> Path:
+    """The image's path in the cache; built when nothing there has the same content key. Packages of
+    the environment that are called as in `leave_out` are not in it.
 
     The key covers the interpreter, the standard library, the environment, busybox and kmod, each
     file by size and time. Raises MissingTool.
     """
-    key = hashlib.sha256(json.dumps([_FORMAT, *_identity()]).encode()).hexdigest()[:16]
-    return cached_image(f"rootfs-{key}.erofs", _build)
+    key = hashlib.sha256(json.dumps([_FORMAT, *_identity(leave_out)]).encode()).hexdigest()[:16]
+    return cached_image(f"rootfs-{key}.erofs", partial(_build_said, leave_out))
 
 
 def _interpreter() -> Path:
@@ -84,7 +92,34 @@ def _environment() -> tuple[Path, ...]:
     return tuple(dict.fromkeys(Path(path) for path in paths))
 
 
-def _identity() -> Iterator[object]:
+def _build_said(leave_out: Sequence[str], image: Path, work: Path) -> None:
+    if sentence := heavy(leave_out):
+        _log.warning("%s", sentence)
+    _build(leave_out, image, work)
+
+
+def heavy(leave_out: Sequence[str], most: int = HEAVY) -> str:
+    """What is large in an environment that makes a large image, and what to exclude; empty if it is
+    of no more than `most` bytes."""
+    sizes: Counter[str] = Counter()
+    for root in _environment():
+        for path in _walk(root, leave_out):
+            parts = path.relative_to(root).parts
+            place = next((n for n, part in enumerate(parts) if part in _PACKAGES), -1) + 1
+            name = parts[place] if place < len(parts) else parts[-1]
+            sizes[name] += path.lstat().st_size
+    if (whole := sum(sizes.values())) <= most:
+        return ""
+    largest = sizes.most_common(4)
+    told = ", ".join(f"{name} ({size / (1 << 20):.0f} MiB)" for name, size in largest)
+    return (
+        "the Python environment that goes into the root image has "
+        f"{whole / (1 << 30):.1f} GiB; "
+        f'the largest are {told}; environment-exclude = ["{largest[0][0]}"] leaves it out'
+    )
+
+
+def _identity(leave_out: Sequence[str]) -> Iterator[object]:
     """Everything an image depends on, in a fixed order."""
     yield from (str(_interpreter()), sys.version, sys.executable)
     # The dynamic linker's cache is written anew whenever a package brings or changes a library:
@@ -93,7 +128,7 @@ def _identity() -> Iterator[object]:
     for path in (_interpreter(), tools.find("busybox"), tools.find("kmod"), cache):
         yield _stamp(path)
     for root in (*_standard_library(), *_environment()):
-        for path in _walk(root):
+        for path in _walk(root, leave_out):
             yield _stamp(path)
 
 
@@ -102,7 +137,7 @@ def _stamp(path: Path) -> list[object]:
     return [str(path), status.st_size, status.st_mtime_ns, status.st_mode]
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def _walk(root: Path, leave_out: Sequence[str]) -> Iterator[Path]:
     """Every file below `root` that goes into an image, sorted; links are not followed."""
     in_library = root in _standard_library()
     for directory, names, files in os.walk(root):
@@ -110,9 +145,9 @@ def _walk(root: Path) -> Iterator[Path]:
         skipped = set(_SKIPPED_DIRECTORIES)
         if in_library and here == root:
             skipped |= _SKIPPED_STDLIB
-        if here.name in ("site-packages", "dist-packages"):
+        if here.name in _PACKAGES:
             # `tests` of a package may be imported by it; only the library's own are known.
-            skipped = {"__pycache__"} | {n for n in names if _is_skipped_package(n)}
+            skipped = {"__pycache__"} | {n for n in names if _is_skipped_package(n, leave_out)}
         elif not in_library:
             skipped = {"__pycache__"}
         links = [name for name in names if (here / name).is_symlink()]
@@ -122,8 +157,9 @@ def _walk(root: Path) -> Iterator[Path]:
                 yield here / name
 
 
-def _is_skipped_package(name: str) -> bool:
-    return any(name == p or name.startswith(f"{p}-") for p in _SKIPPED_PACKAGES)
+def _is_skipped_package(name: str, leave_out: Sequence[str]) -> bool:
+    skipped = (*_SKIPPED_PACKAGES, *leave_out)
+    return any(name == p or name.startswith(f"{p}-") for p in skipped)
 
 
 def _is_skipped_file(directory: Path, name: str) -> bool:
@@ -132,14 +168,16 @@ def _is_skipped_file(directory: Path, name: str) -> bool:
     return directory.name == "site-packages" and "__mypyc." in name
 
 
-def _build(image: Path, work: Path) -> None:
+def _build(leave_out: Sequence[str], image: Path, work: Path) -> None:
     tools.find("mkfs.erofs")  # before seconds of work, not after
     tree = Tree(work)
     for name in _EMPTY:
         tree.directory(f"/{name}")
     for name, text in _FILES.items():
         tree.write(f"/{name}", text)
-    sources = [path for root in (*_standard_library(), *_environment()) for path in _walk(root)]
+    sources = [
+        path for root in (*_standard_library(), *_environment()) for path in _walk(root, leave_out)
+    ]
     interpreter, kmod = _interpreter(), tools.find("kmod")
     # The environment names its base by a path that may lead through links of its own.
     base = Path(getattr(sys, "_base_executable", sys.executable))

@@ -16,6 +16,7 @@ from lab.project import ProgramFormat, Project
 from lab.project.globs import matches
 from lab.project.positions import lines_of
 from lab.project.travel import largest, weigh
+from lab.vm import rootfs
 from lab.wishes import Wishes
 
 pytestmark = pytest.mark.lab
@@ -231,7 +232,7 @@ format = "kselftests"
         ("kernels = [6.12]", "a list of kernels in quotes"),
         ("kernels = []", "a list of kernels in quotes"),
         ("cpus = 0", "a guest has 1 to 64 processors"),
-        ("memory = 64", "at least 256 MiB"),
+        ("memory = 64", "a guest needs at least"),
         ('exclude = ["../a"]', "a path in the repository"),
         ('contract = ""', "a string that is not empty"),
         ('setup = "a \'b"', "No closing quotation"),
@@ -399,3 +400,19 @@ def test_a_light_tree_is_not_said(table: Write) -> None:
 def test_the_largest_are_named_apart() -> None:
     sizes = {"a/x": 500, "a/y": 400, "b": 300, "c/d/e": 200, "f": 1}
     assert [("a", 900), ("b", 300), ("c/d/e", 200)] == largest(sizes)
+
+
+def test_a_heavy_environment_is_said_with_what_is_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "lib/python3.11/site-packages"
+    files(packages, "torch/lib/big.so", "one.py")
+    files(packages, "small/__init__.py", text="x")
+    with (packages / "torch/lib/big.so").open("r+b") as sparse:
+        sparse.truncate(3 << 30)
+    monkeypatch.setattr(rootfs, "_environment", lambda: (tmp_path,))
+    assert rootfs.heavy([]) == (
+        "the Python environment that goes into the root image has 3.0 GiB; the largest are torch "
+        '(3072 MiB), small (0 MiB), one.py (0 MiB); environment-exclude = ["torch"] leaves it out'
+    )
+    assert "" == rootfs.heavy(["torch"])
