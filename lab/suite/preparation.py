@@ -87,7 +87,7 @@ class Preparation:
         """The guests that these tests will run in, none of them booted yet; `test_seconds` as in
         `Plan`. Raises LabError."""
         self.lab.prepare(self.results)
-        sent = sending.of(self.project)
+        sent = sending.of(self.programs.with_files(self.project))
         tree_sha256, extension_sha256 = sent.hashes()
         compiled = sent.bytecode()
         search_path = sending.search_path(self.project, TREE)

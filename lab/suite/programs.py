@@ -9,12 +9,13 @@ the tree.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ..programs import items
-from ..programs.listing import programs_of
+from ..programs.listing import paths_of, programs_of
 from ..programs.spec import ProgramTest
 from ..project import Project
 
@@ -38,6 +39,11 @@ class HostPrograms:
         """Whether nothing of pytest's own is to be collected."""
         if self.tests:
             config.pluginmanager.register(items.ProgramsSide(self.tests), "lab-programs")
+
+    def with_files(self, project: Project) -> Project:
+        """The project whose tree has them: they are build products, which git may ignore."""
+        files = (*project.products, *paths_of(self.tests))
+        return replace(project, products=files) if self.tests else project
 
     def to_object(self) -> dict[str, Any]:
         """What a guest is told; nothing where there are none."""

@@ -88,3 +88,17 @@ def test_python_package_builds_and_its_probe_speaks(example: Path) -> None:
     assert probe.findings["PIDFD_THREAD"].observed is not None
     assert {"6.1", "6.12"} == tomllib.loads((example / project.contract).read_text()).keys()
     assert os.uname().release == json.loads(said)["release"]
+
+
+@pytest.mark.parametrize("example", ["lab-c"], indirect=True)
+def test_c_programs_travel_though_git_ignores_them(example: Path) -> None:
+    done("make", cwd=example)
+    words = (sys.executable, "-m", "lab", "test", "--kernel", "6.12")
+    fake = {"PYTHONPATH": str(REPOSITORY), "LAB_FAKE": "{}", "CI": "1"}
+    said = done(*words, "-p", "tests.lab.hostile.plugin", cwd=example, **fake)
+    results = json.loads((example / "lab-results/latest/results.json").read_text())
+
+    assert {"unit/mseal", "unit/seals", "unit/wakeups"} == results["verdicts"].keys()
+    assert "passed" == results["verdicts"]["unit/seals"]["verdict"]
+    assert 5 == len(results["verdicts"]["unit/wakeups"]["subtests"])
+    assert said.rstrip().splitlines()[-1].startswith("lab: exit 0 (proved)")
