@@ -45,6 +45,10 @@ class RunReport:
     launcher: Launcher
     wishes: Wishes
     """What every guest was asked to have."""
+    typed: Sequence[str]
+    """What of that was not in the repository's table, as options of `lab test`."""
+    own_wishes: Mapping[str, Wishes]
+    """What single tests asked of another guest, by their ids."""
     guests: Sequence[Guest]
     """All guests that came up, for what they said of themselves."""
     lanes: int
@@ -80,7 +84,7 @@ class RunReport:
         """The line that runs these tests again on the same kernel; their files, if many."""
         slow = " SLOW=1" if self.slow.intersection(names) else ""
         files = tuple(dict.fromkeys(name.split("::")[0] for name in names))
-        asked = self.wishes.options()
+        asked = self.typed
         if len(names) == 1:
             which = make_variable(names, asked)
         elif len(files) <= MOST_FILES:
@@ -90,7 +94,11 @@ class RunReport:
             which = f"ARGS={make_word(text)}" if text else ""
         plays = f" AS={self.row.plays}" if self.row and self.row.plays else ""
         by = f" LAUNCHER={self.launcher.name}" if self.launcher.words else ""
-        return f"make lab KERNEL={self._name}{plays}{by}{slow} {which}".rstrip()
+        line = f"make lab KERNEL={self._name}{plays}{by}{slow} {which}".rstrip()
+        # A test brings its guest along: that is for the reader.
+        others = dict.fromkeys(self.own_wishes[name] for name in names if name in self.own_wishes)
+        with_what = " and one with ".join(map(str, others))
+        return f"{line}  # in a guest with {with_what}" if others else line
 
     @property
     def _name(self) -> str:
@@ -192,6 +200,7 @@ def _guest_lines(report: RunReport) -> list[str]:
         *([f"entered {guest.entry}"] if guest.entry else ()),
         *(
             f"agent after {one.boot_seconds:.1f} s, {one.slowdown:.1f}x slower than here"
+            + (f", with {one.wishes}" if one.wishes != report.wishes else "")
             for one in report.guests
         ),
         *([f"{report.lanes} guests at once"] if report.lanes > 1 else ()),
@@ -277,6 +286,7 @@ def write_json(report: RunReport) -> None:
                 "entry": guest.entry,
                 "boot_seconds": guest.boot_seconds,
                 "slowdown": guest.slowdown,
+                "wishes": guest.wishes.options(),
                 "files": str(guest.console.parent.relative_to(report.results)),
             }
             for guest in report.guests
@@ -290,6 +300,7 @@ def write_json(report: RunReport) -> None:
         "verdicts": {
             name: {"verdict": r.verdict.value, "seconds": round(r.seconds, 3), "why": r.why}
             | ({"subtests": list(r.subtests)} if r.subtests else {})
+            | ({"guest": report.own_wishes[name].options()} if name in report.own_wishes else {})
             for name, r in report.records.items()
         },
         "issues": [asdict(row) | {"word": row.word} for row in report.issues],

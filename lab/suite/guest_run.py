@@ -22,12 +22,14 @@ from ..facts.verdicts import Verdict, printable
 from ..remote.losses import RunOver
 from ..report.progress import Progress, make_progress
 from ..report.results import point_latest
+from ..wishes import Wishes
 from . import issues, limits, selection
 from .judge import Judge
 from .lanes import Begun, Lanes, Ran
 from .preparation import Preparation
 from .reconcile import Book, DoubleVerdict
 from .reports import made_up
+from .wished import own_wishes
 
 LEAST_SECONDS = 60.0
 
@@ -56,6 +58,8 @@ class GuestRun:
         """Why nothing more was run, if that is so."""
         self.issues: dict[str, Sequence[int]] = {}
         self.slow: set[str] = set()
+        self.own_wishes: Mapping[str, Wishes] = {}
+        """As in `Plan`."""
         self._limits: dict[str, float] = {}
 
     def _write_line(self, text: str) -> None:
@@ -95,6 +99,7 @@ class GuestRun:
         self.progress.expect(len(session.items))
         if not self.config.option.collectonly:
             point_latest(self._preparation.results)
+        self.own_wishes = own_wishes(session.items, self._preparation.wishes)
         for item in session.items:
             self._limits[item.nodeid] = limits.base_seconds(item)
             if item.get_closest_marker("slow"):
@@ -126,7 +131,9 @@ class GuestRun:
         begun: dict[str, float] = {}
         try:
             self.progress.phase("preparing the kernel and the root image")
-            self.lanes = lanes = self._preparation.lanes(self.book.selected, self._seconds)
+            self.lanes = lanes = self._preparation.lanes(
+                self.book.selected, self.own_wishes, self._seconds
+            )
         except LabError as error:
             self._give_up(RunOver(error.message, hint=error.hint))
             return
@@ -173,6 +180,8 @@ class GuestRun:
             self._give_up(RunOver(str(error)))
             return
         told = [*self._preparation.properties(), ("verdict", record.verdict.value)]
+        if wishes := self.own_wishes.get(item.nodeid):
+            told.append(("guest", str(wishes)))
         for report in reports:
             report.user_properties += told
             item.ihook.pytest_runtest_logreport(report=report)

@@ -22,6 +22,7 @@ from typing import Self
 
 from ..errors import LabError
 from ..remote.losses import RunOver
+from ..wishes import Wishes
 from .plan import Lab, Listener, Outcome, Plan
 from .session import Common, Session
 
@@ -71,7 +72,7 @@ class Lanes:
     def __init__(self, lab: Lab, plan: Plan, *, guests: int) -> None:
         self.common = Common()
         self.interrupt_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self._shares = _Shares(plan.selected, guests)
+        self._shares = _Shares(plan, guests)
         self._events: queue.Queue[tuple[_Lane, Event]] = queue.Queue()
         self.stopped = False
         """Whether no test is to be begun any more."""
@@ -180,6 +181,7 @@ class _Lane(threading.Thread):
         self.judged = threading.Semaphore(0)
         """Released once for each verdict that is in the book."""
         self._head = f"lane {number}: " if number > 1 else ""
+        self._plan = plan
         self.session = Session(lab, plan, self, lanes.common, interrupt=lanes.interrupt_fd)
 
     def run(self) -> None:
@@ -199,13 +201,13 @@ class _Lane(threading.Thread):
 
     def _run(self) -> None:
         while (name := self._next()) is not None:
-            self.session.prepare()
+            self.session.prepare(name)
             if self._lanes.stopped:
                 return  # while its guest was booting
             self._lanes.tell(self, Begun(name))
             began = time.monotonic()
             # The guest is told of the test behind this one, to keep what both need.
-            outcome = self.session.run(name, self._mine[0] if self._mine else None)
+            outcome = self.session.run(name, self._following(name))
             self._lanes.tell(self, Ran(name, outcome, time.monotonic() - began))
             if why := self.session.given_up:
                 raise RunOver(why)
@@ -215,6 +217,13 @@ class _Lane(threading.Thread):
         if len(self._mine) < 2:
             self._mine += self._lanes.take()
         return self._mine.popleft() if self._mine and not self._lanes.stopped else None
+
+    def _following(self, name: str) -> str | None:
+        """The next test, if it is one for the same guest."""
+        following = self._mine[0] if self._mine else None
+        if following is None or self._plan.wishes_of(following) != self._plan.wishes_of(name):
+            return None
+        return following
 
     # -- what the session tells while it is at something --------------------------------------
 
@@ -230,14 +239,21 @@ class _Lane(threading.Thread):
 
 
 class _Shares:
-    """Tests in their order, handed out in runs of neighbours."""
+    """Tests in their order, handed out in runs of neighbours; behind them, together, those that
+    ask for the same other guest, so that it is booted once."""
 
-    def __init__(self, names: Sequence[str], lanes: int) -> None:
-        files = (list(group) for _, group in groupby(names, key=lambda n: n.split("::")[0]))
-        size = NEIGHBOURS if lanes > 1 else max(1, len(names))
-        self._shares = deque(
+    def __init__(self, plan: Plan, lanes: int) -> None:
+        usual = [name for name in plan.selected if name not in plan.own_wishes]
+        files = (list(group) for _, group in groupby(usual, key=lambda n: n.split("::")[0]))
+        size = NEIGHBOURS if lanes > 1 else max(1, len(usual))
+        self._shares: deque[Sequence[str]] = deque(
             share[first : first + size] for share in files for first in range(0, len(share), size)
         )
+        others: dict[Wishes, list[str]] = {}
+        for name in plan.selected:
+            if name in plan.own_wishes:
+                others.setdefault(plan.own_wishes[name], []).append(name)
+        self._shares += others.values()
         self._lock = threading.Lock()
 
     def take(self) -> Sequence[str]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from ..facts.kernel import Kernel
 from ..rules.dmesg import Allowance, Splat
 from ..vm import Guest
+from ..wishes import Wishes
 
 
 class Lab(Protocol):
@@ -23,9 +24,11 @@ class Lab(Protocol):
     def side_by_side(self) -> int:
         """How many guests at once suit this machine; asked once it is prepared."""
 
-    def boot(self, results: Path, *, interrupt: int | None = None) -> AbstractContextManager[Guest]:
-        """A fresh guest whose files go to `results`, for the thread that calls. Once the
-        descriptor `interrupt` is readable, waiting for it raises KeyboardInterrupt.
+    def boot(
+        self, results: Path, *, wishes: Wishes, interrupt: int | None = None
+    ) -> AbstractContextManager[Guest]:
+        """A fresh guest with these wishes whose files go to `results`, for the thread that calls.
+        Once the descriptor `interrupt` is readable, waiting for it raises KeyboardInterrupt.
 
         Raises LabError.
         """
@@ -66,9 +69,17 @@ class Plan:
     """The repository's own messages of the kernel that are no complaint."""
     programs: Mapping[str, Any]
     """What pytest in the guest is told of the repository's programs."""
+    wishes: Wishes
+    """What every guest is to have."""
+    own_wishes: Mapping[str, Wishes]
+    """The wishes of tests that asked for another guest, by their ids."""
     results: Path
     test_seconds: Callable[[str, float], float]
     """Time limit of a test, in host seconds, given its id and the guest's slowdown."""
+
+    def wishes_of(self, name: str) -> Wishes:
+        """What the guest of this test is to have."""
+        return self.own_wishes.get(name, self.wishes)
 
 
 @dataclass(slots=True)

@@ -27,6 +27,8 @@ MARKERS = (
     "needs(capability, ...): runs only where the probe observed each of these capabilities",
     "kernel_gated: about the kernel's behaviour; runs here and in every guest of the lab",
     "slow: takes long under emulation; left out unless SLOW=1, --lab-slow or -m slow asks for it",
+    "guest(cpus, memory, sysctl, cmdline, modules, devices): runs in a guest of the lab that has "
+    "these; means nothing elsewhere",
     "issue(number): proves a promise of this issue",
     "lab: tests the lab itself; never sent to a guest",
 )

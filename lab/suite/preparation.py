@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +17,7 @@ from ..remote.process import TREE
 from ..report.results import new_directory
 from ..rules import dmesg
 from ..vm import launcher_named
+from ..wishes import Wishes
 from . import issues, options, selection
 from .lanes import Lanes
 from .plan import Plan
@@ -83,9 +84,14 @@ class Preparation:
             *([] if self.config.option.collectonly else [f"lab: results in {self.results}"]),
         ]
 
-    def lanes(self, selected: Sequence[str], test_seconds: Callable[[str, float], float]) -> Lanes:
-        """The guests that these tests will run in, none of them booted yet; `test_seconds` as in
-        `Plan`. Raises LabError."""
+    def lanes(
+        self,
+        selected: Sequence[str],
+        own_wishes: Mapping[str, Wishes],
+        test_seconds: Callable[[str, float], float],
+    ) -> Lanes:
+        """The guests that these tests will run in, none of them booted yet; `own_wishes` and
+        `test_seconds` as in `Plan`. Raises LabError."""
         self.lab.prepare(self.results)
         sent = sending.of(self.programs.with_files(self.project))
         tree_sha256, extension_sha256 = sent.hashes()
@@ -105,6 +111,8 @@ class Preparation:
             probe=sending.command(self.project.probe) if self.project.probe else (),
             setup=sending.command(self.project.setup) if self.project.setup else (),
             allowed=dmesg.of(self.project),
+            wishes=self.wishes,
+            own_wishes=own_wishes,
             results=self.results,
             test_seconds=test_seconds,
         )

@@ -15,6 +15,7 @@ from .guest_run import GuestRun
 from .preparation import Preparation
 from .reports import is_subtest, made_up
 from .stash import CONCLUSION
+from .wished import typed
 
 
 class RunEnd:
@@ -102,6 +103,8 @@ class RunEnd:
             comparison=comparison,
             launcher=preparation.launcher,
             wishes=preparation.wishes,
+            typed=typed(preparation.config).options(),
+            own_wishes=run.own_wishes,
             guests=[guest for one in sessions for guest in one.guests],
             lanes=sum(1 for one in sessions if one.guests),
             probe=run.probe(),

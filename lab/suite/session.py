@@ -21,6 +21,7 @@ from ..remote.probing import probed
 from ..remote.process import TREE, check_release, console_tail
 from ..rules import dmesg
 from ..vm import Guest
+from ..wishes import Wishes
 from .kernel_watch import Heard, KernelWatch
 from .plan import Lab, Listener, Outcome, Plan
 from .worker import Worker
@@ -38,11 +39,14 @@ MARKED_NAME = 300
 
 
 class Common:
-    """What the sessions of one run share: the probe's answer and the numbers of guests."""
+    """What the sessions of one run share: the probe's answer, the numbers of guests, and which of
+    them cannot be had."""
 
     def __init__(self) -> None:
         self.probe: Probed | None = None
         self.boots = 0
+        self.refused: dict[Wishes, str] = {}
+        """Why there is no guest with what some tests wish for."""
         self._counting, self._asking = threading.Lock(), threading.Lock()
 
     def number(self) -> int:
@@ -63,6 +67,10 @@ class Common:
             return self.probe
         finally:
             self._asking.release()
+
+
+class _Refused(Exception):
+    """A guest with wishes of its tests' own does not come up; the others go on without it."""
 
 
 class Session:
@@ -110,7 +118,11 @@ class Session:
         """Run one test in the guest. Raises RunOver when nothing more can be run at all."""
         for second_try in (False, True):
             outcome = Outcome()
-            guest, worker = self.prepare()
+            ready = self.prepare(name)
+            if ready is None:
+                outcome.lost = self._common.refused[self._plan.wishes_of(name)]
+                return outcome  # its loss is nobody's fault in this guest
+            guest, worker = ready
             after = f"after {self._previous}" if self._previous else "before the first test"
             self._during = between = f"{after} and before {name} started"
             try:
@@ -190,10 +202,23 @@ class Session:
 
     # -- coming up and going down ------------------------------------------------------------
 
-    def prepare(self) -> tuple[Guest, Worker]:
-        """See to it that a guest is up and pytest waits in it. Raises RunOver."""
+    def prepare(self, name: str) -> tuple[Guest, Worker] | None:
+        """See to it that such a guest is up as the test `name` wishes for, and pytest waits in it;
+        None if it cannot be had, and `Common.refused` says why. Raises RunOver."""
+        wishes = self._plan.wishes_of(name)
+        if wishes in self._common.refused:
+            return None
+        if self._guest is not None and self._guest.wishes != wishes:
+            self.finish()
         try:
-            guest = self._guest or self._boot()
+            return self._prepare(wishes)
+        except _Refused as refused:
+            self._common.refused[wishes] = str(refused)
+            return None
+
+    def _prepare(self, wishes: Wishes) -> tuple[Guest, Worker]:
+        try:
+            guest = self._guest or self._boot(wishes)
             return guest, self._worker or self._start_pytest(guest)
         except Gone as gone:
             tail = "\n".join(part for part in (gone.tail, self._tail()) if part)
@@ -220,15 +245,22 @@ class Session:
             return self._worker.process.tail()
         return console_tail(self._guest) if self._guest is not None else ""
 
-    def _boot(self) -> Guest:
+    def _boot(self, wishes: Wishes) -> Guest:
         number = self._common.number()
-        self._listener.phase(f"booting guest {number}" if number > 1 else "booting")
+        such = f" with {wishes}" if wishes != self._plan.wishes else ""
+        self._listener.phase((f"booting guest {number}" if number > 1 else "booting") + such)
         where = self._plan.results
         if number > 1:
             where = where / f"guest-{number}"
             where.mkdir()
         self._during = f"while guest {number} booted"
-        guest = self._stack.enter_context(self._lab.boot(where, interrupt=self._interrupt))
+        booting = self._lab.boot(where, wishes=wishes, interrupt=self._interrupt)
+        try:
+            guest = self._stack.enter_context(booting)
+        except LabError as error:
+            if such:
+                raise _Refused(f"there is no guest{such}: {error}") from error
+            raise
         self._guest = guest
         self._watch = KernelWatch(guest, self._plan.allowed)
         self.guests.append(guest)

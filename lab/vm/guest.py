@@ -13,6 +13,7 @@ from typing import Any
 from ..arch import Death
 from ..errors import GuestLost, LabError
 from ..kernels import Kernel
+from ..wishes import Wishes
 from . import pull as pulling
 from .console import Console
 from .events import Completed, Event, Exited, Output, Stream
@@ -110,6 +111,8 @@ class Guest:
         self.accel = accel
         self.entry = ""
         """How its kernel was entered, and why so, if not as usual."""
+        self.wishes = Wishes()
+        """What it was asked to have, and has."""
         self.nonce = nonce
         self.uname = uname
         """What the guest's own uname says."""

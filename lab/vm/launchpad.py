@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,23 +38,27 @@ class Launchpad:
         may write; it alone sees that."""
         self._kernel, self._launcher = kernel, launcher
         self._wishes, self._writable = wishes, writable
-        self._made: tuple[KernelFiles, Accel, Boot] | None = None
+        self._made: tuple[KernelFiles, Accel] | None = None
+        self._boots: dict[Wishes, Boot] = {}
+        self._lock = threading.Lock()
 
     def prepare(self, results: Path) -> tuple[KernelFiles, Accel]:
         """Fetch the kernel, prove an accelerator and make the root image, once. Raises LabError."""
-        files, accel, _ = self._prepare(results)
-        return files, accel
+        with self._lock:
+            if self._made is None:
+                files = kernels.obtain(self._kernel)
+                provide.check(files, self._wishes)
+                self._made = files, choose_accel(files, results=results)
+            self._booting(*self._made, self._wishes)
+            return self._made
 
-    def _prepare(self, results: Path) -> tuple[KernelFiles, Accel, Boot]:
-        if self._made is None:
-            files = kernels.obtain(self._kernel)
-            provide.check(files, self._wishes)
-            accel = choose_accel(files, results=results)
-            boot = self._launcher.prepare(
-                files, accel=accel, wishes=self._wishes, writable=self._writable
+    def _booting(self, files: KernelFiles, accel: Accel, wishes: Wishes) -> Boot:
+        if wishes not in self._boots:
+            provide.check(files, wishes)
+            self._boots[wishes] = self._launcher.prepare(
+                files, accel=accel, wishes=wishes, writable=self._writable
             )
-            self._made = files, accel, boot
-        return self._made
+        return self._boots[wishes]
 
     def side_by_side(self) -> int:
         """How many guests this machine runs at once without one slowing the other down. Only what
@@ -64,10 +69,17 @@ class Launchpad:
         return max(1, min(2, room.processors() // cpus, room.free_mib() // (memory + _ROOM_MIB)))
 
     @contextmanager
-    def boot(self, results: Path, *, interrupt: int | None = None) -> Iterator[Guest]:
-        """A fresh guest whose logs go to `results`; `interrupt` as in `boot`. May be called from
-        several threads once `prepare` was. Raises LabError."""
-        _, _, another = self._prepare(results)
+    def boot(
+        self, results: Path, *, wishes: Wishes | None = None, interrupt: int | None = None
+    ) -> Iterator[Guest]:
+        """A fresh guest whose logs go to `results`, with other `wishes` if they are given;
+        `interrupt` as in `lab.vm.launcher.Boot`. May be called from several threads. Raises
+        LabError."""
+        made = self.prepare(results)
+        wishes = self._wishes if wishes is None else wishes
+        with self._lock:
+            another = self._booting(*made, wishes)
         with another(results, interrupt=interrupt) as guest:
-            provide.settle(guest, self._wishes)
+            provide.settle(guest, wishes)
+            guest.wishes = wishes
             yield guest

@@ -55,6 +55,24 @@ def test_what_was_asked_of_the_guests_is_told(little: Little) -> None:
     assert shlex.split(words.removeprefix("ARGS=")) == wishes
 
 
+def test_what_the_table_asks_is_not_typed_again(little: Little) -> None:
+    """Every guest has it, and the line that runs a test again finds it in the table, too."""
+    settings = little.root / "pyproject.toml"
+    table = "[tool.lab]\ncpus = 2\ndevices = ['network-pair']\n"
+    settings.write_text(settings.read_text().replace("[tool.lab]\n", table, 1))
+    little.tests("def test_one(): assert False\n")
+
+    ran = little.lab("--memory=512")
+
+    assert ran.code == 1, ran.output
+    assert ran.results is not None
+    wishes = ["--cpus=2", "--memory=512M", "--device=network-pair"]
+    assert [guest["wishes"] for guest in ran.results["guests"]] == [wishes]
+    assert (
+        "make lab KERNEL=6.12.107 T=tests/test_it.py::test_one ARGS=--memory=512M\n" in ran.output
+    )
+
+
 @pytest.mark.parametrize("options", [("--memory=1Q",), ("--cpus", "0")])
 def test_a_wish_that_cannot_be_meant_is_usage(little: Little, options: tuple[str, ...]) -> None:
     """For `lab test` and for pytest with the plugin alike, before anything boots."""

@@ -33,6 +33,7 @@ from lab.remote import sending, tree
 from lab.vm import Accel, AccelKind, Guest
 from lab.vm.console import Console
 from lab.vm.link import Link
+from lab.wishes import Wishes
 
 from .agent import Agent, ScriptedChannel
 from .scenario import Scenario
@@ -106,7 +107,13 @@ class FuzzLab:
         return self.world.scenario.guests
 
     @contextmanager
-    def boot(self, results: Path, *, interrupt: int | None = None) -> Iterator[Guest]:  # noqa: ARG002
+    def boot(
+        self,
+        results: Path,
+        *,
+        wishes: Wishes,  # noqa: ARG002
+        interrupt: int | None = None,  # noqa: ARG002
+    ) -> Iterator[Guest]:
         """As Lab.boot."""
         nonce = f"{self._boots:016}"
         self._boots += 1

@@ -27,12 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from lab import arch
-from lab.errors import GuestLost
+from lab.errors import GuestLost, UsageError
 from lab.kernels import Kernel
 from lab.remote.process import TREE
 from lab.vm import Accel, AccelKind, Completed, Control, Event, Exited, Output, Stream
 from lab.vm.emulator import first_sign
 from lab.vm.kmsg import Gap, Piece, Record
+from lab.wishes import Wishes
 
 INIT = Path(__file__).with_name("init.py")
 KMSG_VARIABLE = "LAB_FAKE_KMSG"
@@ -210,6 +211,7 @@ class FakeGuest:
         self.nonce = os.urandom(8).hex()
         self.uname = kernel.release
         self.entry = ""
+        self.wishes = Wishes()
         self.boot_seconds = 0.1
         self.slowdown = 1.0
         self.console = results / "console.log"
@@ -373,15 +375,19 @@ class FakeLab:
         self,
         results: Path,
         *,
+        wishes: Wishes,
         interrupt: int | None = None,  # noqa: ARG002  (nothing here waits for long)
     ) -> Iterator[FakeGuest]:
-        """A fresh fake guest."""
+        """A fresh fake guest, which has whatever it is asked for but for a module `nosuch`."""
+        if "nosuch" in wishes.modules:
+            raise UsageError("9.9 has no module nosuch")
         if self._misdeeds.never_boots:
             raise GuestLost(
                 "the agent said nothing within 120 s", console_tail="[    0.5] Run /init as init"
             )
         directory = Path(tempfile.mkdtemp(prefix="lab-fake-"))
         guest = FakeGuest(self._kernel, directory, results, self._misdeeds)
+        guest.wishes = wishes
         guest.say("boot")
         try:
             guest.alive()
