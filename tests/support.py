@@ -191,8 +191,16 @@ def _noise_pool() -> bytes:
 
 
 @contextmanager
-def sending(client: socket.socket, parts: Iterable[bytes]) -> Iterator[threading.Thread]:
-    """Another thread sends `parts` and then the end of the stream; it has ended after the block."""
+def sending(
+    client: socket.socket, parts: Iterable[bytes], *, sndbuf: int | None = None
+) -> Iterator[threading.Thread]:
+    """Another thread sends `parts` and then the end of the stream; it has ended after the block.
+
+    Two sockets that tune themselves hold 10 MiB between them (the third values of `tcp_wmem` and
+    `tcp_rmem`, 4 and 6 MiB, Documentation/networking/ip-sysctl.rst); `sndbuf` bounds the first.
+    """
+    if sndbuf is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sndbuf)
 
     def send() -> None:
         with contextlib.suppress(CutError):  # every later call on `client` raises it again

@@ -92,7 +92,7 @@ def test_a_reader_that_pauses_loses_no_byte(face: Face, way: Way) -> None:
         with connect(server) as client:
             streams.deliver(server, client, first)
             until(lambda: len(got) == 1, "the first bytes")
-            with sending(client, [sent]) as sender:
+            with sending(client, [sent], sndbuf=MIB // 4) as sender:
                 until(lambda: len(got) == 2, "more of them")
                 assert wait_paused(server) < MIB
                 assert sender.is_alive()

@@ -244,7 +244,7 @@ def test_a_reader_that_pauses_loses_no_byte(face: Face) -> None:
     with (
         serve(face, handler, recv_queue_entries=4) as server,
         connect(server) as client,
-        sending(client, [sent]) as sender,
+        sending(client, [sent], sndbuf=MIB // 4) as sender,
     ):
         until(lambda: len(got) == 1, "the first byte")
         assert wait_paused(server) < MIB

@@ -107,13 +107,14 @@ def test_memory_follows_the_load_and_goes_back() -> None:
             for conn in conns:
                 wait_unread(conn.fileno(), len(message))
 
-        rearms = []
-        for _ in range(3):
+        rearms: list[int] = []
+        # A slow machine may take longer for a round than the window stays grown without load.
+        while len(rearms) < 3 or (rearms[-2] != rearms[-1] and len(rearms) < 12):
             on_reactor(reactor, block)
             for client in clients:
                 assert message == read_exactly(client, len(message))
             rearms.append(server.stats().recv_rearms)
-        assert rearms[1] == rearms[2], "the window did not grow with the load"
+        assert rearms[-2] == rearms[-1], f"the window did not grow with the load: {rearms}"
         assert 0 == server.stats().recv_enobufs, "buffers ran short while most were at rest"
         until(lambda: _resident() - before < 5, "the memory given back")
 
