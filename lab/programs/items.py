@@ -32,6 +32,13 @@ class ProgramFailed(Exception):
     """A program's verdict; the message is a sentence."""
 
 
+def judged_by(test: ProgramTest, ended: Ended) -> Judged:
+    """The verdict of a program that ran: what the lab had to end has failed, whatever it said."""
+    if ended.why:
+        return Judged(State.FAILED, ended.why, tuple(ended.said.points))
+    return judge(test.format, ended.status, ended.said, ended.last_line)
+
+
 class ProgramItem(pytest.Item):
     """One program."""
 
@@ -59,18 +66,13 @@ class ProgramItem(pytest.Item):
         for name, data in (("stdout", ended.stdout), ("stderr", ended.stderr)):
             if data:
                 self.add_report_section("call", name, data.decode("utf-8", "backslashreplace"))
-        judged = self._judge(ended)
+        judged = judged_by(self.test, ended)
         if judged.points:
             self.user_properties.append((PROPERTY, _told(judged)))
         if judged.state is State.SKIPPED:
             pytest.skip(judged.why)
         if judged.state is not State.PASSED:
             raise ProgramFailed(judged.why)
-
-    def _judge(self, ended: Ended) -> Judged:
-        if ended.why:
-            return Judged(State.FAILED, ended.why, ended.said.points)
-        return judge(self.test.format, ended.status, ended.said, ended.last_line)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A sentence is all there is to say: its output is in the report's sections."""

@@ -14,9 +14,11 @@ import pytest
 
 from lab.errors import UsageError
 from lab.programs import confinement, running
+from lab.programs.items import judged_by
 from lab.programs.listing import programs_of
 from lab.programs.running import CannotRun, run
 from lab.programs.spec import ProgramTest
+from lab.programs.tap import State
 from lab.project import read
 
 pytestmark = pytest.mark.lab
@@ -96,6 +98,13 @@ def test_program_that_does_not_end_is_killed(script: Script) -> None:
     )
 
     assert ("it did not end within 2 s and was killed", b"on\n") == (found.why, found.stdout)
+
+
+def test_program_that_was_ended_has_failed_whatever_it_printed(script: Script) -> None:
+    found = ended(script("print('1..1\\nok 1', flush=True)\ntime.sleep(300)"), 2.0)
+    judged = judged_by(ProgramTest("unit/program", "program", "."), found)
+
+    assert (State.FAILED, "it did not end within 2 s and was killed") == (judged.state, judged.why)
 
 
 def test_much_output_ends_it(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
