@@ -44,6 +44,36 @@ def machines(results: Path) -> list[int]:
     return found
 
 
+def test_a_test_runs_in_the_guest_that_it_asks_for(real: Little) -> None:
+    """What the mark says is there when the test runs, and not in the others' guest; a sysctl that
+    this kernel has not costs its test alone."""
+    real.tests("""
+from pathlib import Path
+def loaded(): return "veth" in Path("/proc/modules").read_text()
+def test_usual():
+    assert os.cpu_count() == 1
+    assert not loaded()
+@pytest.mark.guest(
+    cpus=2, memory="512M", sysctl={"vm.swappiness": 7}, cmdline="foo.bar=1", modules=["veth"]
+)
+def test_other():
+    assert os.cpu_count() == 2
+    assert loaded()
+    assert Path("/proc/sys/vm/swappiness").read_text() == "7\\n"
+    assert "foo.bar=1" in Path("/proc/cmdline").read_text().split()
+    assert 300_000 < int(Path("/proc/meminfo").read_text().split()[1]) < 512 << 10
+@pytest.mark.guest(sysctl={"vm.nosuch": 7})
+def test_none(): pass
+""")
+
+    ran = real.run("lab", "test", "--kernel", "6.12")
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts == {"test_usual": "passed", "test_other": "passed", "test_none": "lost"}
+    assert "does not take the sysctl vm.nosuch=7: it has no such sysctl" in ran.why("test_none")
+    assert [] == machines(ran.files.resolve())
+
+
 def test_panic_in_a_real_guest_costs_one_test(real: Little) -> None:
     """A panic is a splat of its test, with the console's last lines; the rest is proved in a fresh
     guest, which proves itself anew."""
