@@ -102,3 +102,18 @@ def test_c_programs_travel_though_git_ignores_them(example: Path) -> None:
     assert "passed" == results["verdicts"]["unit/seals"]["verdict"]
     assert 5 == len(results["verdicts"]["unit/wakeups"]["subtests"])
     assert said.rstrip().splitlines()[-1].startswith("lab: exit 0 (proved)")
+
+
+@pytest.mark.parametrize("example", ["lab-c"], indirect=True)
+def test_program_may_skip_where_no_proof_is_asked_for(example: Path) -> None:
+    source = example / "tests/mseal.c"
+    source.write_text(source.read_text().replace("syscall(SYS_mseal,", "syscall(9999,"))
+    done("make", cwd=example)
+    words = (sys.executable, "-m", "lab", "test", "--kernel", "6.12")
+    fake = {"PYTHONPATH": str(REPOSITORY), "LAB_FAKE": "{}", "CI": "1"}
+    said = done(*words, "-p", "tests.lab.hostile.plugin", cwd=example, **fake)
+    results = json.loads((example / "lab-results/latest/results.json").read_text())
+    found = results["verdicts"]["unit/mseal"]
+
+    assert ("skipped", "this kernel has no mseal(2)") == (found["verdict"], found["why"])
+    assert said.rstrip().splitlines()[-1].startswith("lab: exit 0 (proved)")
