@@ -165,7 +165,7 @@ def test_every_reproducer_raises_its_own_id() -> None:
 
 
 def test_every_capability_is_one_of_the_probe() -> None:
-    """An erratum spoils a capability that ioxide.probe() knows."""
+    """An erratum spoils a capability that the probe knows."""
     from ioxide import Capability
 
     read.cache_clear()

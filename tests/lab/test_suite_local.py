@@ -43,7 +43,7 @@ def test_empty(): pass
     ran = little.pytest()
 
     assert ran.code == 1, ran.output
-    assert "'FORGOTTEN': ioxide.probe() knows no such capability" in ran.output
+    assert "'FORGOTTEN': the probe knows no such capability" in ran.output
     assert "needs() names no capability" in ran.output
     assert "2 errors" in ran.output
 
