@@ -177,3 +177,18 @@ def test_only_a_repository_with_a_table_may_use_the_labs_markers(
     )
     done = run_pytest(others, path=[installed])
     assert (0 if table else 2) == done.returncode, done.stdout
+
+
+def test_the_labs_own_command_may_import_it_before_pytest(others: Path, installed: Path) -> None:
+    """pytest warns of a plugin's package that it cannot rewrite, and a repository may have made
+    errors of warnings."""
+    run = "import kernel_lab, pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", run, "-W", "error", "-p", "no:cacheprovider", "--slow", "-k", "two"],
+        cwd=others,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
