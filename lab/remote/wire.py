@@ -120,6 +120,12 @@ class Control:
         message: dict[str, Any] = json.loads(line)
         return self._in.check(message), message
 
+    def close(self) -> None:
+        """Nothing more is said or heard."""
+        if self._socket is not None:
+            self._lines.close()
+            self._socket.close()
+
     def _only_owner(self) -> None:
         # A child that a test forked and forgot returns into its parent's code here.
         if os.getpid() != self._owner:

@@ -101,7 +101,9 @@ class FakeProcess:
                 guest.script.say(COMPLAINT)
                 word = "absent"
             word, _, why = word.partition(" ")
-            found = NODES[2] if word == "mistakes" else name
+            found = name
+            if word == "mistakes":
+                found, word = NODES[2], "absent"
             self._put(
                 Said.FOUND, id=found, seen=word, evidence="seen" if word == "present" else why
             )
