@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lab.suite import options
-from tests.lab.suite_support import REPOSITORY, TWO, Little
+from tests.lab.suite_support import REPOSITORY, TABLE, TWO, Little
 
 pytestmark = pytest.mark.lab
 
@@ -100,7 +100,8 @@ def test_timeout_mark_that_cannot_be_meant_is_2(little: Little, mark: str, sente
 def test_warnings_filter_reaches_the_guest(little: Little) -> None:
     """-W holds where the tests run."""
     little.tests("import warnings\ndef test_one(): warnings.warn('old', DeprecationWarning)\n")
-    little.write("pyproject.toml", "[tool.pytest.ini_options]\naddopts = '-p lab.suite.plugin'\n")
+    settings = f"[tool.pytest.ini_options]\naddopts = '-p lab.suite.plugin'\n{TABLE}"
+    little.write("pyproject.toml", settings)
 
     assert little.lab().code == 0
     ran = little.lab("-W", "error::DeprecationWarning")
