@@ -11,6 +11,17 @@ from pathlib import Path
 
 from .errors import LabError, MissingTool
 
+FEDORA: Mapping[str, str] = {
+    "busybox-static": "busybox",
+    "gpgconf": "gnupg2",
+    "gpg": "gnupg2",
+    "gpgv": "gnupg2",
+    "libc-bin": "glibc-common",
+    "qemu-system-x86": "qemu-system-x86-core",
+    "xz-utils": "xz",
+}
+"""Debian and Ubuntu package -> Fedora's, where it is called otherwise. Nothing here was tried on
+Fedora."""
 PACKAGES: Mapping[str, str] = {
     "apt-cache": "apt",
     "apt-config": "apt",
@@ -57,7 +68,7 @@ def find(name: str, *, package: str = "") -> Path:
         package = package or PACKAGES.get(name, name)
         raise MissingTool(
             f"the program {name} is not installed; it comes in the package {package}",
-            hint=f"apt-get install {package}",
+            hint=f"apt-get install {package}; on Fedora dnf install {FEDORA.get(package, package)}",
         )
     return Path(found)
 

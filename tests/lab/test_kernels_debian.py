@@ -156,7 +156,10 @@ def test_a_missing_program_is_one_sentence_with_its_package(
     with pytest.raises(MissingTool) as caught:
         tools.find(program)
     sentence = f"the program {program} is not installed; it comes in the package {package}"
-    assert f"{sentence} (apt-get install {package})" == str(caught.value)
+    fedora = tools.FEDORA.get(package, package)
+    assert f"{sentence} (apt-get install {package}; on Fedora dnf install {fedora})" == str(
+        caught.value
+    )
 
 
 def test_no_guest_boots_without_the_programs_it_needs(
