@@ -401,7 +401,10 @@ def test_update_shows_what_it_changes(
 ) -> None:
     """The lock is written, the diff is on standard output; a second time nothing has changed."""
     repository.suite("trixie", IMAGES)
-    monkeypatch.setattr(lock, "LOCK", tmp_path / "kernels.lock")
+    # The lock that binds is that of the table here; `main` says so to the whole process.
+    monkeypatch.setattr(lock, "LOCK", None)
+    (tmp_path / "lab.toml").write_text('kernels = ["6.12"]\nlock = "kernels.lock"\n')
+    monkeypatch.chdir(tmp_path)
     assert 0 == main(["kernels", "update", "6.12"])
     shown = capsys.readouterr().out
     assert '+package = "6.12.94-1"\n' in shown
