@@ -92,7 +92,7 @@ def _update(arguments: argparse.Namespace) -> int:
             f"the table of {project.root} names no lock",
             hint="--lock FILE writes one, and lock = FILE in the table makes it bind",
         )
-    lock.use(place)
+    lock.use(place if place.exists() else None)
     before = place.read_text() if place.exists() else ""
     # A lock that is new has the matrix.
     after = lock.render(locked_now(arguments.series or ([] if before else [*project.kernels])))
@@ -106,6 +106,7 @@ def _update(arguments: argparse.Namespace) -> int:
         )
     )
     place.write_text(after)
+    lock.use(place)
     return 0
 
 

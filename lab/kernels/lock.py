@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import LabError
+from ..errors import LabError, UsageError
 from ..facts.kernel import Kernel
 from .model import Release, RemoteFile, newest_first
 
@@ -35,14 +35,22 @@ def use(path: Path | None) -> None:
 
 
 def read(path: Path | None = None) -> tuple[Release, ...]:
-    """Every locked release, newest first. Raises LabError with the line or entry that is wrong."""
+    """Every locked release, newest first. Raises LabError with the line or entry that is wrong, and
+    UsageError for a lock that is named and cannot be read: that it binds nothing is not meant."""
     path = LOCK if path is None else path
-    if path is None or not path.exists():
+    if path is None:
         return ()
     try:
         table = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{path.name}, the lock that the table names, is not there",
+            hint="`lab kernels update` writes it",
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise LabError(f"{path.name} is not TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path.name}, the lock, cannot be read: {error}") from error
     releases = [
         release_of(entry, f"{path.name}, kernel {number}")
         for number, entry in enumerate(table.get("kernel", ()), 1)

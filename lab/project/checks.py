@@ -36,10 +36,11 @@ def _faults(project: Project) -> Iterator[tuple[Keys, str]]:
             yield (key,), f"there is no build product {pattern}: build it first"
         else:
             yield (key,), f"{key}: {pattern} matches no file"
-    for key in ("contract", "issues", "dmesg-allow"):
+    for key in ("contract", "issues", "dmesg-allow", "lock"):
         name = getattr(project, key.replace("-", "_"))
         if name and not project.path(name).is_file():
-            yield (key,), f"{key}: there is no file {name}"
+            hint = "; `lab kernels update` writes it" if key == "lock" else ""
+            yield (key,), f"{key}: there is no file {name}{hint}"
     if project.errata is not None:
         if not project.path(project.errata.list).is_file():
             yield ("errata", "list"), f"errata: there is no file {project.errata.list}"

@@ -16,6 +16,7 @@ import pytest
 
 from ..errors import LabError, UsageError
 from ..facts.probed import Finding, Probed
+from ..kernels import lock
 from ..project import Project
 from ..remote import sending
 from ..rules import contract
@@ -44,6 +45,8 @@ class LocalSide:
         try:
             self._contract = contract.of(project)
             self._errata = errata_lists.of(project)
+            if project.errata is not None:
+                lock.read()  # which says whether the lists are about this kernel
         except LabError as error:
             raise pytest.UsageError(str(error)) from error
         masked = _masked(project.mask_variable, self._contract.names)

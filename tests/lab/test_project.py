@@ -348,7 +348,7 @@ def test_what_is_named_and_not_there_is_said_all_at_once(table: Write) -> None:
     root = table(
         '[tool.lab]\nkernels = ["6.12"]\ninclude = ["src/**"]\nexclude = ["gone"]\n'
         'products = ["src/*.so"]\nprobe = "p"\ncontract = "c.toml"\nplugins = ["no_such_plugin"]\n'
-        'issues = "i.txt"\nerrata = {list = "e.toml", reproducers = "r"}\n'
+        'issues = "i.txt"\nlock = "k.lock"\nerrata = {list = "e.toml", reproducers = "r"}\n'
         '[[tool.lab.programs]]\nname = "p"\ndirectory = "bin"\n'
     )
     with pytest.raises(UsageError) as raised:
@@ -360,9 +360,10 @@ def test_what_is_named_and_not_there_is_said_all_at_once(table: Write) -> None:
         "pyproject.toml:5: there is no build product src/*.so: build it first",
         "pyproject.toml:7: contract: there is no file c.toml",
         "pyproject.toml:9: issues: there is no file i.txt",
-        "pyproject.toml:10: errata: there is no file e.toml",
-        "pyproject.toml:10: errata: there is no directory r",
-        "pyproject.toml:13: program p: there is no directory bin",
+        "pyproject.toml:10: lock: there is no file k.lock; `lab kernels update` writes it",
+        "pyproject.toml:11: errata: there is no file e.toml",
+        "pyproject.toml:11: errata: there is no directory r",
+        "pyproject.toml:14: program p: there is no directory bin",
     ] == lines[:-1]
     assert lines[-1].startswith("pyproject.toml:8: the plugin no_such_plugin is not installed in ")
 

@@ -77,3 +77,14 @@ def test_the_lock_that_the_table_names_binds(tmp_path: Path) -> None:
     listed = lab(tmp_path, "kernels", "list", "--locked").stdout
     assert [newest.kernel.release] == [line.split()[2] for line in listed.splitlines()]
     assert newest.kernel.release in text
+
+
+def test_a_lock_that_is_named_and_not_there_is_no_leave_to_go_without(tmp_path: Path) -> None:
+    """Nothing is unlocked for want of a file; only `update`, which writes it, goes on."""
+    (tmp_path / "lab.toml").write_text('kernels = ["6.12"]\nlock = "ours.lock"\n')
+    listed = lab(tmp_path, "kernels", "list", "--locked")
+    assert (2, "") == (listed.returncode, listed.stdout)
+    assert "ours.lock, the lock that the table names, is not there" in listed.stderr
+    assert "`lab kernels update` writes it" in listed.stderr
+    updated = lab(tmp_path, "kernels", "update", "nonsense")
+    assert "unknown kernel 'nonsense'" in updated.stderr
