@@ -10,8 +10,9 @@ identity, an id nobody sent, a broken frame) ends the run: nothing such a guest 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from pathlib import Path
 
 from ..errors import GuestLost, LabError
 from ..facts.probed import Probed
@@ -28,6 +29,8 @@ from .worker import Worker
 
 SETUP_S, SETUP_TAIL = 300.0, 4000
 """Time limit of the set-up command, and so many characters of what it said are shown."""
+CONSOLES = "console*.log"
+"""Where among its files a guest's console is: the second file is of another way to boot it."""
 LOSSES_IN_A_ROW = 5
 """So many lost tests without one verdict between them, and the run is given up."""
 FAULTS = 10
@@ -226,15 +229,6 @@ class Session:
                 raise RunOver(str(gone), tail=tail) from gone
             raise RunOver(f"pytest did not start in the guest: {gone}", tail=tail) from gone
         except GuestLost as lost:
-            if self._guest is None and not lost.excuse:
-                # It never came up, and what its kernel said last is all there is to hear.
-                self._blame(
-                    Heard(
-                        dmesg.scan(
-                            lost.console_tail.encode(), self._plan.kernel, self._plan.allowed
-                        )
-                    )
-                )
             raise RunOver(lost.reason, tail=lost.console_tail, hint=lost.hint) from lost
         except RunOver as over:
             over.tail = over.tail or self._tail()
@@ -258,6 +252,7 @@ class Session:
         try:
             guest = self._stack.enter_context(booting)
         except LabError as error:
+            self._hear_unborn(error, sorted(where.glob(CONSOLES)))
             if such:
                 raise _Refused(f"there is no guest{such}: {error}") from error
             raise
@@ -280,6 +275,16 @@ class Session:
         # another guest is, this one has something better to do than to wait.
         self._common.probed(lambda: self._probe(guest), wait=False)
         return guest
+
+    def _hear_unborn(self, error: LabError, consoles: Iterable[Path]) -> None:
+        """A guest never came up, whether its tests alone are lost for that or the run: what its
+        kernel said on its console is all there is to hear."""
+        said = b""
+        if isinstance(error, GuestLost):
+            said = b"" if error.excuse else error.console_tail.encode("utf-8", "backslashreplace")
+        else:
+            said = b"\n".join(console.read_bytes() for console in consoles)
+        self._blame(Heard(dmesg.scan(said, self._plan.kernel, self._plan.allowed)))
 
     def _set_up(self, guest: Guest) -> None:
         """Run the repository's own command. Raises RunOver when it fails."""

@@ -85,6 +85,29 @@ def test_a_guest_that_cannot_be_had_costs_its_tests_alone(little: Little) -> Non
     assert {ran.why(f"test_lost_{n}") for n in range(7)} == {why}
 
 
+PANIC = "[    0.700000] Kernel panic - not syncing: fake"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "fake", "complaint"),
+    [("cpus=2", {"says_at": {"boot": PANIC}}, PANIC), ('modules=["faulty"]', {}, "BUG: bad page")],
+    ids=["died", "refused"],
+)
+def test_what_the_kernel_of_a_guest_that_cannot_be_had_said_counts(
+    little: Little, wishes: str, fake: dict[str, Any], complaint: str
+) -> None:
+    """Its tests are lost, and the run is disproved: the kernel complained, of a module, say."""
+    little.tests(f"@pytest.mark.guest({wishes})\ndef test_one(): pass\n")
+
+    ran = little.lab(fake=fake)
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {"test_one": "lost"}
+    assert f"the kernel complained while guest 1 booted: {complaint}" in ran.output.replace(
+        "[    1.5] ", ""
+    )
+
+
 def test_what_a_guest_set_up_is_torn_down_with_its_last_test(little: Little) -> None:
     """A fixture of the module is one per guest, and what its end comes to is the last test's."""
     little.tests(

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import arch
-from lab.errors import GuestLost, UsageError
+from lab.errors import GuestLost, LabError, UsageError
 from lab.kernels import Kernel
 from lab.remote.process import TREE
 from lab.vm import Accel, AccelKind, Completed, Control, Event, Exited, Output, Stream
@@ -378,9 +378,13 @@ class FakeLab:
         wishes: Wishes,
         interrupt: int | None = None,  # noqa: ARG002  (nothing here waits for long)
     ) -> Iterator[FakeGuest]:
-        """A fresh fake guest, which has whatever it is asked for but for a module `nosuch`."""
+        """A fresh fake guest, which has whatever it is asked for but for a module `nosuch`, and one
+        `faulty` that its kernel complains of."""
         if "nosuch" in wishes.modules:
             raise UsageError("9.9 has no module nosuch")
+        if "faulty" in wishes.modules:
+            (results / "console.log").write_text(f"{BOOT}[    1.5] BUG: bad page state\n{BOOT}")
+            raise LabError("9.9 does not load the module faulty: Killed")
         if self._misdeeds.never_boots:
             raise GuestLost(
                 "the agent said nothing within 120 s", console_tail="[    0.5] Run /init as init"
