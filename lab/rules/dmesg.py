@@ -25,6 +25,12 @@ MARK = "lab:"
 EXCERPT_LINES = 60
 WOVEN = 8
 """So many records back a message may have begun of which a record has the rest."""
+_UNLIKE = (
+    "BUG: KASAN: use-after-free in fput+0x1c/0x20",
+    "Oops: 0000 [#1] PREEMPT SMP",
+    "Kernel panic - not syncing: Attempted to kill init!",
+)
+"""Complaints that have nothing in common."""
 EVERY = "every"
 """Instead of a list of kernels: an allowance for all of them."""
 
@@ -87,17 +93,31 @@ def read_allowances(text: str) -> Sequence[Allowance]:
 
     found = []
     for entry in tomllib.loads(text).get("allow", ()):
+        if not isinstance(entry, dict):
+            raise ValueError(f"an allowance is {entry!r}, not a table [[allow]]")
         name = f"the allowance {entry.get('pattern')!r}"
         if set(entry) != {"pattern", "kernels", "reason"}:
             raise ValueError(f"{name} has {sorted(entry)}, not pattern, kernels and reason")
         kernels, reason = entry["kernels"], entry["reason"]
-        if not kernels or (isinstance(kernels, str) and kernels != EVERY):
+        if not kernels or not (isinstance(kernels, list) or kernels == EVERY):
             raise ValueError(f"{name} names the kernels {kernels!r}: a list, or {EVERY!r}")
         if not isinstance(reason, str) or len(reason.split()) < 3:
             raise ValueError(f"{name} has the reason {reason!r}, which explains nothing")
         names = (kernels,) if isinstance(kernels, str) else tuple(map(str, kernels))
-        found.append(Allowance(re.compile(entry["pattern"]), names, reason))
+        found.append(Allowance(_allowing(entry["pattern"], name), names, reason))
     return found
+
+
+def _allowing(pattern: object, name: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern) if isinstance(pattern, str) else None
+    except re.error as error:
+        raise ValueError(f"{name} is no regular expression: {error}") from error
+    if compiled is None:
+        raise ValueError(f"{name} is no text")
+    if all(map(compiled.search, _UNLIKE)):
+        raise ValueError(f"{name} allows everything, a panic among it")
+    return compiled
 
 
 @cache

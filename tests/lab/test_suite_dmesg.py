@@ -75,8 +75,10 @@ def test_every_complaint_counts() -> None:
 KERNEL = Kernel("6.12", "6.12.107", "6.12.107-1", "6.12.107+x", "t", locked=True, verified_by="t")
 
 
-def _allowance(kernels: str, reason: str = "It is known to be harmless.") -> str:
-    return f"[[allow]]\npattern = 'WARNING: '\nkernels = {kernels}\nreason = '{reason}'\n"
+def _allowance(
+    kernels: str, reason: str = "It is known to be harmless.", pattern: str = "'WARNING: '"
+) -> str:
+    return f"[[allow]]\npattern = {pattern}\nkernels = {kernels}\nreason = '{reason}'\n"
 
 
 @pytest.mark.parametrize(
@@ -105,10 +107,17 @@ def test_allowance_is_for_its_kernels(kernels: str, covers: bool) -> None:
         (_allowance('"6.12"'), "names the kernels '6.12'"),
         (_allowance('"every"', "known"), "which explains nothing"),
         ("[[allow]]\npattern = 'x'\nkernels = 'every'\n", "not pattern, kernels and reason"),
+        (_allowance("6.12"), "names the kernels 6.12"),
+        (_allowance('"every"', pattern="''"), "'' allows everything"),
+        (_allowance('"every"', pattern="'.'"), "'.' allows everything"),
+        (_allowance('"every"', pattern="'|WARNING'"), "allows everything"),
+        (_allowance('"every"', pattern="'('"), "is no regular expression"),
+        (_allowance('"every"', pattern="7"), "7 is no text"),
+        ("allow = ['WARNING']", "not a table"),
     ],
 )
 def test_allowance_without_kernel_or_reason_is_refused(text: str, words: str) -> None:
-    """Whoever allows a line says where and why."""
+    """Whoever allows a line says which, where and why; all lines is none."""
     with pytest.raises(ValueError, match=words):
         dmesg.read_allowances(text)
 
