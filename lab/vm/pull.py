@@ -23,6 +23,8 @@ from .inguest import pull as in_guest
 MOST_BYTES = 1 << 30
 MOST_ENTRIES = 100_000
 _LONGEST_LINE = 64 << 10
+_LATEST = 1 << 40
+"""Seconds since 1970, more than any file system keeps."""
 _NO_LINKS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -70,10 +72,13 @@ class Landing:
             if self._file is not None:
                 piece = bytes(self._buffer[: self._left])
                 del self._buffer[: len(piece)]
-                self._file.write(piece)
                 self._left -= len(piece)
-                if not self._left:
-                    self._close_file()
+                try:
+                    self._file.write(piece)
+                    if not self._left:
+                        self._close_file()
+                except OSError as error:  # no room, say
+                    raise self._unwritten(self._names[1], error) from error
                 continue
             line, newline, _ = self._buffer.partition(b"\n")
             if not newline:
@@ -92,7 +97,8 @@ class Landing:
     def close(self) -> None:
         """Leave nothing open, and no half of a file."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # it may want to write what it could not
+                self._file.close()
             with suppress(OSError):
                 os.unlink(self._names[0], dir_fd=self._parent)
         self._file = None
@@ -106,7 +112,7 @@ class Landing:
     def _entry(self, line: bytes) -> None:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = None
         if not isinstance(entry, dict) or self._ended:
             raise self._nonsense(repr(line[:80]))
@@ -127,7 +133,7 @@ class Landing:
                 raise LabError(f"{self._path} holds more than {MOST_ENTRIES} files")
             try:
                 self._make(entry)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise self._nonsense(f"{line[:80]!r} ({error})") from error
 
     def _make(self, entry: dict[str, Any]) -> None:
@@ -143,11 +149,12 @@ class Landing:
             else:
                 raise ValueError("neither a file, a directory nor a link")
         except OSError as error:
-            place = self._destination.joinpath(*parts)
-            raise LabError(f"{place} cannot be written: {os.strerror(error.errno or 0)}") from error
+            raise self._unwritten(self._destination.joinpath(*parts), error) from error
 
     def _open_file(self, parts: Sequence[str], entry: dict[str, Any]) -> None:
         size, mode, self._times = int(entry["size"]), int(entry["mode"]), int(entry["mtime"])
+        if abs(self._times) > _LATEST:
+            raise ValueError("its time is none")
         if size < 0 or self.pulled.bytes + size > self._most:
             raise LabError(f"{self._path} is more than {self._most} bytes, which is more than told")
         if parts:
@@ -180,7 +187,7 @@ class Landing:
         except OSError as error:
             with suppress(OSError):
                 os.unlink(made, dir_fd=self._parent)
-            raise LabError(f"{name} cannot be written: {os.strerror(error.errno or 0)}") from error
+            raise self._unwritten(name, error) from error
         os.close(self._parent)
         self._parent = -1
 
@@ -213,6 +220,9 @@ class Landing:
             yield here
         finally:
             os.close(here)
+
+    def _unwritten(self, place: object, error: OSError) -> LabError:
+        return LabError(f"{place} cannot be written: {os.strerror(error.errno or 0)}")
 
     def _nonsense(self, what: str) -> LabError:
         return LabError(f"the guest sent {what} where a part of {self._path} was due")

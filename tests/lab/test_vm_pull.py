@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -186,6 +187,9 @@ END = entry(end=True)
         (TOP + entry(kind="file", name="a", mode=0, mtime=1, size=-1), "is more than 100 bytes"),
         (TOP + file("a", 60) + file("b", 60) + END, "is more than 100 bytes, which is more than"),
         (TOP + entry(kind="file", name="a"), "where a part of /there was due"),
+        (TOP + entry(kind="file", name="a", mode=0, mtime=10**30, size=1) + b"x", "time is none"),
+        (TOP + b'{"kind":"file","name":"a","mode":0,"mtime":1e999,"size":0}\n', "was due"),
+        (TOP + b"[" * 60_000 + b"\n", "where a part of /there was due"),
         (TOP + b"[]\n", "where a part of /there was due"),
         (TOP + b"x" * (1 << 17), "a line without an end where a part of /there was due"),
         (TOP + file("a") + END + file("b"), "where a part of /there was due"),
@@ -224,6 +228,20 @@ def test_a_link_that_came_is_not_followed(here: Path, tmp_path: Path) -> None:
         landing.close()
     assert [path.name for path in (here / "two/sub").iterdir()] == ["l"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
+
+
+def test_a_disk_without_room_is_a_sentence(here: Path) -> None:
+    """And no half of a file is left there."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    landing = Landing("/there", here / "got")
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        with pytest.raises(LabError, match="a cannot be written: File too large"):
+            landing.take(TOP + file("a", 1000))
+    finally:
+        landing.close()
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [] == list((here / "got").iterdir())
 
 
 def test_files_without_end_are_refused(here: Path) -> None:
