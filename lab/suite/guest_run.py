@@ -42,7 +42,7 @@ class GuestRun:
         self.config = config = preparation.config
         self.book = Book()
         self.judge = Judge(
-            config, preparation.project, preparation.kernel, preparation.promises, self.probe
+            config, preparation.project, preparation.kernel, preparation.promises, self._probe_of
         )
         self.progress: Progress = make_progress(self._write_line)
         self.lanes: Lanes | None = None
@@ -198,8 +198,19 @@ class GuestRun:
         return max(LEAST_SECONDS, self._limits[name] * max(1.0, slowdown))
 
     def probe(self) -> Probed | None:
-        """The probe of the guests' kernel, once one of them was asked."""
-        return self.lanes.common.probe if self.lanes else None
+        """The probe of the kernel in the usual guest, once one was asked; None without one."""
+        return self._probe_with(self._preparation.wishes)
+
+    def probed_others(self) -> bool:
+        """Whether some guest was probed."""
+        return bool(self.lanes and self.lanes.common.probes)
+
+    def _probe_of(self, name: str) -> Probed | None:
+        """The probe of the kernel in such a guest as this test has."""
+        return self._probe_with(self.own_wishes.get(name, self._preparation.wishes))
+
+    def _probe_with(self, wishes: Wishes) -> Probed | None:
+        return self.lanes.common.probes.get(wishes) if self.lanes else None
 
     def _report_never_ran(self, item: pytest.Item) -> None:
         why = self.over.message if self.over else "the run ended before it"

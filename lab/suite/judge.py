@@ -36,8 +36,9 @@ class Judge:
         project: Project,
         kernel: Kernel,
         promises: Promises,
-        probe: Callable[[], Probed | None],
+        probe: Callable[[str], Probed | None],
     ) -> None:
+        """`probe` is that of the guest in which the test with this id ran."""
         self.notes: list[str] = []
         """What is worth a line in the report without being anybody's fault."""
         self._config = config
@@ -75,7 +76,7 @@ class Judge:
         for report in reports:
             judge_report(
                 report,
-                self._probe,
+                lambda: self._probe(item.nodeid),
                 self._promises.unconfirmed,
                 need_proof=self._need_proof,
             )

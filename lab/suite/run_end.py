@@ -83,6 +83,8 @@ class RunEnd:
         rows = issues.table(run.issues, records, wanted=wanted)
         run.faults += issues.holes(rows, wanted)
         comparison = preparation.promises.compare(run.probe())
+        if (file := preparation.project.contract) and run.probe() is None and run.probed_others():
+            notes.append(f"no usual guest was probed, so {file} was not compared")
         self._report_surprises(comparison)
         surprises = {f"capability {s.capability}": Verdict.SURPRISE for s in comparison.surprises}
         conclusion = conclude(

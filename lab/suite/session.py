@@ -42,11 +42,13 @@ MARKED_NAME = 300
 
 
 class Common:
-    """What the sessions of one run share: the probe's answer, the numbers of guests, and which of
+    """What the sessions of one run share: the probe's answers, the numbers of guests, and which of
     them cannot be had."""
 
     def __init__(self) -> None:
-        self.probe: Probed | None = None
+        self.probes: dict[Wishes, Probed] = {}
+        """What the kernel can do in a guest with these wishes: a module may bring what is missing
+        elsewhere, and a sysctl take it away."""
         self.boots = 0
         self.refused: dict[Wishes, str] = {}
         """Why there is no guest with what some tests wish for."""
@@ -58,16 +60,16 @@ class Common:
             self.boots += 1
             return self.boots
 
-    def probed(self, ask: Callable[[], Probed], *, wait: bool) -> Probed | None:
-        """What the kernel can do. The first session asks its guest, the others wait for the answer
-        (or, without `wait`, get None meanwhile): the kernel is the same. Where the first is told
-        nothing, the next one asks."""
+    def probed(self, wishes: Wishes, ask: Callable[[], Probed], *, wait: bool) -> Probed | None:
+        """What the kernel can do in a guest with these wishes. The first session asks its guest,
+        the others wait for the answer (or, without `wait`, get None meanwhile): such guests are
+        the same. Where the first is told nothing, the next one asks."""
         if not self._asking.acquire(blocking=wait):
             return None
         try:
-            if self.probe is None:
-                self.probe = ask()
-            return self.probe
+            if wishes not in self.probes:
+                self.probes[wishes] = ask()
+            return self.probes[wishes]
         finally:
             self._asking.release()
 
@@ -273,7 +275,7 @@ class Session:
             return guest
         # Nothing else is to run in a guest that is probed: some answers are about time. Where
         # another guest is, this one has something better to do than to wait.
-        self._common.probed(lambda: self._probe(guest), wait=False)
+        self._common.probed(wishes, lambda: self._probe(guest), wait=False)
         return guest
 
     def _hear_unborn(self, error: LabError, consoles: Iterable[Path]) -> None:
@@ -308,11 +310,13 @@ class Session:
         self._listener.phase("probing what this kernel can do")
         self._hear_others()
         before, self._during = self._during, "while it was probed"
+        usual = guest.wishes == self._plan.wishes
+        where = self._plan.results if usual else guest.console.parent
         probe = probed(
             guest,
             self._plan.probe,
             environment=self._plan.environment,
-            keep=self._plan.results / "probe.json",
+            keep=where / "probe.json",
         )
         self._hear_others()
         self._during = before
@@ -339,7 +343,7 @@ class Session:
         )
         probe = None
         if self._plan.probe:
-            probe = self._common.probed(lambda: self._probe(guest), wait=True)
+            probe = self._common.probed(guest.wishes, lambda: self._probe(guest), wait=True)
             assert probe is not None
         worker.greet(expected, probe, self._plan.programs)
         worker.compare(self._plan.selected, subset=self._plan.subset)

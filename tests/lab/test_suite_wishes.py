@@ -128,6 +128,28 @@ def test_what_a_guest_set_up_is_torn_down_with_its_last_test(little: Little) -> 
     }
 
 
+def test_a_skip_is_proved_by_the_guest_of_its_test(little: Little) -> None:
+    """What a module brings is there in its guest alone, whichever guest is probed first."""
+    text = (little.root / "ioxide/__init__.py").read_text()
+    there = 'finding("veth" in os.environ.get("LAB_FAKE_WISHES", ""), "no veth")'
+    little.write("ioxide/__init__.py", text.replace('finding(False, "counter stayed 0")', there))
+    needs = "@pytest.mark.needs('NAPI')\n"
+    marked = f"@pytest.mark.guest(modules=['veth'])\n{needs}def test_with(): pass\n"
+    little.tests(f"{needs}def test_without(): pass\n{marked}def test_usual(): pass\n")
+
+    ran = little.lab("--lab-guests", "1")
+
+    assert ran.code == 0, ran.output
+    passed = dict.fromkeys(("test_with", "test_usual"), "passed")
+    assert ran.verdicts == passed | {"test_without": "skipped"}
+
+    alone = little.lab("-k", "test_with and not out")
+    assert alone.code == 0, alone.output
+    assert alone.verdicts == {"test_with": "passed"}
+    note = "no usual guest was probed, so tests/kernels/expected.toml was not compared"
+    assert note in alone.output
+
+
 WRONG = """
 @pytest.mark.guest(2)
 def test_one(): pass

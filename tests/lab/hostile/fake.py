@@ -37,6 +37,7 @@ from lab.wishes import Wishes
 
 INIT = Path(__file__).with_name("init.py")
 KMSG_VARIABLE = "LAB_FAKE_KMSG"
+WISHES_VARIABLE = "LAB_FAKE_WISHES"
 PANIC = "Kernel panic - not syncing: fake"
 BOOT = "[    0.000000] fake kernel\n"
 _LINE = re.compile(r"(?:<(?P<priority>\d+)>)?(?:\[ *(?P<time>[\d.]+)\] )?(?P<text>.*)")
@@ -271,7 +272,8 @@ class FakeGuest:
     def environment(self, env: Mapping[str, str]) -> dict[str, str]:
         """The environment as it is on the host; the virtual environment's Python needs nothing."""
         told = {name: value.replace(TREE, str(self.directory)) for name, value in env.items()}
-        return {"PATH": os.environ["PATH"], KMSG_VARIABLE: str(self.console), **told}
+        own = {KMSG_VARIABLE: str(self.console), WISHES_VARIABLE: str(self.wishes)}
+        return {"PATH": os.environ["PATH"], **own, **told}
 
     def push_tree(self, tar: bytes, directory: str) -> None:  # noqa: ARG002
         """As lab.vm.Guest.push_tree."""
