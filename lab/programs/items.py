@@ -45,6 +45,8 @@ class ProgramItem(pytest.Item):
     def __init__(self, *, test: ProgramTest, slowdown: float, tidy: bool, **more: Any) -> None:
         super().__init__(**more)
         self.test, self._slowdown, self._tidy = test, slowdown, tidy
+        # In a guest the hash of the tree has just been proved.
+        self._sent = _stamp(self.config.rootpath / test.path)
 
     @property
     def host_seconds(self) -> float:
@@ -54,6 +56,8 @@ class ProgramItem(pytest.Item):
     def runtest(self) -> None:
         """Run it. Raises ProgramFailed, and what pytest.skip() raises."""
         root = self.config.rootpath
+        if (now := _stamp(root / self.test.path)) is not None and now != self._sent:
+            raise ProgramFailed(f"{self.test.path} is not what was sent: something wrote to it")
         try:
             ended = run(
                 root / self.test.path,
@@ -182,6 +186,15 @@ def subtests_of(reports: Iterable[pytest.TestReport]) -> list[dict[str, str]]:
                 if isinstance(one, list) and len(one) == 3
             ]
     return found
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes with a file; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _told(judged: Judged) -> list[list[str]]:

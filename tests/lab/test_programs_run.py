@@ -111,6 +111,24 @@ def test_each_bad_program_has_its_own_verdict_and_the_rest_goes_on(little: Littl
     assert "unit/c_subtest: 1 of 2 subtests failed: b" in ran.output
 
 
+def test_program_that_another_one_wrote_over_is_not_run(little: Little) -> None:
+    """What was sent was proved when pytest started; what stands in its place is another's."""
+    programs(
+        little,
+        {
+            "a_writer": "open('z_bad', 'w').write('#!/bin/sh\\n')\nos.unlink('z_gone')",
+            "z_bad": "raise SystemExit(1)",
+            "z_gone": GOOD,
+        },
+    )
+    ran = little.lab("unit")
+
+    assert "passed" == verdicts(ran)["unit/a_writer"]
+    assert "z_bad is not what was sent: something wrote to it" in why(ran, "unit/z_bad")
+    assert "there is no file" in why(ran, "unit/z_gone")
+    assert 1 == ran.code
+
+
 @pytest.mark.parametrize(
     "text",
     [
