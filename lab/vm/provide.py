@@ -4,11 +4,12 @@ is up: modules and sysctls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..errors import LabError, UsageError
 from ..kernels import KernelFiles
 from ..wishes import Wishes
+from .events import Completed
 from .guest import Guest
 
 PATIENCE_S = 60.0
@@ -49,24 +50,33 @@ def _plain(module: str) -> str:
 def settle(guest: Guest, wishes: Wishes) -> None:
     """Load the modules, set the sysctls, and see that the kernel took the words on its command
     line. Raises LabError that names what cannot be had, and GuestLost."""
-    patience = PATIENCE_S * max(1.0, guest.slowdown)
     release = guest.kernel.release
     for name in wishes.modules:
-        done = guest.run(["modprobe", name], timeout_s=patience)
+        done = _run(guest, ["modprobe", name], f"load the module {name}")
         if done.status != 0:
             said = done.stderr.decode(errors="replace").strip()
             raise LabError(f"{release} does not load the module {name}: {said}")
     for name, value in wishes.sysctl:
         path = name if "/" in name else name.replace(".", "/")
-        done = guest.run(["/bin/sh", "-c", _SET, "sh", path, value], timeout_s=patience)
+        words = ["/bin/sh", "-c", _SET, "sh", path, value]
+        done = _run(guest, words, f"take the sysctl {name}={value}")
         if done.status != 0:
-            words = done.stderr.decode(errors="replace").strip().splitlines() or [""]
-            why = words[-1].removeprefix("sh: ") or f"status {done.status}"
+            said = done.stderr.decode(errors="replace").strip()
+            why = (said.splitlines() or [""])[-1].removeprefix("sh: ") or f"status {done.status}"
             raise LabError(f"{release} does not take the sysctl {name}={value}: {why}")
     if wishes.cmdline:
-        said_back = guest.run(["cat", "/proc/cmdline"], timeout_s=patience).stdout.decode()
+        said_back = _run(guest, ["cat", "/proc/cmdline"], "tell its command line").stdout.decode()
         if missing := [word for word in wishes.cmdline if word not in said_back]:
             raise LabError(
                 f"{release} cut its command line, {len(said_back)} bytes, before {missing[0]!r}",
                 hint="append fewer words",
             )
+
+
+def _run(guest: Guest, argv: Sequence[str], what: str) -> Completed:
+    """Run a command there that is to do `what`. Raises LabError when it does not end."""
+    limit = PATIENCE_S * max(1.0, guest.slowdown)
+    try:
+        return guest.run(argv, timeout_s=limit)
+    except TimeoutError as error:
+        raise LabError(f"{guest.kernel.release} does not {what} within {limit:.0f} s") from error

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
 
 import pytest
 
-from lab.errors import UsageError
+from lab.errors import LabError, UsageError
+from lab.vm import provide
 from lab.wishes import KEYS, OPTIONS, Wishes, from_options, read
 
 pytestmark = pytest.mark.lab
@@ -125,3 +130,26 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "--lab-cpus is 0; a guest has 1 to 64 processors; --lab-memory is '1Q', which is no size: "
         "a number of MiB, or one like 768M or 2G"
     )
+
+
+class Stuck:
+    """A guest in which no command ends."""
+
+    kernel = SimpleNamespace(release="9.9")
+    slowdown = 2.0
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> NoReturn:
+        raise TimeoutError(f"{argv[0]} did not end within {timeout_s:g} s")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "sentence"),
+    [
+        (Wishes(modules=("bad",)), "9.9 does not load the module bad within 120 s"),
+        (Wishes(sysctl=(("a.b", "1"),)), "9.9 does not take the sysctl a.b=1 within 120 s"),
+    ],
+)
+def test_a_wish_that_takes_for_ever_is_a_sentence(wishes: Wishes, sentence: str) -> None:
+    """A module that never ends its loading, say: its guest cannot be had."""
+    with pytest.raises(LabError, match=f"^{re.escape(sentence)}$"):
+        provide.settle(cast("Any", Stuck()), wishes)
