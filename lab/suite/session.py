@@ -227,6 +227,10 @@ class Session:
             return guest, self._worker or self._start_pytest(guest)
         except Gone as gone:
             tail = "\n".join(part for part in (gone.tail, self._tail()) if part)
+            if wishes != self._plan.wishes:
+                self._drop_guest()
+                self.tail = tail
+                raise _Refused(f"a guest with {wishes} is of no use: {gone}") from gone
             if gone.guest_too:
                 raise RunOver(str(gone), tail=tail) from gone
             raise RunOver(f"pytest did not start in the guest: {gone}", tail=tail) from gone
@@ -312,12 +316,17 @@ class Session:
         before, self._during = self._during, "while it was probed"
         usual = guest.wishes == self._plan.wishes
         where = self._plan.results if usual else guest.console.parent
-        probe = probed(
-            guest,
-            self._plan.probe,
-            environment=self._plan.environment,
-            keep=where / "probe.json",
-        )
+        try:
+            probe = probed(
+                guest,
+                self._plan.probe,
+                environment=self._plan.environment,
+                keep=where / "probe.json",
+            )
+        except RunOver as over:
+            if usual:
+                raise
+            raise Gone(over.message, tail=over.tail) from over  # it is so there alone
         self._hear_others()
         self._during = before
         return probe

@@ -85,6 +85,21 @@ def test_a_guest_that_cannot_be_had_costs_its_tests_alone(little: Little) -> Non
     assert {ran.why(f"test_lost_{n}") for n in range(7)} == {why}
 
 
+def test_a_guest_in_which_no_pytest_starts_costs_its_tests_alone(little: Little) -> None:
+    """One with too little memory, say: those of the next guest run."""
+    little.tests(
+        "@pytest.mark.guest(modules=['choking'])\ndef test_lost(): pass\n"
+        "@pytest.mark.guest(cpus=2)\ndef test_other(): pass\n"
+        "def test_usual(): pass\n"
+    )
+
+    ran = little.lab("--lab-guests", "1")
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts == {"test_lost": "lost", "test_other": "passed", "test_usual": "passed"}
+    assert ran.why("test_lost").startswith("a guest with --module=choking is of no use: ")
+
+
 PANIC = "[    0.700000] Kernel panic - not syncing: fake"
 
 

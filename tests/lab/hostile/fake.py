@@ -265,7 +265,8 @@ class FakeGuest:
         assert argv[0] == sys.executable
         if argv[1] != "-m":
             return list(argv)
-        if argv[2] == "pytest" and self.misdeeds.pytest_missing:
+        missing = self.misdeeds.pytest_missing or "choking" in self.wishes.modules
+        if argv[2] == "pytest" and missing:
             return [sys.executable, "-c", "import pytest_is_not_here"]
         return [sys.executable, str(INIT), str(self._cmdline), *argv[2:]]
 
@@ -381,7 +382,7 @@ class FakeLab:
         interrupt: int | None = None,  # noqa: ARG002  (nothing here waits for long)
     ) -> Iterator[FakeGuest]:
         """A fresh fake guest, which has whatever it is asked for but for a module `nosuch`, and one
-        `faulty` that its kernel complains of."""
+        `faulty` that its kernel complains of; with one `choking` no pytest starts there."""
         if "nosuch" in wishes.modules:
             raise UsageError("9.9 has no module nosuch")
         if "faulty" in wishes.modules:
