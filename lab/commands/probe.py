@@ -22,6 +22,7 @@ from ..kernels import Kernel
 from ..project import Project
 from ..remote import probing, sending, tree
 from ..remote.process import TREE
+from ..vm import USUAL, launcher_named
 from . import booting
 from .log import told
 
@@ -80,7 +81,7 @@ def probed(kernel: Kernel, *, fresh: bool = False) -> Probed:
             hint='probe = ["python", "-m", "PACKAGE.probe"] in [tool.lab] names one',
         )
     sent = sending.of(project)
-    identity = repr([kernel.identity, project.probe, sent.hashes()])
+    identity = repr([kernel.identity, project.probe, project.guest, sent.hashes()])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     place = cache.root() / "probes" / f"{kernel.release}-{key}.json"
     if not fresh:
@@ -99,7 +100,8 @@ def probed(kernel: Kernel, *, fresh: bool = False) -> Probed:
 
 
 def _in_guest(kernel: Kernel, project: Project, tar: bytes) -> Probed:
-    with booting.guest(kernel) as guest:
+    launcher = launcher_named(USUAL.name, project.environment_exclude)
+    with booting.guest(kernel, launcher=launcher, wishes=project.guest) as guest:
         guest.push_tree(tar, TREE)
         return probing.probed(
             guest,

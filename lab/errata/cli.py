@@ -133,7 +133,7 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         fresh=arguments.fresh,
     )
     _say(f"lab: {len(errata.errata)} errata on {len(kernels)} releases")
-    swept = sweep(job, Cellar(), state, _say)
+    swept = sweep(job, Cellar(project), state, _say)
     if unfinished:
         swept.problems.append(
             f"{len(unfinished)} releases have something that is not decided, or was by another "

@@ -9,23 +9,28 @@ from pathlib import Path
 
 from ..errors import KernelUnavailable
 from ..facts.kernel import Kernel
-from ..vm import Guest, Launchpad
+from ..project import Project
+from ..vm import USUAL, Guest, Launchpad, launcher_named
 from .measure import Lab
 
 
 class Cellar:
-    """The kernels of the lab's sources."""
+    """The kernels of the lab's sources, in guests as the repository has them."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
 
     def guests(self, kernel: Kernel) -> Lab:
         """The way to guests of exactly this release."""
-        return _Exactly(kernel)
+        return _Exactly(kernel, self._project)
 
 
 class _Exactly:
     """Guests of one release: where the source gives another in its place, none."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel, self._lab = kernel, Launchpad(kernel)
+    def __init__(self, kernel: Kernel, project: Project) -> None:
+        launcher = launcher_named(USUAL.name, project.environment_exclude)
+        self._kernel, self._lab = kernel, Launchpad(kernel, launcher, wishes=project.guest)
 
     @contextmanager
     def boot(self, results: Path) -> Iterator[Guest]:

@@ -6,17 +6,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lab import cache
+from lab import cache, vm
 from lab.cli import main
 from lab.commands import probe
-from lab.errors import GuestLost
+from lab.errata import store
+from lab.errors import GuestLost, LabError
 from lab.facts.probed import Finding, Probed
 from lab.kernels import Kernel
+from lab.project import Project
+from lab.vm import Launcher
+from lab.wishes import Wishes
 
 pytestmark = pytest.mark.lab
+IN_GUEST = probe._in_guest
+KERNEL = Kernel("6.12", "6.12.107", "6.12.107-1", "6.12.107+x", "t", locked=True, verified_by="t")
 
 
 def report(release: str, facts: Mapping[str, str], **seen: bool | None) -> Probed:
@@ -34,7 +41,7 @@ def guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
     booted: list[str] = []
 
-    def in_guest(kernel: Kernel, tar: bytes) -> Probed:
+    def in_guest(kernel: Kernel, _project: Project, tar: bytes) -> Probed:
         assert len(tar) > 0
         booted.append(kernel.series)
         new = kernel.series != "6.1"
@@ -87,7 +94,7 @@ def test_a_probe_that_could_not_be_made_is_no_table(
 ) -> None:
     """Unknown kernel: 2. Lost guest: 3. Nothing on standard output in either case."""
 
-    def lost(kernel: Kernel, tar: bytes) -> Probed:
+    def lost(kernel: Kernel, _project: Project, tar: bytes) -> Probed:
         raise GuestLost(f"{kernel.series} died with {len(tar)} bytes")
 
     monkeypatch.setattr(probe, "_in_guest", lost)
@@ -96,3 +103,24 @@ def test_a_probe_that_could_not_be_made_is_no_table(
     shown = capsys.readouterr()
     assert "" == shown.out
     assert "6.12 died" in shown.err
+
+
+def test_who_asks_the_kernel_gets_a_guest_as_the_table_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A module that the table names is there for `lab probe` and for a sweep of errata too."""
+    asked = []
+
+    class Pad:
+        def __init__(self, _kernel: Kernel, _launcher: Launcher, *, wishes: Wishes, **_: Any):
+            asked.append(wishes)
+            raise LabError("no guest boots here")
+
+    monkeypatch.setattr(vm, "Launchpad", Pad)
+    monkeypatch.setattr(store, "Launchpad", Pad)
+    project = Project(tmp_path, guest=Wishes(modules=("veth",)))
+    with pytest.raises(LabError, match="no guest boots here"):
+        IN_GUEST(KERNEL, project, b"")
+    with pytest.raises(LabError, match="no guest boots here"):
+        store.Cellar(project).guests(KERNEL)
+    assert [project.guest, project.guest] == asked
