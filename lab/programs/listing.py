@@ -67,6 +67,9 @@ def _directory(project: Project, program: Program) -> list[str]:
         raise _wrong(program, f"there is no directory {program.directory}", "build it first")
     found = []
     for path in sorted(top.iterdir()):
+        if path.is_symlink() and not path.exists():
+            name = path.relative_to(project.root).as_posix()
+            raise _wrong(program, f"{name} is a link to what is not there", "build it first")
         if not path.is_file() or path.name.startswith(".") or _LIBRARY.fullmatch(path.name):
             continue
         relative = path.relative_to(project.root).as_posix()

@@ -19,7 +19,7 @@ from lab.programs.listing import programs_of
 from lab.programs.running import CannotRun, run
 from lab.programs.spec import ProgramTest
 from lab.programs.tap import State
-from lab.project import read
+from lab.project import Program, Project, read
 
 pytestmark = pytest.mark.lab
 
@@ -279,6 +279,17 @@ def test_layout_of_kselftest(script: Script, tmp_path: Path) -> None:
 
 DIRECTORY = '[[programs]]\nname = "unit"\ndirectory = "b"\n'
 KSELFTEST = '[[programs]]\nname = "k"\ndirectory = "b"\nformat = "kselftest"\n'
+
+
+def test_a_link_to_nothing_is_no_program_less(tmp_path: Path) -> None:
+    """A test that was not built is not left out without a word."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/there").write_text("#!/bin/sh\n")
+    (tmp_path / "b/there").chmod(0o755)
+    (tmp_path / "b/gone").symlink_to("../built/gone")
+    project = Project(tmp_path, programs=(Program("unit", directory="b"),))
+    with pytest.raises(UsageError, match="programs unit: b/gone is a link to what is not there"):
+        programs_of(project)
 
 
 @pytest.mark.parametrize(
