@@ -218,6 +218,9 @@ class _Document:
                 self._name = name  # TAP 14 may name it outside of it
         elif indent == 0 and _WRAPPED.match(text):
             # The kernel's runner puts what a program says behind "# ".
+            if self._wrapped is not None:  # the result of the last one is missing
+                self._levels[0].put_aside(self._wrapped.end())
+                self._levels[0].drop_subtests()
             self._wrapped = _Document()
         elif indent == 0 and self._wrapped is not None:
             self._wrapped.line(text.removeprefix("#").removeprefix(" "))

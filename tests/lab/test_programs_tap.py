@@ -124,6 +124,18 @@ def test_the_output_of_the_kernels_own_runner() -> None:
 # -- what must not pass --------------------------------------------------------------------------
 
 
+def test_a_failure_behind_the_runners_hash_is_not_lost_with_its_result() -> None:
+    """The runner says a test's result behind what the test said; where that is missing, what was
+    said counts all the same."""
+    said = read(
+        b"TAP version 13\n1..1\n# selftests: net: tls\n# TAP version 13\n# 1..1\n# not ok 1 a\n"
+        b"# selftests: net: words\n# just words\nok 1 selftests: net: words\n"
+    )
+
+    assert 1 == said.counts[FAILED]
+    assert any("not followed by the result" in problem for problem in said.problems)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
