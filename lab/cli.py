@@ -24,7 +24,7 @@ from . import project as projects
 from .commands import choosing
 from .commands.log import told
 from .errata import cli as errata_commands
-from .errors import LabError
+from .errors import COMMAND, LabError
 from .facts.verdicts import Conclusion, ExitCode, Tally, conclude
 from .kernels import lock
 from .suite.stash import CONCLUSION, PLUGIN
@@ -46,14 +46,14 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the lab; returns the exit code."""
     parser = _Parser(
-        prog="python -m lab" if __package__ == "lab" else "lab",
+        prog=COMMAND,
         description="Boots real kernels and runs the suite in them.",
     )
     verbs = parser.add_subparsers(dest="command", required=True)
     test = verbs.add_parser(
         "test",
         help="run the suite in a guest",
-        usage="python -m lab test --kernel NAME [--as SERIES] [--launcher vng] [pytest arguments]",
+        usage=f"{COMMAND} test --kernel NAME [--as SERIES] [--launcher vng] [pytest arguments]",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+COMMAND = "python -m lab" if __package__ == "lab" else "lab"
+"""How the lab is called, for sentences: from its own repository's folder, or installed."""
+
 
 class LabError(Exception):
     """The lab could not prove anything; `hint` names a way out, if there is one."""

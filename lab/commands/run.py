@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import project as projects
-from ..errors import GuestLost, LabError, UsageError
+from ..errors import COMMAND, GuestLost, LabError, UsageError
 from ..rules import dmesg
 from ..vm import Launcher
 from . import booting, choosing, pulling, streams
@@ -53,7 +53,7 @@ def add_parser(commands: Any) -> None:
         parser = commands.add_parser(
             "run",
             help="run any program in a guest",
-            usage="python -m lab run --kernel NAME [--copy PATH]... [options] -- CMD [ARG]...",
+            usage=f"{COMMAND} run --kernel NAME [--copy PATH]... [options] -- CMD [ARG]...",
             description="Boots a kernel, runs one program in it and exits with its status.",
             epilog=EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -114,7 +114,7 @@ def _seconds(text: str) -> float:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; the exit status."""
     if not arguments.argv:
-        say("there is no command: python -m lab run --kernel 6.12 -- CMD [ARG]...")
+        say(f"there is no command: {COMMAND} run --kernel 6.12 -- CMD [ARG]...")
         return LAB_FAILED
     return guarded(lambda: _run(arguments))
 

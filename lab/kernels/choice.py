@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..errors import KernelUnavailable, LabError, UsageError
+from ..errors import COMMAND, KernelUnavailable, LabError, UsageError
 from ..facts.kernel import Flavour, Kernel, age_key, version_key
 from . import lock, store
 from .catalogue import Series, catalogue
@@ -97,7 +97,7 @@ def resolve(name: str, *, flavour: Flavour | None = None) -> Kernel:
     kind = f" of the flavour {flavour}" if flavour else ""
     raise UsageError(
         f"unknown kernel {name!r}{kind}",
-        hint=f"known are {', '.join(_names())}; `python -m lab kernels list` shows every release"
+        hint=f"known are {', '.join(_names())}; `{COMMAND} kernels list` shows every release"
         " the sources offer",
     )
 

@@ -91,6 +91,9 @@ class Project:
     errata: Errata | None = None
     dmesg_allow: str = ""
     """The file of kernel messages that are no complaint, besides the lab's own."""
+    by_make: bool = False
+    """Whether this repository's Makefile has a target `lab` that takes KERNEL, AS, LAUNCHER, SLOW,
+    T and ARGS: the lines that run a test again are for it, and for the lab's command otherwise."""
     lock: str = ""
     """The repository's lock of kernels; empty for none: kernels are vouched for by the archive."""
 

@@ -254,6 +254,7 @@ _KEYS: dict[str, Callable[..., Any]] = {
     "issues": _inside,
     "errata": _errata,
     "dmesg-allow": _inside,
+    "by-make": _switch,
     "lock": _inside,
     "programs": _programs,
 }

@@ -67,7 +67,7 @@ class Identity:
         if self.host is None:
             raise NoHost(
                 "this test runs on the host itself, not in a guest of the lab; "
-                "run it with: make lab KERNEL=6.12 T=..."
+                "run it with the option --kernel of `lab test`"
             )
         return self.host
 

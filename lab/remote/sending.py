@@ -20,6 +20,7 @@ PACKAGE = __name__.partition(".")[0]
 HOME = Path(__file__).parents[1]
 IN_GUESTS = (
     "__init__.py",
+    "errors.py",
     "facts",
     "rules",
     "remote",

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import COMMAND
 from ..facts.verdicts import Conclusion, Verdict, counted, good
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class RunReport:
     """What every guest was asked to have."""
     typed: Sequence[str]
     """What of that was not in the repository's table, as options of `lab test`."""
+    by_make: bool
+    """Whether the repository's Makefile runs tests again; see `Project.by_make`."""
     own_wishes: Mapping[str, Wishes]
     """What single tests asked of another guest, by their ids."""
     guests: Sequence[Guest]
@@ -82,19 +85,25 @@ class RunReport:
 
     def reproduce(self, *names: str) -> str:
         """The line that runs these tests again on the same kernel; their files, if many."""
-        slow = " SLOW=1" if self.slow.intersection(names) else ""
+        slow = bool(self.slow.intersection(names))
         files = tuple(dict.fromkeys(name.split("::")[0] for name in names))
         asked = self.typed
-        if len(names) == 1:
-            which = make_variable(names, asked)
-        elif len(files) <= MOST_FILES:
-            which = make_variable(files, asked)
-        else:  # the run itself: a line is to be read, and to be typed
+        some = names if len(names) == 1 else files if len(files) <= MOST_FILES else ()
+        plays = self.row.plays if self.row else None
+        launcher = self.launcher.name if self.launcher.words else None
+        if self.by_make:
+            name = make_word(self._name) if self.kernel.source == LOCAL else self._name
+            # Without names it is the run itself: a line is to be read, and to be typed.
             text = shlex.join([*asked, *self.narrowed])
-            which = f"ARGS={make_word(text)}" if text else ""
-        plays = f" AS={self.row.plays}" if self.row and self.row.plays else ""
-        by = f" LAUNCHER={self.launcher.name}" if self.launcher.words else ""
-        line = f"make lab KERNEL={self._name}{plays}{by}{slow} {which}".rstrip()
+            which = make_variable(some, asked) if some else f"ARGS={make_word(text)}" * bool(text)
+            words = [f"make lab KERNEL={name}"]
+            words += [f"AS={plays}"] * bool(plays) + [f"LAUNCHER={launcher}"] * bool(launcher)
+            line = " ".join([*words, *["SLOW=1"] * slow, *[which] * bool(which)])
+        else:
+            words = [*COMMAND.split(), "test", "--kernel", self._name]
+            words += (["--as", plays] if plays else []) + ["--lab-slow"] * slow
+            words += ["--launcher", launcher] if launcher else []
+            line = shlex.join([*words, *asked, *(some or self.narrowed)])
         # A test brings its guest along: that is for the reader.
         others = dict.fromkeys(self.own_wishes[name] for name in names if name in self.own_wishes)
         with_what = " and one with ".join(map(str, others))
@@ -102,9 +111,9 @@ class RunReport:
 
     @property
     def _name(self) -> str:
-        """What names this very kernel, for the shell and for make."""
+        """What names this very kernel."""
         if self.kernel.source == LOCAL:
-            return make_word(self.asked)  # nothing but its path does
+            return self.asked  # nothing but its path does
         # An upstream version may be packaged more than once; of a locked one the lock decides.
         return self.kernel.upstream if self.kernel.locked else self.kernel.package
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from .. import project as projects
+from ..errors import COMMAND
 from .stash import PLUGIN, PROJECT
 
 # fmt: off
@@ -85,7 +86,7 @@ HOST_PLUGINS = frozenset((
 # fmt: on
 """Of what `-p` names, with or without `no:` before it, these stay with the host."""
 
-_NO_TERMINAL = "a guest has no terminal; use `python -m lab shell`"
+_NO_TERMINAL = f"a guest has no terminal; use `{COMMAND} shell`"
 _NO_TESTS = "it runs no test, so nothing could be proved"
 _SHOWS = "it runs no test, so nothing could be proved; `python -m pytest` shows it without a guest"
 _LOG = "nobody watches a guest's output while it runs; --log-level shows the log with the test"

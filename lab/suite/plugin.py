@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ..errors import COMMAND
 from ..facts.probed import Probed
 from ..facts.verdicts import ExitCode, Tally, conclude, printable
 from ..remote.identity import Identity, identify
@@ -81,7 +82,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lab-kernel",
         action="append",
         metavar="NAME",
-        help="run the tests in a guest with this kernel (what `python -m lab test` does)",
+        help=f"run the tests in a guest with this kernel (what `{COMMAND} test` does)",
     )
     group.addoption(
         "--lab-as",
@@ -128,7 +129,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--lab-unlisted",
         action="store_true",
-        help="judge errata as on a release that no list names (what `python -m lab bisect` does)",
+        help=f"judge errata as on a release that no list names (what `{COMMAND} bisect` does)",
     )
     group.addoption("--lab-guest", action="store_true", help="(used by the lab, inside guests)")
 

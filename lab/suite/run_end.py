@@ -106,6 +106,7 @@ class RunEnd:
             launcher=preparation.launcher,
             wishes=preparation.wishes,
             typed=typed(preparation.config).options(),
+            by_make=preparation.project.by_make,
             own_wishes=run.own_wishes,
             guests=[guest for one in sessions for guest in one.guests],
             lanes=sum(1 for one in sessions if one.guests),

@@ -97,6 +97,7 @@ probe = ["python", "-m", "ioxide", "probe", "--json"]
 mask-variable = "IOXIDE_CAPS"
 contract = "tests/kernels/expected.toml"
 skips-need-proof = true
+by-make = true
 issues = "tests/kernels/issues_in.txt"
 
 [tool.lab.errata]

@@ -92,6 +92,7 @@ contract = "tests/expected.toml"
 skips-need-proof = true
 issues = "tests/issues.txt"
 dmesg-allow = "tests/allow.toml"
+by-make = true
 lock = "tests/kernels.lock"
 cpus = 2
 memory = "2G"
@@ -128,6 +129,7 @@ command = "./list all"
         cmdline=("quiet", "loglevel=3"),
     )
     assert found.skips_need_proof is True
+    assert found.by_make is True
     assert ("torch",) == found.environment_exclude
     assert found.errata is not None
     assert ("tests/errata", "tests/errata") == (found.errata.reproducers, found.errata.followed)

@@ -55,6 +55,24 @@ def test_what_was_asked_of_the_guests_is_told(little: Little) -> None:
     assert shlex.split(words.removeprefix("ARGS=")) == wishes
 
 
+def test_the_line_that_runs_a_test_again_needs_no_makefile(little: Little) -> None:
+    """Where the table does not speak of make, the line is for the lab's own command."""
+    settings = little.root / "pyproject.toml"
+    settings.write_text(settings.read_text().replace("by-make = true\n", ""))
+    little.tests("""
+@pytest.mark.parametrize("x", ["a b"])
+def test_bad(x): assert not x
+""")
+
+    ran = little.lab("--memory=512M")
+
+    assert ran.code == 1, ran.output
+    line = (
+        "    python -m lab test --kernel 6.12.107 --memory=512M 'tests/test_it.py::test_bad[a b]'\n"
+    )
+    assert line in ran.output
+
+
 def test_what_the_table_asks_is_not_typed_again(little: Little) -> None:
     """Every guest has it, and the line that runs a test again finds it in the table, too."""
     settings = little.root / "pyproject.toml"
