@@ -17,7 +17,6 @@ FEDORA: Mapping[str, str] = {
     "gpg": "gnupg2",
     "gpgv": "gnupg2",
     "libc-bin": "glibc-common",
-    "qemu-system-x86": "qemu-system-x86-core",
     "xz-utils": "xz",
 }
 """Debian and Ubuntu package -> Fedora's, where it is called otherwise. Nothing here was tried on
