@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from lab.kernels import lock
 from tests.lab.suite_support import Little
+
+
+@pytest.fixture(autouse=True)
+def _own_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock that a test has bind, as `lab.cli.main()` does, binds in that test alone."""
+    monkeypatch.setattr(lock, "LOCK", lock.LOCK)
 
 
 @pytest.fixture
