@@ -80,6 +80,10 @@ conformance: build ## Run other projects' tests and programs on our loop (T=: on
 fuzz: build ## Look for holes in the lab with hostile guests at random, for MINUTES=2
 	$(RUN) tests.lab.fuzz --minutes '$(MINUTES)' $(ARGS)
 
+.PHONY: hostile-programs
+hostile-programs: build ## See the worst programs through in a real 6.12 guest
+	$(RUN) pytest tests/lab/hostile_programs.py $(ARGS)
+
 .PHONY: mutants
 mutants: build ## Put known bugs back, one at a time, and see their tests turn red (KERNEL=: in a guest)
 	$(RUN) tests.mutants $(if $(strip $(KERNEL)),--kernel "$$KERNEL") $(ARGS)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Programs that do their worst in a real guest: each has its own verdict, and the rest goes on."""
+"""Programs that do their worst in a real guest: each has its own verdict, and the rest goes on.
+
+It boots two guests and takes minutes, so `make hostile-programs` runs it, nightly, and `make test`
+does not collect it.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,7 @@ import pytest
 from tests.lab.suite_support import Little
 from tests.lab.test_programs_run import programs, verdicts, why
 
-# It boots two guests, which takes minutes on a busy machine.
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 SOURCE = """\
 #define _GNU_SOURCE
