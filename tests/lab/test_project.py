@@ -246,7 +246,7 @@ format = "kselftests"
         ('programs = [{directory = "a"}]', "[tool.lab.programs] has no name"),
         ('contract = "a.toml"', "there is no probe"),
         ("skips-need-proof = true", "name them both"),
-        ("nonsense-of-all-kinds = 1", "the keys are cmdline, contract"),
+        ("nonsense-of-all-kinds = 1", "the keys are by-make, cmdline, contract"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_line(table: Write, text: str, said: str) -> None:
