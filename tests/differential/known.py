@@ -111,6 +111,18 @@ MEANT = (
         when=lambda s: any(step.op == "linger" for step in s.lost) and _can_be_unsent(s),
     ),
     Known(
+        id="write-eof-of-a-reset-connection",
+        reason="asyncio's write_eof() calls shutdown(2) at once, and raises its ENOTCONN when the peer "
+        "has reset the connection already. Here the half-close is an operation of the ring, as on "
+        "uvloop: the reset is told to connection_lost(), in both cases.",
+        shows=("write_eof() to a client that has reset",),
+        where="raised",
+        when=_has("eof"),
+        excuses=lambda one, other: (
+            [each for each in one if each[1:] != ["eof", "OSError ENOTCONN"]] == other
+        ),
+    ),
+    Known(
         id="lent-socket-stays-open",
         reason="The core works on a duplicate of a socket that was lent with sock=. When its owner "
         "closes it early the connection goes on until the transport ends, as on uvloop; asyncio's "

@@ -86,6 +86,9 @@ NAMED: dict[str, Scenario] = {
         "SO_LINGER in connection_lost, bytes unsent": (
             '{"lost":[["linger"]],"steps":[["stall"],["write",0,200000]]}'
         ),
+        "write_eof() to a client that has reset": (
+            '{"made":[["eof"]],"steps":[["another-reset"]]}'
+        ),
         "a paused transport that nobody refers to": '{"steps":[["pause"],["drop"]]}',
         "a listener of the owner that stays": '{"way":"accept-sock"}',
         "a listener whose owner has closed it": (
