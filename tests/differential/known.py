@@ -95,11 +95,14 @@ MEANT = (
         "may be before connection_lost(); what get_extra_info() gave raises EBADF from then on, "
         "never earlier than the transport is closing. SO_LINGER that is set there comes too late.",
         shows=("SO_LINGER in connection_lost",),
-        where=r"raised|connections\.\d+\.peer\.end",
+        where=r"raised|connections\.\d+\.peer\.(end|send_error)",
         when=lambda s: any(step.op == "linger" for step in s.lost),
         excuses=lambda one, other: (
-            (one, other) == ("RST", "FIN")
-            or [each for each in other if each[1:] != ["linger", "OSError EBADF"]] == one
+            (one, other) in (("RST", "FIN"), ("BrokenPipeError", None))
+            or (
+                isinstance(other, list)
+                and [each for each in other if each[1:] != ["linger", "OSError EBADF"]] == one
+            )
         ),
     ),
     Known(
@@ -112,9 +115,9 @@ MEANT = (
     ),
     Known(
         id="write-eof-of-a-reset-connection",
-        reason="asyncio's write_eof() calls shutdown(2) at once, and raises its ENOTCONN when the peer "
-        "has reset the connection already. Here the half-close is an operation of the ring, as on "
-        "uvloop: the reset is told to connection_lost(), in both cases.",
+        reason="asyncio's write_eof() calls shutdown(2) at once, and raises its ENOTCONN when the "
+        "peer has reset the connection already. Here the half-close is an operation of the ring, "
+        "as on uvloop: the reset is told to connection_lost(), in both cases.",
         shows=("write_eof() to a client that has reset",),
         where="raised",
         when=_has("eof"),

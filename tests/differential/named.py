@@ -83,6 +83,9 @@ NAMED: dict[str, Scenario] = {
         "write, then abort": '{"steps":[["write",0,40,1],["abort"]]}',
         "closed with bytes unread": '{"steps":[["send",0,9,1],["pause"],["close"]]}',
         "SO_LINGER in connection_lost": '{"lost":[["linger"]]}',
+        "SO_LINGER in connection_lost, and the peer sends": (
+            '{"made":[["abort"]],"lost":[["linger"]],"steps":[["send",0,1]]}'
+        ),
         "SO_LINGER in connection_lost, bytes unsent": (
             '{"lost":[["linger"]],"steps":[["stall"],["write",0,200000]]}'
         ),
