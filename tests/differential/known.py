@@ -58,6 +58,15 @@ def _not_opened(raised: Any) -> bool:
     )
 
 
+def _raise_the_same(one: Any, other: Any) -> bool:
+    """Whether two lists of what was raised differ in nothing but what two entries below excuse."""
+    excused = (["eof", "OSError ENOTCONN"], ["linger", "OSError EBADF"])
+    both = isinstance(one, list) and isinstance(other, list)
+    return both and [e for e in one if e[1:] not in excused] == [
+        e for e in other if e[1:] not in excused
+    ]
+
+
 def _can_be_unsent(scenario: Scenario) -> bool:
     """Whether more is written than a socket certainly takes at once, or nobody reads."""
     steps = (*scenario.made, *scenario.data, *scenario.lost, *scenario.steps)
@@ -99,10 +108,7 @@ MEANT = (
         when=lambda s: any(step.op == "linger" for step in s.lost),
         excuses=lambda one, other: (
             (one, other) in (("RST", "FIN"), ("BrokenPipeError", None))
-            or (
-                isinstance(other, list)
-                and [each for each in other if each[1:] != ["linger", "OSError EBADF"]] == one
-            )
+            or _raise_the_same(one, other)
         ),
     ),
     Known(
@@ -121,9 +127,7 @@ MEANT = (
         shows=("write_eof() to a client that has reset",),
         where="raised",
         when=_has("eof"),
-        excuses=lambda one, other: (
-            [each for each in one if each[1:] != ["eof", "OSError ENOTCONN"]] == other
-        ),
+        excuses=lambda one, other: _raise_the_same(one, other),
     ),
     Known(
         id="lent-socket-stays-open",
