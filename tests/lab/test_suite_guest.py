@@ -26,6 +26,9 @@ def real(little: Little) -> Little:
     shutil.rmtree(little.root / "ioxide")
     shutil.copytree(REPOSITORY / "ioxide", little.root / "ioxide")
     shutil.copy(REPOSITORY / "tests/kernels/expected.toml", little.root / "tests/kernels")
+    settings = little.root / "pyproject.toml"
+    table = '[tool.lab]\nproducts = ["ioxide/_ring/_native*.so"]\n'
+    settings.write_text(settings.read_text().replace("[tool.lab]\n", table, 1))
     little.limit_s = 500
     return little
 
