@@ -100,9 +100,11 @@ class _Protocol(_Callbacks, asyncio.Protocol):
 
 
 class _Buffered(_Callbacks, asyncio.BufferedProtocol):
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         self._buffer = bytearray(1000)
-        return self._buffer
+        # asyncio's TLS reads a second record into `buffer[offset:]` (_do_read__buffered(), 3.11 to
+        # 3.13), which of a bytearray is a copy: its bytes are lost on both loops.
+        return memoryview(self._buffer)
 
     def buffer_updated(self, nbytes: int) -> None:
         self._connection.log.data("data", bytes(self._buffer[:nbytes]))
