@@ -40,6 +40,7 @@ class Preparation:
         Raises pytest.UsageError, and ends pytest where no kernel could be asked anything.
         """
         options.check(config)
+        selection.check(config)
         # On a read-only checkout --lf has no memory; that is no reason to lose the verdicts of a
         # run whose settings make errors of warnings.
         config.addinivalue_line("filterwarnings", "default::pytest.PytestCacheWarning")

@@ -52,6 +52,13 @@ def looks_in_cache(config: pytest.Config) -> bool:
     return any(bool(config.getoption(name, False)) for name in ("lf", "stepwise"))
 
 
+def check(config: pytest.Config) -> None:
+    """Raises pytest.UsageError for a path outside the repository, before it is collected: that runs
+    what is there."""
+    for argument in config.args:
+        _inside(config, argument)
+
+
 def guest_arguments(config: pytest.Config) -> list[str]:
     """pytest's arguments in the guest: the same selection, the same look of tracebacks.
 
