@@ -138,7 +138,9 @@ MEANT = (
         where=r"raised|handler|warnings|tcp sockets|"
         r"connections\.\d+\.(made|callbacks|lent|peer\.\w+)",
         when=_has("close-lent"),
-        excuses=lambda _, other: other is not None and not _not_opened(other),
+        excuses=lambda one, other: (
+            one == "BrokenPipeError" or (other is not None and not _not_opened(other))
+        ),
     ),
     Known(
         id="lent-socket-has-a-duplicate",
