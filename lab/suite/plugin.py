@@ -10,6 +10,7 @@ when that mode is on: on the host of a guest `preparation`, `guest_run` and `run
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
@@ -168,6 +169,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[CONCLUSION] = conclude(Tally({}, usage=str(error)))
         raise pytest.UsageError(str(error)) from error
     config.stash[PROJECT] = project
+    # A pytest inside a pytest, as pytester runs it, must leave the outer one its lock.
+    config.add_cleanup(functools.partial(lock.use, lock.LOCK))
     lock.use(project.path(project.lock) if project.lock else None)
     if names is not None:
         if len(set(names)) > 1:

@@ -54,7 +54,10 @@ def looks_in_cache(config: pytest.Config) -> bool:
 
 def check(config: pytest.Config) -> None:
     """Raises pytest.UsageError for a path outside the repository, before it is collected: that runs
-    what is there."""
+    what is there. Likewise for a configuration file that does not travel to the guest."""
+    named = config.option.inifilename
+    if named and config.inipath is not None and stays_on_host(config, config.inipath):
+        raise pytest.UsageError(f"--config-file={named}: this file does not travel to the guest")
     for argument in config.args:
         _inside(config, argument)
 

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from lab.kernels import lock
+from lab.suite.stash import PROJECT
 from tests.lab.suite_support import Little
 
 
 @pytest.fixture(autouse=True)
-def _own_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock that a test has bind, as `lab.cli.main()` does, binds in that test alone."""
-    monkeypatch.setattr(lock, "LOCK", lock.LOCK)
+def _own_lock(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
+    """Each test begins with this repository's lock. What it binds instead, as `lab.cli.main()`
+    does, binds in that test alone; a fixture of a wider scope, which comes first, may have bound
+    another."""
+    project = pytestconfig.stash[PROJECT]
+    monkeypatch.setattr(lock, "LOCK", project.path(project.lock))
 
 
 @pytest.fixture

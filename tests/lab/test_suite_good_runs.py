@@ -145,7 +145,10 @@ def test_plugin_reaches_the_guest(little: Little) -> None:
         (("--timeout=5",), "--timeout=5.0: the host limits the time of each test"),
         (("--basetemp=/tmp/x",), "--basetemp=/tmp/x: the directory would be the guest's"),
         (("-p", "tests.strange", "--strange=1"), "--strange=1: no guest is told of this option"),
-        (("-c", "other.toml"), "--config-file=other.toml: a guest reads the repository's"),
+        (
+            ("-c", "tests/lab/other.toml"),
+            "--config-file=tests/lab/other.toml: this file does not travel to the guest",
+        ),
         (("--kernel", "6.10"), "--kernel was given twice, '6.12' and '6.10'"),
     ],
 )
@@ -154,7 +157,7 @@ def test_option_that_no_guest_hears_of_is_2(
 ) -> None:
     """An option is passed on, done on the host, or refused with the reason; none is dropped."""
     little.tests(TWO)
-    little.write("other.toml", "[tool.pytest.ini_options]\npythonpath = ['.']\n")
+    little.write("tests/lab/other.toml", "[tool.pytest.ini_options]\npythonpath = ['../..']\n")
     little.write(
         "tests/strange.py", "def pytest_addoption(parser):\n    parser.addoption('--strange')\n"
     )
@@ -163,6 +166,17 @@ def test_option_that_no_guest_hears_of_is_2(
 
     assert ran.code == 2, ran.output
     assert sentence in ran.output
+
+
+def test_configuration_file_that_travels_is_the_guests_too(little: Little) -> None:
+    """The guest's pytest is given the same -c as the host's."""
+    little.tests("def check_it(): pass\n")
+    little.write("tests/other.toml", "[tool.pytest.ini_options]\npython_functions = ['check_*']\n")
+
+    ran = little.lab("--rootdir=.", "-c", "tests/other.toml", "tests")
+
+    assert ran.code == 0, ran.output
+    assert ran.verdicts == {"check_it": "passed"}
 
 
 def test_every_option_of_pytest_has_a_fate(pytestconfig: pytest.Config) -> None:
