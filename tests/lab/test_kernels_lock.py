@@ -176,3 +176,26 @@ def test_versions_sort_as_numbers() -> None:
     versions = ["6.12.107-1", "6.12.107-1~bpo12+1", "6.12.9", "7.0.1", "6.2"]
     ordered = ["6.2", "6.12.9", "6.12.107-1~bpo12+1", "6.12.107-1", "7.0.1"]
     assert ordered == sorted(versions, key=version_key)
+
+
+def test_inner_pytest_leaves_the_outer_one_its_lock(tmp_path: Path) -> None:
+    """A repository without a lock, run by a pytest inside this one, unlocks nothing here."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_inner.py").write_text("def test_it(): pass\n")
+    inner = (f"--rootdir={tmp_path}", "-p", "lab.suite.plugin", "-p", "no:cacheprovider", "-q")
+    bound = lock.LOCK
+    seen: list[Path | None] = []
+
+    class Look:
+        """Looks at the lock while the inner pytest runs."""
+
+        @staticmethod
+        def pytest_collection_finish() -> None:
+            seen.append(lock.LOCK)
+
+    code = pytest.main([*inner, str(tmp_path)], plugins=[Look()])
+
+    assert code == 0
+    assert seen == [None], "the inner run bound no lock of its own, so nothing was asked"
+    assert bound is not None
+    assert bound == lock.LOCK
