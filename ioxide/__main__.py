@@ -11,8 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ioxide import _serve
-from ioxide._probe import cli as _probe_cli
+from ioxide import _probe_cli, _serve
 
 _COMMANDS = (_probe_cli, _serve)
 

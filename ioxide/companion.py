@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""`detached()`: an await whose inside does not run on the reactor.
+"""The thread that detached work runs on.
 
 Each loop that needs one has a companion: a thread with an ordinary asyncio loop, started by the
-first `detached()` and ended with the reactor's loop.
+first `detached()` (detaching.py) and ended with the reactor's loop.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-if TYPE_CHECKING:
-    from ioxide.loop import Loop
+from typing import Any, Generic, TypeVar
 
 logger = logging.getLogger("ioxide")
 
@@ -26,40 +23,10 @@ GRACE = 5.0
 """Seconds that detached work has to end after a stopping reactor has cancelled it."""
 
 
-async def detached(coro: Coroutine[Any, Any, T]) -> T:
-    """Await `coro`, but run it off the reactor, on its companion's thread; then come home.
-
-    For code whose steps need not be on the reactor: a library's plumbing, or what blocks or
-    computes here and there and would hold up every connection.  Inside, `ReactorContext.current()`
-    is None, contextvars are a copy of the caller's, and using a connection raises a `RuntimeError`
-    that names its reactor.  The value or the exception comes home to the caller.
-
-    Cancelling the await cancels `coro`, and waits until that has ended.  A reactor that stops
-    cancels its detached work; if that has not ended after 5 s it is left behind, with a log entry.
-
-    On a loop that is no reactor's there is nothing to leave: `coro` runs there, as a task.
-
-    Raises `StoppedError` when the reactor's loop is ending.
-    """
-    from ioxide.loop import Loop
-
-    if not asyncio.iscoroutine(coro):
-        raise TypeError(f"detached() takes a coroutine, not {coro!r}")
-    home = asyncio.get_running_loop()
-    if not isinstance(home, Loop):
-        return await home.create_task(coro)
-    try:
-        companion = home.companion()
-    except BaseException:
-        coro.close()
-        raise
-    return await companion.run(coro)
-
-
 class _Work(Generic[T]):
     """One `detached()`; `begin` and `cancel` run on the companion's thread, the rest at home."""
 
-    def __init__(self, home: Loop, coro: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, home: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T]) -> None:
         self._home = home
         self._coro = coro
         self._context = contextvars.copy_context()
@@ -88,16 +55,14 @@ class _Work(Generic[T]):
 class Companion:
     """A thread with an asyncio loop, for what `home` does not want to run itself."""
 
-    def __init__(self, home: Loop) -> None:
+    def __init__(self, home: asyncio.AbstractEventLoop, name: str) -> None:
         self._home = home
         # Not the policy's: that may make loops of ours, which belong to the thread that makes them.
         self._loop = asyncio.SelectorEventLoop()
         self._works: set[_Work[Any]] = set()
         self._abandoned = False
         self._stopping = asyncio.Event()
-        self.thread = threading.Thread(
-            target=self._main, name=f"{home.reactor_name}-companion", daemon=True
-        )
+        self.thread = threading.Thread(target=self._main, name=name, daemon=True)
         try:
             self.thread.start()
         except BaseException:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The ways onto a reactor's thread from elsewhere, and how code finds the reactor it runs on.
+"""A reactor, the ways onto its thread from elsewhere, and how code finds the one it runs on.
 
 Awaits need none of this: whatever a handler awaits, it goes on on its reactor, because the futures
 of asyncio, of HTTP clients and of `asyncio.to_thread()` belong to the loop that runs there.
@@ -11,17 +11,18 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import InvalidStateError
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
+from ioxide.config import ServerConfig
 from ioxide.driver import StoppedError
 from ioxide.futures import Future
-
-if TYPE_CHECKING:
-    from ioxide.loop import Loop
-    from ioxide.reactor import Reactor
+from ioxide.handlers import Handler
+from ioxide.loop import Loop
+from ioxide.reactor import ReactorThread
 
 T = TypeVar("T")
 
@@ -210,6 +211,39 @@ class ReactorContext:
             future.set_result(task.result())
         else:
             future.set_exception(error)
+
+
+class Reactor(ReactorThread):
+    """One thread, one ring, one asyncio loop, and the connections they serve.
+
+    `start()` returns when the listeners accept, or raises what kept them from it.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        config: ServerConfig,
+        listeners: Sequence[socket.socket],
+        *,
+        name: str = "ioxide-reactor",
+        on_start: Callable[[Reactor], object] | None = None,
+        on_end: Callable[[Reactor], object] | None = None,
+    ) -> None:
+        super().__init__(handler, config, listeners, name=name, on_start=on_start, on_end=on_end)
+        self._context = ReactorContext(self) if config.context else None
+
+    @property
+    def context(self) -> ReactorContext | None:
+        """What `ReactorContext.current()` is on its thread; None with ``context=False``."""
+        return self._context
+
+    def _begin(self) -> None:
+        if self._context is not None:
+            self._context._install()
+
+    def _end(self) -> None:
+        if self._context is not None:
+            self._context._end()
 
 
 class _Sent(Future[T]):

@@ -14,10 +14,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from ioxide.driver import Driver
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -25,6 +22,23 @@ T = TypeVar("T")
 # these are the edges of a graph; a path in it from a reactor back to itself never ends.
 _waits: dict[threading.Thread, Future[Any]] = {}
 _waits_lock = threading.RLock()  # a signal handler may wait where a wait begins
+
+
+class Completer(Protocol):
+    """What a future is completed by: the driver of a reactor."""
+
+    @property
+    def thread(self) -> threading.Thread:
+        """The thread that completes it."""
+
+    def callback_fault(self, message: str, error: BaseException) -> None:
+        """Count and report a done-callback that raised; from any thread."""
+
+    def count_task_fault(self) -> None:
+        """Count an exception that nobody has looked at; from any thread."""
+
+    def report(self, message: str, error: BaseException) -> None:
+        """Report it."""
 
 
 class DeadlockError(RuntimeError):
@@ -61,7 +75,7 @@ class Future(concurrent.futures.Future[T]):
     A done-callback that raises is logged and counted (`Counters.callback_faults`).
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Completer) -> None:
         super().__init__()
         self._driver = driver
 

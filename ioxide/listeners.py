@@ -16,13 +16,11 @@ import errno
 import socket
 from asyncio import constants, sslproto
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ioxide.connection import Connection
+from ioxide.driver import Driver
 from ioxide.transports import Transport
-
-if TYPE_CHECKING:
-    from ioxide.tcp import TcpLoop
 
 tls: Any = sslproto.SSLProtocol  # whose options typeshed knows too strictly
 
@@ -34,7 +32,7 @@ class Accepted:
 
     def __init__(
         self,
-        loop: TcpLoop,
+        loop: asyncio.AbstractEventLoop,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         sock: socket.socket,
         sslcontext: Any,
@@ -128,17 +126,24 @@ class RingListener:
     Raises `RuntimeError` when the driver has no room for one more.
     """
 
-    def __init__(self, loop: TcpLoop, sock: socket.socket, accepted: Accepted) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        driver: Driver,
+        sock: socket.socket,
+        accepted: Accepted,
+    ) -> None:
         self._loop = loop
+        self._driver = driver
         self._sock = sock
         self._fd = sock.fileno()
         # asyncio sets it on each connection; accepted ones inherit it from their listener.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        loop.driver.listen(self._fd, accepted, accepted.failed)
+        driver.listen(self._fd, accepted, accepted.failed)
 
     def stop(self) -> None:
         """Take nothing any more, and close the socket."""
-        driver = self._loop.driver
+        driver = self._driver
         if not driver.closed:
             try:
                 driver.unlisten(self._fd)
@@ -159,7 +164,14 @@ class ReadyListener:
     only while the socket object still has it.
     """
 
-    def __init__(self, loop: TcpLoop, sock: socket.socket, accepted: Accepted) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        driver: Driver,
+        sock: socket.socket,
+        accepted: Accepted,
+    ) -> None:
+        self._driver = driver
         self._loop: Any = loop  # whose _add_reader() and _remove_reader() typeshed does not know
         self._sock = sock
         self._accepted = accepted
@@ -200,7 +212,7 @@ class ReadyListener:
             self.forget()  # a process that shares it keeps it open, and so the epoll instance
             return
         try:
-            connection = self._loop.driver.accept(self._fd)
+            connection = self._driver.accept(self._fd)
         except OSError as error:
             # It stays ready: rest, or the loop spins.
             self.forget()

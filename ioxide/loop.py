@@ -249,7 +249,7 @@ class Loop(TcpLoop):
         if self._ending:
             raise StoppedError(f"{self.reactor_name} is stopping and detaches nothing any more")
         if self._companion is None:
-            self._companion = Companion(self)
+            self._companion = Companion(self, f"{self.reactor_name}-companion")
         return self._companion
 
     def begin_end(self) -> None:

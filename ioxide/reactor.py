@@ -17,7 +17,6 @@ from typing import Any
 
 from ioxide.config import ServerConfig
 from ioxide.connection import Connection
-from ioxide.context import ReactorContext
 from ioxide.counters import Counters
 from ioxide.driver import Driver, StoppedError
 from ioxide.futures import DeadlockError
@@ -36,11 +35,8 @@ class ReactorError(RuntimeError):
     """A reactor ended by itself; ``__cause__`` is what ended it."""
 
 
-class Reactor:
-    """One thread, one ring, one asyncio loop, and the connections they serve.
-
-    `start()` returns when the listeners accept, or raises what kept them from it.
-    """
+class ReactorThread:
+    """A `Reactor` (context.py) without the context that its thread carries."""
 
     def __init__(
         self,
@@ -49,8 +45,8 @@ class Reactor:
         listeners: Sequence[socket.socket],
         *,
         name: str = "ioxide-reactor",
-        on_start: Callable[[Reactor], object] | None = None,
-        on_end: Callable[[Reactor], object] | None = None,
+        on_start: Callable[[Any], object] | None = None,
+        on_end: Callable[[Any], object] | None = None,
     ) -> None:
         self._handler = handler
         self._config = config
@@ -65,7 +61,6 @@ class Reactor:
         self._stopping: asyncio.Event | None = None
         self._stop_requested = False
         self._handlers: Handlers | Workers | None = None
-        self._context = ReactorContext(self) if config.context else None
         self.fault: BaseException | None = None
 
     # From any thread
@@ -103,11 +98,6 @@ class Reactor:
         if self._driver is None:
             raise RuntimeError(f"{self.name} has not been started")
         return self._driver
-
-    @property
-    def context(self) -> ReactorContext | None:
-        """What `ReactorContext.current()` is on its thread; None with ``context=False``."""
-        return self._context
 
     @property
     def stopping(self) -> bool:
@@ -221,10 +211,15 @@ class Reactor:
             raise RuntimeError(f"{self.name} is stopped: {callback!r} will not be called")
         return Ticker(self.loop, driver, callback, interval_ms)
 
+    def _begin(self) -> None:
+        """What comes first on its thread."""
+
+    def _end(self) -> None:
+        """What comes last there, before anybody hears that it has ended."""
+
     def _main(self) -> None:
         try:
-            if self._context is not None:
-                self._context._install()
+            self._begin()
             self._run()
         except BaseException as error:
             self.fault = error
@@ -233,8 +228,7 @@ class Reactor:
         finally:
             self._stop_requested = True  # also after a fault: nothing is taken any more
             try:
-                if self._context is not None:
-                    self._context._end()
+                self._end()
             finally:
                 self._ready.set()
                 if self._on_end is not None:

@@ -15,9 +15,10 @@ from typing import Self
 
 from ioxide.advice import advice, memory, processors
 from ioxide.config import ServerConfig
+from ioxide.context import Reactor
 from ioxide.counters import Counters
 from ioxide.handlers import Handler
-from ioxide.reactor import Reactor, ReactorError
+from ioxide.reactor import ReactorError
 
 logger = logging.getLogger("ioxide")
 

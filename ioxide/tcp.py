@@ -115,7 +115,7 @@ class TcpLoop(asyncio.SelectorEventLoop):
             if server in self._own_servers and on_ring < _MAX_LISTENERS
             else ReadyListener
         )
-        self._listeners[id(sock)] = kind(self, sock, accepted)
+        self._listeners[id(sock)] = kind(self, self.driver, sock, accepted)
 
     def _stop_serving(self, sock: socket.socket) -> None:
         listener = self._listeners.pop(id(sock), None)

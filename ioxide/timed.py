@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from ioxide.transports import Transport
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
 logger = logging.getLogger("asyncio")
 
 
-def timed(transport: Transport, name: str, callback: Callable[..., T]) -> Callable[..., T]:
+class Timed(Protocol):
+    """A transport: its loop has the clock and the limit."""
+
+    _loop: Any
+
+    def get_protocol(self) -> Any: ...
+
+
+def timed(transport: Timed, name: str, callback: Callable[..., T]) -> Callable[..., T]:
     """`callback`, which tells as asyncio does when it took ``loop.slow_callback_duration`` or more.
 
     The message names the protocol's method `name` and the transport.
@@ -42,7 +47,7 @@ def timed(transport: Transport, name: str, callback: Callable[..., T]) -> Callab
 class TimedProtocol:
     """A protocol whose methods are `timed()`, each when it is asked for."""
 
-    def __init__(self, transport: Transport, protocol: Any) -> None:
+    def __init__(self, transport: Timed, protocol: Any) -> None:
         self._transport = transport
         self._protocol = protocol
 

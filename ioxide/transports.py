@@ -26,7 +26,6 @@ from ioxide.timed import TimedProtocol, timed
 
 if TYPE_CHECKING:
     from ioxide.connection import Connection
-    from ioxide.tcp import TcpLoop
 
 logger = logging.getLogger("asyncio")
 
@@ -67,7 +66,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def __init__(
         self,
-        loop: TcpLoop,
+        loop: asyncio.AbstractEventLoop,
         connection: Connection,
         protocol: asyncio.BaseProtocol,
         sock: socket.socket | None = None,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The rooms of the lab: an import that goes upward is found wherever it stands."""
+"""The rooms of the lab and of ioxide: an import that goes upward is found wherever it stands."""
 
 from __future__ import annotations
 
@@ -78,6 +78,18 @@ def copy(tmp_path: Path) -> Path:
             "import lab.errors\n",
             "ioxide is not allowed to import lab",
             id="the lab",
+        ),
+        pytest.param(
+            "ioxide/transports.py",
+            "if TYPE_CHECKING:\n    from ioxide.tcp import TcpLoop\n",
+            "ioxide.transports is not allowed to import ioxide.tcp",
+            id="a module of ioxide above",
+        ),
+        pytest.param(
+            "ioxide/_probe/outcome.py",
+            "from ioxide._probe import rings\n",
+            "No cycles are allowed in ioxide._probe",
+            id="a circle in ioxide",
         ),
     ],
 )
