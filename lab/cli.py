@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The lab's command line.
 
-`python -m lab test --kernel 6.12 [pytest arguments]` is pytest with the lab's plugin; everything
-but `--kernel` goes to pytest as it stands. The last line printed names the exit code and why.
+`lab test --kernel 6.12 [pytest arguments]` is pytest with the lab's plugin; everything but
+`--kernel` goes to pytest as it stands. The last line printed names the exit code and why.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from . import project as projects
 from .commands import choosing
 from .commands.log import told
 from .errata import cli as errata_commands
-from .errors import COMMAND, LabError
-from .facts.verdicts import Conclusion, ExitCode, Tally, conclude
+from .errors import COMMAND, LabError, UsageError
+from .facts.verdicts import Conclusion, ExitCode, Tally, combined, conclude
 from .kernels import lock
 from .suite.stash import CONCLUSION, PLUGIN
 
@@ -53,12 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     test = verbs.add_parser(
         "test",
         help="run the suite in a guest",
-        usage=f"{COMMAND} test --kernel NAME [--as SERIES] [--launcher vng] [pytest arguments]",
+        usage=f"{COMMAND} test [--kernel NAME]... [--as SERIES] [--launcher vng] "
+        "[pytest arguments]",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    choosing.add_options(test)
+    choosing.add_options(test, several=True)
     choosing.add_launcher(test)
     choosing.add_wishes(test)
     test.add_argument(
@@ -76,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer characters than a test
             stream.reconfigure(errors="backslashreplace")
+    project = None
     with suppress(LabError):  # whoever needs the table says what is wrong with it
         project = projects.here()
         lock.use(project.path(project.lock) if project.lock else None)
@@ -90,14 +92,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"unknown arguments: {' '.join(rest)}")
         return int(_say(_errata(arguments)).code)
     try:
-        name, wishes = choosing.name_of(arguments), choosing.wishes_of(arguments)
-    except LabError as error:
+        # Where no kernel is named, the table has to: what is wrong with it is said here.
+        if project is None and arguments.kernel is None and arguments.kernel_file is None:
+            project = projects.here()
+        names, wishes = choosing.names_of(arguments, project), choosing.wishes_of(arguments)
+    except UsageError as error:
         test.error(str(error))
+    except LabError as error:
+        return int(_say(conclude(Tally({}, problems=[str(error)]))).code)
     with told():
         plays = [] if arguments.plays is None else [f"--lab-as={arguments.plays}"]
         by = [f"--lab-launcher={arguments.launcher}"]
         asked = wishes.options("--lab-")
-        return int(_test(name, [*plays, *by, *asked, *rest]).code)
+        return int(_test_all(names, [*plays, *by, *asked, *rest]).code)
+
+
+def _test_all(names: Sequence[str], rest: Sequence[str]) -> Conclusion:
+    """Run pytest for one kernel after the other. An interrupt, and a request that no kernel could
+    change, end it; what the others come to is told whatever came of one."""
+    found: dict[str, Conclusion] = {}
+    for name in names:
+        if len(names) > 1:
+            print(f"lab: kernel {name}, {len(found) + 1} of {len(names)}", flush=True)
+        found[name] = _test(name, rest)
+        if found[name].code in (ExitCode.INTERRUPTED, ExitCode.USAGE):
+            break
+    whole = combined(found)
+    return _say(whole) if len(names) > 1 else whole
 
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:

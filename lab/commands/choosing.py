@@ -11,6 +11,7 @@ from typing import Any
 from .. import kernels
 from ..errors import UsageError
 from ..kernels import Flavour, Kernel
+from ..project import Project
 from ..vm import LAUNCHERS, USUAL, Launcher, launcher_named
 from ..wishes import KEYS, Wishes, from_options
 
@@ -34,13 +35,15 @@ class Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--kernel`, `--kernel-file` and `--modules`."""
+def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add `--kernel`, `--kernel-file` and `--modules`; with `several`, `--kernel` may be repeated
+    and absent, see `names_of`."""
     parser.add_argument(
         "--kernel",
-        action=Once,
+        action="append" if several else Once,
         metavar="NAME",
-        help="a series (6.12), a release (6.12.94), a package version, or what uname -r says",
+        help="a series (6.12), a release (6.12.94), a package version, or what uname -r says"
+        + ("; a pattern (6.1*); repeatable; the kernels of the table if absent" if several else ""),
     )
     parser.add_argument(
         "--kernel-file",
@@ -111,6 +114,37 @@ def name_of(arguments: argparse.Namespace) -> str:
         return str(named)
     # A name with a slash is a file; see lab.kernels.local.
     return f"{file.absolute()}" + (f":{modules.absolute()}" if modules else "")
+
+
+def names_of(arguments: argparse.Namespace, project: Project | None) -> tuple[str, ...]:
+    """The names of all kernels that the options of `lab test` say, in their order, each once.
+
+    A `--kernel` may hold several names with spaces between them, as make hands them over. Without
+    `--kernel` and `--kernel-file` they are the kernels of the repository's table. `project` is None
+    where the table cannot be read. Raises UsageError.
+    """
+    if arguments.kernel is None and arguments.kernel_file is None:
+        if arguments.module_directory is not None:
+            raise UsageError("--modules goes with --kernel-file")
+        table = () if project is None else project.kernels
+        if not table:
+            raise UsageError(
+                "no kernel is named",
+                hint="name one with --kernel 6.12, or the kernels of this repository in the table: "
+                'kernels = ["6.1", "6.12"]',
+            )
+        return kernels.matching(table)
+    if arguments.kernel_file is not None:
+        return (name_of(arguments),)
+    if arguments.module_directory is not None:
+        raise UsageError("--modules goes with --kernel-file")
+    # A path with a space in it is one name.
+    words = [
+        word for given in arguments.kernel for word in ([given] if "/" in given else given.split())
+    ]
+    if not words:
+        raise UsageError("--kernel names no kernel")
+    return kernels.matching(words)
 
 
 def kernel_of(arguments: argparse.Namespace, *, flavour: Flavour | None = None) -> Kernel:

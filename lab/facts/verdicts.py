@@ -170,3 +170,19 @@ def conclude(tally: Tally) -> Conclusion:
             ExitCode.NOT_PROVED, f"nothing passed ({counted(tally.verdicts.values())})"
         )
     return Conclusion(ExitCode.PROVED, f"{counted(tally.verdicts.values())}")
+
+
+def combined(conclusions: Mapping[str, Conclusion]) -> Conclusion:
+    """What the conclusions about several kernels, by their names, come to: the code that weighs
+    most, in the order of `conclude`, and the kernel that it is of. One alone stands as it is."""
+    if len(conclusions) == 1:
+        return next(iter(conclusions.values()))
+    order = (ExitCode.INTERRUPTED, ExitCode.USAGE, ExitCode.DISPROVED, ExitCode.NOT_PROVED)
+    for code in order:
+        those = [name for name, conclusion in conclusions.items() if conclusion.code is code]
+        if those:
+            more = f"; and {len(those) - 1} more of {len(conclusions)} kernels"
+            why = f"{those[0]}: {conclusions[those[0]].why}" + more * (len(those) > 1)
+            return Conclusion(code, why)
+    whys = "; ".join(f"{name}: {conclusion.why}" for name, conclusion in conclusions.items())
+    return Conclusion(ExitCode.PROVED, whys)

@@ -6,5 +6,15 @@ from __future__ import annotations
 from ..facts.kernel import Flavour, Kernel
 from .choice import known, obtain, offered, resolve
 from .model import KernelFiles
+from .patterns import matching
 
-__all__ = ["Flavour", "Kernel", "KernelFiles", "known", "obtain", "offered", "resolve"]
+__all__ = [
+    "Flavour",
+    "Kernel",
+    "KernelFiles",
+    "known",
+    "matching",
+    "obtain",
+    "offered",
+    "resolve",
+]

@@ -149,7 +149,6 @@ def test_plugin_reaches_the_guest(little: Little) -> None:
             ("-c", "tests/lab/other.toml"),
             "--config-file=tests/lab/other.toml: this file does not travel to the guest",
         ),
-        (("--kernel", "6.10"), "--kernel was given twice, '6.12' and '6.10'"),
     ],
 )
 def test_option_that_no_guest_hears_of_is_2(

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""`lab test` on several kernels: which are meant, and what the runs come to together."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lab import kernels
+from lab.commands import choosing
+from lab.errors import UsageError
+from lab.facts.kernel import Kernel
+from lab.facts.verdicts import Conclusion, ExitCode, combined
+from lab.kernels import choice
+from lab.project import Project
+from tests.lab.suite_support import TWO, Little, Ran
+
+pytestmark = pytest.mark.lab
+
+
+def asked(*words: str, table: Sequence[str] = (), here: Path | None = None) -> tuple[str, ...]:
+    """The kernels of a command line, in a repository whose table names these."""
+    parser = argparse.ArgumentParser()
+    choosing.add_options(parser, several=True)
+    project = Project(root=here or Path("/"), kernels=tuple(table)) if table else None
+    return choosing.names_of(parser.parse_args(words), project)
+
+
+def kernel(upstream: str) -> Kernel:
+    """A kernel of this version."""
+    series = ".".join(upstream.split(".")[:2])
+    return Kernel(
+        series=series,
+        upstream=upstream,
+        package=f"{upstream}-1",
+        release=f"{upstream}-cloud",
+        source="fake",
+        locked=False,
+        verified_by="nobody",
+    )
+
+
+@pytest.fixture
+def archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the sources offer."""
+    offers = tuple(map(kernel, ("6.12.107", "6.12.94", "6.12.90", "6.1.176")))
+    monkeypatch.setattr(choice, "offered", lambda: offers)
+    monkeypatch.setattr(choice, "known", lambda: offers[-1:])
+
+
+def test_kernels_are_those_of_the_command_line_else_those_of_the_table() -> None:
+    table = ("6.1", "6.12")
+    assert asked(table=table) == table
+    assert asked("--kernel", "6.6", table=table) == ("6.6",)
+    assert asked("--kernel", "6.6 6.1", "--kernel", "6.1", "--kernel=6.18") == (
+        *("6.6", "6.1", "6.18"),
+    )
+    assert asked("--kernel", "./my kernel/vmlinuz") == ("./my kernel/vmlinuz",)
+    assert asked("--kernel-file", "/k", "--modules", "/m", table=table) == ("/k:/m",)
+
+
+@pytest.mark.usefixtures("archive")
+def test_a_pattern_means_series_or_else_releases() -> None:
+    series = asked("--kernel", "6.1*")
+    assert series[0] == "6.1"
+    assert {"6.10", "6.12", "6.18"} <= set(series)
+    assert list(series) == sorted(series, key=lambda name: int(name.split(".")[1]))
+    assert asked("--kernel", "6.12.9*") == ("6.12.90", "6.12.94")
+    assert asked("--kernel", "6.12.9?", table=("6.1",)) == ("6.12.90", "6.12.94")
+    assert asked(table=("6.12.10[0-9]", "6.1.*")) == ("6.12.107", "6.1.176")
+
+
+@pytest.mark.usefixtures("archive")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "no kernel is named"),
+        (("--kernel", " "), "--kernel names no kernel"),
+        (("--kernel", "5.*"), "no kernel matches '5.*'"),
+        (("--kernel", "6.1", "--modules", "/m"), "--modules goes with --kernel-file"),
+        (("--modules", "/m"), "--modules goes with --kernel-file"),
+        (("--kernel", "6.1", "--kernel-file", "/k"), "and not both"),
+    ],
+)
+def test_what_names_no_kernel_is_said(words: Sequence[str], sentence: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        asked(*words)
+    assert sentence in str(raised.value)
+
+
+def test_the_heaviest_conclusion_is_that_of_all() -> None:
+    proved = Conclusion(ExitCode.PROVED, "2 passed")
+    missing = Conclusion(ExitCode.NOT_PROVED, "no source has it")
+    failed = Conclusion(ExitCode.DISPROVED, "test_a failed")
+    assert combined({"6.1": failed}) is failed
+    assert combined({"6.1": proved, "6.6": missing, "6.7": missing}) == Conclusion(
+        ExitCode.NOT_PROVED, "6.6: no source has it; and 1 more of 3 kernels"
+    )
+    assert combined({"6.6": missing, "6.1": failed}).why == "6.1: test_a failed"
+    whole = combined({"6.1": proved, "6.12": proved})
+    assert whole == Conclusion(ExitCode.PROVED, "6.1: 2 passed; 6.12: 2 passed")
+
+
+def without_kernel(little: Little, *words: str, table: Sequence[str] = ("6.12",)) -> Ran:
+    """`lab test` with a fake guest and these kernels in the table."""
+    settings = (little.root / "pyproject.toml").read_text()
+    kernels_line = f"kernels = {json.dumps(list(table))}"
+    little.write("pyproject.toml", settings.replace('kernels = ["6.12"]', kernels_line))
+    return little.run("lab", "test", "-p", "tests.lab.hostile.plugin", *words, LAB_FAKE="{}")
+
+
+def test_without_a_kernel_the_run_is_on_those_of_the_table(little: Little) -> None:
+    """Each has its report and its results; one that cannot be had is named, and is 3."""
+    little.tests(TWO)
+
+    ran = without_kernel(little, table=("6.10", "6.12"))
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts == {"test_one": "passed", "test_two": "passed"}
+    said = [line for line in ran.output.splitlines() if line.startswith("lab: exit")]
+    assert said[0].startswith("lab: exit 3 (not proved): no source has 6.10")
+    assert said[1] == "lab: exit 0 (proved): 2 passed"
+    assert said[2:] == [ran.last_line]
+    assert ran.last_line.startswith("lab: exit 3 (not proved): 6.10: no source has 6.10")
+
+
+def test_the_worst_of_the_kernels_is_the_exit_code(little: Little) -> None:
+    """As make hands them over. What was disproved outweighs what could not be had."""
+    little.tests("def test_one(): assert False\n")
+
+    ran = little.lab(kernel="6.12 6.10")
+
+    assert ran.code == 1, ran.output
+    assert ran.last_line.startswith("lab: exit 1 (disproved): 6.12: tests/test_it.py::test_one")
+
+
+def test_a_run_on_one_kernel_of_the_table_is_as_if_it_were_named(little: Little) -> None:
+    little.tests(TWO)
+    ran = without_kernel(little)
+    assert ran.code == 0, ran.output
+    assert ran.last_line == "lab: exit 0 (proved): 2 passed"
+    assert little.lab("--collect-only", kernel="6.12 6.12").code == 0
+
+
+def test_a_request_that_no_kernel_could_change_is_said_once(little: Little) -> None:
+    little.tests(TWO)
+    ran = little.lab("--pdb", kernel="6.12 6.10")
+    assert ran.code == 2, ran.output
+    assert 1 == ran.output.count("ERROR: --pdb")
+    assert kernels.matching(("6.12", "6.12")) == ("6.12",)
+
+
+def test_no_table_and_no_kernel_is_2(little: Little) -> None:
+    little.write("pyproject.toml", "[project]\nname = 'a'\n")
+    ran = little.run("lab", "test")
+    assert ran.code == 2
+    assert "no kernel is named (name one with --kernel 6.12" in ran.last_line
+    little.write("pyproject.toml", "[tool.lab]\nkernels = 6.12\n")
+    ran = little.run("lab", "test")
+    assert ran.code == 2
+    assert (
+        "pyproject.toml:2: kernels is 6.12, expected a list of kernels in quotes" in ran.last_line
+    )
