@@ -13,7 +13,7 @@ from .. import project as projects
 from ..errors import LabError, UsageError
 from ..facts.kernel import Kernel, version_key
 from ..facts.verdicts import Conclusion, ExitCode
-from ..rules import contract
+from ..rules import contract, dmesg
 from ..rules import errata as catalogue
 from . import lists, table
 
@@ -93,6 +93,7 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     from .. import cache
     from ..remote import sending, tree
     from ..remote.process import TREE
+    from .measure import Sent
     from .program import programs
     from .reproduce import probe_environment
     from .state import State
@@ -110,7 +111,9 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     names = arguments.kernel or [EVERY]
     sent = sending.of(project)
     with cache.scratch() as directory, tree.bytecode_kept(directory):
-        tar = sent.pack(sent.bytecode())
+        compiled = sent.bytecode()
+        tar = sent.pack(compiled)
+    tree_sha256, extension_sha256 = sent.hashes()
     results = arguments.results or project.root / "lab-results/errata"
     program = programs(project.root, project.errata, errata.reproducers)
     state = State(results / "measured.json", program)
@@ -120,15 +123,22 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         catalogue=errata,
         kernels=kernels,
         contract=promised,
-        tar=tar,
-        environment={
-            "PYTHONPATH": sending.search_path(project, TREE),
-            **probe_environment(
-                sending.command(project.probe) if project.probe else (),
-                project.mask_variable,
-                promised.names,
-            ),
-        },
+        sent=Sent(
+            tar=tar,
+            tree_sha256=tree_sha256,
+            extension_sha256=extension_sha256,
+            bytecode_sha256=tree.hashes(compiled)[0],
+            environment={
+                "PYTHONPATH": sending.search_path(project, TREE),
+                **probe_environment(
+                    sending.command(project.probe) if project.probe else (),
+                    project.mask_variable,
+                    promised.names,
+                ),
+            },
+            setup=sending.command(project.setup) if project.setup else (),
+            allowed=dmesg.of(project),
+        ),
         results=results,
         fresh=arguments.fresh,
     )

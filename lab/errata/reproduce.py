@@ -5,8 +5,8 @@ Inside guests of a sweep, where a guest is booted per release and pytest's start
 than all the reproducers together.  A reproducer is a test function without fixtures, gated by the
 same `needs` marks and the same probe as under pytest, and found present by the same exception.
 
-Says, by `lab.remote.wire`, which release it runs on, then of each node id given that it has begun
-and what was found, then that it is done.
+Says, by `lab.remote.wire`, who it is (the proof of `lab.remote.identity`), then of each node id
+given that it has begun and what was found, then that it is done.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..facts.errata import Seen, erratum_in
 from ..facts.probed import Probed
+from ..remote.identity import PROOF, identify
 from ..remote.wire import DONE, Control, Kinds
 from ..rules.dmesg import MARK
 from ..rules.needs import missing
@@ -44,14 +46,14 @@ PROBE_VARIABLE = "LAB_PROBE"
 class Said(StrEnum):
     """What this process says."""
 
-    RELEASE = "release"
+    HELLO = "hello"
     BEGUN = "begun"
     FOUND = "found"
     DONE = DONE
 
 
 KINDS: Kinds = {
-    Said.RELEASE: {"release": str},
+    Said.HELLO: dict.fromkeys(PROOF, str),
     Said.BEGUN: {"id": str},
     Said.FOUND: {"id": str, "seen": str, "evidence": str},
     Said.DONE: {"found": int},
@@ -62,8 +64,8 @@ def main(names: Sequence[str]) -> int:
     """Run the reproducers with these node ids; 0 whatever they found."""
     # Before anything is imported: what a reproducer starts is not to speak for it.
     control = Control.inherited({})
+    control.say(Said.HELLO, **identify(Path.cwd(), None).proof())
     probe = _probe(names)
-    control.say(Said.RELEASE, release=os.uname().release)
     for name in names:
         control.say(Said.BEGUN, id=name)
         _mark(name)

@@ -45,6 +45,11 @@ class State:
             and f.get("program") == self._programs[id]
         }
 
+    def complaints(self, kernel: Kernel) -> tuple[str, ...]:
+        """What this kernel complained of while no reproducer ran."""
+        entry = self._entries.get(_key(kernel.package, kernel.release), {})
+        return tuple(entry.get("complaints", ()))
+
     def whole(self, kernel: Kernel) -> bool:
         """Whether every erratum is decided on this kernel."""
         return self._programs.keys() <= self.known(kernel).keys()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from ..rules.contract import Contract
 from ..rules.errata import Catalogue, Erratum
 from ..rules.needs import REASON
 from . import lists, table
-from .measure import Lab, measure
+from .measure import Found, Lab, Sent, measure
 from .state import State
 
 
@@ -34,17 +34,15 @@ class Job:
     catalogue: Catalogue
     contract: Contract
     kernels: Sequence[Kernel]
-    tar: bytes
-    environment: Mapping[str, str]
-    """What a process of reproducers finds in its environment."""
+    sent: Sent
     results: Path
     fresh: bool = False
     """Measure also what the state has already."""
 
-    def measured(self, lab: Lab, todo: Sequence[Erratum], kernel: Kernel) -> dict[str, Finding]:
+    def measured(self, lab: Lab, todo: Sequence[Erratum], kernel: Kernel) -> Found:
         """What the reproducers of these errata find on one kernel. Raises LabError."""
         names = [erratum.reproducer for erratum in todo]
-        return measure(lab, self.tar, names, self.results / kernel.release, self.environment)
+        return measure(lab, self.sent, names, self.results / kernel.release)
 
 
 @dataclass(slots=True)
@@ -70,7 +68,7 @@ def sweep(job: Job, shelf: Shelf, state: State, say: Callable[[str], None]) -> S
         todo = [erratum for erratum in job.catalogue if erratum.id not in known]
         begun = time.monotonic()
         try:
-            found = job.measured(shelf.guests(kernel), todo, kernel) if todo else {}
+            found = job.measured(shelf.guests(kernel), todo, kernel) if todo else Found()
         except GuestLost as lost:
             swept.problems.append(f"{kernel.package}: no guest came through: {lost.reason}")
             say(f"{head}: {swept.problems[-1]}")
@@ -79,12 +77,14 @@ def sweep(job: Job, shelf: Shelf, state: State, say: Callable[[str], None]) -> S
             swept.problems.append(f"{kernel.package}: {error}")
             say(f"{head}: {swept.problems[-1]}")
             continue
-        findings = known | {e.id: noticed(e, found[e.reproducer]) for e in todo}
+        findings = known | {e.id: noticed(e, found.findings[e.reproducer]) for e in todo}
+        before = state.complaints(kernel) if known else ()
         measured = Measured(
             kernel.upstream,
             kernel.package,
             kernel.release,
             {erratum.id: findings[erratum.id] for erratum in job.catalogue},
+            tuple(dict.fromkeys([*before, *found.complaints])),
         )
         how = "known"
         if todo:
@@ -107,6 +107,9 @@ def noticed(erratum: Erratum, finding: Finding) -> Finding:
 
 def _judge(catalogue: Catalogue, contract: Contract, swept: Swept) -> None:
     for row in table.in_order(swept.measured):
+        swept.faults += [
+            f"{row.package} complained while no reproducer ran: {line}" for line in row.complaints
+        ]
         for erratum in catalogue:
             finding = row.findings[erratum.id]
             if finding.seen is None:

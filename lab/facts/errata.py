@@ -55,3 +55,5 @@ class Measured:
     package: str
     release: str
     findings: Mapping[str, Finding]
+    complaints: tuple[str, ...] = ()
+    """What its kernel complained of while no reproducer ran: as it booted, say."""

@@ -18,6 +18,8 @@ from . import tree
 
 CMDLINE = Path("/proc/cmdline")
 NONCE_KEY = "lab.nonce="
+PROOF = ("nonce", "release", "tree_sha256", "extension_sha256", "bytecode_sha256")
+"""What a process in a guest says of itself before anything that it says counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,13 @@ class Expected:
         """As a JSON object."""
         return asdict(self)
 
+    def contradicted(self, proof: Mapping[str, Any]) -> str:
+        """What in a process's `PROOF` is not as expected, as a sentence; empty if all of it is."""
+        for name in PROOF:
+            if proof[name] != (wanted := getattr(self, name)):
+                return f"the guest proves the wrong {name}: {proof[name]!r}, expected {wanted!r}"
+        return ""
+
 
 class NoHost(Exception):
     """A test asked what the host expects, and there is no host: it runs in no guest of the lab."""
@@ -60,6 +69,10 @@ class Identity:
     """Of the compiled modules beside the tree's: what is run in their stead."""
     host: Expected | None
     """What the host sent, None outside a guest."""
+
+    def proof(self) -> dict[str, str]:
+        """As `PROOF`."""
+        return {name: getattr(self, name) or "" for name in PROOF}
 
     @property
     def expected(self) -> Expected:

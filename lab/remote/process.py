@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from ..errors import GuestLost
 from ..vm import Control, Event, Exited, Guest, Output
+from .identity import Expected
 from .losses import Gone, RunOver
 from .wire import DONE, TROUBLE, BrokenWire, Checker, Kinds, Numberer
 
@@ -127,6 +128,12 @@ class PythonProcess:
         if said.kind != wanted:
             self.lied(f"it said {said.kind} where {wanted} was due")
         return said.fields
+
+    def prove(self, hello: StrEnum, expected: Expected, seconds: float) -> None:
+        """Have its first message, `hello`, prove that it is the process of this run. Raises Gone,
+        RunOver."""
+        if wrong := expected.contradicted(self.expect(hello, seconds)):
+            raise RunOver(wrong)
 
     def _checked(self, obj: Mapping[str, Any]) -> Said:
         try:

@@ -38,14 +38,7 @@ class GuestSide:
         gc.disable()  # hardly anything of what is imported and collected is garbage
         own = identify(config.rootpath, None)
         self.skips_need_proof = tree.Manifest.here(config.rootpath).skips_need_proof
-        self._control.say(
-            Said.HELLO,
-            nonce=own.nonce or "",
-            release=own.release,
-            tree_sha256=own.tree_sha256,
-            extension_sha256=own.extension_sha256,
-            bytecode_sha256=own.bytecode_sha256,
-        )
+        self._control.say(Said.HELLO, **own.proof())
         kind, welcome = self._control.listen()
         if kind != Told.WELCOME:
             raise pytest.UsageError(f"the host said {kind!r} where a welcome was due")

@@ -20,6 +20,7 @@ from ..remote.identity import Expected
 from ..remote.losses import Gone, RunOver
 from ..remote.probing import probed
 from ..remote.process import TREE, check_release, console_tail
+from ..remote.setting_up import set_up
 from ..rules import dmesg
 from ..vm import Guest
 from ..wishes import Wishes
@@ -27,8 +28,6 @@ from .kernel_watch import Heard, KernelWatch
 from .plan import Lab, Listener, Outcome, Plan
 from .worker import Worker
 
-SETUP_S, SETUP_TAIL = 300.0, 4000
-"""Time limit of the set-up command, and so many characters of what it said are shown."""
 CONSOLES = "console*.log"
 """Where among its files a guest's console is: the second file is of another way to boot it."""
 LOSSES_IN_A_ROW = 5
@@ -295,20 +294,12 @@ class Session:
     def _set_up(self, guest: Guest) -> None:
         """Run the repository's own command. Raises RunOver when it fails."""
         self._listener.phase("running the set-up command")
-        env = {"PYTHONDONTWRITEBYTECODE": "1", **self._plan.environment}
-        limit = SETUP_S + 10 * guest.slowdown
-        words = " ".join(self._plan.setup)
         try:
-            done = guest.run(self._plan.setup, env=env, cwd=TREE, timeout_s=limit)
-        except TimeoutError as error:
-            raise RunOver(f"the set-up command {words!r} did not end: {error}") from error
+            set_up(guest, self._plan.setup, self._plan.environment)
+        except RunOver:
+            self._hear_others()
+            raise
         self._hear_others()
-        if done.status:
-            said = (done.stdout + done.stderr).decode("utf-8", "backslashreplace")
-            raise RunOver(
-                f"the set-up command {words!r} ended with status {done.status} in the guest",
-                tail=said[-SETUP_TAIL:],
-            )
 
     def _probe(self, guest: Guest) -> Probed:
         self._listener.phase("probing what this kernel can do")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from ..remote.identity import PROOF
 from ..remote.wire import DONE, TROUBLE, Kinds
 
 
@@ -35,9 +36,7 @@ class Told(StrEnum):
 
 
 FROM_GUEST: Kinds = {
-    Said.HELLO: dict.fromkeys(
-        ("nonce", "release", "tree_sha256", "extension_sha256", "bytecode_sha256"), str
-    ),
+    Said.HELLO: dict.fromkeys(PROOF, str),
     Said.COLLECTED: {"ids": list, "errors": list},
     Said.START: {"id": str},
     Said.REPORT: {"id": str, "data": dict},

@@ -56,12 +56,7 @@ class Worker:
 
     def greet(self, expected: Expected, probe: Probed | None, programs: Mapping[str, Any]) -> None:
         """Let it prove who it is, and tell it what it may know. Raises Gone, RunOver."""
-        hello = self.process.expect(Said.HELLO, 30 + 10 * self._slowdown)
-        for name, wanted in expected.to_json().items():
-            if name != "kernel" and hello[name] != wanted:
-                raise RunOver(
-                    f"the guest proves the wrong {name}: {hello[name]!r}, expected {wanted!r}"
-                )
+        self.process.prove(Said.HELLO, expected, 30 + 10 * self._slowdown)
         told = {**programs, "slowdown": self._slowdown} if programs else {}
         known = {} if probe is None else probe.to_object()
         self.process.tell(Told.WELCOME, expected=expected.to_json(), probe=known, programs=told)

@@ -107,7 +107,7 @@ def test_process_says_line_by_line() -> None:
     first, *lines, last = map(json.loads, done.stdout.splitlines())
     told = [first, *lines, last]
     assert list(range(len(told))) == [line["n"] for line in told]
-    assert ("release", os.uname().release) == (first["type"], first["release"])
+    assert ("hello", os.uname().release) == (first["type"], first["release"])
     assert ("done", len(quick)) == (last["type"], last["found"])
     assert quick == [line["id"] for line in lines[::2] if line["type"] == "begun"]
     assert quick == [line["id"] for line in lines[1::2] if line["type"] == "found"]

@@ -17,7 +17,7 @@ import pytest
 from lab import project
 from lab.arch import Death
 from lab.errata import lists, table
-from lab.errata.measure import measure
+from lab.errata.measure import Sent, measure
 from lab.errata.program import programs
 from lab.errata.reproduce import Said, mark_of
 from lab.errata.state import State
@@ -26,11 +26,12 @@ from lab.errors import GuestLost, KernelUnavailable, LabError
 from lab.facts.errata import Finding, Measured, Seen
 from lab.kernels import Kernel
 from lab.project import Errata
+from lab.remote.identity import PROOF
 from lab.remote.losses import RunOver
 from lab.remote.wire import Numberer
-from lab.rules import contract
+from lab.rules import contract, dmesg
 from lab.rules.errata import Catalogue, Erratum
-from lab.vm import Control, Event, Exited, Output, Stream
+from lab.vm import Completed, Control, Event, Exited, Output, Stream
 from lab.vm.kmsg import Piece, Record
 
 pytestmark = pytest.mark.lab
@@ -39,6 +40,8 @@ REPRODUCERS = "tests/kernel_gated/errata"
 PROJECT = project.read(Path(__file__).parents[2])
 NODES = [f"{REPRODUCERS}/test_errata_it.py::test_{letter}" for letter in "abc"]
 COMPLAINT = "WARNING: CPU: 0 PID: 7 at io_uring/kbuf.h:146 io_recv_finish+0x37c/0x4a0"
+HASHES = {"tree_sha256": "t", "extension_sha256": "e", "bytecode_sha256": "b"}
+SENT = Sent(b"tar", "t", "e", "b", environment={"PYTHONPATH": "here"})
 PRESENT, ABSENT = Finding(Seen.PRESENT, "seen"), Finding(Seen.ABSENT, "")
 
 
@@ -67,6 +70,13 @@ class Script:
     log: list[Record] = field(default_factory=list)
     heard: int = 0
     deaths: Sequence[Death] = ()
+    lie: dict[str, str] | None = field(default_factory=dict)
+    """What its process says otherwise of itself than is so; None if it does not say who it is."""
+    probe_says: Sequence[str] = ()
+    """What the kernel says before the first reproducer's mark."""
+    set_up: list[tuple[str, ...]] = field(default_factory=list)
+    """The set-up commands that ran."""
+    set_up_status: int = 0
 
     def say(self, text: str, *, of_kernel: bool = True) -> None:
         """Have it in the kernel's log."""
@@ -81,7 +91,10 @@ class FakeProcess:
         self._events: list[Event | Exception] = []
         self._killed = False
         self._out = Numberer()
-        self._put(Said.RELEASE, release=guest.uname)
+        if guest.script.lie is not None:
+            self._put(Said.HELLO, **{**guest.proof, **guest.script.lie})
+        for line in guest.script.probe_says:
+            guest.script.say(line)
         for name in names:
             self._put(Said.BEGUN, id=name)
             guest.script.asked.append(name)
@@ -142,9 +155,17 @@ class FakeGuest:
         self.kernel, self.script, self.uname = kernel, script, kernel.release
         self.pushed = b""
         self.deaths = script.deaths
+        self.nonce = "1234"
+        self.proof = {"nonce": "1234", "release": kernel.release, **HASHES}
 
     def push_tree(self, tar: bytes, directory: str) -> None:  # noqa: ARG002
         self.pushed = tar
+
+    def run(self, argv: Sequence[str], *, env: dict[str, str], **_: Any) -> Completed:
+        assert self.pushed == b"tar", "nothing was pushed before it was run"
+        assert env["PYTHONPATH"] == "here"
+        self.script.set_up.append(tuple(argv))
+        return Completed(self.script.set_up_status, b"", b"no rule")
 
     def console_log(self) -> bytes:
         return b"".join(record.line.encode() + b"\r\n" for record in self.script.log)
@@ -157,6 +178,7 @@ class FakeGuest:
         assert env["LAB_KMSG"] == "/dev/kmsg"
         assert argv[3:5] == ("-m", "lab.errata.reproduce")
         assert self.pushed == b"tar", "nothing was pushed before it was run"
+        assert env["PYTHONPATH"] == "here"
         return FakeProcess(self, argv[5:])
 
 
@@ -176,9 +198,9 @@ class FakeLab:
 
 
 def _measure(script: Script, tmp_path: Path) -> dict[str, Seen | None]:
-    found = measure(FakeLab(_kernel("6.12.1"), script), b"tar", NODES, tmp_path / "results")
-    assert list(found) == NODES
-    return {name[-1]: finding.seen for name, finding in found.items()}
+    found = measure(FakeLab(_kernel("6.12.1"), script), SENT, NODES, tmp_path / "results")
+    assert list(found.findings) == NODES
+    return {name[-1]: finding.seen for name, finding in found.findings.items()}
 
 
 def test_each_reproducer_has_its_finding(tmp_path: Path) -> None:
@@ -237,9 +259,65 @@ def test_complaint_is_its_own_reproducers(tmp_path: Path) -> None:
     """A splat in the kernel log belongs to the reproducer that ran, also when others came after it
     and when its process died."""
     script = Script({NODES[0]: "present", NODES[1]: "splats", NODES[2]: "dies"})
-    found = measure(FakeLab(_kernel("6.12.1"), script), b"tar", NODES, tmp_path / "results")
-    said = [[line.partition("] ")[2] for line in finding.splats] for finding in found.values()]
+    found = measure(FakeLab(_kernel("6.12.1"), script), SENT, NODES, tmp_path / "results")
+    said = [[line.partition("] ")[2] for line in f.splats] for f in found.findings.values()]
     assert [[], [COMPLAINT], []] == said
+    assert [] == found.complaints
+
+
+def test_complaint_of_the_boot_is_a_fault_of_the_release(tmp_path: Path) -> None:
+    """What the kernel complained of as it came up, or as it was probed, is no reproducer's, and not
+    forgotten: neither now nor by a sweep that has nothing left to measure."""
+    script = Script(probe_says=[COMPLAINT.replace("7 at", "8 at")])
+    script.say(COMPLAINT)
+    job, path = _job(tmp_path, "6.12.1"), tmp_path / "measured.json"
+    for _ in range(2):
+        swept = sweep(job, FakeShelf(v6_12_1=script), _state(path), lambda _: None)
+        assert [
+            f"6.12.1-1 complained while no reproducer ran: [    9.000000] {line}"
+            for line in (COMPLAINT, COMPLAINT.replace("7 at", "8 at"))
+        ] == swept.faults
+    assert script.boots == 1
+
+
+def test_what_the_repository_allows_is_no_complaint(tmp_path: Path) -> None:
+    """An allowance of the repository's own holds while the guest boots, while a reproducer runs and
+    on the console of a guest that died."""
+    allowed = dmesg.read_allowances(
+        '[[allow]]\npattern = "at io_uring/kbuf|syncing: fake"\nkernels = "every"\n'
+        'reason = "a kernel of the tests"\n'
+    )
+    script = Script({NODES[0]: "splats", NODES[1]: "panics"})
+    script.say(COMPLAINT)
+    lab = FakeLab(_kernel("6.12.1"), script)
+    found = measure(lab, replace(SENT, allowed=allowed), NODES, tmp_path / "results")
+    assert [] == found.complaints
+    assert [(), (), ()] == [finding.splats for finding in found.findings.values()]
+    assert [Seen.ABSENT, None, Seen.ABSENT] == [f.seen for f in found.findings.values()]
+
+
+@pytest.mark.parametrize("name", [*PROOF, ""])
+def test_guest_that_is_not_the_one_it_is_taken_for(tmp_path: Path, name: str) -> None:
+    """Nothing counts that a process found which runs another tree, or runs elsewhere, or does not
+    say who it is."""
+    script = Script({NODES[0]: "present"}, lie={name: "other"} if name else None)
+    sentence = f"proves the wrong {name}: 'other'" if name else "it said begun where hello was due"
+    with pytest.raises(RunOver, match=sentence):
+        _measure(script, tmp_path)
+
+
+def test_set_up_command_runs_in_each_guest(tmp_path: Path) -> None:
+    """The table's set-up command runs once in each guest, before the reproducers; where it fails,
+    nothing was measured."""
+    sent = replace(SENT, setup=("make", "ready"))
+    script = Script({NODES[0]: "panics"})
+    measure(FakeLab(_kernel("6.12.1"), script), sent, NODES, tmp_path / "results")
+    assert [("make", "ready")] * 2 == script.set_up
+    broken = Script(set_up_status=2)
+    with pytest.raises(RunOver, match="set-up command 'make ready' ended with status 2") as caught:
+        measure(FakeLab(_kernel("6.12.1"), broken), sent, NODES, tmp_path / "broken")
+    assert caught.value.tail == "no rule"
+    assert [] == broken.asked
 
 
 def test_complaint_of_the_defect_is_its_presence(tmp_path: Path) -> None:
@@ -264,10 +342,11 @@ def test_panic_is_a_complaint_about_its_reproducer(tmp_path: Path) -> None:
     where its emulator is known to have killed it, it has not."""
     for deaths, splats in (((), 1), ((Death(re.compile("panic"), (0, 0, 0), 1, "it"),), 0)):
         script = Script({NODES[0]: "panics"}, deaths=deaths)
-        found = measure(FakeLab(_kernel("6.12.1"), script), b"tar", NODES, tmp_path / f"{splats}")
-        assert found[NODES[0]].seen is None
-        assert splats == len(found[NODES[0]].splats)
-        assert () == found[NODES[1]].splats
+        found = measure(FakeLab(_kernel("6.12.1"), script), SENT, NODES, tmp_path / f"{splats}")
+        findings = found.findings
+        assert findings[NODES[0]].seen is None
+        assert splats == len(findings[NODES[0]].splats)
+        assert () == findings[NODES[1]].splats
     swept = sweep(
         _job(tmp_path, "6.12.1"),
         FakeShelf(v6_12_1=Script({NODES[0]: "panics"})),
@@ -317,9 +396,8 @@ def _job(tmp_path: Path, *upstreams: str, catalogue: Catalogue = CATALOGUE, **mo
     return Job(
         catalogue=catalogue,
         contract=contract.of(PROJECT),
-        environment={},
+        sent=SENT,
         kernels=[_kernel(upstream) for upstream in upstreams],
-        tar=b"tar",
         results=tmp_path / "results",
         **more,
     )
