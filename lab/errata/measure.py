@@ -136,8 +136,8 @@ def _in_guest(guest: Guest, names: Sequence[str], whole: Found, results: Path, s
         except Gone as gone:
             if gone.guest_too:
                 why = f"the guest was lost: {gone}"
-                words = last_words(guest, begun.name, sent.allowed)
-                found[begun.name] = Finding(None, why, words)
+                found[begun.name] = Finding(None, why)
+                _enter(found, last_words(guest, todo, sent.allowed))
                 raise GuestLost(str(gone), console_tail=gone.tail) from gone
             printed = process.output_tail()[-_WORDS:]
             found[begun.name] = Finding(None, f"{gone}: {printed}" if printed else str(gone))
@@ -147,9 +147,13 @@ def _in_guest(guest: Guest, names: Sequence[str], whole: Found, results: Path, s
         records = _heard(guest, "of the reproducers")
         by_name = splats(records, todo, guest.kernel, sent.allowed)
         whole.complaints += by_name.pop("", ())
-        for name, lines in by_name.items():
-            if name in found:
-                found[name] = replace(found[name], splats=lines)
+        _enter(found, by_name)
+
+
+def _enter(found: dict[str, Finding], by_name: Mapping[str, tuple[str, ...]]) -> None:
+    for name, lines in by_name.items():
+        if name in found:
+            found[name] = replace(found[name], splats=lines)
 
 
 def splats(
@@ -171,14 +175,26 @@ def splats(
     return {name: tuple(splat.line for splat in lines) for name, lines in found.items() if lines}
 
 
-def last_words(guest: Guest, name: str, allowed: Sequence[Allowance] = ()) -> tuple[str, ...]:
-    """The complaints on the console of a guest that died while this reproducer ran; none if its
-    emulator is known to have killed it."""
-    said = guest.console_log().replace(b"\r", b"").rpartition(mark_of(name).encode())[2]
+def last_words(
+    guest: Guest, names: Sequence[str], allowed: Sequence[Allowance] = ()
+) -> dict[str, tuple[str, ...]]:
+    """By reproducer, the complaints on the console of a guest that died while the last of them ran:
+    its log was not read. None from a line on by which its emulator is known to have killed it."""
+    said = guest.console_log().replace(b"\r", b"")
     lines = said.decode("utf-8", "backslashreplace").splitlines()
     if (sign := first_sign(lines, guest.deaths)) is not None:
         lines = lines[: sign[0]]
-    return tuple(splat.line for splat in dmesg.scan_lines(lines, guest.kernel, allowed))
+    marks = [(mark_of(name), name) for name in names]
+    pieces: dict[str, list[str]] = {}
+    running: list[str] = []
+    for line in lines:
+        for mark, name in marks:
+            if line.rstrip().endswith(mark):
+                running = pieces.setdefault(name, [])
+        if not dmesg.is_mark(line):
+            running.append(line)
+    found = {name: dmesg.scan_lines(piece, guest.kernel, allowed) for name, piece in pieces.items()}
+    return {name: tuple(splat.line for splat in lines) for name, lines in found.items() if lines}
 
 
 @dataclass(slots=True)

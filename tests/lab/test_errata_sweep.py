@@ -287,13 +287,17 @@ def test_what_the_repository_allows_is_no_complaint(tmp_path: Path) -> None:
         '[[allow]]\npattern = "at io_uring/kbuf|syncing: fake"\nkernels = "every"\n'
         'reason = "a kernel of the tests"\n'
     )
-    script = Script({NODES[0]: "splats", NODES[1]: "panics"})
+    script = Script({NODES[0]: "splats", NODES[1]: "dies", NODES[2]: "splats"})
     script.say(COMPLAINT)
     lab = FakeLab(_kernel("6.12.1"), script)
     found = measure(lab, replace(SENT, allowed=allowed), NODES, tmp_path / "results")
     assert [] == found.complaints
     assert [(), (), ()] == [finding.splats for finding in found.findings.values()]
     assert [Seen.ABSENT, None, Seen.ABSENT] == [f.seen for f in found.findings.values()]
+    script = Script({NODES[0]: "splats", NODES[1]: "panics"})
+    lab = FakeLab(_kernel("6.12.1"), script)
+    found = measure(lab, replace(SENT, allowed=allowed), NODES, tmp_path / "lost")
+    assert [(), (), ()] == [finding.splats for finding in found.findings.values()]
 
 
 @pytest.mark.parametrize("name", [*PROOF, ""])
@@ -347,6 +351,9 @@ def test_panic_is_a_complaint_about_its_reproducer(tmp_path: Path) -> None:
         assert findings[NODES[0]].seen is None
         assert splats == len(findings[NODES[0]].splats)
         assert () == findings[NODES[1]].splats
+    script = Script({NODES[0]: "splats", NODES[1]: "panics"})
+    found = measure(FakeLab(_kernel("6.12.1"), script), SENT, NODES, tmp_path / "before")
+    assert [1, 1, 0] == [len(finding.splats) for finding in found.findings.values()]
     swept = sweep(
         _job(tmp_path, "6.12.1"),
         FakeShelf(v6_12_1=Script({NODES[0]: "panics"})),
