@@ -26,6 +26,7 @@ from tests.differential.observer import (
     left,
     take_all_descriptors,
     tcp_sockets,
+    waiting,
 )
 from tests.differential.peer import Peer, Peers, listening, pattern
 from tests.differential.protocols import PROTOCOLS, Connection, Tls
@@ -312,6 +313,9 @@ class Run:
         elif step.op == "drop":
             connection.transport = connection.protocol = connection.reader = None
             gc.collect()
+        elif step.op == "waiting":
+            sock = connection.transport.get_extra_info("socket")
+            self.attempt(step, lambda: connection.log.note("waiting", waiting(sock.fileno())))
         elif step.op == "thread-write":
             self.attempt(step, lambda: self._thread_write(step, connection))
         else:

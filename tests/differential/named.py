@@ -26,6 +26,9 @@ NAMED: dict[str, Scenario] = {
             '["send",6,4],["resume",0],["resume",1],["resume",2],["resume",3],["resume",4],'
             '["resume",5]]}'
         ),
+        "d3: paused in connection_made, all bytes stay in the socket": (
+            '{"made":[["pause"]],"steps":[["send",0,9],["waiting"],["resume"],["waiting"]]}'
+        ),
         "d3: paused in connection_made, closed with bytes unread": (
             '{"made":[["pause"]],"steps":[["send",0,9],["close"]]}'
         ),

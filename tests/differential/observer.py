@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import re
 import socket
 import struct
 import sys
+import termios
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -117,6 +119,12 @@ def take_all_descriptors() -> list[int]:
             if error.errno != errno.EMFILE:
                 raise
             return used
+
+
+def waiting(number: int) -> int:
+    """How many bytes wait in a socket for somebody to read them."""
+    answer = fcntl.ioctl(number, termios.FIONREAD, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def tcp_sockets() -> int:

@@ -24,6 +24,7 @@ LOOP_STEPS = {
     "linger": "sets SO_LINGER to (1, 0)",
     "close-lent": "the owner closes the socket that was given with sock=",
     "number": "opens files and sockets, which take the numbers that are free",
+    "waiting": "notes how many bytes wait in the socket for somebody to read them",
     "writelines-wrong": "writelines() with a str behind a bytes",
     "write-wrong": "write() of a str",
     "thread-write": "write() by call_soon_threadsafe() of another thread",
