@@ -91,6 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rest:
             parser.error(f"unknown arguments: {' '.join(rest)}")
         return int(_say(_errata(arguments)).code)
+    if {"-V", "--version"} & set(rest):
+        import pytest
+
+        return int(pytest.main(rest))
     try:
         # Where no kernel is named, the table has to: what is wrong with it is said here.
         if project is None and arguments.kernel is None and arguments.kernel_file is None:

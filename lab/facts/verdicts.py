@@ -22,7 +22,8 @@ class Verdict(StrEnum):
     SKIPPED = "skipped"
     """The kernel's probe confirms that what the test needs is not there."""
     XFAILED = "xfailed"
-    """An erratum's own reproducer found the erratum."""
+    """An erratum's own reproducer found the erratum; or, where skips need no proof, a test failed
+    that is marked as expected to."""
     NEVER_RAN = "never ran"
     LOST = "lost"
     """The test began, and its process or its guest was gone before the verdict."""

@@ -8,6 +8,7 @@ the host: see `pytest_runtest_setup`.
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from ..remote.losses import RunOver
 from ..report.progress import Progress, make_progress
 from ..report.results import point_latest
 from ..wishes import Wishes
-from . import issues, limits, selection
+from . import coverage, home, issues, limits, selection
 from .judge import Judge
 from .lanes import Begun, Lanes, Ran
 from .preparation import Preparation
@@ -164,6 +165,24 @@ class GuestRun:
                         seconds = time.monotonic() - since
                         self.book.enter(name, Record(Verdict.LOST, seconds, "interrupted"))
                 raise
+        self._add_coverage(lanes)
+
+    def _add_coverage(self, lanes: Lanes) -> None:
+        """What was measured in the guests is a part of what the host's pytest-cov reports."""
+        if not coverage.measures(self.config):
+            return
+        guests = [guest for session in lanes.sessions for guest in session.guests]
+        data = [guest.console.with_name(home.COVERAGE_FILE) for guest in guests]
+        came = [file for file in data if file.is_file()]
+        try:
+            coverage.add(self.config, came)
+        except (OSError, sqlite3.Error) as error:
+            self.problems.append(f"what coverage measured in a guest cannot be used: {error}")
+        if lost := len(data) - len(came) + sum(session.deaths for session in lanes.sessions):
+            what = "process" if lost == 1 else "processes"
+            self.judge.notes.append(
+                f"the coverage of {lost} {what} in guests that died is not in the report"
+            )
 
     def _take(self, item: pytest.Item, ran: Ran) -> None:
         """Judge what came home of one test, write it into the book, and report it."""

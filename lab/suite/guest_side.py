@@ -19,6 +19,7 @@ from ..facts.probed import Probed
 from ..remote import tree
 from ..remote.identity import Expected, Identity, identify
 from ..remote.wire import CONTROL_VARIABLE, Control
+from .left import left
 from .selection import leave_out
 from .wire import TO_GUEST, Said, Told
 
@@ -129,7 +130,12 @@ class GuestSide:
         except BaseException as error:
             self._control.say(Said.TROUBLE, text=f"at the end of the session: {error!r}")
             raise
-        self._control.say(Said.DONE, finished=self._finished, status=int(exitstatus))
+        self._control.say(
+            Said.DONE,
+            finished=self._finished,
+            status=int(exitstatus),
+            left=left(self.config.rootpath),
+        )
         return result
 
     def pytest_internalerror(self, excrepr: object) -> None:

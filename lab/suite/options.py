@@ -17,6 +17,7 @@ import pytest
 
 from .. import project as projects
 from ..errors import COMMAND
+from . import coverage, typed_options
 from .stash import PLUGIN, PROJECT
 
 # fmt: off
@@ -86,6 +87,9 @@ HOST_PLUGINS = frozenset((
 # fmt: on
 """Of what `-p` names, with or without `no:` before it, these stay with the host."""
 
+PASSED = ("PYTHONWARNINGS",)
+"""Environment variables that hold in a guest as they do here."""
+
 _NO_TERMINAL = f"a guest has no terminal; use `{COMMAND} shell`"
 _NO_TESTS = "it runs no test, so nothing could be proved"
 _SHOWS = "it runs no test, so nothing could be proved; `python -m pytest` shows it without a guest"
@@ -145,13 +149,42 @@ def check(config: pytest.Config) -> None:
     for name, value in given(config).items():
         if name in ON_HOST or name in SWITCHES or name in VALUES or name in ELSEWHERE:
             continue
-        why = REFUSED.get(name, "no guest is told of this option, so it cannot hold there")
-        raise pytest.UsageError(f"{_spelled(config, name, value)}: {why}")
+        if why := REFUSED.get(name, "") or _of_no_guest(config, name):
+            raise pytest.UsageError(f"{_spelled(config, name, value)}: {why}")
+
+
+def _of_no_guest(config: pytest.Config, name: str) -> str:
+    """Why an option that is not pytest's own cannot hold in a guest; empty if it can."""
+    if coverage.on_host(config, name):
+        return ""
+    found = typed_options.definer(config, name)
+    if found is None or found[1].__name__.partition(".")[0] == "_pytest":
+        return "no guest is told of this option, so it cannot hold there"
+    plugin, module = found
+    installed = any(module is one for one, _ in config.pluginmanager.list_plugin_distinfo())
+    if plugin in HOST_PLUGINS or not _guest_has(config, plugin):
+        return f"the option is of {plugin}, which no guest has, so it cannot hold there"
+    if installed and plugin not in plugins(config):
+        return f"the option is of {plugin}, which is none of the table's plugins for a guest"
+    return ""
+
+
+def _of_others(config: pytest.Config) -> list[str]:
+    """The words of the options that are not pytest's own, as they were typed."""
+    known = ON_HOST | SWITCHES.keys() | VALUES.keys() | ELSEWHERE | REFUSED.keys()
+    asked = given(config).keys() - known
+    return [
+        word
+        for one in typed_options.typed(config)
+        if one.name in asked and not coverage.on_host(config, one.name)
+        for word in coverage.in_guest(config, one).words
+    ]
 
 
 def arguments(config: pytest.Config) -> list[str]:
     """The options that a guest's pytest is given."""
     words = [word for name in plugins(config) for word in ("-p", name)]
+    words += [*_of_others(config), *coverage.arguments(config)]
     for name, value in given(config).items():
         if name in SWITCHES:
             words += [SWITCHES[name]] if value else []
@@ -176,6 +209,12 @@ def plugins(config: pytest.Config) -> list[str]:
         if word.removeprefix("no:") not in HOST_PLUGINS
         and (word.startswith("no:") or _guest_has(config, word))
     ]
+
+
+def environment(config: pytest.Config) -> dict[str, str]:
+    """The variables that a guest's processes have because this one has them, or for its options."""
+    passed = {name: os.environ[name] for name in PASSED if os.environ.get(name)}
+    return {**passed, **coverage.environment(config)}
 
 
 def _by_entry_point(config: pytest.Config) -> list[str]:

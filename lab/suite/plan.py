@@ -73,6 +73,8 @@ class Plan:
     """What every guest is to have."""
     own_wishes: Mapping[str, Wishes]
     """The wishes of tests that asked for another guest, by their ids."""
+    root: Path
+    """Of the repository; what tests leave for it comes here."""
     results: Path
     test_seconds: Callable[[str, float], float]
     """Time limit of a test, in host seconds, given its id and the guest's slowdown."""

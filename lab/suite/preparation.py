@@ -18,7 +18,7 @@ from ..report.results import new_directory
 from ..rules import dmesg
 from ..vm import launcher_named
 from ..wishes import Wishes
-from . import issues, options, selection
+from . import home, issues, options, selection
 from .lanes import Lanes
 from .plan import Plan
 from .programs import HostPrograms
@@ -103,17 +103,22 @@ class Preparation:
             selected=selected,
             subset=selection.looks_in_cache(self.config),
             arguments=selection.guest_arguments(self.config),
-            tar=sent.pack(compiled),
+            tar=sent.pack({**compiled, **home.examples(self.project.root)}),
             tree_sha256=tree_sha256,
             extension_sha256=extension_sha256,
             bytecode_sha256=tree.hashes(compiled)[0],
-            environment={"PYTHONPATH": search_path, **self.promises.environment},
+            environment={
+                "PYTHONPATH": search_path,
+                **options.environment(self.config),
+                **self.promises.environment,
+            },
             programs=self.programs.to_object(),
             probe=sending.command(self.project.probe) if self.project.probe else (),
             setup=sending.command(self.project.setup) if self.project.setup else (),
             allowed=dmesg.of(self.project),
             wishes=self.wishes,
             own_wishes=own_wishes,
+            root=self.config.rootpath,
             results=self.results,
             test_seconds=test_seconds,
         )

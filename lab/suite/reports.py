@@ -80,6 +80,8 @@ def verdict_of(reports: Sequence[pytest.TestReport]) -> tuple[Verdict, str]:
         if report.failed:
             return Verdict.FAILED, _last_line(report)
     for report in reports:
+        if report.skipped and hasattr(report, "wasxfail"):
+            return Verdict.XFAILED, str(report.wasxfail) or "expected to fail"
         if report.skipped:
             return Verdict.SKIPPED, skip_reason(report)
     return Verdict.PASSED, ""

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ..facts.verdicts import Tally, Verdict, conclude
+from ..facts.verdicts import ExitCode, Tally, Verdict, conclude
 from ..report.summary import RunReport, render, write_json
 from ..rules.contract import Comparison
 from . import issues
@@ -39,9 +39,11 @@ class RunEnd:
         elif is_subtest(report):
             category = ""  # a part of a test, which is counted as a whole
         elif report.skipped:
-            category = "skipped"
+            category = "xfailed" if hasattr(report, "wasxfail") else "skipped"
+        elif report.when == "call":
+            category = "xpassed" if hasattr(report, "wasxfail") else "passed"
         else:
-            category = "passed" if report.when == "call" else ""
+            category = ""
         # pytest prints neither letter nor word when both are empty; its closing summary, when the
         # run is over, wants the word.
         over = CONCLUSION in self._config.stash
@@ -87,14 +89,20 @@ class RunEnd:
             notes.append(f"no usual guest was probed, so {file} was not compared")
         self._report_surprises(comparison)
         surprises = {f"capability {s.capability}": Verdict.SURPRISE for s in comparison.surprises}
-        conclusion = conclude(
-            Tally(
-                verdicts=run.book.verdicts() | surprises,
-                problems=run.problems,
-                faults=run.faults,
-                interrupted=self._interrupted,
-            )
+        tally = Tally(
+            verdicts=run.book.verdicts() | surprises,
+            problems=run.problems,
+            faults=run.faults,
+            interrupted=self._interrupted,
         )
+        conclusion = conclude(tally)
+        if conclusion.code == ExitCode.PROVED and session.exitstatus != pytest.ExitCode.OK:
+            # --cov-fail-under, for one, and whatever else a plugin holds against the session.
+            run.faults.append(
+                "every test passed, and a plugin of pytest on the host failed the session: what "
+                "it says stands above"
+            )
+            conclusion = conclude(tally)
         self._config.stash[CONCLUSION] = conclusion
         session.exitstatus = int(conclusion.code)
         self._report = RunReport(

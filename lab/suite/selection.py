@@ -55,9 +55,17 @@ def looks_in_cache(config: pytest.Config) -> bool:
 def check(config: pytest.Config) -> None:
     """Raises pytest.UsageError for a path outside the repository, before it is collected: that runs
     what is there. Likewise for a configuration file that does not travel to the guest."""
+    from . import coverage  # not in guests
+
     named = config.option.inifilename
     if named and config.inipath is not None and stays_on_host(config, config.inipath):
         raise pytest.UsageError(f"--config-file={named}: this file does not travel to the guest")
+    if (named := coverage.configuration(config)) and (
+        path := Path(os.path.normpath(config.invocation_params.dir / named))
+    ).is_file():
+        _inside(config, named)
+        if stays_on_host(config, path):
+            raise pytest.UsageError(f"--cov-config={named}: this file does not travel to the guest")
     for argument in config.args:
         _inside(config, argument)
 
@@ -80,7 +88,8 @@ def guest_arguments(config: pytest.Config) -> list[str]:
         for name in ("strict_markers", "strict_config")
         if config.getoption(name, False)
     ]
-    arguments += ["-p", PLUGIN, "--lab-guest", "-p", "no:cacheprovider"]
+    # Its cache is its own: what a guest is to run is decided on the host.
+    arguments += ["-p", PLUGIN, "--lab-guest", "-o", "cache_dir=.lab/cache"]
     # By its entry point or by `-p`: the project's settings name it, and strict-config insists.
     if any(map(config.pluginmanager.hasplugin, ("timeout", "pytest_timeout"))):
         arguments += ["-p", "pytest_timeout", "-o", "timeout=0"]

@@ -24,6 +24,7 @@ from ..remote.setting_up import set_up
 from ..rules import dmesg
 from ..vm import Guest
 from ..wishes import Wishes
+from . import home
 from .kernel_watch import Heard, KernelWatch
 from .plan import Lab, Listener, Outcome, Plan
 from .worker import Worker
@@ -99,6 +100,8 @@ class Session:
         """The guest's last output, when it belongs to one of the problems."""
         self.guests: list[Guest] = []
         """All that came up, in order, whether they still live or not."""
+        self.deaths = 0
+        """How many processes of pytest ended before they were told to, their guest staying up."""
         self.given_up = ""
         """Why no more tests are to be run; empty if they are."""
         self._lab = lab
@@ -175,6 +178,8 @@ class Session:
             outcome.sections.append(("last lines of the guest's console", gone.tail))
         if gone.guest_too:
             self._drop_guest()
+        else:
+            self.deaths += 1
         return gone, heard
 
     # -- the kernel's words ------------------------------------------------------------------
@@ -361,9 +366,13 @@ class Session:
                     self.problems += problems
                     self.tail = worker.process.output_tail()
                 self._hear_others()
+                self.notes += home.bring(guest, worker.left, self._plan.root)
         except Gone as gone:
             self.problems.append(f"the guest was lost after its last test: {gone}")
             self.tail = gone.tail
+        except GuestLost as lost:
+            self.problems.append(f"the guest was lost after its last test: {lost.reason}")
+            self.tail = lost.console_tail
         except RunOver as over:
             self.problems.append(over.message)
             self.tail = over.tail

@@ -42,7 +42,7 @@ FROM_GUEST: Kinds = {
     Said.REPORT: {"id": str, "data": dict},
     Said.FINISH: {"id": str, "reports": int},
     Said.TROUBLE: {"text": str},
-    Said.DONE: {"finished": int, "status": int},
+    Said.DONE: {"finished": int, "status": int, "left": list},
 }
 TO_GUEST: Kinds = {
     Told.WELCOME: {"expected": dict, "probe": dict, "programs": dict},

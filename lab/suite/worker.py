@@ -42,6 +42,8 @@ class Worker:
     ) -> None:
         self._slowdown = guest.slowdown
         self._finished = self._failures = 0
+        self.left: Sequence[str] = ()
+        """What it says that its tests left for the repository, once it has ended."""
         self.process = PythonProcess(
             guest,
             ("-m", "pytest", *arguments),
@@ -137,6 +139,7 @@ class Worker:
                 self.process.lied(f"it counts {message['finished']} tests, {self._finished} came")
             else:
                 said = message["status"]
+                self.left = [str(name) for name in message["left"]]
         if said is None:
             problems.append(f"pytest in the guest ended early: {died(event.status)}")
         elif said != event.status:

@@ -144,7 +144,10 @@ def test_plugin_reaches_the_guest(little: Little) -> None:
         (("--markers",), "--markers: it runs no test"),
         (("--timeout=5",), "--timeout=5.0: the host limits the time of each test"),
         (("--basetemp=/tmp/x",), "--basetemp=/tmp/x: the directory would be the guest's"),
-        (("-p", "tests.strange", "--strange=1"), "--strange=1: no guest is told of this option"),
+        (
+            ("-p", "tests.lab.strange", "--strange=1"),
+            "--strange=1: the option is of tests.lab.strange",
+        ),
         (
             ("-c", "tests/lab/other.toml"),
             "--config-file=tests/lab/other.toml: this file does not travel to the guest",
@@ -158,7 +161,7 @@ def test_option_that_no_guest_hears_of_is_2(
     little.tests(TWO)
     little.write("tests/lab/other.toml", "[tool.pytest.ini_options]\npythonpath = ['../..']\n")
     little.write(
-        "tests/strange.py", "def pytest_addoption(parser):\n    parser.addoption('--strange')\n"
+        "tests/lab/strange.py", "def pytest_addoption(parser):\n    parser.addoption('--strange')\n"
     )
 
     ran = little.lab(*arguments)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import foreign_support
+from tests.lab.foreign_support import Foreign
 from tests.lab.suite_support import COMPLAIN, REPOSITORY, Little
 from tests.support import until
 
@@ -75,6 +77,23 @@ def test_none(): pass
     assert ran.verdicts == {"test_usual": "passed", "test_other": "passed", "test_none": "lost"}
     assert "does not take the sysctl vm.nosuch=7: it has no such sysctl" in ran.why("test_none")
     assert [] == machines(ran.files.resolve())
+
+
+def test_pytest_and_its_plugins_work_in_a_real_guest(little: Little) -> None:
+    """Somebody else's repository: fixtures, subtests, doctests, asyncio, anyio, hypothesis, options
+    of its own; what hypothesis and coverage leave comes home."""
+    foreign = Foreign.of(little)
+    foreign.limit_s = 500
+
+    ran = foreign.run("lab", "test", "--kernel", "6.12", "--cov=foreign", "--flavour=sweet")
+
+    foreign_support.check(ran)
+    assert "'flavour': 'sweet'" in ran.why("test_told")
+    package = str(foreign.root / "src/foreign/__init__.py")
+    found = foreign_support.measured(foreign.root / ".coverage")
+    assert [package] == list(found)
+    assert foreign_support.line_of('        return "guest"') in found[package]
+    assert any(path.is_file() for path in (foreign.root / ".hypothesis/examples").rglob("*"))
 
 
 def test_panic_in_a_real_guest_costs_one_test(real: Little) -> None:

@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from lab.remote.process import TREE
 from lab.vm import Accel, AccelKind, Completed, Control, Event, Exited, Output, Stream
 from lab.vm.emulator import first_sign
 from lab.vm.kmsg import Gap, Piece, Record
+from lab.vm.pull import Pulled
 from lab.wishes import Wishes
 
 INIT = Path(__file__).with_name("init.py")
@@ -284,6 +286,23 @@ class FakeGuest:
             archive.extraction_filter = getattr(tarfile, "data_filter", None)
             archive.extractall(self.directory)
         self.say("push")
+
+    def pull(self, path: str, destination: Path) -> Pulled:
+        """As lab.vm.Guest.pull. A data file of coverage's speaks of the tree as one in a guest."""
+        self.alive()
+        here = self.directory / Path(path).relative_to(TREE)
+        if not here.exists():
+            raise LabError(f"the guest has no {path}")
+        if here.is_dir():
+            shutil.copytree(here, destination, dirs_exist_ok=True)
+            return Pulled(files=1)
+        shutil.copy(here, destination)
+        if destination.read_bytes().startswith(b"SQLite format 3"):
+            with closing(sqlite3.connect(destination)) as database, database:
+                database.execute(
+                    "UPDATE file SET path = replace(path, ?, ?)", (str(self.directory), TREE)
+                )
+        return Pulled(files=1)
 
     def run(
         self,
