@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The commands of `python -m lab` that are not about verdicts: kernels, run, shell, probe.
+"""The commands of `lab` that are not about verdicts: kernels, run, shell, probe.
 
 Each module has `add_parser(commands)`, which sets `handler` to what runs the command and returns
 its exit code.
@@ -15,6 +15,6 @@ _MODULES = (init, kernels, run, shell, probe)
 
 
 def add_parsers(commands: Any) -> None:
-    """Add all of them to the subparsers of `python -m lab`."""
+    """Add all of them to the subparsers of `lab`."""
     for module in _MODULES:
         module.add_parser(commands)

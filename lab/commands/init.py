@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m lab init`: the table that a repository begins with."""
+"""`lab init`: the table that a repository begins with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import LabError
 
 
 def add_parser(commands: Any) -> None:
-    """Add `init` to the subparsers of `python -m lab`."""
+    """Add `init` to the subparsers of `lab`."""
     parser = commands.add_parser(
         "init",
         help="write the lab's table for this repository",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m lab kernels`: what there is to boot, its lock and its cache."""
+"""`lab kernels`: what there is to boot, its lock and its cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ did not answer, or has not what was asked for; 130 interrupted."""
 
 
 def add_parser(commands: Any) -> None:
-    """Add `kernels` to the subparsers of `python -m lab`."""
+    """Add `kernels` to the subparsers of `lab`."""
     parser = commands.add_parser(
         "kernels",
         help="list, lock, fetch and verify kernels",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m lab probe`: what each kernel can do, by doing it in a guest.
+"""`lab probe`: what each kernel can do, by doing it in a guest.
 
 Reports are kept as JSON in `probes/` of the cache, one per kernel and probe; `--diff` shows where
 kernels differ.
@@ -34,7 +34,7 @@ interrupted."""
 
 
 def add_parser(commands: Any) -> None:
-    """Add `probe` to the subparsers of `python -m lab`."""
+    """Add `probe` to the subparsers of `lab`."""
     parser = commands.add_parser(
         "probe",
         help="say what kernels can do, and where they differ",

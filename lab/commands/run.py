@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m lab run`: any program in a guest, with its streams and its own exit status."""
+"""`lab run`: any program in a guest, with its streams and its own exit status."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_parser(commands: Any) -> None:
-    """Add `run` to the subparsers of `python -m lab`."""
+    """Add `run` to the subparsers of `lab`."""
     commands._parser_class, before = Parser, commands._parser_class
     try:
         parser = commands.add_parser(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m lab shell`: a guest to look around in."""
+"""`lab shell`: a guest to look around in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .run import add_options, environment, guarded, working_directory
 
 
 def add_parser(commands: Any) -> None:
-    """Add `shell` to the subparsers of `python -m lab`."""
+    """Add `shell` to the subparsers of `lab`."""
     parser = commands.add_parser(
         "shell",
         help="boot a guest and work in it",

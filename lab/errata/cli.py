@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m lab errata` and `python -m lab bisect`."""
+"""`lab errata` and `lab bisect`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ failed, a list contradicts, or --check found the page changed; 2 usage; 3 not ev
 
 
 def add_commands(commands: Any) -> None:
-    """Add both to the subparsers of `python -m lab`."""
+    """Add both to the subparsers of `lab`."""
     errata = commands.add_parser(
         "errata",
         help="measure known defects over released kernels",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`python -m lab errata`: the reproducers on many releases, a guest each, then the page."""
+"""`lab errata`: the reproducers on many releases, a guest each, then the page."""
 
 from __future__ import annotations
 

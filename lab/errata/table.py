@@ -7,17 +7,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from ..errors import COMMAND
 from ..facts.errata import Measured, Seen
 from ..facts.kernel import series_of, version_key
 from ..rules.errata import Catalogue, Erratum
 
-_HEAD = """\
+_HEAD = f"""\
 <!-- SPDX-License-Identifier: MIT -->
-<!-- Written by `python -m lab errata`; edit errata.toml and the reproducers instead. -->
+<!-- Written by `{COMMAND} errata`; edit errata.toml and the reproducers instead. -->
 # Errata: there, and broken
 
 Each erratum has a test of its own in `tests/kernel_gated/errata/`, which shows the defect and that
-what it takes to provoke it happened. `python -m lab errata --kernel every` boots every release that
+what it takes to provoke it happened. `{COMMAND} errata --kernel every` boots every release that
 the lab's sources offer and asks it. Nothing here is taken from a changelog.
 
 """

@@ -175,16 +175,17 @@ def _successor(gone: Release, source: Source, why: str) -> KernelFiles:
     ]
     if not offers:
         raise FileGone(
-            f"{why}; and {source.name} has no other {kernel.series}: `lab kernels update` locks "
-            "what there is"
+            f"{why}; and {source.name} has no other {kernel.series}: `{COMMAND} kernels update` "
+            "locks what there is"
         )
     found = newest_first(offers)[0]
     newest = replace(found, kernel=replace(found.kernel, replaces=kernel.release))
     _log.warning(
-        "%s has left %s: taking %s, not the locked release; `lab kernels update %s` locks it",
+        "%s has left %s: taking %s, not the locked release; `%s kernels update %s` locks it",
         kernel.release,
         source.name,
         newest.kernel.release,
+        COMMAND,
         kernel.series,
     )
     return store.files_of(newest, source, note=_log.info)

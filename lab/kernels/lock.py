@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import LabError, UsageError
+from ..errors import COMMAND, LabError, UsageError
 from ..facts.kernel import Kernel
 from .model import Release, RemoteFile, newest_first
 
@@ -20,9 +20,9 @@ LOCK: Path | None = None
 """The lock that binds in this process, set by `use`; None for none: every kernel is unlocked, and
 the archive's signature vouches for it."""
 
-_HEAD = """\
+_HEAD = f"""\
 # SPDX-License-Identifier: MIT
-# Which packages the lab boots. Written by `python -m lab kernels update`; review the diff.
+# Which packages the lab boots. Written by `{COMMAND} kernels update`; review the diff.
 """
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEXTS = ("series", "upstream", "package", "release", "source", "suite", "verified_by")
@@ -45,7 +45,7 @@ def read(path: Path | None = None) -> tuple[Release, ...]:
     except FileNotFoundError as error:
         raise UsageError(
             f"{path.name}, the lock that the table names, is not there",
-            hint="`lab kernels update` writes it",
+            hint=f"`{COMMAND} kernels update` writes it",
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise LabError(f"{path.name} is not TOML: {error}") from error

@@ -8,7 +8,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 
-from ..errors import UsageError
+from ..errors import COMMAND, UsageError
 from .model import Project
 from .positions import Path as Keys
 from .positions import lines_of
@@ -39,7 +39,7 @@ def _faults(project: Project) -> Iterator[tuple[Keys, str]]:
     for key in ("contract", "issues", "dmesg-allow", "lock"):
         name = getattr(project, key.replace("-", "_"))
         if name and not project.path(name).is_file():
-            hint = "; `lab kernels update` writes it" if key == "lock" else ""
+            hint = f"; `{COMMAND} kernels update` writes it" if key == "lock" else ""
             yield (key,), f"{key}: there is no file {name}{hint}"
     if project.errata is not None:
         if not project.path(project.errata.list).is_file():

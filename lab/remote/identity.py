@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import COMMAND
 from . import tree
 
 CMDLINE = Path("/proc/cmdline")
@@ -80,7 +81,7 @@ class Identity:
         if self.host is None:
             raise NoHost(
                 "this test runs on the host itself, not in a guest of the lab; "
-                "run it with the option --kernel of `lab test`"
+                f"run it with `{COMMAND} test --kernel NAME`"
             )
         return self.host
 

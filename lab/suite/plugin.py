@@ -162,7 +162,7 @@ def pytest_configure(config: pytest.Config) -> None:
                 raise UsageError(
                     f"{project.root} has no [tool.lab] in a pyproject.toml and no lab.toml, so "
                     "nothing says what a guest gets",
-                    hint="`lab init` writes the table",
+                    hint=f"`{COMMAND} init` writes the table",
                 )
             projects.check(project)
     except UsageError as error:

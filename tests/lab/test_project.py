@@ -362,7 +362,8 @@ def test_what_is_named_and_not_there_is_said_all_at_once(table: Write) -> None:
         "pyproject.toml:5: there is no build product src/*.so: build it first",
         "pyproject.toml:7: contract: there is no file c.toml",
         "pyproject.toml:9: issues: there is no file i.txt",
-        "pyproject.toml:10: lock: there is no file k.lock; `lab kernels update` writes it",
+        "pyproject.toml:10: lock: there is no file k.lock; "
+        "`python -m lab kernels update` writes it",
         "pyproject.toml:11: errata: there is no file e.toml",
         "pyproject.toml:11: errata: there is no directory r",
         "pyproject.toml:14: program p: there is no directory bin",

@@ -85,6 +85,6 @@ def test_a_lock_that_is_named_and_not_there_is_no_leave_to_go_without(tmp_path: 
     listed = lab(tmp_path, "kernels", "list", "--locked")
     assert (2, "") == (listed.returncode, listed.stdout)
     assert "ours.lock, the lock that the table names, is not there" in listed.stderr
-    assert "`lab kernels update` writes it" in listed.stderr
+    assert "`python -m lab kernels update` writes it" in listed.stderr
     updated = lab(tmp_path, "kernels", "update", "nonsense")
     assert "unknown kernel 'nonsense'" in updated.stderr
