@@ -134,12 +134,16 @@ MEANT = (
         reason="The core works on a duplicate of a socket that was lent with sock=. When its owner "
         "closes it early the connection goes on until the transport ends, as on uvloop; asyncio's "
         "sends a FIN then, hears nothing more, and fails with EBADF when it writes.",
-        shows=("d2: a write after the owner closed the lent socket",),
+        shows=(
+            "d2: a write after the owner closed the lent socket",
+            "the owner closed the lent socket, and the peer sends by TLS",
+        ),
         where=r"raised|handler|warnings|tcp sockets|"
         r"connections\.\d+\.(made|callbacks|lent|peer\.\w+)",
         when=_has("close-lent"),
         excuses=lambda one, other: (
-            one == "BrokenPipeError" or (other is not None and not _not_opened(other))
+            # What the peer's send raised, after asyncio's FIN; by TLS it is an error of that.
+            one in ("BrokenPipeError", "SSLError") or (other is not None and not _not_opened(other))
         ),
     ),
     Known(

@@ -17,6 +17,9 @@ NAMED: dict[str, Scenario] = {
         "d2: a write after the owner closed the lent socket": (
             '{"way":"sock","steps":[["close-lent"],["number"],["write",0,7]]}'
         ),
+        "the owner closed the lent socket, and the peer sends by TLS": (
+            '{"way":"sock","tls":true,"steps":[["close-lent"],["send",0,1]]}'
+        ),
         "the next owner of a number lends it as well": (
             '{"way":"sock","steps":[["close-lent"],["another"],["write",1,5]]}'
         ),
