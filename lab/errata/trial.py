@@ -82,10 +82,12 @@ class Trial:
 
 def read(path: Path, node: str, kernel: Kernel) -> Tried:
     """The side that a run's results.json tells. Raises UsageError when it ran not just one test."""
-    content = json.loads(path.read_text())
-    if content["kernel"]["package"] != kernel.package:
-        return Tried(Side.UNDECIDED, f"{content['kernel']['package']} was booted instead")
-    verdicts = content["verdicts"]
+    (leg,) = json.loads(path.read_text())["legs"].values()
+    if leg["kernel"] is None:
+        return Tried(Side.UNDECIDED, str(leg["exit"]["why"]))
+    if leg["kernel"]["package"] != kernel.package:
+        return Tried(Side.UNDECIDED, f"{leg['kernel']['package']} was booted instead")
+    verdicts = leg["verdicts"]
     if len(verdicts) != 1:
         raise UsageError(
             f"{node} is {len(verdicts)} tests on {kernel.package}",

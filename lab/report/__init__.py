@@ -4,6 +4,6 @@
 from __future__ import annotations
 
 from .progress import PlainProgress, Progress, make_progress
-from .summary import RunReport, render, write_json
+from .summary import RunReport, render
 
-__all__ = ["PlainProgress", "Progress", "RunReport", "make_progress", "render", "write_json"]
+__all__ = ["PlainProgress", "Progress", "RunReport", "make_progress", "render"]

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""A run's report: the text below the tests, and results.json beside the console's log."""
+"""A run's report: what it knows, and the text below the tests."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import COMMAND
 from ..facts.verdicts import Conclusion, Verdict, counted, good
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from ..facts.probed import Finding, Probed
     from ..facts.records import Record
     from ..rules.contract import Comparison, Row
+    from ..rules.errata import Erratum
     from ..vm import Guest, Launcher
     from ..wishes import Wishes
 
@@ -56,7 +56,12 @@ class RunReport:
     """All guests that came up, for what they said of themselves."""
     lanes: int
     """How many of them ran tests at once."""
+    identity: Mapping[str, str]
+    """The hashes of what ran: the tree, its build products, its bytecode; empty if nothing was
+    prepared."""
     probe: Probed | None
+    errata: Sequence[Erratum]
+    """All that the repository has reproducers for."""
     records: Mapping[str, Record]
     collected: int
     left_out: Mapping[str, int]
@@ -276,66 +281,3 @@ def _issue_table(report: RunReport) -> list[str]:
             for row in report.issues
         ),
     ]
-
-
-def write_json(report: RunReport) -> None:
-    """Write results.json into the run's directory."""
-    content: dict[str, Any] = {
-        "kernel": asdict(report.kernel),
-        "cell": report.row.name if report.row else report.kernel.series,
-        "contract": _contract(report),
-        "launcher": report.launcher.name,
-        "wishes": report.wishes.options(),
-        "guests": [
-            {
-                "release": guest.uname,
-                "nonce": guest.nonce,
-                "accel": str(guest.accel.kind),
-                "accel_reason": guest.accel.reason,
-                "entry": guest.entry,
-                "boot_seconds": guest.boot_seconds,
-                "slowdown": guest.slowdown,
-                "wishes": guest.wishes.options(),
-                "files": str(guest.console.parent.relative_to(report.results)),
-            }
-            for guest in report.guests
-        ],
-        "at_once": report.lanes,
-        "probe": report.probe.to_object() if report.probe else None,
-        "collected": report.collected,
-        "selected": len(report.records),
-        "proved": report.proved,
-        "left_out": dict(report.left_out),
-        "verdicts": {
-            name: {"verdict": r.verdict.value, "seconds": round(r.seconds, 3), "why": r.why}
-            | ({"subtests": list(r.subtests)} if r.subtests else {})
-            | ({"guest": report.own_wishes[name].options()} if name in report.own_wishes else {})
-            for name, r in report.records.items()
-        },
-        "issues": [asdict(row) | {"word": row.word} for row in report.issues],
-        "problems": list(report.problems),
-        "faults": list(report.faults),
-        "notes": list(report.notes),
-        "seconds": round(report.seconds, 3),
-        "exit": {"code": int(report.conclusion.code), "why": report.conclusion.why},
-    }
-    (report.results / "results.json").write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _contract(report: RunReport) -> dict[str, Any] | None:
-    row = report.row
-    if row is None:
-        return None
-    return {
-        "cell": row.name,
-        "series": row.series,
-        "plays": row.plays,
-        "masked": list(row.masked),
-        "inherited": row.inherited(),
-        "expected": {
-            name: {"present": cell.present, "basis": cell.basis.value, "from": cell.series}
-            for name, cell in row.cells.items()
-        },
-        "surprises": [asdict(surprise) for surprise in report.comparison.surprises],
-        "notes": list(report.comparison.notes),
-    }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,8 @@ from ..errors import LabError, UsageError
 from ..facts.verdicts import Tally, conclude
 from ..remote import sending, tree
 from ..remote.process import TREE
-from ..report.results import new_directory
+from ..report import content, markdown
+from ..report.results import new_directory, point_latest
 from ..rules import dmesg
 from ..vm import launcher_named
 from ..wishes import Wishes
@@ -56,21 +58,23 @@ class Preparation:
             config.stash[CONCLUSION] = conclude(Tally({}, usage=str(error)))
             raise pytest.UsageError(str(error)) from error
         except LabError as error:
-            _give_up_before(config, error)
+            _give_up_before(config, name, error)
         self.config, self.name = config, name
+        self.identity: Mapping[str, str] = {}
+        """The hashes of what the guests are sent; empty before that is packed."""
         limit = config.getoption("lab_timeout")
         if limit is not None and not limit > 0:
             raise pytest.UsageError(f"--lab-timeout {limit}: a test needs more than 0 seconds")
         guests = config.getoption("lab_guests")
         if guests is not None and guests < 1:
             raise pytest.UsageError(f"--lab-guests {guests}: tests need at least one guest")
-        base = Path(config.getoption("lab_results") or config.rootpath / "lab-results")
+        base = _results_base(config)
         plays = f"-as-{self.promises.plays}" if self.promises.plays else ""
         by = f"-{self.launcher.name}" if self.launcher.words else ""
         try:
             self.results = new_directory(base, f"{self.kernel.upstream}{plays}{by}")
         except LabError as error:
-            _give_up_before(config, error)
+            _give_up_before(config, name, error)
         if getattr(config.option, "xmlpath", None) is None and not config.option.collectonly:
             config.option.xmlpath = str(self.results / "junit.xml")
 
@@ -97,6 +101,11 @@ class Preparation:
         sent = sending.of(self.programs.with_files(self.project))
         tree_sha256, extension_sha256 = sent.hashes()
         compiled = sent.bytecode()
+        self.identity = {
+            "tree_sha256": tree_sha256,
+            "extension_sha256": extension_sha256,
+            "bytecode_sha256": tree.hashes(compiled)[0],
+        }
         search_path = sending.search_path(self.project, TREE)
         plan = Plan(
             kernel=self.kernel,
@@ -154,8 +163,21 @@ class Preparation:
             self.results.rmdir()
 
 
-def _give_up_before(config: pytest.Config, error: LabError) -> NoReturn:
-    """End a run in which nothing could be asked of any kernel."""
+def _give_up_before(config: pytest.Config, name: str, error: LabError) -> NoReturn:
+    """End a run in which nothing could be asked of any kernel; its results say so where they can
+    be written."""
     conclusion = conclude(Tally({}, problems=[str(error)]))
     config.stash[CONCLUSION] = conclusion
+    if not config.option.collectonly:
+        with suppress(LabError, OSError):
+            results = new_directory(_results_base(config), re.sub(r"[^\w.+~-]+", "-", name))
+            leg = content.leg_not_begun(name, conclusion)
+            whole = content.content([leg], conclusion, 0.0)
+            content.write(results, whole)
+            markdown.write(results, whole)
+            point_latest(results)
     pytest.exit(str(error), returncode=int(conclusion.code))
+
+
+def _results_base(config: pytest.Config) -> Path:
+    return Path(config.getoption("lab_results") or config.rootpath / "lab-results")

@@ -8,7 +8,9 @@ import time
 import pytest
 
 from ..facts.verdicts import ExitCode, Tally, Verdict, conclude
-from ..report.summary import RunReport, render, write_json
+from ..report import content, markdown
+from ..report.summary import RunReport, render
+from ..rules import errata
 from ..rules.contract import Comparison
 from . import issues
 from .guest_run import GuestRun
@@ -118,7 +120,9 @@ class RunEnd:
             own_wishes=run.own_wishes,
             guests=[guest for one in sessions for guest in one.guests],
             lanes=sum(1 for one in sessions if one.guests),
+            identity=preparation.identity,
             probe=run.probe(),
+            errata=tuple(errata.of(preparation.project)),
             records=records,
             collected=run.collected,
             left_out=dict(run.left_out),
@@ -135,7 +139,10 @@ class RunEnd:
             seconds=time.monotonic() - self._started,
             conclusion=conclusion,
         )
-        write_json(self._report)
+        leg = content.leg(self._report)
+        whole = content.content([leg], conclusion, self._report.seconds)
+        content.write(preparation.results, whole)
+        markdown.write(preparation.results, whole)
 
     def _conclude_collection(self, session: pytest.Session) -> None:
         """Nothing was to be run: no verdicts, no files, and no claim that anything is proved."""

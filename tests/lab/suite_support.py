@@ -116,6 +116,12 @@ class ErratumPresent(Exception):
 IOXIDE_MAIN = "import ioxide\nprint(ioxide.probe().to_json())\n"
 
 
+def leg_of(files: Path) -> dict[str, Any]:
+    """The one leg of a run on one kernel, from the run's directory."""
+    (leg,) = json.loads((files / "results.json").read_text())["legs"].values()
+    return dict(leg)
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """A run that ended."""
@@ -123,7 +129,7 @@ class Ran:
     code: int
     output: str
     results: dict[str, Any] | None
-    """results.json, if the run came to write one."""
+    """The one leg of results.json, if the run came to write one."""
     files: Path
     """The newest directory of results; may not exist."""
 
@@ -230,7 +236,7 @@ class Little:
         """A finished run with its newest results."""
         files = self.root / "lab-results/latest"
         try:
-            results = json.loads((files / "results.json").read_text())
+            results = leg_of(files)
         except FileNotFoundError:
             results = None
         return Ran(code, output, results, files)

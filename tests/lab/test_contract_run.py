@@ -140,7 +140,8 @@ def test_broken_contract_proves_nothing(little: Little) -> None:
 
     assert ran.code == 3, ran.output
     assert "\"6.12\".NAPI is 'perhaps'" in ran.last_line
-    assert not ran.files.exists()
+    assert ran.results is not None
+    assert (3, []) == (ran.results["exit"]["code"], ran.results["guests"])
 
 
 @pytest.mark.parametrize(

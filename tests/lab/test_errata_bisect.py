@@ -144,7 +144,8 @@ def test_line_has_one_packaging_of_each() -> None:
 def _results(tmp_path: Path, verdicts: dict[str, str], package: str = "6.12.1-1") -> Path:
     path = tmp_path / "results.json"
     found = {name: {"verdict": verdict, "why": ""} for name, verdict in verdicts.items()}
-    path.write_text(json.dumps({"kernel": {"package": package}, "verdicts": found}))
+    leg = {"kernel": {"package": package}, "verdicts": found}
+    path.write_text(json.dumps({"legs": {"6.12.1": leg}}))
     return path
 
 
@@ -187,7 +188,8 @@ assert "--lab-unlisted" in sys.argv
 latest = pathlib.Path(results, "latest")
 latest.mkdir()
 verdicts = {sys.argv[-1]: {"verdict": "failed", "why": "assert 0"}}
-content = {"kernel": {"package": arguments["--kernel"]}, "verdicts": verdicts}
+leg = {"kernel": {"package": arguments["--kernel"]}, "verdicts": verdicts}
+content = {"legs": {"6.12": leg}}
 (latest / "results.json").write_text(json.dumps(content))
 sys.exit(1)
 """

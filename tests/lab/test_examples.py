@@ -21,7 +21,7 @@ from lab.programs.running import run
 from lab.programs.tap import State
 from lab.project import check, read
 
-from .suite_support import REPOSITORY
+from .suite_support import REPOSITORY, leg_of
 
 pytestmark = pytest.mark.lab
 
@@ -96,7 +96,7 @@ def test_c_programs_travel_though_git_ignores_them(example: Path) -> None:
     words = (sys.executable, "-m", "lab", "test", "--kernel", "6.12")
     fake = {"PYTHONPATH": str(REPOSITORY), "LAB_FAKE": "{}", "CI": "1"}
     said = done(*words, "-p", "tests.lab.hostile.plugin", cwd=example, **fake)
-    results = json.loads((example / "lab-results/latest/results.json").read_text())
+    results = leg_of(example / "lab-results/latest")
 
     assert {"unit/mseal", "unit/seals", "unit/wakeups"} == results["verdicts"].keys()
     assert "passed" == results["verdicts"]["unit/seals"]["verdict"]
@@ -112,7 +112,7 @@ def test_program_may_skip_where_no_proof_is_asked_for(example: Path) -> None:
     words = (sys.executable, "-m", "lab", "test", "--kernel", "6.12")
     fake = {"PYTHONPATH": str(REPOSITORY), "LAB_FAKE": "{}", "CI": "1"}
     said = done(*words, "-p", "tests.lab.hostile.plugin", cwd=example, **fake)
-    results = json.loads((example / "lab-results/latest/results.json").read_text())
+    results = leg_of(example / "lab-results/latest")
     found = results["verdicts"]["unit/mseal"]
 
     assert ("skipped", "this kernel has no mseal(2)") == (found["verdict"], found["why"])

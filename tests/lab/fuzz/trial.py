@@ -34,6 +34,7 @@ from lab.vm import Accel, AccelKind, Guest
 from lab.vm.console import Console
 from lab.vm.link import Link
 from lab.wishes import Wishes
+from tests.lab.suite_support import leg_of
 
 from .agent import Agent, ScriptedChannel
 from .scenario import Scenario
@@ -186,7 +187,7 @@ class Stage:
                 code = None
         text = written.getvalue().decode()
         try:
-            results = json.loads((self.root / "lab-results/latest/results.json").read_text())
+            results = leg_of(self.root / "lab-results/latest")
             log = "".join(
                 path.read_text(errors="backslashreplace")
                 for path in (self.root / "lab-results/latest/").rglob("kernel.log")

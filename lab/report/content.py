@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""results.json: everything that a run says, for programs.
+
+docs/results.schema.json describes it. A verdict is found by kernel and test:
+`legs[KERNEL]["verdicts"][ID]`; a leg is one kernel of a run. A change that breaks a reader raises
+`VERSION`; what only adds a key does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..facts.verdicts import Conclusion, Verdict, counted
+
+if TYPE_CHECKING:
+    from ..rules.errata import Erratum
+    from .summary import RunReport
+
+VERSION = 1
+FILE = "results.json"
+
+
+def content(
+    legs: Sequence[Mapping[str, Any]], conclusion: Conclusion, seconds: float
+) -> dict[str, Any]:
+    """The whole file: these legs, and what the run that they are of came to after `seconds`."""
+    named: dict[str, Mapping[str, Any]] = {}
+    for leg in legs:
+        name = leg["name"]
+        if name in named:  # an upstream version may be packaged more than once
+            name = f"{name} ({leg['asked']})"
+        named[name] = leg
+    ended = datetime.now(UTC)
+    return {
+        "version": VERSION,
+        "ended": ended.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "seconds": round(seconds, 3),
+        "legs": named,
+        "exit": _exit(conclusion),
+    }
+
+
+def write(directory: Path, whole: Mapping[str, Any]) -> None:
+    """Write it into the directory: all of it or nothing."""
+    made = directory / f".{FILE}.{os.getpid()}"
+    made.write_text(json.dumps(whole, indent=2) + "\n")
+    made.replace(directory / FILE)
+
+
+def leg(report: RunReport) -> dict[str, Any]:
+    """What one kernel's part of a run says."""
+    return {
+        "name": report.cell,
+        "asked": report.asked,
+        "kernel": asdict(report.kernel),
+        "cell": report.row.name if report.row else report.kernel.series,
+        "narrowed": list(report.narrowed),
+        "contract": _contract(report),
+        "launcher": report.launcher.name,
+        "wishes": report.wishes.options(),
+        "guests": [
+            {
+                "release": guest.uname,
+                "nonce": guest.nonce,
+                "accel": str(guest.accel.kind),
+                "accel_reason": guest.accel.reason,
+                "entry": guest.entry,
+                "boot_seconds": guest.boot_seconds,
+                "slowdown": guest.slowdown,
+                "wishes": guest.wishes.options(),
+                "files": str(guest.console.parent.relative_to(report.results)),
+            }
+            for guest in report.guests
+        ],
+        "at_once": report.lanes,
+        "identity": dict(report.identity),
+        "probe": report.probe.to_object() if report.probe else None,
+        "capabilities": _capabilities(report),
+        "errata": list(_errata(report)),
+        "collected": report.collected,
+        "selected": len(report.records),
+        "proved": report.proved,
+        "left_out": dict(report.left_out),
+        "verdicts": {
+            name: {"verdict": r.verdict.value, "seconds": round(r.seconds, 3), "why": r.why}
+            | ({"subtests": list(r.subtests)} if r.subtests else {})
+            | ({"guest": report.own_wishes[name].options()} if name in report.own_wishes else {})
+            for name, r in report.records.items()
+        },
+        "issues": [asdict(row) | {"word": row.word} for row in report.issues],
+        "problems": list(report.problems),
+        "faults": list(report.faults),
+        "notes": list(report.notes),
+        "seconds": round(report.seconds, 3),
+        "exit": _exit(report.conclusion),
+    }
+
+
+def leg_not_begun(asked: str, conclusion: Conclusion) -> dict[str, Any]:
+    """A leg of which nothing could be asked: its kernel, say, could not be had."""
+    return {
+        "name": asked,
+        "asked": asked,
+        "kernel": None,
+        "cell": None,
+        "narrowed": [],
+        "contract": None,
+        "launcher": None,
+        "wishes": [],
+        "guests": [],
+        "at_once": 0,
+        "identity": {},
+        "probe": None,
+        "capabilities": {},
+        "errata": [],
+        "collected": 0,
+        "selected": 0,
+        "proved": 0,
+        "left_out": {},
+        "verdicts": {},
+        "issues": [],
+        "problems": [conclusion.why],
+        "faults": [],
+        "notes": [],
+        "seconds": 0.0,
+        "exit": _exit(conclusion),
+    }
+
+
+def counts(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
+    """The verdicts of a leg in words."""
+    return counted(Verdict(found["verdict"]) for found in verdicts.values())
+
+
+def _exit(conclusion: Conclusion) -> dict[str, Any]:
+    return {"code": int(conclusion.code), "why": conclusion.why}
+
+
+def _capabilities(report: RunReport) -> dict[str, Any]:
+    """What was seen of each capability beside what is promised."""
+    found = report.probe.findings if report.probe else {}
+    promised = report.row.cells if report.row else {}
+    surprising = {surprise.capability for surprise in report.comparison.surprises}
+    table = {}
+    for name in dict.fromkeys([*found, *promised]):
+        finding, cell = found.get(name), promised.get(name)
+        table[name] = {
+            "declared": finding.declared if finding else None,
+            "accepted": finding.accepted if finding else None,
+            "observed": finding.observed if finding else None,
+            "promised": cell.present if cell else None,
+            "basis": cell.basis.value if cell else None,
+            "from": cell.series if cell else None,
+            "surprise": name in surprising,
+        }
+    return table
+
+
+def _errata(report: RunReport) -> Iterable[dict[str, Any]]:
+    """Each erratum whose reproducer was selected, with what came of that."""
+    kernel = report.kernel
+    for erratum in report.errata:
+        record = report.records.get(erratum.reproducer)
+        if record is not None:
+            yield {
+                "id": erratum.id,
+                "title": erratum.title,
+                "reproducer": erratum.reproducer,
+                "listed": _listed(erratum, kernel.upstream, kernel.package),
+                "verdict": record.verdict.value,
+                "why": record.why,
+            }
+
+
+def _listed(erratum: Erratum, upstream: str, package: str) -> str | None:
+    expected = erratum.expected(upstream, package)
+    return None if expected is None else "known_bad" if expected else "known_good"
+
+
+def _contract(report: RunReport) -> dict[str, Any] | None:
+    row = report.row
+    if row is None:
+        return None
+    return {
+        "cell": row.name,
+        "series": row.series,
+        "plays": row.plays,
+        "masked": list(row.masked),
+        "inherited": row.inherited(),
+        "expected": {
+            name: {"present": cell.present, "basis": cell.basis.value, "from": cell.series}
+            for name, cell in row.cells.items()
+        },
+        "surprises": [asdict(surprise) for surprise in report.comparison.surprises],
+        "notes": list(report.comparison.notes),
+    }
