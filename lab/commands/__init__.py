@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The commands of `lab` that are not about verdicts: kernels, run, shell, probe.
+"""The commands of `lab` that are not about verdicts: kernels, run, shell, probe, plan, check.
 
 Each module has `add_parser(commands)`, which sets `handler` to what runs the command and returns
 its exit code.
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import init, kernels, probe, run, shell
+from . import check, init, kernels, plan, probe, run, shell
 
-_MODULES = (init, kernels, run, shell, probe)
+_MODULES = (init, kernels, run, shell, probe, plan, check)
 
 
 def add_parsers(commands: Any) -> None:

@@ -112,12 +112,18 @@ def cached() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name.rpartition("-")[0] for path in found))
 
 
-def _place(release: Release) -> Path:
+def entry_name(release: Release) -> str:
+    """What the unpacked files of a release are called in `kernels/` of the cache: `uname -r` and a
+    hash over those of its packages, which have to be known."""
     identity = [_LAYOUT, release.kernel.release, *(file.sha256 for file in release.files)]
     if release.kernel.source == Local.name:
         identity.append(release.kernel.package)  # its modules are no file of the release
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    return cache.root() / "kernels" / f"{release.kernel.release}-{key}"
+    return f"{release.kernel.release}-{key}"
+
+
+def _place(release: Release) -> Path:
+    return cache.root() / "kernels" / entry_name(release)
 
 
 def _package(file: RemoteFile, suite: str, source: Source, note: Callable[[str], None]) -> Path:

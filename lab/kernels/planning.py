@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""Which kernels a matrix of jobs is to have, told from the lock and the catalogue alone: no archive
+is asked, so that the jobs are the same wherever this is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..errors import UsageError
+from ..facts.kernel import Flavour, version_key
+from . import lock, store
+from .catalogue import catalogue, series
+from .choice import NEWEST
+from .model import newest_first
+from .source import named
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One kernel of a matrix."""
+
+    name: str
+    """By which it is asked for."""
+    series: str
+    """Empty if neither the lock nor the catalogue tells."""
+    source: str
+    """Which source it comes from; empty if nothing tells before the sources are asked."""
+    locked: bool
+    release: str
+    """What `uname -r` will say; empty for an unlocked one."""
+    package: str
+    """The package version; empty for an unlocked one."""
+    entry: str
+    """What its files are called in the cache, which has a hash over its packages in it; empty for
+    an unlocked one."""
+
+
+def planned(names: Iterable[str]) -> tuple[Planned, ...]:
+    """The kernels meant by these names, in their order; without names, those of the catalogue, of
+    which the last is taken as `newest`.
+
+    Raises UsageError for a name that no kernel could have, and for two names of one kernel.
+    """
+    rows = [_one(name.strip()) for name in names or _all()]
+    for number, row in enumerate(rows):
+        for other in rows[:number]:
+            if row.name == other.name:
+                raise UsageError(f"the kernel {row.name} is named twice")
+            if row.locked and (row.release, row.package) == (other.release, other.package):
+                raise UsageError(
+                    f"{other.name} and {row.name} both mean {row.release}: name it once"
+                )
+    return tuple(rows)
+
+
+def _all() -> Sequence[str]:
+    newest = max((row.name for row in catalogue()), key=version_key)
+    return [NEWEST if row.name == newest else row.name for row in catalogue()]
+
+
+def _one(name: str) -> Planned:
+    if "/" in name:
+        raise UsageError(f"{name} is a kernel of this machine's own, and a plan is for any machine")
+    wanted = name.removeprefix("v")
+    some = [r for r in lock.read() if r.kernel.flavour is not Flavour.FULL]
+    for release in newest_first(some):
+        kernel = release.kernel
+        if wanted == NEWEST or named(kernel, wanted):
+            return Planned(
+                name=name,
+                series=kernel.series,
+                source=kernel.source,
+                locked=True,
+                release=kernel.release,
+                package=kernel.package,
+                entry=store.entry_name(release),
+            )
+    row = series(wanted)
+    if row is None and not wanted[:1].isdigit():
+        known = ", ".join(one.name for one in catalogue())
+        hint = "newest means the newest locked kernel" if name == NEWEST else f"known are {known}"
+        raise UsageError(f"{name!r} is neither in the lock nor a version", hint=hint)
+    return Planned(
+        name=name,
+        series=row.name if row else "",
+        source=row.source if row else "",
+        locked=False,
+        release="",
+        package="",
+        entry="",
+    )

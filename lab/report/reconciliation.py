@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""A plan and the results of its jobs: is every kernel of it proved?
+
+What keeps the whole from being green is a complaint with a kind of its own, so that "nothing came"
+and "nothing was proved" are never taken for success.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..facts.verdicts import Conclusion, ExitCode, Tally, Verdict, conclude
+from . import content
+from .markdown import plain, table
+
+PLAN_VERSION = 1
+
+
+class Kind(StrEnum):
+    """Why a plan is not proved."""
+
+    NO_PLAN = "empty plan"
+    MISSING = "missing"
+    TWICE = "twice"
+    UNPLANNED = "not planned"
+    UNREADABLE = "unreadable"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    JOB_FAILED = "job failed"
+    EMPTY = "empty"
+    NOTHING_PROVED = "proved nothing"
+    DISPROVED = "disproved"
+    NOT_PROVED = "not proved"
+    OTHER_KERNEL = "other kernel"
+    OTHER_TESTS = "other tests"
+    NO_GUEST = "no guest"
+    CONTRADICTION = "contradiction"
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One reason; `about` is a kernel by the plan's name, a job or a file."""
+
+    kind: Kind
+    about: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.about}: {self.kind}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A leg of some run's results.json."""
+
+    path: Path
+    leg: Mapping[str, Any]
+
+
+def read_plan(path: Path) -> Mapping[str, Any]:
+    """What `lab plan` printed. Raises UsageError for what is none."""
+    try:
+        plan = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as a plan: {error}") from error
+    legs = plan.get("legs") if isinstance(plan, dict) else None
+    if not isinstance(legs, list) or plan.get("version") != PLAN_VERSION:
+        raise UsageError(f"{path} is no plan of version {PLAN_VERSION}, as `lab plan` prints")
+    if not all(isinstance(leg, dict) and isinstance(leg.get("name"), str) for leg in legs):
+        raise UsageError(f"{path} has a leg without a name")
+    return dict(plan)
+
+
+def gathered(places: Iterable[Path]) -> tuple[list[Found], list[Complaint]]:
+    """All legs of the results in these files and directories, and what cannot be read. A copy of a
+    file (`latest`, where links became directories) counts once."""
+    found: list[Found] = []
+    complaints: list[Complaint] = []
+    seen: set[str] = set()
+    for place in places:
+        if not place.exists():
+            complaints.append(Complaint(Kind.MISSING, str(place), "there is no such file"))
+            continue
+        files = sorted(place.rglob(content.FILE)) if place.is_dir() else [place]
+        for file in files:
+            try:
+                text = file.read_bytes()
+                whole = json.loads(text)
+                version = whole["version"]
+                legs = [dict(leg) for leg in whole["legs"].values()]
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                complaints.append(Complaint(Kind.UNREADABLE, str(file), f"{error!r}"))
+                continue
+            if version != content.VERSION:
+                why = f"it is of version {version}, and this lab reads {content.VERSION}"
+                complaints.append(Complaint(Kind.UNREADABLE, str(file), why))
+                continue
+            key = hashlib.sha256(text).hexdigest()
+            if key not in seen:
+                seen.add(key)
+                found += [Found(file, leg) for leg in legs]
+    return found, complaints
+
+
+def reconcile(
+    plan: Mapping[str, Any],
+    found: Sequence[Found],
+    jobs: Mapping[str, Any] | None = None,
+) -> list[Complaint]:
+    """What keeps this plan from being proved by these results; `jobs` is what a workflow knows of
+    the jobs before this one (GitHub's `toJSON(needs)`), None outside of one."""
+    complaints = list(_jobs(jobs)) if jobs is not None else []
+    names = [leg["name"] for leg in plan["legs"]]
+    if not names:
+        complaints.append(Complaint(Kind.NO_PLAN, "plan", "it names no kernel"))
+    for leg in plan["legs"]:
+        name = leg["name"]
+        mine = [one for one in found if one.leg.get("asked") == name]
+        if not mine:
+            complaints.append(Complaint(Kind.MISSING, name, "no results came of it"))
+        elif len(mine) > 1:
+            where = ", ".join(str(one.path) for one in mine)
+            complaints.append(Complaint(Kind.TWICE, name, f"{len(mine)} runs say so: {where}"))
+        for one in mine:
+            try:
+                complaints += _leg(leg, one.leg, plan.get("narrowed", []))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                complaints.append(Complaint(Kind.UNREADABLE, name, f"{one.path}: {error!r}"))
+    for one in found:
+        if one.leg.get("asked") not in names:
+            about = str(one.leg.get("asked"))
+            complaints.append(Complaint(Kind.UNPLANNED, about, f"{one.path} is in no plan"))
+    return complaints
+
+
+def concluded(plan: Mapping[str, Any], complaints: Sequence[Complaint]) -> Conclusion:
+    """The exit code: 1 as soon as something is disproved, 3 for all else."""
+    if not complaints:
+        number = len(plan["legs"])
+        return Conclusion(ExitCode.PROVED, f"{number} of {number} kernels")
+    first = next((one for one in complaints if one.kind is Kind.DISPROVED), complaints[0])
+    code = ExitCode.DISPROVED if first.kind is Kind.DISPROVED else ExitCode.NOT_PROVED
+    more = f" and {len(complaints) - 1} more" if len(complaints) > 1 else ""
+    return Conclusion(code, f"{first}{more}")
+
+
+def markdown(
+    plan: Mapping[str, Any], found: Sequence[Found], complaints: Sequence[Complaint]
+) -> str:
+    """The plan's legs and what is wrong, for a step summary."""
+    by_name = {one.leg.get("asked"): one.leg for one in found}
+    rows = [_row(leg["name"], by_name.get(leg["name"])) for leg in plan["legs"]]
+    lines = [*table(("planned", "ran", "proved", "accelerator", "exit"), rows), ""]
+    lines += [f"- {plain(str(complaint))}" for complaint in complaints]
+    return "\n".join([*lines, "", f"**{plain(str(concluded(plan, complaints)))}**", ""])
+
+
+def _row(name: str, leg: Mapping[str, Any] | None) -> Sequence[str]:
+    try:
+        if leg is None or leg["kernel"] is None:
+            return (name, "-", "-", "-", str(leg["exit"]["why"]) if leg else "no results")
+        accel = ", ".join(dict.fromkeys(str(guest["accel"]) for guest in leg["guests"]))
+        proved = f"{leg['proved']} of {leg['selected']}"
+        return (name, str(leg["kernel"]["release"]), proved, accel or "-", str(leg["exit"]["code"]))
+    except (KeyError, TypeError):
+        return (name, "-", "-", "-", "unreadable")
+
+
+def _jobs(jobs: Mapping[str, Any]) -> Iterable[Complaint]:
+    if not jobs:
+        yield Complaint(Kind.MISSING, "jobs", "the workflow names no job before this one")
+    kinds = {"skipped": Kind.SKIPPED, "cancelled": Kind.CANCELLED}
+    for name, job in jobs.items():
+        result = job.get("result") if isinstance(job, dict) else None
+        if result != "success":
+            kind = kinds.get(str(result), Kind.JOB_FAILED)
+            yield Complaint(kind, f"job {name}", f"its result is {result!r}")
+
+
+def _leg(
+    planned: Mapping[str, Any], leg: Mapping[str, Any], narrowed: Sequence[str]
+) -> Iterable[Complaint]:
+    """What is wrong with one leg. Raises KeyError and the like for what is no leg."""
+    name, kernel, verdicts = planned["name"], leg["kernel"], leg["verdicts"]
+    code, why = leg["exit"]["code"], str(leg["exit"]["why"])
+    if code == ExitCode.INTERRUPTED:
+        yield Complaint(Kind.CANCELLED, name, why)
+    elif code == ExitCode.DISPROVED:
+        yield Complaint(Kind.DISPROVED, name, why)
+    elif not verdicts:
+        yield Complaint(Kind.EMPTY, name, why)
+    elif not any(found["verdict"] == Verdict.PASSED for found in verdicts.values()):
+        yield Complaint(Kind.NOTHING_PROVED, name, why)
+    elif code != ExitCode.PROVED:
+        yield Complaint(Kind.NOT_PROVED, name, why)
+    own = _own_conclusion(leg)
+    if code == ExitCode.PROVED and own.code is not ExitCode.PROVED:
+        yield Complaint(Kind.CONTRADICTION, name, f"it says 0, and its verdicts say: {own}")
+    if kernel is None:
+        return
+    if planned.get("locked") and planned["release"] not in (kernel["release"], kernel["replaces"]):
+        yield Complaint(
+            Kind.OTHER_KERNEL, name, f"{kernel['release']} ran, planned was {planned['release']}"
+        )
+    if list(leg["narrowed"]) != list(narrowed):
+        yield Complaint(
+            Kind.OTHER_TESTS,
+            name,
+            f"it ran {_words(leg['narrowed'])}, planned was {_words(narrowed)}",
+        )
+    if verdicts and not any(guest["release"] == kernel["release"] for guest in leg["guests"]):
+        yield Complaint(Kind.NO_GUEST, name, f"no guest proved that it was {kernel['release']}")
+
+
+def _own_conclusion(leg: Mapping[str, Any]) -> Conclusion:
+    """What a leg's verdicts come to, whatever its exit says."""
+    verdicts = {name: Verdict(found["verdict"]) for name, found in leg["verdicts"].items()}
+    contract = leg["contract"] or {"surprises": []}
+    surprises = {s["capability"]: Verdict.SURPRISE for s in contract["surprises"]}
+    return conclude(Tally(verdicts | surprises, problems=leg["problems"], faults=leg["faults"]))
+
+
+def _words(words: Sequence[str]) -> str:
+    return " ".join(words) or "everything"
