@@ -6,9 +6,17 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from lab.errors import LabError
+from lab.remote.process import TREE
+from lab.suite import home
+from lab.suite.coverage import move_paths
+from lab.suite.left import left
+from lab.vm import Guest
+from lab.vm.pull import Pulled
 from tests.lab import foreign_support
 from tests.lab.foreign_support import Foreign, line_of, measured
 from tests.lab.suite_support import Little
@@ -37,46 +45,111 @@ def test_everything_in_use_works_in_a_guest(foreign: Foreign) -> None:
 def test_options_of_a_conftest_and_of_plugins_reach_the_guest(foreign: Foreign) -> None:
     """As they were typed: on the command line, in PYTEST_ADDOPTS, in addopts, in an @file."""
     foreign.write("words.txt", "--flavour=sour\n--maybe\n")
+    _, told, rest = foreign_support.TESTS.partition("def test_told")
+    foreign.tests(told + rest.partition("@pytest")[0])
+    words = "--topping=a b", "--topping=-c", "--size", "1", "2", "-Q3", "--night=-black"
 
-    ran = foreign.lab(
-        *(
-            "--topping=a b",
-            "--topping=-c",
-            "--size",
-            "1",
-            "2",
-            "-Q3",
-            "--night=-black",
-            "@words.txt",
+    ran = foreign.lab("@words.txt", *words, "tests", PYTEST_ADDOPTS="--spicy")
+
+    why = ran.why("test_told")
+    assert "'flavour': 'sour', 'spicy': True, 'topping': ['a b', '-c'], 'size': [1, 2]" in why
+    assert "'quantity': 3, 'level': 2, 'maybe': 'yes'} ('-black', 'dark') square" in why
+
+
+@pytest.mark.parametrize(
+    ("table", "words", "sentence"),
+    [
+        ("", ("--tx=2*popen",), "--tx: the option is of xdist, which no guest has"),
+        (
+            "plugins = []",
+            ("--hypothesis-seed=1",),
+            "is of hypothesispytest, which is none of the table's plugins for a guest",
         ),
-        *("-k", "test_told", "tests"),
-        PYTEST_ADDOPTS="--spicy",
-    )
-
-    told = ran.why("test_told")
-    assert "'flavour': 'sour', 'spicy': True, 'topping': ['a b', '-c'], 'size': [1, 2]" in told
-    assert "'quantity': 3, 'level': 2, 'maybe': 'yes'} ('-black', 'dark') square" in told
-
-
-def test_option_of_a_plugin_that_no_guest_has_is_2(foreign: Foreign) -> None:
+    ],
+    ids=("xdist", "not-of-the-table"),
+)
+def test_option_of_a_plugin_that_no_guest_has_is_2(
+    foreign: Foreign, table: str, words: tuple[str, ...], sentence: str
+) -> None:
     """A guest that is not told would run something else than was asked for."""
-    foreign.write(
-        "tests/lab/strange.py", "def pytest_addoption(parser): parser.addoption('--strange')\n"
-    )
-    settings = foreign_support.SETTINGS.replace("[tool.lab]", "[tool.lab]\nplugins = []")
+    settings = foreign_support.SETTINGS.replace("[tool.lab]", f"[tool.lab]\n{table}")
+    foreign.write("pyproject.toml", settings)
+    foreign.tests("def test_a(): pass\n")
 
-    ran = foreign.lab("-p", "tests.lab.strange", "--strange=1")
+    ran = foreign.lab(*words)
+
+    assert ran.code == 2, ran.output
+    assert sentence in ran.output
+
+
+def test_option_goes_where_its_plugin_goes(little: Little) -> None:
+    """That of a conftest.py that travels reaches the guest; that of a plugin that does not is
+    refused."""
+    option = "def pytest_addoption(parser): parser.addoption('--NAME')\n"
+    little.write("tests/conftest.py", option.replace("NAME", "flavour"))
+    little.write("tests/lab/strange.py", option.replace("NAME", "strange"))
+    little.tests("def test_a(request): assert request.config.getoption('flavour') == '-x'\n")
+
+    ran = little.lab("tests", "--flavour=-x")
+    assert {"test_a": "passed"} == ran.verdicts, ran.output
+
+    ran = little.lab("-p", "tests.lab.strange", "--strange=1")
     assert ran.code == 2, ran.output
     assert "--strange=1: the option is of tests.lab.strange, which no guest has" in ran.output
 
-    ran = foreign.lab("--tx=2*popen")
-    assert ran.code == 2, ran.output
-    assert "--tx: the option is of xdist, which no guest has" in ran.output
 
-    foreign.write("pyproject.toml", settings)
-    ran = foreign.lab("--hypothesis-seed=1")
-    assert ran.code == 2, ran.output
-    assert "is of hypothesispytest, which is none of the table's plugins for a guest" in ran.output
+def test_plugin_that_fails_the_session_here_is_not_green(little: Little) -> None:
+    """As pytest-cov does below its mark: what is held against the session on the host counts."""
+    little.tests("def test_a(): pass\n")
+    little.write(
+        "tests/conftest.py",
+        "import pytest\n"
+        "from pathlib import Path\n"
+        "@pytest.hookimpl(wrapper=True)\n"
+        "def pytest_runtestloop(session):\n"
+        "    result = yield\n"
+        "    session.testsfailed += not Path('.lab').exists()\n"
+        "    return result\n",
+    )
+
+    ran = little.lab("tests")
+
+    assert ran.code == 1, ran.output
+    assert "a plugin of pytest on the host failed the session" in ran.last_line
+
+
+class _Pulled:
+    """A guest that notes what is pulled from it."""
+
+    def __init__(self, results: Path) -> None:
+        self.console = results / "console.log"
+        self.asked: list[tuple[str, Path]] = []
+
+    def pull(self, path: str, destination: Path) -> Pulled:
+        assert destination.parent.is_dir()
+        self.asked.append((path, destination))
+        if path.endswith("coverage"):
+            raise LabError("the guest has no such thing")
+        return Pulled(left_out=["a: a socket", "b: a socket"])
+
+
+def test_what_is_left_in_a_guest_is_found_and_brought(tmp_path: Path) -> None:
+    """Only what is known, whatever a guest says; and what does not come is said."""
+    tree, root, guest = tmp_path / "tree", tmp_path / "root", _Pulled(tmp_path)
+    assert [] == left(tree)
+    for name in (".lab/coverage", ".hypothesis/examples/a", "other"):
+        (tree / name).mkdir(parents=True)
+
+    assert [".lab/coverage", ".hypothesis/examples"] == left(tree)
+    names = ["../../etc/passwd", *left(tree)]
+    assert [
+        ".lab/coverage did not come home from the guest: the guest has no such thing",
+        ".hypothesis/examples did not come home whole: a: a socket",
+    ] == home.bring(cast(Guest, guest), names, root)
+    assert [
+        (f"{TREE}/.lab/coverage", tmp_path / "coverage.data"),
+        (f"{TREE}/.hypothesis/examples", root / ".hypothesis/examples"),
+    ] == guest.asked
 
 
 def test_what_failed_for_hypothesis_is_tried_again(foreign: Foreign) -> None:
@@ -187,8 +260,6 @@ def test_version_is_pytests(little: Little, option: str) -> None:
 
 def test_paths_in_a_data_file_are_moved(tmp_path: Path) -> None:
     """Those of the tree, and no others; what is the lab's goes, with its lines."""
-    from lab.suite.coverage import move_paths
-
     with closing(sqlite3.connect(tmp_path / "data")) as database, database:
         database.execute("CREATE TABLE file (id INTEGER PRIMARY KEY, path TEXT UNIQUE)")
         database.execute("CREATE TABLE line_bits (file_id INTEGER, numbits BLOB)")

@@ -91,7 +91,7 @@ class Pytest:
             case "run":
                 self._run(message["id"])
             case "stop":
-                self._say("done", finished=self._finished, status=int(self._failed > 0))
+                self._say("done", finished=self._finished, status=int(self._failed > 0), left=[])
                 self._exit(int(self._failed > 0))
 
     def _exit(self, status: int) -> None:

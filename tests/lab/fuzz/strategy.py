@@ -36,7 +36,7 @@ PATHS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "start": (("id",),),
     "report": (("id",), ("data",), *(("data", name) for name in _OF_A_REPORT)),
     "finish": (("id",), ("reports",)),
-    "done": (("finished",), ("status",)),
+    "done": (("finished",), ("status",), ("left",)),
     "exited": (("status",),),
 }
 _EXTRA: tuple[Mapping[str, Any], ...] = (
@@ -46,7 +46,7 @@ _EXTRA: tuple[Mapping[str, Any], ...] = (
     {"type": "report", "id": OTHER, "data": report(OTHER, "call", "passed")},
     {"type": "trouble", "text": "pytest broke: \ud800"},
     {"type": "trouble", "text": 5},
-    {"type": "done", "finished": 1, "status": 0},
+    {"type": "done", "finished": 1, "status": 0, "left": []},
     {"type": "hurrah"},
     {"type": 7},
     {},
