@@ -15,10 +15,12 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from .. import tools
+from ..errors import MissingTool
 from .erofs import cached_image, pack
 from .tree import Tree, shared_libraries
 
@@ -26,7 +28,7 @@ _log = logging.getLogger("lab.vm")
 HEAVY = 2 << 30
 """An environment of more bytes takes minutes to pack, and is said."""
 _PACKAGES = ("site-packages", "dist-packages")
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the way an image is made changes."""
 
 _SKIPPED_DIRECTORIES = frozenset(
@@ -53,21 +55,43 @@ _FILES = {
 _EMPTY = ("dev", "proc", "sys", "run", "tmp", "root", "lab", "etc", "var/tmp", "lib/modules")
 # fmt: off
 _APPLETS = (
-    "sh", "ash", "cat", "chmod", "cp", "cut", "date", "dd", "dmesg", "echo", "env", "false",
-    "find", "grep", "head", "hostname", "id", "ifconfig", "ip", "kill", "ln", "ls", "mkdir",
-    "mount", "mv", "nc", "ps", "pwd", "reboot", "rm", "sed", "seq", "sleep", "sort", "stat",
-    "stty", "sync", "tail", "tar", "tee", "test", "timeout", "touch", "true", "umount", "uname",
-    "usleep", "vi", "wc", "xargs",
+    "sh", "ash", "awk", "basename", "cat", "chmod", "chown", "cmp", "cp", "cut", "date", "dd", "df",
+    "dirname", "dmesg", "du", "echo", "env", "expr", "false", "find", "grep", "head", "hostname",
+    "id", "ifconfig", "ip", "kill", "ln", "ls", "md5sum", "mkdir", "mktemp", "mount", "mv", "nc",
+    "netstat", "nproc", "ping", "printf", "ps", "pwd", "readlink", "realpath", "reboot", "rm",
+    "rmdir", "sed", "seq", "sha1sum", "sha256sum", "sha512sum", "sleep", "sort", "stat", "stty",
+    "sync", "sysctl", "tail", "tar", "tee", "test", "timeout", "touch", "tr", "true", "umount",
+    "uname", "uniq", "usleep", "vi", "wc", "which", "xargs",
 )
 # fmt: on
+_SHELL = Path("/bin/sh")
+"""What this machine's scripts are read by. busybox's shell prefers its own applets to the programs
+of the same names (1.35), so it is no way to run those."""
+PROGRAMS = ("blockdev", "getent", "ip", "ls", "ps", "ss", "sysctl")
+"""Programs of this machine that can do what busybox's of the same names cannot, as far as this
+machine has them: with them a guest tells the state of its kernel."""
+
+
+def shell() -> str:
+    """The path of this machine's own shell, which every guest has at the same place."""
+    return str(_SHELL.resolve())
+
+
+def _programs() -> dict[str, Path]:
+    """Those of `PROGRAMS` that this machine has."""
+    found = {}
+    for name in PROGRAMS:
+        with suppress(MissingTool):
+            found[name] = tools.find(name)
+    return found
 
 
 def build_rootfs(leave_out: Sequence[str] = ()) -> Path:
     """The image's path in the cache; built when nothing there has the same content key. Packages of
     the environment that are called as in `leave_out` are not in it.
 
-    The key covers the interpreter, the standard library, the environment, busybox and kmod, each
-    file by size and time. Raises MissingTool.
+    The key covers the interpreter, the standard library, the environment and the programs beside
+    them, each file by size and time. Raises MissingTool.
     """
     key = hashlib.sha256(json.dumps([_FORMAT, *_identity(leave_out)]).encode()).hexdigest()[:16]
     return cached_image(f"rootfs-{key}.erofs", partial(_build_said, leave_out))
@@ -125,8 +149,11 @@ def _identity(leave_out: Sequence[str]) -> Iterator[object]:
     # The dynamic linker's cache is written anew whenever a package brings or changes a library:
     # an image with yesterday's libc would not run what is built with today's.
     cache = Path("/etc/ld.so.cache")
+    programs = _programs().values()
     for path in (_interpreter(), tools.find("busybox"), tools.find("kmod"), cache):
         yield _stamp(path)
+    for path in (Path(shell()), *programs):
+        yield _stamp(path.resolve())
     for root in (*_standard_library(), *_environment()):
         for path in _walk(root, leave_out):
             yield _stamp(path)
@@ -187,12 +214,18 @@ def _build(leave_out: Sequence[str], image: Path, work: Path) -> None:
     tree.add(tools.find("busybox"), at="/bin/busybox")
     for name in _APPLETS:
         tree.link(f"/bin/{name}", "busybox")
+    tree.add(Path(shell()))
+    programs = {name: path.resolve() for name, path in _programs().items()}
+    for name, path in programs.items():
+        tree.unlink(f"/bin/{name}")
+        tree.add(path, at=f"/bin/{name}")
     # The kernel starts /sbin/modprobe by itself when somebody asks for a veth pair. kmod and not
     # busybox: Debian's modules are packed, busybox hands them to the kernel as they are, and the
     # kernel logs an error before the second try that unpacks them.
     for name in ("modprobe", "lsmod", "rmmod", "insmod"):
         tree.link(f"/sbin/{name}", str(kmod.resolve()))
-    binaries = [interpreter, kmod, *(path for path in sources if ".so" in path.suffixes)]
+    binaries = [interpreter, kmod, Path(shell()), *programs.values()]
+    binaries += [path for path in sources if ".so" in path.suffixes]
     for library in shared_libraries(binaries, by_name=_LIBRARIES):
         tree.add(library)
     tree.compile_python([*_standard_library(), *_environment()])

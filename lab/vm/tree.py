@@ -56,9 +56,12 @@ class Tree:
 
     def link(self, path: str, target: str) -> None:
         """Make a symbolic link, replacing what is there."""
-        place = self.place(path)
-        place.unlink(missing_ok=True)
-        place.symlink_to(target)
+        self.unlink(path)
+        self.place(path).symlink_to(target)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        self.place(path).unlink(missing_ok=True)
 
     def add(self, path: Path, *, at: str | None = None) -> None:
         """Take over a file of the host; of a link, the link and what it leads to."""
