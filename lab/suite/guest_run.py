@@ -25,8 +25,10 @@ from ..report.progress import Progress, make_progress
 from ..report.results import point_latest
 from ..wishes import Wishes
 from . import coverage, home, issues, limits, selection
+from .host_side import HostSide
 from .judge import Judge
 from .lanes import Begun, Lanes, Ran
+from .plan import Visit
 from .preparation import Preparation
 from .reconcile import Book, DoubleVerdict
 from .reports import made_up
@@ -45,6 +47,7 @@ class GuestRun:
         self.judge = Judge(
             config, preparation.project, preparation.kernel, preparation.promises, self._probe_of
         )
+        self.host_side = HostSide(self._probe_of, lambda fault: self.faults.append(fault))
         self.progress: Progress = make_progress(self._write_line)
         self.lanes: Lanes | None = None
         """None until the guests are prepared."""
@@ -133,7 +136,10 @@ class GuestRun:
         try:
             self.progress.phase("preparing the kernel and the root image")
             self.lanes = lanes = self._preparation.lanes(
-                self.book.selected, self.own_wishes, self._seconds
+                self.book.selected,
+                self.own_wishes,
+                self._seconds,
+                frozenset(name for name, item in items.items() if selection.asks_guest(item)),
             )
         except LabError as error:
             self._give_up(RunOver(error.message, hint=error.hint))
@@ -145,6 +151,9 @@ class GuestRun:
                         case Begun(name):
                             begun[name] = time.monotonic()
                             self.progress.begin(name)
+                        case Visit(name, following):
+                            behind = items[following] if following else None
+                            self.host_side.run(items[name], behind, event)
                         case Ran(name):
                             self._take(items[name], event)
                         case RunOver():
@@ -165,13 +174,14 @@ class GuestRun:
                         seconds = time.monotonic() - since
                         self.book.enter(name, Record(Verdict.LOST, seconds, "interrupted"))
                 raise
+        self.host_side.finish(session)
         self._add_coverage(lanes)
 
     def _add_coverage(self, lanes: Lanes) -> None:
         """What was measured in the guests is a part of what the host's pytest-cov reports."""
         if not coverage.measures(self.config):
             return
-        guests = [guest for session in lanes.sessions for guest in session.guests]
+        guests = [guest for session in lanes.sessions for guest in session.with_pytest]
         data = [guest.console.with_name(home.COVERAGE_FILE) for guest in guests]
         came = [file for file in data if file.is_file()]
         try:
@@ -247,6 +257,8 @@ class GuestRun:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """The trip-wire: whoever gets past our loop must not run a guest's test on the host."""
+        if self.host_side.runs(item):
+            return
         pytest.fail(f"{item.nodeid} was about to run on the host instead of in a guest")
 
     def report_faults(self, faults: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from typing import Self
 from ..errors import LabError
 from ..remote.losses import RunOver
 from ..wishes import Wishes
-from .plan import Lab, Listener, Outcome, Plan
+from .plan import Lab, Listener, Outcome, Plan, Visit
 from .session import Common, Session
 
 NEIGHBOURS = 8
@@ -60,7 +60,7 @@ class Ended:
     error: BaseException | None
 
 
-Event = Phase | Begun | Ran | Ended
+Event = Phase | Begun | Visit | Ran | Ended
 
 
 class Lanes:
@@ -106,7 +106,7 @@ class Lanes:
             if not any(lane.is_alive() for lane in self.lanes):
                 os.close(self.interrupt_fd)
 
-    def events(self, listener: Listener) -> Iterator[Begun | Ran | RunOver]:
+    def events(self, listener: Listener) -> Iterator[Begun | Visit | Ran | RunOver]:
         """What happens, until the last lane has ended; phases and silence are the listener's.
 
         A lane begins no test before whoever goes through this has come back from its last one: a
@@ -134,6 +134,9 @@ class Lanes:
                         raise error
                 case Begun():
                     yield event
+                case Visit():
+                    yield event
+                    lane.returned.release()
                 case Ran():
                     yield event
                     lane.judged.release()
@@ -159,6 +162,7 @@ class Lanes:
         os.eventfd_write(self.interrupt_fd, 1)
         for lane in self.lanes:
             lane.judged.release()
+            lane.returned.release()
 
     # -- for the lanes -----------------------------------------------------------------------
 
@@ -180,6 +184,8 @@ class _Lane(threading.Thread):
         self._mine: deque[str] = deque()
         self.judged = threading.Semaphore(0)
         """Released once for each verdict that is in the book."""
+        self.returned = threading.Semaphore(0)
+        """Released once for each test that the host has run with our guest."""
         self._head = f"lane {number}: " if number > 1 else ""
         self._plan = plan
         self.session = Session(lab, plan, self, lanes.common, interrupt=lanes.interrupt_fd)
@@ -235,6 +241,13 @@ class _Lane(threading.Thread):
         """As `Listener.tick`: the main thread has a clock of its own, so all that is to be done is
         to see whether it wants us to go on. Raises KeyboardInterrupt."""
         if select.select([self._lanes.interrupt_fd], [], [], 0)[0]:
+            raise KeyboardInterrupt
+
+    def visit(self, visit: Visit) -> None:
+        """As `Caller.visit`: pytest's own thread runs it, and the guest is not ours meanwhile."""
+        self._lanes.tell(self, visit)
+        self.returned.acquire()
+        if not visit.over:
             raise KeyboardInterrupt
 
 

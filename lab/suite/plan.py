@@ -44,12 +44,21 @@ class Listener(Protocol):
         """Time passes and the guest is silent; called about once a second."""
 
 
+class Caller(Listener, Protocol):
+    """Whose thread a session runs on."""
+
+    def visit(self, visit: Visit) -> None:
+        """Have the host run this test; returns when it has. Raises KeyboardInterrupt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What the host decided before the first guest boots."""
 
     kernel: Kernel
     selected: Sequence[str]
+    on_host: frozenset[str]
+    """Those of them that run on the host and ask a guest; no guest collects them."""
     subset: bool
     """The guest may collect more than was selected (--lf and its like look in a host's cache)."""
     arguments: Sequence[str]
@@ -95,3 +104,21 @@ class Outcome:
     splats: list[Splat] = field(default_factory=list)
     """Every complaint of the kernel while it ran."""
     sections: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Visit:
+    """A test that runs on the host, and the guest that it alone may ask meanwhile."""
+
+    name: str
+    following: str | None
+    """The test behind it, which may share what is dear to set up."""
+    guest: Guest
+    seconds: float
+    """How long the test may take."""
+    outcome: Outcome
+    """Filled in by the host."""
+    over: bool = False
+    """Whether it ran to its end, whatever came of it."""
+    hung: str = ""
+    """Why it was ended, if it did not end in time."""

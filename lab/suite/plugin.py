@@ -48,19 +48,19 @@ class Mode:
         hopeless: Callable[[Iterable[str]], str] | None = None,
         unconfirmed: skips.Unconfirmed | None = None,
         need_proof: bool = True,
+        host: Callable[[pytest.Item], Any] | None = None,
     ) -> None:
-        """`need_proof` is whether a skip counts only where probe and contract confirm it."""
+        """`need_proof` is whether a skip counts only where probe and contract confirm it; `host`
+        gives a test on the host its guest."""
         self._make_probe, self._make_identity = probe, identity
         self.hopeless, self.unconfirmed = hopeless, unconfirmed
         self.need_proof = need_proof
-        self._probe: Probed | None = None
+        self.host = host
         self._identity: Identity | None = None
 
     def probe(self) -> Probed | None:
-        """The probe of the kernel the tests run on; made once, when first asked for."""
-        if self._probe is None:
-            self._probe = self._make_probe()
-        return self._probe
+        """The probe of the kernel that the test which runs is about."""
+        return self._make_probe()
 
     def identity(self) -> Identity:
         """Who runs the tests; computed once."""
@@ -190,13 +190,15 @@ def pytest_configure(config: pytest.Config) -> None:
         run = GuestRun(preparation)
         # What is judged on the host is judged by the host's side, with the guest's probe.
         config.stash[MODE] = Mode(
-            _no_probe,
+            run.host_side.probe,
             _identity_of(config),
             hopeless=preparation.promises.hopeless,
             need_proof=project.skips_need_proof,
+            host=run.host_side.guest_host,
         )
         config.pluginmanager.register(preparation, "lab-preparation")
         config.pluginmanager.register(run, "lab-guest-run")
+        config.pluginmanager.register(run.host_side, "lab-host-side")
         config.pluginmanager.register(RunEnd(preparation, run), "lab-run-end")
         return
     from .local_side import LocalSide
@@ -206,7 +208,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--lab-as is of guests, for --lab-kernel{here}")
     local = LocalSide(project)
     config.stash[MODE] = Mode(
-        local.probe,
+        functools.cache(local.probe),
         _identity_of(config),
         hopeless=local.hopeless,
         unconfirmed=local.unconfirmed,
@@ -233,10 +235,6 @@ def pytest_lab_guests(config: pytest.Config, kernel: Any) -> Any:
     return Launchpad(kernel, launcher, wishes=wishes_of(config))
 
 
-def _no_probe() -> None:
-    return None
-
-
 def _identity_of(config: pytest.Config) -> Callable[[], Identity]:
     return lambda: identify(config.rootpath, None)
 
@@ -251,17 +249,46 @@ def lab_identity(request: pytest.FixtureRequest) -> Identity:
     return request.config.stash[MODE].identity()
 
 
+@pytest.fixture
+def guest_host(request: pytest.FixtureRequest) -> Any:
+    """The guest as a `Host` of pytest-testinfra. A test that names this fixture runs on the host of
+    the run, and no other test has the guest meanwhile.
+
+    `.backend.guest` is the `lab.vm.Guest`.
+    """
+    host = request.config.stash[MODE].host
+    if host is None:
+        pytest.fail(
+            f"{selection.GUEST_FIXTURE} is for tests that name it in their arguments, and there "
+            f"is one under `{COMMAND} test` alone",
+            pytrace=False,
+        )
+    return host(request.node)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave slow tests out unless asked for, and say how many."""
+    """Leave slow tests out unless asked for, tests that ask a guest where there is none to ask,
+    and say how many."""
+    if config.stash[MODE].host is None:
+        config.stash[selection.GUEST_LEFT_OUT] = selection.leave_out_if(
+            config, items, selection.asks_guest
+        )
     if not selection.takes_slow(config):
         config.stash[selection.SLOW_LEFT_OUT] = selection.leave_out(config, items, "slow")
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str:
-    """The count of slow tests left out."""
-    if number := config.stash.get(selection.SLOW_LEFT_OUT, 0):
-        return f"{number} slow {'test' if number == 1 else 'tests'} left out; SLOW=1 takes them"
-    return ""
+    """The counts of what was left out."""
+    found = (
+        (selection.SLOW_LEFT_OUT, "slow ", "; SLOW=1 takes them"),
+        (selection.GUEST_LEFT_OUT, "", f" that ask a guest; `{COMMAND} test` boots one"),
+    )
+    lines = [
+        f"{number} {kind}{'test' if number == 1 else 'tests'} left out{way}"
+        for key, kind, way in found
+        if (number := config.stash.get(key, 0))
+    ]
+    return "\n".join(lines)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

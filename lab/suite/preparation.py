@@ -94,9 +94,10 @@ class Preparation:
         selected: Sequence[str],
         own_wishes: Mapping[str, Wishes],
         test_seconds: Callable[[str, float], float],
+        on_host: frozenset[str],
     ) -> Lanes:
-        """The guests that these tests will run in, none of them booted yet; `own_wishes` and
-        `test_seconds` as in `Plan`. Raises LabError."""
+        """The guests that these tests will run in, none of them booted yet; the others as in
+        `Plan`. Raises LabError."""
         self.lab.prepare(self.results)
         sent = sending.of(self.programs.with_files(self.project))
         tree_sha256, extension_sha256 = sent.hashes()
@@ -110,6 +111,7 @@ class Preparation:
         plan = Plan(
             kernel=self.kernel,
             selected=selected,
+            on_host=on_host,
             subset=selection.looks_in_cache(self.config),
             arguments=selection.guest_arguments(self.config),
             tar=sent.pack({**compiled, **home.examples(self.project.root)}),

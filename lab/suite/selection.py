@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 from .stash import PLUGIN, PROJECT
 
 SLOW_VARIABLE = "SLOW"
+GUEST_FIXTURE = "guest_host"
+"""A test with this fixture runs on the host."""
+GUEST_LEFT_OUT = pytest.StashKey[int]()
+"""How many tests were left out that ask a guest."""
 SLOW_LEFT_OUT = pytest.StashKey[int]()
 """How many slow tests were left out."""
 
@@ -24,9 +29,22 @@ def takes_slow(config: pytest.Config) -> bool:
     )
 
 
+def asks_guest(item: pytest.Item) -> bool:
+    """Whether the item runs on the host and asks a guest: it names the fixture, or one of its other
+    fixtures does."""
+    return GUEST_FIXTURE in getattr(item, "fixturenames", ())
+
+
 def leave_out(config: pytest.Config, items: list[pytest.Item], marker: str) -> int:
     """Deselect the items with this marker; how many they were."""
-    out = [item for item in items if item.get_closest_marker(marker) is not None]
+    return leave_out_if(config, items, lambda item: item.get_closest_marker(marker) is not None)
+
+
+def leave_out_if(
+    config: pytest.Config, items: list[pytest.Item], wanted: Callable[[pytest.Item], bool]
+) -> int:
+    """Deselect the items of which this is true; how many they were."""
+    out = [item for item in items if wanted(item)]
     if out:
         config.hook.pytest_deselected(items=out)
         gone = set(out)

@@ -26,7 +26,7 @@ from ..vm import Guest
 from ..wishes import Wishes
 from . import home
 from .kernel_watch import Heard, KernelWatch
-from .plan import Lab, Listener, Outcome, Plan
+from .plan import Caller, Lab, Outcome, Plan, Visit
 from .worker import Worker
 
 CONSOLES = "console*.log"
@@ -86,7 +86,7 @@ class Session:
         self,
         lab: Lab,
         plan: Plan,
-        listener: Listener,
+        listener: Caller,
         common: Common,
         *,
         interrupt: int | None = None,
@@ -100,6 +100,8 @@ class Session:
         """The guest's last output, when it belongs to one of the problems."""
         self.guests: list[Guest] = []
         """All that came up, in order, whether they still live or not."""
+        self.with_pytest: list[Guest] = []
+        """Those in which a test was to run."""
         self.deaths = 0
         """How many processes of pytest ended before they were told to, their guest staying up."""
         self.given_up = ""
@@ -137,7 +139,10 @@ class Session:
                 self._hear_others(f"start {self._marks} {name[:MARKED_NAME]}")
                 self._during = f"while {name} ran"
                 seconds = self._plan.test_seconds(name, guest.slowdown)
-                worker.run(name, following, outcome, seconds)
+                if worker is None:
+                    self._visit(Visit(name, following, guest, seconds, outcome))
+                else:
+                    worker.run(name, following, outcome, seconds)
                 self._hear_test(name, outcome, self._cut(f"end {self._marks} ."))
             except Gone as cause:
                 gone, heard = self._after_death(cause, worker, outcome)
@@ -158,9 +163,20 @@ class Session:
             self.given_up = f"given up: {self._losses} tests in a row were lost"
         return outcome
 
-    def _after_death(self, gone: Gone, worker: Worker, outcome: Outcome) -> tuple[Gone, Heard]:
+    def _visit(self, visit: Visit) -> None:
+        """Lend the guest to a test on the host. Raises Gone."""
+        visit.outcome.started = True
+        self._listener.visit(visit)
+        if visit.hung:
+            # It may have been ended in the middle of a word to the guest.
+            tail = console_tail(visit.guest)
+            raise Gone(f"{visit.hung}; its guest was given up", guest_too=True, tail=tail)
+
+    def _after_death(
+        self, gone: Gone, worker: Worker | None, outcome: Outcome
+    ) -> tuple[Gone, Heard]:
         """What it was that ended, the process or the guest, and the kernel's words until then."""
-        if text := worker.process.output_tail():
+        if worker is not None and (text := worker.process.output_tail()):
             outcome.sections.append(("last output of pytest in the guest", text))
         self._worker = None
         heard = Heard()
@@ -211,23 +227,27 @@ class Session:
 
     # -- coming up and going down ------------------------------------------------------------
 
-    def prepare(self, name: str) -> tuple[Guest, Worker] | None:
-        """See to it that such a guest is up as the test `name` wishes for, and pytest waits in it;
-        None if it cannot be had, and `Common.refused` says why. Raises RunOver."""
+    def prepare(self, name: str) -> tuple[Guest, Worker | None] | None:
+        """See to it that such a guest is up as the test `name` wishes for, and pytest waits in it
+        unless the test runs on the host; None if it cannot be had, and `Common.refused` says why.
+        Raises RunOver."""
         wishes = self._plan.wishes_of(name)
         if wishes in self._common.refused:
             return None
         if self._guest is not None and self._guest.wishes != wishes:
             self.finish()
         try:
-            return self._prepare(wishes)
+            return self._prepare(wishes, on_host=name in self._plan.on_host)
         except _Refused as refused:
             self._common.refused[wishes] = str(refused)
             return None
 
-    def _prepare(self, wishes: Wishes) -> tuple[Guest, Worker]:
+    def _prepare(self, wishes: Wishes, *, on_host: bool) -> tuple[Guest, Worker | None]:
         try:
             guest = self._guest or self._boot(wishes)
+            if on_host:
+                self._known(guest)
+                return guest, None
             return guest, self._worker or self._start_pytest(guest)
         except Gone as gone:
             tail = "\n".join(part for part in (gone.tail, self._tail()) if part)
@@ -327,7 +347,17 @@ class Session:
         self._during = before
         return probe
 
+    def _known(self, guest: Guest) -> Probed | None:
+        """What its kernel can do, asked of this guest or another; None without a probe."""
+        if not self._plan.probe:
+            return None
+        probe = self._common.probed(guest.wishes, lambda: self._probe(guest), wait=True)
+        assert probe is not None
+        return probe
+
     def _start_pytest(self, guest: Guest) -> Worker:
+        if guest not in self.with_pytest:
+            self.with_pytest.append(guest)
         expected = Expected(
             kernel=guest.kernel.upstream,
             release=guest.kernel.release,
@@ -346,12 +376,9 @@ class Session:
             log=guest.console.with_name("guest-output.log"),
             listener=self._listener,
         )
-        probe = None
-        if self._plan.probe:
-            probe = self._common.probed(guest.wishes, lambda: self._probe(guest), wait=True)
-            assert probe is not None
-        worker.greet(expected, probe, self._plan.programs)
-        worker.compare(self._plan.selected, subset=self._plan.subset)
+        worker.greet(expected, self._known(guest), self._plan.programs)
+        due = [name for name in self._plan.selected if name not in self._plan.on_host]
+        worker.compare(due, subset=self._plan.subset)
         self._hear_others()
         self._listener.phase("")
         return worker

@@ -91,10 +91,11 @@ def test_exitfirst_begins_nothing_more_in_any_guest(little: Little, tmp_path: Pa
     little.write(
         "tests/conftest.py",
         f"""
+import os
 from pathlib import Path
 
 def pytest_runtest_logreport(report):
-    if report.failed:
+    if report.failed and "LAB_NONCE" not in os.environ:  # on the host, not in the guest
         Path({str(tmp_path)!r}, "failed").touch()
 """,
     )

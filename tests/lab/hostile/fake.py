@@ -35,6 +35,7 @@ from lab.vm import Accel, AccelKind, Completed, Control, Event, Exited, Output, 
 from lab.vm.emulator import first_sign
 from lab.vm.kmsg import Gap, Piece, Record
 from lab.vm.pull import Pulled
+from lab.vm.rootfs import shell
 from lab.wishes import Wishes
 
 INIT = Path(__file__).with_name("init.py")
@@ -264,6 +265,8 @@ class FakeGuest:
 
     def argv(self, argv: Sequence[str]) -> list[str]:
         """The command as it is run on the host."""
+        if argv[0] == shell():
+            return list(argv)
         assert argv[0] == sys.executable
         if argv[1] != "-m":
             return list(argv)
@@ -316,15 +319,18 @@ class FakeGuest:
         """As lab.vm.Guest.run."""
         self.alive()
         self.say("probe")
-        done = subprocess.run(
-            self.argv(argv),
-            cwd=self.directory,
-            env=self.environment(env or {}),
-            input=input,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                self.argv(argv),
+                cwd=self.directory,
+                env=self.environment(env or {}),
+                input=input,
+                capture_output=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{argv[0]} was not done after {timeout_s:g} s") from None
         return Completed(done.returncode, done.stdout, done.stderr)
 
     def spawn(
