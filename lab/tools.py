@@ -66,17 +66,18 @@ def environment() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "en"}
 
 
-def find(name: str, *, package: str = "") -> Path:
-    """The program's path. Raises MissingTool naming the package it comes in, which is `package`
-    for what `PACKAGES` does not know."""
+def find(name: str, *, package: str = "", fedora: str = "") -> Path:
+    """The program's path. Raises MissingTool naming the package it comes in, which is `package`,
+    and `fedora` on Fedora, for what `PACKAGES` does not know."""
     search = os.pathsep.join((os.environ.get("PATH", os.defpath), _SYSTEM_DIRECTORIES))
     # An empty PATH means "no programs at all" to the tests of this very sentence.
     found = shutil.which(name, path=search if os.environ.get("PATH") else "")
     if found is None:
         package = package or PACKAGES.get(name, name)
+        fedora = fedora or FEDORA.get(package, package)
         raise MissingTool(
             f"the program {name} is not installed; it comes in the package {package}",
-            hint=f"apt-get install {package}; on Fedora dnf install {FEDORA.get(package, package)}",
+            hint=f"apt-get install {package}; on Fedora dnf install {fedora}",
         )
     return Path(found)
 

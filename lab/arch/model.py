@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 Version = tuple[int, int, int]
 """QEMU's."""
@@ -62,6 +62,11 @@ class Arch(Protocol):
     @property
     def qemu_package(self) -> str:
         """Debian's and Ubuntu's package of that program."""
+        ...
+
+    @property
+    def qemu_fedora(self) -> str:
+        """Fedora's."""
         ...
 
     @property
@@ -132,8 +137,9 @@ class Arch(Protocol):
         sign of life."""
         ...
 
-    def version_text(self, head: bytes) -> str | None:
-        """What the image that begins with `head` calls itself; None if it is no image."""
+    def version_text(self, image: BinaryIO) -> str | None:
+        """What the kernel image in this open file calls itself; None if it is no image. Not every
+        kind of image says so in its first bytes. Raises OSError."""
         ...
 
     def unpacked(self, data: bytes, image: Path) -> bytes:

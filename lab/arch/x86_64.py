@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 from .. import packing
 from ..errors import LabError
@@ -17,6 +18,8 @@ _MAGIC = 0x202
 _VERSION = 0x20E
 """The place of the version's text, less 0x200."""
 _PAYLOAD = 0x248
+_HEAD = 1 << 16
+"""The version's text is in the setup code, which has 64 sectors at most."""
 _E_MACHINE = 18
 """Where an ELF file has its `e_machine`, two bytes (elf(5))."""
 
@@ -42,6 +45,7 @@ class X86_64:
     debian = "amd64"
     qemu = "qemu-system-x86_64"
     qemu_package = "qemu-system-x86"
+    qemu_fedora = "qemu-system-x86-core"
     elf_machine = 62
     machine = "q35"
     kvm_cpu = "host"
@@ -78,8 +82,9 @@ class X86_64:
         # 7.1 and 7.2 kernels died with "Oops: int3", none of 16 with thread=single.
         return ",thread=single" if qemu < (10, 0, 0) and cpus > 1 else ""
 
-    def version_text(self, head: bytes) -> str | None:
+    def version_text(self, image: BinaryIO) -> str | None:
         """See `Arch`."""
+        head = image.read(_HEAD)
         if head[_MAGIC : _MAGIC + 4] != b"HdrS":
             return None
         (offset,) = struct.unpack_from("<H", head, _VERSION)

@@ -134,13 +134,12 @@ def _images(directory: Path) -> Iterator[Path]:
 
 
 def _release_text(image: Path) -> str:
+    its = arch.here()
     try:
         with image.open("rb") as file:
-            head = file.read(1 << 16)
+            text = its.version_text(file)
     except OSError as error:
         raise UsageError(f"the kernel {image} cannot be read: {error.strerror}") from error
-    its = arch.here()
-    text = its.version_text(head)
     if text is None:
         raise UsageError(f"{image} is not a kernel image for {its.name}", hint=its.image_hint)
     return text.split(" ", 1)[0]

@@ -27,7 +27,7 @@ _UNDERTAKER = 'test "$PPID" = "$1" || exit 3; shift; exec "$@"'
 def program() -> Path:
     """Where QEMU for this kind of machine is. Raises MissingTool."""
     its = arch.here()
-    return tools.find(its.qemu, package=its.qemu_package)
+    return tools.find(its.qemu, package=its.qemu_package, fedora=its.qemu_fedora)
 
 
 @cache

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from lab import arch
-from lab.errors import LabError
+from lab.errors import LabError, MissingTool
+from lab.vm import NetworkPair
+from lab.vm.qemu import program
 
 pytestmark = pytest.mark.lab
 
@@ -46,11 +48,31 @@ def test_no_other_file_knows_the_machine() -> None:
         assert OWN.search(path.read_text()) is None, path
 
 
+def test_a_bus_without_boot_roms_is_told_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU refuses the property where the device has none; arm64's `virt` has virtio-mmio."""
+    assert "romfile=" in " ".join(NetworkPair().arguments())
+    monkeypatch.setattr(type(arch.here()), "transport", "device")
+    words = NetworkPair().arguments()
+    assert "virtio-net-device,netdev=left" in words
+    assert "romfile" not in " ".join(words)
+
+
+def test_qemus_package_is_told_by_each_distributions_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They need not call it alike."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(type(arch.here()), "qemu_fedora", "that-of-fedora")
+    with pytest.raises(MissingTool) as caught:
+        program()
+    assert str(caught.value).endswith("; on Fedora dnf install that-of-fedora)")
+
+
 def test_a_machine_that_the_lab_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """There are no guests there, and the sentence says where there are."""
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(LabError) as caught:
         arch.here()
+    known = ", ".join(one.name for one in arch.KNOWN)
     assert str(caught.value) == (
-        "the lab boots no guests on a machine of the kind riscv64 (it knows x86_64)"
+        f"the lab boots no guests on a machine of the kind riscv64 (it knows {known})"
     )
+    assert "x86_64" in known
