@@ -11,12 +11,13 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import arch, cache, tools
 from ..errors import KernelUnavailable
+from .listing import kept_text
 from .source import FileGone, SourceUnreachable
 
 _HELPER = Path("/usr/lib/apt/apt-helper")
@@ -24,6 +25,8 @@ _KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     Path("/usr/share/keyrings/debian-archive-keyring.pgp"),  # its name from Debian 13 on
 )
+_SETTINGS, _LISTS = Path("/etc/apt"), Path("/var/lib/apt/lists")
+"""Where apt has its sources, and their Release files, which name an archive."""
 _TIMEOUT_S = 300.0
 _VARIABLES = {"debian": "LAB_DEBIAN_MIRROR", "debian-security": "LAB_DEBIAN_SECURITY_MIRROR"}
 _LABELS = {"debian": "Debian", "debian-security": "Debian-Security"}
@@ -40,10 +43,7 @@ def mirror(archive: str) -> str:
         return named.rstrip("/")
     main = os.environ.get(_VARIABLES["debian"], "")
     if not main or archive == "debian":
-        targets = tools.run(
-            ["apt-get", "indextargets", "--format", "$(CREATED_BY)|$(LABEL)|$(REPO_URI)"],
-            what="asking apt for the machine's Debian mirror",
-        )
+        targets = kept_text("mirrors", _stamps(), _targets)
         rows = [line.split("|", 2) for line in targets.splitlines() if line.startswith("Packages|")]
         # The label comes from the Release file, which a container may have thrown away; then the
         # path tells: every Debian mirror has its archive at .../debian, security is another one.
@@ -59,6 +59,26 @@ def mirror(archive: str) -> str:
         f"this machine's apt knows no mirror of the archive {archive}",
         hint=f"set {_VARIABLES[archive]} to the address of one, the part before /dists",
     )
+
+
+def _targets() -> str:
+    return tools.run(
+        ["apt-get", "indextargets", "--format", "$(CREATED_BY)|$(LABEL)|$(REPO_URI)"],
+        what="asking apt for the machine's Debian mirror",
+    )
+
+
+def _stamps() -> list[object]:
+    """What its answer follows from. Where settings lead apt elsewhere, its answer is as old as a
+    listing may be."""
+    settings = os.environ.get("APT_CONFIG", "")
+    paths = [*sorted(_SETTINGS.rglob("*")), _SETTINGS, _LISTS, *([Path(settings)] * bool(settings))]
+    found: list[object] = []
+    for path in paths:
+        with suppress(OSError):
+            status = path.stat()
+            found.append([str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns])
+    return found
 
 
 def archive_of(suite: str) -> str:

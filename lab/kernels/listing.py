@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What a source said it offers, kept for some hours: fifty kernels of one sweep ask once.
 
-`listings/NAME.json` holds when and what, behind a line with the sha256 of the rest.
+`listings/NAME.json` holds when and what, behind a line with the sha256 of the rest. So does
+`listings/NAME.txt` of a text that a program printed, with what it followed from.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -80,6 +82,29 @@ def kept(
             made.write_text(_render(listing))
             cache.publish(made, place)
         return listing
+
+
+def kept_text(name: str, facts: Sequence[object], ask: Callable[[], str]) -> str:
+    """What `ask` returns, kept for some hours as long as the `facts` it follows from are the same.
+    Raises what `ask` raises."""
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    place = cache.root() / "listings" / f"{name}.txt"
+    with cache.locked(f"listing-{name}"):
+        with contextlib.suppress(OSError, ValueError):
+            digest, its_key, body = place.read_text().split("\n", 2)
+            age = time.time() - place.stat().st_mtime
+            if its_key == key and digest == _digest(key, body) and 0 <= age < FRESH_S:
+                return body
+        text = ask()
+        with cache.scratch() as directory:
+            made = directory / place.name
+            made.write_text(f"{_digest(key, text)}\n{key}\n{text}")
+            cache.publish(made, place)
+        return text
+
+
+def _digest(key: str, text: str) -> str:
+    return hashlib.sha256(f"{key}\n{text}".encode()).hexdigest()
 
 
 def _render(listing: Listing) -> str:

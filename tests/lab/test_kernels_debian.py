@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from lab import tools
 from lab.errors import KernelUnavailable, MissingTool, UsageError
-from lab.kernels import choice, obtain, resolve
+from lab.kernels import apt, choice, listing, obtain, resolve
 from lab.kernels.catalogue import catalogue
 from lab.kernels.debian import _files, _upstream
 from lab.kernels.model import KernelFiles, Release, RemoteFile
@@ -184,3 +186,43 @@ def test_no_guest_boots_without_the_programs_it_needs(
 def test_the_catalogue_names_only_sources_there_are() -> None:
     """Every series can be asked for."""
     assert {row.source for row in catalogue()} <= set(choice.SOURCES)
+
+
+def test_apt_is_asked_for_its_mirror_again_only_when_something_has_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It takes apt a second to say what seldom changes. An answer that was tampered with, or is
+    hours old, is none."""
+    settings = tmp_path / "apt"
+    (settings / "sources.list.d").mkdir(parents=True)
+    sources = settings / "sources.list.d/a.sources"
+    sources.write_text("one")
+    monkeypatch.setattr(apt, "_SETTINGS", settings)
+    monkeypatch.setattr(apt, "_LISTS", tmp_path / "lists")
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
+    for name in ("LAB_DEBIAN_MIRROR", "LAB_DEBIAN_SECURITY_MIRROR", "APT_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    asked: list[int] = []
+
+    def answer() -> str:
+        asked.append(1)
+        return f"Packages|Debian|http://mirror-{len(asked)}/debian\n"
+
+    monkeypatch.setattr(apt, "_targets", answer)
+    place = tmp_path / "cache/listings/mirrors.txt"
+
+    def mirror() -> str:
+        return apt.mirror("debian").partition("mirror-")[2].partition("/")[0]
+
+    assert [mirror(), mirror()] == ["1", "1"]
+    sources.write_text("another")
+    assert [mirror(), mirror()] == ["2", "2"]
+    (settings / "sources.list.d/b.sources").touch()
+    assert [mirror(), mirror()] == ["3", "3"]
+    (tmp_path / "lists").mkdir()
+    assert [mirror(), mirror()] == ["4", "4"]
+    place.write_text(place.read_text().replace("mirror-4", "mirror-9"))
+    assert [mirror(), mirror()] == ["5", "5"]
+    old = time.time() - listing.FRESH_S - 1
+    os.utime(place, (old, old))
+    assert [mirror(), mirror()] == ["6", "6"]
