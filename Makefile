@@ -26,7 +26,7 @@ BIN := $(VENV)/bin
 # Written by tools/setup: SUFFIX, which only this very Python can tell.
 -include .make/$(VENV).mk
 NATIVE = ioxide/_ring/_native$(SUFFIX)
-SOURCES := setup.py $(filter-out %/_native.c,$(wildcard ioxide/_ring/*.[ch] ioxide/_ring/*.cdef ioxide/_ring/*.py))
+SOURCES := setup.py $(filter-out %/_native.c,$(wildcard ioxide/_ring/*.[ch] ioxide/_ring/*.cdef ioxide/_ring/plain/* ioxide/_ring/*.py))
 
 # make hands T and SLOW on as environment variables. T is split at spaces and nothing else (set -f),
 # because a node id may hold brackets and whatever else a parameter is called.

@@ -14,7 +14,7 @@ from ioxide.modes import ContinuationMode
 _MAX_SQ_ENTRIES = 32768
 _MAX_CQ_ENTRIES = 65536
 _MAX_SLOTS = 32768
-_MAX_LISTENERS = 64  # IOX_MAX_LISTENERS in internal.h
+_MAX_LISTENERS = 64  # IOX_MAX_LISTENERS in listener_state.h
 # One SEND carries a 32-bit length, of which the kernel moves less than 2 GiB at a time.
 _MAX_WRITE_LIMIT = 1 << 30
 

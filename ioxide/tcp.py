@@ -22,8 +22,8 @@ from ioxide.sendfile import sole_writer
 from ioxide.transports import Transport
 
 _MAX_LISTENERS = 32
-"""Of the driver's 64 (IOX_MAX_LISTENERS in internal.h), those that create_server() may have; those
-beyond are watched like a listener that the program gave."""
+"""Of the driver's 64 (IOX_MAX_LISTENERS in listener_state.h), those that create_server() may have;
+those beyond are watched like a listener that the program gave."""
 
 
 def _is_tcp(sock: socket.socket) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Types of the module that ``lib.iox_core_module()`` installs; see internal.h."""
+"""Types of the module that ``lib.iox_core_module()`` installs; see docs/architecture.md."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context

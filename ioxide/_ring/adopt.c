@@ -1,31 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* Where connections come from: accepted by the ring, or connected by asyncio and taken over. */
-#include "internal.h"
+#include "adopt.h"
+
+#include "buffers.h"
+#include "owner.h"
+#include "sockets.h"
+#include "submit.h"
+#include "table.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
-
-static bool grow_table(Driver *self)
-{
-	uint32_t count = self->slot_count ? self->slot_count * 2 : 64;
-	Connection **slots = PyMem_Realloc(self->slots, count * sizeof(*slots));
-	uint32_t *free_slots;
-
-	if (!slots)
-		return false;
-	self->slots = slots;
-	free_slots = PyMem_Realloc(self->free_slots, count * sizeof(*free_slots));
-	if (!free_slots)
-		return false;
-	self->free_slots = free_slots;
-	for (uint32_t slot = count; slot > self->slot_count; slot--) {
-		slots[slot - 1] = NULL;
-		free_slots[self->free_count++] = slot - 1;
-	}
-	self->slot_count = count;
-	return true;
-}
 
 static struct iox_group *take_group(Driver *self)
 {
@@ -42,7 +27,7 @@ Connection *iox_conn_new(Driver *self, int fd, bool served)
 	iox_collector_release(held);
 	if (!conn)
 		return NULL;
-	group = self->free_count || grow_table(self) ? take_group(self) : NULL;
+	group = self->free_count || iox_table_reserve(self) ? take_group(self) : NULL;
 	if (!group) {
 		Py_DECREF(conn);
 		return NULL;
@@ -114,19 +99,4 @@ PyObject *iox_driver_adopt(Driver *self, PyObject *const *args, Py_ssize_t nargs
 	if (!lent)
 		conn->nonblock = false; /* nobody else has the file */
 	return Py_NewRef(conn);
-}
-
-/*
- * With O_NONBLOCK io_uring answers -EAGAIN instead of waiting.  The flag is the file's: other holders of
- * a lent socket see it go, and get it back with the end of the connection.
- */
-bool iox_conn_block(Connection *conn)
-{
-	int flags = fcntl(conn->fd, F_GETFL);
-
-	if (flags < 0 || !(flags & O_NONBLOCK))
-		return false;
-	fcntl(conn->fd, F_SETFL, flags & ~O_NONBLOCK);
-	conn->nonblock = true;
-	return true;
 }

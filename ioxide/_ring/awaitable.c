@@ -9,10 +9,32 @@
  *
  * As a coroutine it warns when it is dropped and nobody has awaited it (await_finalize()).
  */
-#include "internal.h"
+#include "awaitable.h"
+
+#include "driver_state.h"
+#include "foreign.h"
+#include "homes.h"
+#include "receive.h"
+#include "send.h"
+#include "waiter.h"
 
 #include <string.h>
 
+enum iox_await_state { IOX_AWAIT_FRESH, IOX_AWAIT_PARKED, IOX_AWAIT_FINISHED };
+
+typedef struct Await {
+	PyObject_HEAD
+	Connection *conn; /* strong */
+	Waiter *waiter;          /* strong, while parked */
+	PyObject *origin;        /* where it was made, when that is tracked; see cr_origin */
+	Py_ssize_t limit;        /* recv: at most so many bytes; -1 = all there is */
+	uint64_t target;
+	enum iox_await_kind kind;
+	enum iox_await_state state;
+	bool finalized;          /* tp_finalize is called once for an object: not recycled */
+} Await;
+
+/* One for each parked read and flush: taken from here, making one costs no allocation. */
 #define FREE_LIMIT 128
 
 static Await *free_awaits[FREE_LIMIT];
@@ -223,8 +245,10 @@ static int await_park(Await *self, bool on_worker)
 
 	if (!waiter)
 		return -1;
-	if (on_worker)
-		waiter->home = (Worker *)Py_NewRef(iox_worker_here(self->conn->driver));
+	if (on_worker) {
+		waiter->home = iox_home_here(self->conn->driver);
+		waiter->worker = Py_NewRef(waiter->home->worker);
+	}
 	self->waiter = waiter;
 	self->state = IOX_AWAIT_PARKED;
 	if (self->kind == IOX_AWAIT_FLUSH) {
@@ -257,7 +281,7 @@ static PySendResult await_send(Await *self, PyObject *Py_UNUSED(value), PyObject
 		return PYGEN_ERROR;
 	}
 	if (self->conn->ending && !where)
-		iox_foreign_do(self->conn->driver); /* closed by close_threadsafe(): it must be seen */
+		iox_mailbox_do(&self->conn->driver->foreign); /* closed by close_threadsafe(): it must be seen */
 	if (self->state == IOX_AWAIT_PARKED) {
 		if (self->waiter->state != IOX_WAITER_DONE) {
 			PyErr_Format(PyExc_RuntimeError,

@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Whose turn a buffer is: runs given back, from any thread, and groups of connections' own.
- *
- * A run holds a whole buffer, whatever it is short of, for as long as nobody reads it.  So when of the
- * shared group no more than an eighth is free (its reserve), runs that are unread when a tick ends are
- * copied into memory of their own, and their connections receive nothing more before they are empty.
- * A slice cannot be copied, because views of it are out: at most three quarters of the buffers are
- * lent, and what is lent beyond that is a copy.  A group of fewer than eight buffers has no reserve:
- * there, runs are copied when another connection waits for a buffer.
- */
-#include "internal.h"
+#include "buffers.h"
+
+#include "mailbox.h"
+#include "owner.h"
+#include "submit.h"
+#include "wake.h"
 
 void iox_driver_release(Driver *self, struct iox_group *group, uint16_t bid)
 {
@@ -41,43 +36,6 @@ void iox_driver_copy_free(Driver *self, char *memory, size_t bytes)
 	PyMem_RawFree(memory);
 }
 
-/* Nobody but this connection waits for a buffer, and it has only itself to wait for. */
-static bool starves_alone(const Driver *self, const Connection *conn)
-{
-	return self->starved.next == &conn->starved && self->starved.prev == &conn->starved;
-}
-
-/* Connections take turns, and each tick frees what is wanted and no more: to copy takes time. */
-static void vacate(Driver *self)
-{
-	struct iox_group *group = self->shared;
-	uint32_t enough = 2 * iox_group_reserve(group) + 1;
-
-	for (uint32_t left = self->slot_count; left && iox_group_free(group) < enough; left--) {
-		Connection *conn;
-
-		if (++self->vacated >= self->slot_count)
-			self->vacated = 0;
-		conn = self->slots[self->vacated];
-		if (conn && conn->chunk_count && !conn->aborted && !starves_alone(self, conn))
-			iox_recv_vacate(conn);
-	}
-}
-
-void iox_driver_provide(Driver *self)
-{
-	struct iox_group *group = self->shared;
-	uint32_t reserve;
-
-	if (!group)
-		return;
-	reserve = iox_group_reserve(group);
-	if (iox_group_free(group) <= reserve && group->held > group->lent &&
-	    (reserve || iox_list_linked(&self->starved)))
-		vacate(self);
-	iox_group_refill(group);
-}
-
 /*
  * Between two looks, in ms.  What grew under a load is all given back within three of them after its
  * end; then nothing is left to look for, and an idle reactor sleeps.
@@ -103,10 +61,29 @@ void iox_driver_trim(Driver *self)
 	iox_slab_pool_trim(&self->slabs);
 }
 
+static void run_return(const struct iox_op *op)
+{
+	iox_driver_release(op->driver, op->group, op->bid);
+	iox_group_unref(op->group);
+}
+
+static bool return_later(Driver *self, struct iox_group *group, uint16_t bid)
+{
+	struct iox_op op = { .run = run_return, .driver = self, .group = group, .bid = bid };
+
+	if (!iox_mailbox_push(&self->foreign, op))
+		return false;
+	self->counters.foreign_returns++;
+	/* Nobody else tells the reactor, and somebody may wait for just this one. */
+	if (iox_list_linked(&self->starved) || group->incremental || self->wake_each)
+		iox_driver_wake_for_call(self);
+	return true;
+}
+
 void iox_driver_release_lent(Driver *self, struct iox_group *group, uint16_t bid)
 {
 	if (!self->closed && !iox_driver_is_here(self)) {
-		if (iox_foreign_return(self, group, bid))
+		if (return_later(self, group, bid))
 			return;
 		/* No memory for the hand-over: the GIL is held, so doing it here is not wrong either. */
 	}

@@ -7,7 +7,17 @@
  * closed, some time later.  It touches no memory of ours meanwhile: under DEFER_TASKRUN (6.1) an operation
  * goes on only while the ring's thread is inside io_uring_enter(2) for it, and that never happens again.
  */
-#include "internal.h"
+#include "close.h"
+
+#include "dispatch.h"
+#include "drain.h"
+#include "homes.h"
+#include "life.h"
+#include "listeners.h"
+#include "owner.h"
+#include "send.h"
+#include "tick.h"
+#include "waiter.h"
 
 #include <unistd.h>
 
@@ -15,8 +25,8 @@
 static void settle_waiters(Driver *self)
 {
 	iox_driver_take_next(self);
-	while (iox_list_linked(&self->ready)) {
-		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
+	while (iox_list_linked(&self->home.ready)) {
+		Waiter *waiter = IOX_ENTRY(self->home.ready.next, Waiter, ready);
 
 		iox_list_remove(&waiter->ready);
 		if (waiter->settles && iox_waiter_resume(waiter) < 0)
@@ -59,7 +69,7 @@ static void abandon(Driver *self)
 static PyObject *end(Driver *self, bool drained)
 {
 	self->closed = true;
-	iox_foreign_do(self); /* what came while the kernel was waited for */
+	iox_mailbox_do(&self->foreign); /* what came while the kernel was waited for */
 	close(self->wake_fd);
 	self->wake_fd = -1;
 	/*
@@ -81,7 +91,7 @@ static PyObject *end(Driver *self, bool drained)
 	}
 	iox_driver_let_go(self);
 	settle_waiters(self);
-	if (iox_workers_hand_over(self) < 0) /* tasks there hear that their connections have ended */
+	if (iox_homes_hand_over(self) < 0) /* tasks there hear that their connections have ended */
 		PyErr_WriteUnraisable((PyObject *)self);
 	Py_CLEAR(self->on_connection);
 	Py_CLEAR(self->on_resume);

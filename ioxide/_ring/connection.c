@@ -3,68 +3,24 @@
  * The Python type of a connection: what a handler calls.  Its life is in life.c, its two halves are
  * in receive.c and send.c, and asyncio's face of it is in face.c.
  */
-#include "internal.h"
+#include "connection.h"
+
+#include "awaitable.h"
+#include "errors.h"
+#include "face.h"
+#include "foreign.h"
+#include "homes.h"
+#include "life.h"
+#include "mailbox.h"
+#include "owner.h"
+#include "receive.h"
+#include "send.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-
-int iox_conn_check_thread(const Connection *conn)
-{
-	if (!iox_driver_is_here(conn->driver)) {
-		PyObject *name = NULL, *loop;
-
-		if (conn->driver->forks != iox_forks) {
-			PyErr_SetString(PyExc_RuntimeError,
-					"this connection belongs to the process that opened it, of which this "
-					"is a fork: what is done to it here would be done to the parent's, too");
-			return -1;
-		}
-		if (iox_worker_here(conn->driver))
-			return 1;
-		loop = Py_XNewRef(conn->driver->loop);
-		if (loop)
-			name = PyObject_GetAttrString(loop, "reactor_name");
-		Py_XDECREF(loop);
-		PyErr_Clear();
-		PyErr_Format(PyExc_RuntimeError,
-			     "this connection belongs to %V on thread %lu, not to thread %lu: "
-			     "hand the work over with Reactor.post()",
-			     name, "the reactor", conn->driver->thread, PyThread_get_thread_ident());
-		Py_XDECREF(name);
-		return -1;
-	}
-	return 0;
-}
-
-int iox_conn_check_reactor(const Connection *conn)
-{
-	int where = iox_conn_check_thread(conn);
-
-	if (where > 0)
-		PyErr_SetString(PyExc_RuntimeError,
-				"this is done on the reactor's thread alone, not on a worker's: "
-				"hand it over with Reactor.post()");
-	return where ? -1 : 0;
-}
-
-void iox_raise_os_error(int error, const char *what)
-{
-	PyObject *args;
-
-	if (!what) {
-		errno = error;
-		PyErr_SetFromErrno(PyExc_OSError);
-		return;
-	}
-	args = Py_BuildValue("is", error, what);
-	if (args) {
-		PyErr_SetObject(PyExc_OSError, args); /* OSError picks the subclass by errno */
-		Py_DECREF(args);
-	}
-}
 
 static PyObject *conn_recv(Connection *conn, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -92,10 +48,19 @@ static PyObject *conn_recv_slices(Connection *conn, PyObject *Py_UNUSED(ignored)
 	return iox_await_new(conn, IOX_AWAIT_READ, -1);
 }
 
+static PyObject *conn_write(Connection *conn, PyObject *data)
+{
+	int where = iox_conn_check_thread(conn);
+
+	if (where)
+		return where > 0 ? iox_foreign_write(conn, data) : NULL;
+	return iox_send_write(conn, data);
+}
+
 static PyObject *conn_flush(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
 	if (iox_driver_is_here(conn->driver))
-		iox_foreign_first(conn->driver); /* it waits for that, too */
+		iox_mailbox_first(&conn->driver->foreign); /* it waits for that, too */
 	return iox_await_new(conn, IOX_AWAIT_FLUSH, -1);
 }
 
@@ -107,7 +72,7 @@ static PyObject *conn_flush(Connection *conn, PyObject *Py_UNUSED(ignored))
 		if (where < 0 || (where > 0 && (on_worker) < 0))                    \
 			return NULL;                                                \
 		if (!where) {                                                       \
-			iox_foreign_first(conn->driver);                            \
+			iox_mailbox_first(&conn->driver->foreign);                  \
 			call;                                                       \
 		}                                                                   \
 		Py_RETURN_NONE;                                                     \
@@ -266,7 +231,7 @@ static PyObject *conn_get_queued(Connection *conn, void *Py_UNUSED(closure))
 
 static PyObject *conn_get_loop(Connection *conn, void *Py_UNUSED(closure))
 {
-	return Py_NewRef(conn->driver->loop ? conn->driver->loop : Py_None);
+	return Py_NewRef(conn->driver->home.loop ? conn->driver->home.loop : Py_None);
 }
 
 static int conn_traverse(Connection *conn, visitproc visit, void *arg)
@@ -302,7 +267,7 @@ static void conn_dealloc(Connection *conn)
 static PyMethodDef conn_methods[] = {
 	{ "recv", (PyCFunction)conn_recv, METH_FASTCALL, NULL },
 	{ "_recv_slices", (PyCFunction)conn_recv_slices, METH_NOARGS, NULL },
-	{ "write", (PyCFunction)iox_send_write, METH_O, NULL },
+	{ "write", (PyCFunction)conn_write, METH_O, NULL },
 	{ "flush", (PyCFunction)conn_flush, METH_NOARGS, NULL },
 	{ "close", (PyCFunction)conn_close_method, METH_NOARGS, NULL },
 	{ "abort", (PyCFunction)conn_abort_method, METH_NOARGS, NULL },

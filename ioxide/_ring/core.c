@@ -1,44 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /* Installs the CPython types as the module ioxide._ring._core. */
-#include "internal.h"
-
 #include "core.h"
 
+#include "awaitable.h"
+#include "connection.h"
+#include "driver.h"
+#include "owner.h"
+#include "slice.h"
+#include "waiter.h"
+#include "worker.h"
+
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 
 static struct PyModuleDef core_definition = {
 	PyModuleDef_HEAD_INIT,
 	.m_name = "ioxide._ring._core",
-	.m_doc = "The CPython types of the reactor's hot path; see internal.h.",
+	.m_doc = "The CPython types of the reactor's hot path; see docs/architecture.md.",
 	.m_size = -1,
 };
-
-unsigned iox_forks;
-
-static __thread uint64_t number;
-
-uint64_t iox_thread_number(void)
-{
-	static uint64_t last;
-
-	if (!number)
-		number = ++last;
-	return number;
-}
-
-static void forked(void)
-{
-	iox_forks++;
-	number = 0;
-}
 
 static int install(void)
 {
 	static PyTypeObject *const types[] = { &iox_WaiterType, &iox_AwaitType, &iox_ConnectionType,
 					       &iox_SliceType, &iox_WorkerType, &iox_DriverType };
-	static bool watches_forks;
 	PyObject *modules = PyImport_GetModuleDict(), *module;
 	int ret;
 
@@ -52,11 +37,8 @@ static int install(void)
 
 	if (PyDict_GetItemString(modules, core_definition.m_name))
 		return 0;
-	if (!watches_forks && pthread_atfork(NULL, NULL, forked)) {
-		PyErr_NoMemory();
+	if (iox_owner_init() < 0)
 		return -1;
-	}
-	watches_forks = true;
 	module = PyModule_Create(&core_definition);
 	if (!module)
 		return -1;

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* What a reactor has counted, and what there is of it now; from any thread, under the GIL. */
-#include "internal.h"
+#include "counters.h"
+
+#include "connection_state.h"
+#include "owner.h"
+#include "send.h"
+#include "submit.h"
 
 struct gauges {
 	uint32_t buffers_held, starved, draining_sends;
@@ -40,7 +45,7 @@ static unsigned long count_accepted(const Driver *self)
 
 unsigned long iox_driver_ready_count(const Driver *self)
 {
-	const struct iox_node *queues[] = { &self->ready, &self->next, &self->handing };
+	const struct iox_node *queues[] = { &self->home.ready, &self->next, &self->handing };
 	/* In a forked child the completion queue is the parent's, and what comes there is for the parent. */
 	unsigned long count = self->ring && self->forks == iox_forks ? count_accepted(self) : 0;
 

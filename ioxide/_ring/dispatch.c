@@ -16,7 +16,16 @@
  * wake-ups is; and because the queue outlives an exception, KeyboardInterrupt and SystemExit may
  * leave dispatch() in the middle: the rest is still there in the next tick.
  */
-#include "internal.h"
+#include "dispatch.h"
+
+#include "clock.h"
+#include "faults.h"
+#include "homes.h"
+#include "life.h"
+#include "listeners.h"
+#include "owner.h"
+#include "tick.h"
+#include "waiter.h"
 
 #include <errno.h>
 #include <string.h>
@@ -53,7 +62,7 @@ static PyObject *enter_failed(Driver *self, int error)
 
 void iox_driver_let_go(Driver *self)
 {
-	iox_foreign_drop(self);
+	iox_mailbox_drop(&self->foreign);
 	while (iox_list_linked(&self->over)) {
 		Connection *conn = IOX_ENTRY(self->over.next, Connection, starting);
 
@@ -101,7 +110,7 @@ PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 	iox_tick_stage(self);
 	iox_driver_let_go(self);
 	/* Before the clocks: a worker may set one meanwhile. */
-	if (iox_list_linked(&self->handing) && iox_workers_hand_over(self) < 0) {
+	if (iox_list_linked(&self->handing) && iox_homes_hand_over(self) < 0) {
 		self->inside = NULL;
 		return NULL;
 	}
@@ -131,36 +140,6 @@ PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 	Py_RETURN_NONE;
 }
 
-/* Hands a pending exception to on_fault; KeyboardInterrupt and SystemExit stay raised (-1). */
-int iox_driver_report(Driver *self, const char *what)
-{
-	PyObject *type, *value, *traceback, *on_fault, *result;
-	int ret;
-
-	/* As in asyncio.Handle: of BaseException only these two unwind the loop. */
-	if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit))
-		return -1;
-	if (!self->on_fault) { /* a worker's, after the end */
-		PyErr_WriteUnraisable((PyObject *)self);
-		return 0;
-	}
-	PyErr_Fetch(&type, &value, &traceback);
-	PyErr_NormalizeException(&type, &value, &traceback);
-	if (traceback)
-		PyException_SetTraceback(value, traceback);
-	on_fault = Py_NewRef(self->on_fault); /* a worker's may run while close() drops it */
-	result = PyObject_CallFunction(on_fault, "sO", what, value);
-	Py_XDECREF(type);
-	Py_XDECREF(value);
-	Py_XDECREF(traceback);
-	ret = result || PyErr_ExceptionMatches(PyExc_Exception) ? 0 : -1;
-	if (!result && ret == 0)
-		PyErr_WriteUnraisable(on_fault);
-	Py_XDECREF(result);
-	Py_DECREF(on_fault);
-	return ret;
-}
-
 /* What was to be called with the next tick: this is it. */
 void iox_driver_take_next(Driver *self)
 {
@@ -168,7 +147,7 @@ void iox_driver_take_next(Driver *self)
 		struct iox_node *node = self->next.next;
 
 		iox_list_remove(node);
-		iox_list_append(&self->ready, node);
+		iox_list_append(&self->home.ready, node);
 	}
 }
 
@@ -210,30 +189,17 @@ static int post_resumption(Driver *self, Waiter *waiter)
 	return result ? 0 : -1;
 }
 
-static int resumed(Driver *self, int ret)
-{
-	if (ret == 0)
-		return 0;
-	self->counters.wakeup_faults++;
-	return iox_driver_report(self, "resuming a task raised");
-}
-
-int iox_driver_resume(Driver *self, Waiter *waiter)
-{
-	return resumed(self, iox_waiter_resume(waiter));
-}
-
 static int resume_waiters(Driver *self)
 {
-	while (iox_list_linked(&self->ready)) {
-		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
+	while (iox_list_linked(&self->home.ready)) {
+		Waiter *waiter = IOX_ENTRY(self->home.ready.next, Waiter, ready);
 		int ret;
 
 		iox_list_remove(&waiter->ready);
 		if (self->on_resume && !waiter->settles && !waiter->standing)
-			ret = resumed(self, post_resumption(self, waiter));
+			ret = iox_waiter_resumed(waiter, post_resumption(self, waiter));
 		else
-			ret = iox_driver_resume(self, waiter);
+			ret = iox_waiter_resume_reported(waiter);
 		Py_DECREF(waiter);
 		if (ret < 0)
 			return -1;

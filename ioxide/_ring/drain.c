@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The end of a driver's ring, as far as the kernel is concerned. */
-#include "internal.h"
+#include "drain.h"
+
+#include "clock.h"
+#include "face.h"
+#include "life.h"
+#include "send.h"
+#include "submit.h"
+#include "tick.h"
 
 /* How long close() waits for the kernel to end what it still has, in ms. */
 #define CLOSE_LIMIT 5000

@@ -3,65 +3,22 @@
  * The Python type of a ring's owner: made, told of its loop, asked for figures, and closed.  What it
  * does in between, tick by tick, is in dispatch.c and tick.c.
  */
-#include "internal.h"
+#include "driver.h"
+
+#include "adopt.h"
+#include "clock.h"
+#include "close.h"
+#include "connection.h"
+#include "counters.h"
+#include "dispatch.h"
+#include "listeners.h"
+#include "owner.h"
+#include "submit.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
-
-int iox_driver_check_owner(Driver *self)
-{
-	if (self->closed) {
-		PyErr_SetString(PyExc_RuntimeError, "this driver is closed");
-		return -1;
-	}
-	if (iox_driver_is_here(self))
-		return 0;
-	if (self->forks != iox_forks)
-		PyErr_SetString(PyExc_RuntimeError,
-				"this ring belongs to the process that made it, of which this is a fork: "
-				"make a new loop here, and leave the old one alone");
-	else
-		PyErr_Format(PyExc_RuntimeError,
-			     "a ring is used on the thread that made it (%lu), not on thread %lu", self->thread,
-			     PyThread_get_thread_ident());
-	return -1;
-}
-
-/*
- * None of them runs inside another, whatever a finalizer does that the collector or a last reference
- * runs in the middle of them: each goes on with a ring that must still be there.
- */
-int iox_driver_begin(Driver *self, const char *what)
-{
-	if (iox_driver_check_owner(self) < 0)
-		return -1;
-	if (self->inside) {
-		PyErr_Format(PyExc_RuntimeError, "%s was called from inside %s", what, self->inside);
-		return -1;
-	}
-	self->inside = what;
-	return 0;
-}
-
-void iox_driver_wake(Driver *self)
-{
-	uint64_t one = 1;
-
-	if (self->wake_fd < 0)
-		return;
-	if (iox_driver_is_here(self)) {
-		self->nudged = true; /* awake already: the next wait() must just not block */
-		return;
-	}
-	if (__atomic_exchange_n(&self->wake_pending, 1, __ATOMIC_SEQ_CST)) {
-		self->counters.wakes_coalesced++;
-		return;
-	}
-	self->counters.wake_writes++;
-	while (write(self->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
-}
 
 PyDoc_STRVAR(driver_adopt_doc,
 "_adopt(fd, lent)\n--\n\n"
@@ -92,7 +49,7 @@ static PyObject *driver_attach(Driver *self, PyObject *args, PyObject *kwargs)
 		return NULL;
 	self->poll_fd = poll_fd;
 	self->poll_enabled = poll_fd >= 0;
-	Py_XSETREF(self->loop, Py_NewRef(loop));
+	Py_XSETREF(self->home.loop, Py_NewRef(loop));
 	Py_XSETREF(self->on_connection, Py_NewRef(on_connection));
 	Py_XSETREF(self->on_fault, Py_NewRef(on_fault));
 	Py_RETURN_NONE;
@@ -132,7 +89,7 @@ static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 
 static int driver_traverse(Driver *self, visitproc visit, void *arg)
 {
-	Py_VISIT(self->loop);
+	Py_VISIT(self->home.loop);
 	Py_VISIT(self->on_connection);
 	Py_VISIT(self->on_fault);
 	Py_VISIT(self->on_resume);
@@ -143,7 +100,7 @@ static int driver_traverse(Driver *self, visitproc visit, void *arg)
 static int driver_clear(Driver *self)
 {
 	Py_CLEAR(self->on_resume);
-	Py_CLEAR(self->loop);
+	Py_CLEAR(self->home.loop);
 	Py_CLEAR(self->on_connection);
 	Py_CLEAR(self->on_fault);
 	iox_listeners_clear(self);
@@ -258,8 +215,9 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self->send_timeout = send_timeout;
 	self->min_wait_us = min_wait_us;
 	self->min_wait_nr = min_wait_nr;
+	self->home.driver = self;
 	self->now = iox_clock_ms();
-	IOX_LISTS_INIT(&self->ready, &self->next, &self->handing, &self->starting, &self->over,
+	IOX_LISTS_INIT(&self->home.ready, &self->home.handing, &self->next, &self->handing, &self->starting, &self->over,
 		       &self->staged, &self->starved, &self->read_clocks, &self->send_clocks);
 	if (!init_groups(self, groups))
 		goto error;
@@ -346,7 +304,7 @@ static PyObject *driver_get_listener_count(Driver *self, void *Py_UNUSED(closure
 
 static PyObject *driver_get_loop(Driver *self, void *Py_UNUSED(closure))
 {
-	return Py_NewRef(self->loop ? self->loop : Py_None);
+	return Py_NewRef(self->home.loop ? self->home.loop : Py_None);
 }
 
 PyDoc_STRVAR(driver_generation_doc,

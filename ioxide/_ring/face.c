@@ -7,27 +7,16 @@
  * same place, for bytes and the end of the stream while the protocol reads, when as much was sent as
  * the transport wants to hear of, and when the connection is over.
  */
-#include "internal.h"
+#include "face.h"
 
-void iox_face_wake(Connection *conn)
-{
-	if (conn->face)
-		iox_waiter_wake(conn->face);
-}
-
-void iox_face_received(Connection *conn)
-{
-	if (conn->face_reads)
-		iox_waiter_wake(conn->face);
-}
-
-void iox_face_sent(Connection *conn)
-{
-	if (conn->bytes_acked < conn->face_acked)
-		return;
-	conn->face_acked = UINT64_MAX;
-	iox_waiter_wake(conn->face);
-}
+#include "errors.h"
+#include "homes.h"
+#include "life.h"
+#include "mailbox.h"
+#include "notify.h"
+#include "receive.h"
+#include "send.h"
+#include "submit.h"
 
 static bool something_to_take(const Connection *conn)
 {
@@ -221,7 +210,7 @@ PyObject *iox_face_end_writes(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
 	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
-	iox_foreign_first(conn->driver);
+	iox_mailbox_first(&conn->driver->foreign);
 	conn->eof_wanted = true;
 	iox_conn_progress(conn);
 	Py_RETURN_NONE;
@@ -245,7 +234,7 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
 	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
-	iox_foreign_first(conn->driver);
+	iox_mailbox_first(&conn->driver->foreign);
 	if (conn->fd < 0 || conn->aborted)
 		Py_RETURN_NONE;
 	/* asyncio's write() has sent by now what the kernel takes; abort() loses only the rest. */

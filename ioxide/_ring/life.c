@@ -11,7 +11,17 @@
  *             thrown away until it closes too, or the read clock runs out
  *   abort()   nothing more is sent; what the kernel still has is cancelled, then RST
  */
-#include "internal.h"
+#include "life.h"
+
+#include "buffers.h"
+#include "clocks.h"
+#include "driver_state.h"
+#include "notify.h"
+#include "receive.h"
+#include "send.h"
+#include "sockets.h"
+#include "submit.h"
+#include "table.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -95,30 +105,6 @@ static void count_close(const Connection *conn)
 	}
 }
 
-/*
- * connect(2) to AF_UNSPEC dissolves the association, resets it unless both FINs have gone, and drops the
- * write queue (tcp_disconnect).  No option of the file is left changed behind it.
- */
-static int dissolve(int fd)
-{
-	struct sockaddr none = { .sa_family = AF_UNSPEC };
-
-	return connect(fd, &none, sizeof(none));
-}
-
-/*
- * RST at once, whoever else holds the file: a duplicate of the caller's, or a forked child.  Linux 6.4 to
- * 6.6 refuse (EBUSY) while one of them waits in a call; where a filter of system calls refuses, the
- * close(2) that follows resets.
- */
-static void reset(int fd)
-{
-	struct linger linger = { .l_onoff = 1, .l_linger = 0 };
-
-	if (dissolve(fd) < 0 && errno != EBUSY)
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
-}
-
 static void finalize(Connection *conn)
 {
 	Driver *driver = conn->driver;
@@ -128,7 +114,7 @@ static void finalize(Connection *conn)
 	 * has all there was, and a reset could only destroy what it has not read yet.
 	 */
 	if (conn->abort_reason && !conn->fin_sent)
-		reset(conn->fd);
+		iox_socket_reset(conn->fd);
 	if (conn->nonblock)
 		fcntl(conn->fd, F_SETFL, fcntl(conn->fd, F_GETFL) | O_NONBLOCK);
 	close(conn->fd);
@@ -168,17 +154,8 @@ static void bound_the_unacknowledged(Connection *conn)
 					    sizeof(timeout));
 }
 
-/* SO_LINGER at 0: close(2) would reset, and shutdown(2), which comes first here, would not (tcp(7)). */
-static bool resets_on_close(int fd)
-{
-	struct linger linger;
-	socklen_t size = sizeof(linger);
-
-	return !getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size) && linger.l_onoff &&
-	       !linger.l_linger;
-}
-
-void iox_conn_given_up(Connection *conn)
+/* The kernel gave the peer up, which we had asked for after our FIN. */
+static void given_up(Connection *conn)
 {
 	conn->driver->counters.send_timeouts++;
 	iox_conn_blame(conn, IOX_CAUSE_SEND_TIMEOUT);
@@ -210,7 +187,7 @@ void iox_conn_progress(Connection *conn)
 		return;
 	}
 	if (!conn->fin_sent) {
-		if (resets_on_close(conn->fd)) {
+		if (iox_socket_resets_on_close(conn->fd)) {
 			iox_conn_abort(conn, IOX_CAUSE_ABORT, "the connection was closed with SO_LINGER at 0");
 			return;
 		}
@@ -267,10 +244,35 @@ void iox_conn_abort(Connection *conn, enum iox_cause cause, const char *reason)
 	 * acknowledged them; shutdown() does not change that (issue #245 in the C# project).
 	 */
 	if (iox_send_lent(conn))
-		dissolve(conn->fd);
+		iox_socket_dissolve(conn->fd);
 	if (conn->recv_armed)
 		iox_want(conn, IOX_WANT_CANCEL);
 	if (conn->send_armed)
 		iox_want(conn, IOX_WANT_CANCEL_SEND);
+	iox_conn_progress(conn);
+}
+
+void iox_conn_received(Connection *conn, int res, unsigned flags)
+{
+	switch (iox_recv_complete(conn, res, flags)) {
+	case IOX_RECV_GOES_ON:
+		break;
+	case IOX_RECV_GIVEN_UP:
+		given_up(conn);
+		break;
+	case IOX_RECV_IMPOSSIBLE:
+		iox_conn_abort(conn, IOX_CAUSE_ERROR, "the kernel reported bytes in a buffer it did not have");
+		break;
+	case IOX_RECV_NO_MEMORY:
+		iox_conn_abort(conn, IOX_CAUSE_ERROR, "no memory to queue received bytes");
+		break;
+	}
+	iox_conn_progress(conn);
+}
+
+void iox_conn_sent(Connection *conn, int res, unsigned flags)
+{
+	if (iox_send_complete(conn, res, flags) == IOX_SEND_GIVEN_UP)
+		given_up(conn);
 	iox_conn_progress(conn);
 }

@@ -8,7 +8,13 @@
  * not.  Listeners that others may hold are watched by the loop's epoll instance, and accept() takes one
  * connection for each wake.
  */
-#include "internal.h"
+#include "listeners.h"
+
+#include "adopt.h"
+#include "faults.h"
+#include "owner.h"
+#include "submit.h"
+#include "table.h"
 
 #include <errno.h>
 #include <fcntl.h>

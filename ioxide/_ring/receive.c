@@ -6,13 +6,21 @@
  * Bytes stay in the queue until the await that asked for them returns, so a cancelled read loses
  * none.  A full queue pauses the receive; it never closes the connection.
  */
-#include "internal.h"
+#include "receive.h"
+
+#include "buffers.h"
+#include "clocks.h"
+#include "driver_state.h"
+#include "errors.h"
+#include "homes.h"
+#include "notify.h"
+#include "slice.h"
+#include "sockets.h"
+#include "submit.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <string.h>
-
-/* Without a read clock, how long a peer may ignore our FIN, in ms. */
-#define LINGER_LIMIT 60000
 
 static bool chunk_push(Connection *conn, struct iox_chunk chunk)
 {
@@ -70,6 +78,11 @@ void iox_recv_unpause(Connection *conn)
 	iox_want(conn, IOX_WANT_RECV);
 }
 
+static void run_unpause(const struct iox_op *op)
+{
+	iox_recv_unpause(op->conn);
+}
+
 /* Drops the first chunk; its buffer, or its memory, is the caller's now. */
 static void chunk_pop(Connection *conn)
 {
@@ -77,10 +90,10 @@ static void chunk_pop(Connection *conn)
 	conn->chunk_head = (conn->chunk_head + 1) & (conn->chunk_capacity - 1);
 	if (--conn->chunk_count || !conn->recv_paused)
 		return;
-	if (conn->driver->workers && iox_worker_here(conn->driver)) {
-		if (iox_foreign_unpause(conn) == 0)
+	if (conn->driver->workers && iox_home_here(conn->driver)) {
+		if (iox_driver_ask(conn->driver, (struct iox_op){ .run = run_unpause, .conn = conn }))
 			return;
-		PyErr_Clear(); /* no memory to ask: the GIL is held, so doing it here is not wrong */
+		/* No memory to ask: the GIL is held, so doing it here is not wrong. */
 	}
 	iox_recv_unpause(conn);
 }
@@ -90,7 +103,7 @@ static inline void give_back(Connection *conn, char *memory, uint32_t bytes, uin
 {
 	if (memory) {
 		iox_driver_copy_free(conn->driver, memory, bytes);
-	} else if (conn->driver->workers && iox_worker_here(conn->driver)) {
+	} else if (conn->driver->workers && iox_home_here(conn->driver)) {
 		conn->group->refs++;
 		iox_driver_release_lent(conn->driver, conn->group, bid);
 	} else {
@@ -112,7 +125,7 @@ void iox_recv_discard(Connection *conn)
 /* So many bytes are copied into one piece of memory; a run's length has 32 bits. */
 #define VACATE_LIMIT ((size_t)1 << 30)
 
-void iox_recv_vacate(Connection *conn)
+bool iox_recv_vacate(Connection *conn)
 {
 	Driver *driver = conn->driver;
 	uint32_t first = 0, last;
@@ -127,13 +140,10 @@ void iox_recv_vacate(Connection *conn)
 		total += chunk_at(conn, last)->length;
 	}
 	if (!total)
-		return;
+		return true;
 	memory = iox_driver_copy_new(driver, total);
-	if (!memory) {
-		iox_conn_abort(conn, IOX_CAUSE_ERROR,
-			       "no memory to copy unread bytes out of the shared receive buffers");
-		return;
-	}
+	if (!memory)
+		return false;
 	total = 0;
 	for (uint32_t i = first; i < last; i++) {
 		struct iox_chunk *chunk = chunk_at(conn, i);
@@ -156,6 +166,7 @@ void iox_recv_vacate(Connection *conn)
 		conn->recv_cancelling = conn->recv_paused = true;
 		iox_want(conn, IOX_WANT_CANCEL);
 	}
+	return true;
 }
 
 int iox_recv_ready(Connection *conn)
@@ -253,46 +264,14 @@ PyObject *iox_recv_take_slices(Connection *conn)
 	return list;
 }
 
-uint64_t iox_recv_fin_timeout(const Connection *conn)
-{
-	return conn->driver->read_timeout ? conn->driver->read_timeout : LINGER_LIMIT;
-}
-
-void iox_recv_start_clock(Connection *conn)
-{
-	Driver *driver = conn->driver;
-	/* One length for all that are in the list: it is in order of deadline. */
-	uint64_t timeout = conn->fin_sent ? iox_recv_fin_timeout(conn)
-			   : conn->served ? driver->read_timeout : 0;
-
-	iox_list_remove(&conn->read_clock);
-	if (!timeout)
-		return;
-	/* Not driver->now: the step that parks may have taken long. */
-	conn->read_deadline = iox_clock_coarse_ms() + timeout;
-	iox_list_append(&driver->read_clocks, &conn->read_clock);
-}
-
 void iox_recv_park(Connection *conn, Waiter *waiter)
 {
 	conn->reader = (Waiter *)Py_NewRef(waiter);
 	iox_recv_start_clock(conn);
 	/* The reactor may sleep beyond the clock that a worker has just set. */
-	if (waiter->home && iox_list_linked(&conn->read_clock) &&
+	if (waiter->worker && iox_list_linked(&conn->read_clock) &&
 	    conn->read_deadline < conn->driver->sleeping_until)
 		iox_driver_wake(conn->driver);
-}
-
-void iox_recv_wake(Connection *conn)
-{
-	if (conn->face)
-		iox_face_received(conn);
-	if (!conn->reader)
-		return;
-	/* Its clock stops here: clocks are looked at between this and the task's step. */
-	if (!conn->fin_sent)
-		iox_list_remove(&conn->read_clock);
-	iox_waiter_wake(conn->reader);
 }
 
 static void recv_terminal(Connection *conn)
@@ -328,10 +307,11 @@ static void park_starved(Connection *conn)
 }
 
 /* Queues what a completion brought, one run for each buffer it lies in. */
-static void take_in(Connection *conn, uint16_t bid, uint32_t length, bool more)
+static enum iox_recv_report take_in(Connection *conn, uint16_t bid, uint32_t length, bool more)
 {
 	Driver *driver = conn->driver;
-	struct iox_group *group = conn->group; /* abort() may end the connection in the middle */
+	struct iox_group *group = conn->group;
+	enum iox_recv_report report = IOX_RECV_GOES_ON;
 	unsigned runs = 0;
 
 	driver->counters.bytes_received += length;
@@ -342,37 +322,38 @@ static void take_in(Connection *conn, uint16_t bid, uint32_t length, bool more)
 		if (!chunk.length) {
 			driver->counters.unknown_cqes++;
 			driver->counters.bytes_unread += length;
-			iox_conn_abort(conn, IOX_CAUSE_ERROR,
-				       "the kernel reported bytes in a buffer it did not have");
-			return;
+			return IOX_RECV_IMPOSSIBLE;
 		}
 		length -= chunk.length;
 		if (chunk.offset)
 			driver->counters.recv_appends++;
 		if (++runs == 2)
 			driver->counters.recv_bundles++;
-		if (conn->closing || conn->reads_ended || conn->aborted) {
+		if (conn->closing || conn->reads_ended || conn->aborted || report) {
 			driver->counters.bytes_unread += chunk.length;
 			iox_driver_release(driver, group, chunk.bid);
 		} else if (!chunk_push(conn, chunk)) {
 			driver->counters.bytes_unread += chunk.length;
 			iox_driver_release(driver, group, chunk.bid);
-			iox_conn_abort(conn, IOX_CAUSE_ERROR, "no memory to queue received bytes");
+			report = IOX_RECV_NO_MEMORY;
 		}
 	}
 	iox_recv_wake(conn);
+	return report;
 }
 
-void iox_recv_complete(Connection *conn, int res, unsigned flags)
+enum iox_recv_report iox_recv_complete(Connection *conn, int res, unsigned flags)
 {
-	Driver *driver = conn->driver;
+	enum iox_recv_report report = IOX_RECV_GOES_ON;
 
 	if (!(flags & IOX_CQE_F_MORE))
 		recv_terminal(conn);
 
 	if (res > 0 && flags & IOX_CQE_F_BUFFER) {
-		take_in(conn, (uint16_t)(flags >> IOX_CQE_BUFFER_SHIFT), (uint32_t)res,
-			flags & IOX_CQE_F_BUF_MORE);
+		report = take_in(conn, (uint16_t)(flags >> IOX_CQE_BUFFER_SHIFT), (uint32_t)res,
+				 flags & IOX_CQE_F_BUF_MORE);
+		if (report)
+			return report; /* its end comes next: nothing is paused or armed any more */
 	} else if (res == 0) {
 		conn->at_eof = true;
 		iox_recv_wake(conn);
@@ -390,7 +371,7 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 		else
 			conn->at_eof = true;
 		if (res == -ETIMEDOUT && conn->bounded)
-			iox_conn_given_up(conn);
+			report = IOX_RECV_GIVEN_UP;
 		iox_recv_wake(conn);
 	}
 
@@ -412,11 +393,11 @@ void iox_recv_complete(Connection *conn, int res, unsigned flags)
 		if (!conn->chunk_count)
 			conn->recv_paused = false;
 		if (!conn->recv_paused && !conn->recv_held) {
-			driver->counters.recv_rearms++;
+			conn->driver->counters.recv_rearms++;
 			iox_want(conn, IOX_WANT_RECV);
 		}
 	}
-	iox_conn_progress(conn);
+	return report;
 }
 
 bool iox_recv_submit(Connection *conn)

@@ -5,7 +5,15 @@
  *
  * One SEND is in flight at a time: that keeps the order.
  */
-#include "internal.h"
+#include "send.h"
+
+#include "clocks.h"
+#include "driver_state.h"
+#include "errors.h"
+#include "mailbox.h"
+#include "notify.h"
+#include "sockets.h"
+#include "submit.h"
 
 #include <errno.h>
 #include <string.h>
@@ -94,7 +102,7 @@ static bool timed_out(int fd)
 }
 
 /* SEND_ZC: the kernel does not look at the slab any more. */
-static void notified(Connection *conn, int res)
+static enum iox_send_report notified(Connection *conn, int res)
 {
 	Driver *driver = conn->driver;
 
@@ -107,7 +115,8 @@ static void notified(Connection *conn, int res)
 	else
 		conn->notification_due = false;
 	if (conn->bounded && !conn->recv_armed && timed_out(conn->fd))
-		iox_conn_given_up(conn); /* the receive, which had ended before, cannot tell */
+		return IOX_SEND_GIVEN_UP; /* the receive, which had ended before, cannot tell */
+	return IOX_SEND_GOES_ON;
 }
 
 /*
@@ -140,15 +149,12 @@ static void slab_sent(Connection *conn)
 	conn->sent = 0;
 }
 
-void iox_send_complete(Connection *conn, int res, unsigned flags)
+enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags)
 {
 	Driver *driver = conn->driver;
 
-	if (flags & IOX_CQE_F_NOTIF) {
-		notified(conn, res);
-		iox_conn_progress(conn);
-		return;
-	}
+	if (flags & IOX_CQE_F_NOTIF)
+		return notified(conn, res);
 	if (flags & IOX_CQE_F_MORE) {
 		conn->notification_due = true; /* which keeps the reference */
 		driver->counters.sends_zc++;
@@ -186,7 +192,7 @@ void iox_send_complete(Connection *conn, int res, unsigned flags)
 	}
 	if (conn->face)
 		iox_face_sent(conn);
-	iox_conn_progress(conn);
+	return IOX_SEND_GOES_ON;
 }
 
 int iox_send_check(Connection *conn, size_t length)
@@ -252,14 +258,12 @@ void iox_send_now(Connection *conn)
 PyObject *iox_send_write(Connection *conn, PyObject *data)
 {
 	Py_buffer view;
-	int ret = iox_conn_check_thread(conn);
+	int ret;
 
-	if (ret)
-		return ret > 0 ? iox_foreign_write(conn, data) : NULL;
 	/* First of all: from 3.12 on it may run Python code (PEP 688), which may end this connection. */
 	if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
 		return NULL;
-	iox_foreign_first(conn->driver);
+	iox_mailbox_first(&conn->driver->foreign);
 	ret = iox_send_check(conn, (size_t)view.len);
 	if (ret == 0 && view.len && !iox_send_stage(conn, view.buf, (size_t)view.len)) {
 		PyErr_NoMemory();

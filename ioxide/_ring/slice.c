@@ -5,7 +5,18 @@
  * end() is called when the read() block ends: from then on no new view can be made, and the buffer
  * goes back to the kernel with the last view, on whatever thread that is released.
  */
-#include "internal.h"
+#include "slice.h"
+
+#include "buffers.h"
+
+typedef struct Slice {
+	PyObject_HEAD
+	Driver *driver; /* strong, until given back */
+	struct iox_group *group; /* likewise with a reference */
+	struct iox_chunk chunk;
+	int exports;
+	bool ended;            /* no new views */
+} Slice;
 
 PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chunk chunk)
 {

@@ -4,11 +4,18 @@
  * the batch in, and look at the clocks.  Allocations hold the collector (iox_collector_hold()), and what
  * has ended is let go of later (iox_driver_let_go()).
  */
-#include "internal.h"
+#include "tick.h"
+
+#include "buffers.h"
+#include "clock.h"
+#include "life.h"
+#include "listeners.h"
+#include "reserve.h"
+#include "submit.h"
+#include "table.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <time.h>
 #include <unistd.h>
 
 /*
@@ -18,42 +25,12 @@
  */
 #define REST_NS (10LL * 1000000LL)
 
-uint64_t iox_clock_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
-uint64_t iox_clock_coarse_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
-struct io_uring_sqe *iox_driver_sqe(Driver *self)
-{
-	struct io_uring_sqe *sqe = iox_ring_sqe(self->ring);
-
-	if (!sqe) {
-		/* Full: submit without waiting.  Still full (EBUSY, EAGAIN): the next tick tries again. */
-		self->counters.sq_full_flushes++;
-		self->counters.enters++;
-		iox_ring_enter(self->ring, 0, 0, -1, 0);
-		sqe = iox_ring_sqe(self->ring);
-	}
-	return sqe;
-}
-
 /* Prepares everything there is to submit; stops when the submission queue stays full. */
 void iox_tick_stage(Driver *self)
 {
 	struct io_uring_sqe *sqe;
 
-	iox_foreign_do(self);
+	iox_mailbox_do(&self->foreign);
 	iox_driver_provide(self);
 	/*
 	 * Starved receives, the one that waits longest first, as many as there are free buffers.  Armed
@@ -90,40 +67,9 @@ void iox_tick_stage(Driver *self)
 	}
 }
 
-/*
- * Around after 2^24, over values that are still alive: those have a slot each of their own, which
- * they keep until their last completion, and user_data has both.
- */
-uint32_t iox_driver_generation(Driver *self)
-{
-	self->generation = (self->generation + 1) & IOX_GENERATION_MASK;
-	if (!self->generation)
-		self->generation = 1;
-	return self->generation;
-}
-
-void iox_driver_forget(Driver *self, Connection *conn)
-{
-	self->slots[conn->slot] = NULL;
-	self->free_slots[self->free_count++] = conn->slot;
-	self->served_count -= conn->served;
-	if (!--self->connection_count)
-		iox_slab_pool_shrink(&self->slabs);
-	if (iox_list_linked(&conn->starting))
-		iox_list_remove(&conn->starting);
-	iox_list_append(&self->over, &conn->starting);
-}
-
-static Connection *find(Driver *self, uint32_t generation, uint32_t slot)
-{
-	Connection *conn = slot < self->slot_count ? self->slots[slot] : NULL;
-
-	return conn && conn->generation == generation ? conn : NULL;
-}
-
 static void on_recv(Driver *self, uint32_t generation, uint32_t slot, int res, unsigned flags)
 {
-	Connection *conn = find(self, generation, slot);
+	Connection *conn = iox_table_find(self, generation, slot);
 	struct iox_group *group = conn ? conn->group : self->shared;
 	uint16_t bid = (uint16_t)(flags >> IOX_CQE_BUFFER_SHIFT);
 	bool buffer = flags & IOX_CQE_F_BUFFER;
@@ -133,7 +79,7 @@ static void on_recv(Driver *self, uint32_t generation, uint32_t slot, int res, u
 		return;
 	}
 	if (conn && conn->recv_armed) {
-		iox_recv_complete(conn, res, flags);
+		iox_conn_received(conn, res, flags);
 		return;
 	}
 	self->counters.stale_cqes++;
@@ -165,13 +111,13 @@ void iox_tick_complete(Driver *self, uint64_t user_data, int res, unsigned flags
 		on_recv(self, generation, slot, res, flags);
 		return;
 	case IOX_KIND_SEND:
-		conn = find(self, generation, slot);
+		conn = iox_table_find(self, generation, slot);
 		if (!conn || (flags & IOX_CQE_F_NOTIF ? !conn->notified.mem && !conn->notification_due
 						      : !conn->send_armed)) {
 			self->counters.stale_cqes++;
 			return;
 		}
-		iox_send_complete(conn, res, flags);
+		iox_conn_sent(conn, res, flags);
 		return;
 	case IOX_KIND_ACCEPT:
 		iox_listeners_complete(self, generation, slot, res, flags);
@@ -283,14 +229,6 @@ int64_t iox_tick_next_clock(Driver *self)
 	return soonest > self->now ? (int64_t)(soonest - self->now) : 0;
 }
 
-static int64_t clock_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
 /*
  * A minimum wait: one for many that is so long, and if nothing came in it, one for the first that comes.
  * *twice: there was a second one, which a reactor needs that has nothing to do.  The kernel does both in
@@ -301,14 +239,14 @@ static int64_t clock_ns(void)
  */
 static int enter_twice(Driver *self, int64_t timeout_ns, bool *twice)
 {
-	int64_t minimum = (int64_t)self->min_wait_us * 1000, began = clock_ns();
+	int64_t minimum = (int64_t)self->min_wait_us * 1000, began = iox_clock_ns();
 	int ret;
 
 	if (timeout_ns >= 0 && timeout_ns < minimum)
 		minimum = timeout_ns;
 	ret = iox_ring_enter(self->ring, self->min_wait_nr, IOX_ENTER_GETEVENTS, minimum, 0);
 	/* Refused, or interrupted: a signal's handler is not to wait for the rest. */
-	if ((ret < 0 && ret != -ETIME) || iox_ring_ready(self->ring) || clock_ns() - began < minimum ||
+	if ((ret < 0 && ret != -ETIME) || iox_ring_ready(self->ring) || iox_clock_ns() - began < minimum ||
 	    minimum == timeout_ns)
 		return ret;
 	*twice = true;
@@ -360,7 +298,7 @@ int iox_tick_enter(Driver *self, bool block, bool idle, int64_t timeout_ns)
 /* Whether something that can be done is left over from, or was queued since, the last tick. */
 bool iox_tick_has_work(Driver *self)
 {
-	return self->nudged || iox_list_linked(&self->ready) || iox_list_linked(&self->next) ||
+	return self->nudged || iox_list_linked(&self->home.ready) || iox_list_linked(&self->next) ||
 	       iox_list_linked(&self->starting) || self->accepts_failed || self->poll_ready ||
 	       iox_ring_ready(self->ring) ||
 	       (iox_list_linked(&self->starved) && iox_group_free(self->shared));

@@ -3,11 +3,16 @@
  * Waiter: what an Await, a transport or another thread's flush leaves behind to be called.
  *
  * A Task is resumed by calling the wake-up it handed to add_done_callback(), in the Task's context.
- * That happens in iox_waiter_resume() alone, which only iox_driver_resume() calls while tasks run: no
+ * That happens in iox_waiter_resume() alone, which only iox_waiter_resume_reported() calls while tasks run: no
  * Task is current and no context is entered there.  Whatever completes inside a step is queued
  * (iox_waiter_wake()).
  */
-#include "internal.h"
+#include "waiter.h"
+
+#include "driver_state.h"
+#include "faults.h"
+#include "homes.h"
+#include "owner.h"
 
 static PyObject *CancelledError;
 
@@ -55,7 +60,8 @@ Waiter *iox_waiter_new(Driver *driver, PyObject *callback)
 		return NULL;
 	}
 	self->driver = (Driver *)Py_NewRef(driver);
-	self->home = NULL;
+	self->home = &driver->home;
+	self->worker = NULL;
 	self->callback = Py_XNewRef(callback);
 	self->context = context;
 	self->cancel_message = NULL;
@@ -84,7 +90,7 @@ Waiter *iox_waiter_standing(Driver *driver, PyObject *callback, PyObject *contex
 static int waiter_traverse(Waiter *self, visitproc visit, void *arg)
 {
 	Py_VISIT(self->driver);
-	Py_VISIT(self->home);
+	Py_VISIT(self->worker);
 	Py_VISIT(self->callback);
 	Py_VISIT(self->context);
 	Py_VISIT(self->cancel_message);
@@ -111,7 +117,7 @@ static void waiter_dealloc(Waiter *self)
 	PyObject_GC_UnTrack(self);
 	/* The ready queue and the flush list hold references: it is in neither. */
 	waiter_clear(self);
-	Py_CLEAR(self->home);
+	Py_CLEAR(self->worker);
 	Py_CLEAR(self->driver);
 	if (free_waiter_count < FREE_LIMIT)
 		free_waiters[free_waiter_count++] = self;
@@ -122,7 +128,7 @@ static void waiter_dealloc(Waiter *self)
 static void waiter_queue(Waiter *self, enum iox_waiter_state state)
 {
 	self->state = state;
-	iox_list_append(self->home ? &self->home->ready : &self->driver->ready, &self->ready);
+	iox_list_append(&self->home->ready, &self->ready);
 	Py_INCREF(self);
 }
 
@@ -130,14 +136,9 @@ void iox_waiter_wake(Waiter *self)
 {
 	if (self->state == IOX_WAITER_PENDING) {
 		waiter_queue(self, IOX_WAITER_WOKEN);
-		if (self->home)
-			iox_worker_notify(self->home);
+		if (self->worker)
+			iox_home_notify(self->home);
 	}
-}
-
-static PyObject *waiter_loop(Waiter *self)
-{
-	return self->home ? self->home->loop : self->driver->loop;
 }
 
 void iox_waiter_wake_next(Waiter *self)
@@ -151,7 +152,7 @@ void iox_waiter_wake_next(Waiter *self)
 
 static int waiter_call_soon(Waiter *self, PyObject *callback, PyObject *context)
 {
-	PyObject *loop = waiter_loop(self), *method, *kwargs = NULL, *args = NULL, *handle = NULL;
+	PyObject *loop = self->home->loop, *method, *kwargs = NULL, *args = NULL, *handle = NULL;
 
 	if (!loop) {
 		PyErr_SetString(PyExc_RuntimeError, "the loop of this ioxide await has ended");
@@ -215,9 +216,22 @@ int iox_waiter_resume(Waiter *self)
 	return ret;
 }
 
+int iox_waiter_resumed(Waiter *self, int ret)
+{
+	if (ret == 0)
+		return 0;
+	self->driver->counters.wakeup_faults++;
+	return iox_driver_report(self->driver, "resuming a task raised");
+}
+
+int iox_waiter_resume_reported(Waiter *self)
+{
+	return iox_waiter_resumed(self, iox_waiter_resume(self));
+}
+
 static int waiter_check_thread(Waiter *self)
 {
-	if (self->home ? self->home == iox_worker_here(self->driver) : iox_driver_is_here(self->driver))
+	if (self->worker ? iox_home_is_here(self->home) : iox_driver_is_here(self->driver))
 		return 0;
 	PyErr_SetString(PyExc_RuntimeError,
 			"an ioxide await can only be cancelled on its reactor's thread: "
@@ -239,7 +253,7 @@ static PyObject *waiter_cancel(Waiter *self, PyObject *const *args, Py_ssize_t n
 	self->cancelled = true;
 	waiter_queue(self, IOX_WAITER_CANCELLED);
 	Py_XDECREF(old); /* not before it is queued: a finalizer may cancel once more */
-	if (self->home && iox_worker_schedule(self->home) < 0)
+	if (self->worker && iox_home_schedule(self->home) < 0)
 		return NULL;
 	Py_RETURN_TRUE;
 }
@@ -317,7 +331,7 @@ static PyObject *waiter_resume_method(Waiter *self, PyObject *Py_UNUSED(ignored)
 {
 	if (self->state != IOX_WAITER_WOKEN && self->state != IOX_WAITER_CANCELLED)
 		Py_RETURN_NONE;
-	if (iox_driver_resume(self->driver, self) < 0)
+	if (iox_waiter_resume_reported(self) < 0)
 		return NULL;
 	Py_RETURN_NONE;
 }
@@ -334,7 +348,7 @@ static PyObject *waiter_cancelled(Waiter *self, PyObject *Py_UNUSED(ignored))
 
 static PyObject *waiter_get_loop(Waiter *self, PyObject *Py_UNUSED(ignored))
 {
-	PyObject *loop = waiter_loop(self);
+	PyObject *loop = self->home->loop;
 
 	return Py_NewRef(loop ? loop : Py_None);
 }

@@ -10,73 +10,29 @@
  * A connection's queue of received bytes, its reader and its clocks are shared under the GIL.  What
  * needs the ring, the buffers or the slabs goes through the queue in foreign.c.
  */
-#include "internal.h"
+#include "worker.h"
 
-/* Strong, until detach(): whoever asks for it must not meet one that has gone. */
-static __thread Worker *here;
+#include "connection.h"
+#include "connection_state.h"
+#include "driver.h"
+#include "faults.h"
+#include "foreign.h"
+#include "homes.h"
+#include "owner.h"
+#include "waiter.h"
 
-Worker *iox_worker_here(const Driver *driver)
-{
-	return here && here->driver == driver ? here : NULL;
-}
+/* A thread with a loop of its own, where handlers live in the pool modes. */
+typedef struct Worker {
+	PyObject_HEAD
+	Driver *driver;           /* strong */
+	struct iox_home home;     /* its loop is strong */
+	PyObject *on_connection;
+	PyObject *starting;       /* connections to hand to on_connection */
+} Worker;
 
 static bool waits(const Worker *self)
 {
-	return iox_list_linked(&self->ready) || PyList_GET_SIZE(self->starting);
-}
-
-void iox_worker_notify(Worker *self)
-{
-	if (!self->scheduled && !iox_list_linked(&self->handing))
-		iox_list_append(&self->driver->handing, &self->handing);
-}
-
-/* On the worker's own thread: what was queued there runs when the current step has ended. */
-static int schedule(Worker *self, const char *how)
-{
-	PyObject *drain, *loop, *result = NULL;
-
-	iox_list_remove(&self->handing);
-	if (self->scheduled || !self->loop)
-		return 0;
-	self->scheduled = true;
-	loop = Py_NewRef(self->loop); /* detach() may drop it meanwhile */
-	drain = PyObject_GetAttrString((PyObject *)self, "drain");
-	if (drain)
-		result = PyObject_CallMethod(loop, how, "O", drain);
-	Py_XDECREF(drain);
-	Py_DECREF(loop);
-	if (!result)
-		self->scheduled = false;
-	Py_XDECREF(result);
-	return result ? 0 : -1;
-}
-
-int iox_worker_schedule(Worker *self)
-{
-	return schedule(self, "call_soon");
-}
-
-int iox_workers_hand_over(Driver *driver)
-{
-	int ret = 0;
-
-	while (!ret && iox_list_linked(&driver->handing)) {
-		Worker *worker = IOX_ENTRY(driver->handing.next, Worker, handing);
-
-		Py_INCREF(worker);
-		if (worker->loop)
-			driver->counters.handoffs++;
-		ret = schedule(worker, "call_soon_threadsafe");
-		if (ret < 0 && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-			PyErr_Clear(); /* its loop has been closed: whoever waited there has ended */
-			ret = 0;
-		}
-		if (ret < 0)
-			iox_worker_notify(worker); /* a signal's KeyboardInterrupt: the next tick tells it */
-		Py_DECREF(worker);
-	}
-	return ret;
+	return iox_list_linked(&self->home.ready) || PyList_GET_SIZE(self->starting);
 }
 
 static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -91,9 +47,10 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self = (Worker *)type->tp_alloc(type, 0);
 	if (!self)
 		return NULL;
-	IOX_LISTS_INIT(&self->ready, &self->handing);
-	self->driver = (Driver *)Py_NewRef(driver);
-	self->loop = Py_NewRef(loop);
+	IOX_LISTS_INIT(&self->home.ready, &self->home.handing);
+	self->driver = self->home.driver = (Driver *)Py_NewRef(driver);
+	self->home.worker = (PyObject *)self;
+	self->home.loop = Py_NewRef(loop);
 	self->on_connection = Py_NewRef(on_connection);
 	self->starting = PyList_New(0);
 	if (!self->starting) {
@@ -101,19 +58,18 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 		return NULL;
 	}
 	/* After the allocations: a finalizer may make one, too. */
-	if (here) {
+	if (!iox_home_enter(&self->home)) {
 		Py_DECREF(self);
 		PyErr_SetString(PyExc_RuntimeError, "this thread is a worker already");
 		return NULL;
 	}
 	self->driver->workers++;
-	here = (Worker *)Py_NewRef(self);
 	return (PyObject *)self;
 }
 
 static int check_own_thread(Worker *self)
 {
-	if (here == self)
+	if (iox_home_is_here(&self->home))
 		return 0;
 	PyErr_SetString(PyExc_RuntimeError, "a worker is used on the thread that made it");
 	return -1;
@@ -133,11 +89,11 @@ static PyObject *worker_start(Worker *self, PyObject *conn)
 		PyErr_Format(PyExc_ValueError, "%R is a connection of another reactor than this worker's", conn);
 		return NULL;
 	}
-	if (!self->loop)
+	if (!self->home.loop)
 		Py_RETURN_FALSE;
 	if (PyList_Append(self->starting, conn) < 0)
 		return NULL;
-	iox_worker_notify(self);
+	iox_home_notify(&self->home);
 	Py_RETURN_TRUE;
 }
 
@@ -179,9 +135,9 @@ static PyObject *worker_drain(Worker *self, PyObject *Py_UNUSED(ignored))
 	 * Cleared first, so that what comes from here on is handed over anew; and no further than what
 	 * is there now, because the reactor may add as fast as we take.
 	 */
-	self->scheduled = false;
+	self->home.scheduled = false;
 	iox_list_init(&taken);
-	iox_list_put_first(&taken, &self->ready);
+	iox_list_put_first(&taken, &self->home.ready);
 	for (Py_ssize_t left = PyList_GET_SIZE(self->starting); left && !ret && PyList_GET_SIZE(self->starting);
 	     left--)
 		ret = start_one(self);
@@ -189,16 +145,16 @@ static PyObject *worker_drain(Worker *self, PyObject *Py_UNUSED(ignored))
 		Waiter *waiter = IOX_ENTRY(taken.next, Waiter, ready);
 
 		iox_list_remove(&waiter->ready);
-		ret = iox_driver_resume(self->driver, waiter);
+		ret = iox_waiter_resume_reported(waiter);
 		Py_DECREF(waiter);
 	}
-	iox_list_put_first(&self->ready, &taken);
+	iox_list_put_first(&self->home.ready, &taken);
 	if (ret < 0) {
 		/* KeyboardInterrupt or SystemExit: the rest stays, for when the loop runs on. */
 		PyObject *type, *value, *traceback;
 
 		PyErr_Fetch(&type, &value, &traceback);
-		if (waits(self) && iox_worker_schedule(self) < 0)
+		if (waits(self) && iox_home_schedule(&self->home) < 0)
 			PyErr_Clear();
 		PyErr_Restore(type, value, traceback);
 		return NULL;
@@ -220,22 +176,22 @@ static PyObject *worker_detach(Worker *self, PyObject *Py_UNUSED(ignored))
 		if (iox_foreign_close((Connection *)PyList_GET_ITEM(self->starting, i), false) < 0)
 			return NULL;
 	/* From here on start() refuses, also in the finalizers that run below. */
-	loop = self->loop;
-	self->loop = NULL;
+	loop = self->home.loop;
+	self->home.loop = NULL;
 	if (PyList_SetSlice(self->starting, 0, PyList_GET_SIZE(self->starting), NULL) < 0) {
-		self->loop = loop;
+		self->home.loop = loop;
 		return NULL;
 	}
-	iox_list_remove(&self->handing);
-	while (iox_list_linked(&self->ready)) {
-		Waiter *waiter = IOX_ENTRY(self->ready.next, Waiter, ready);
+	iox_list_remove(&self->home.handing);
+	while (iox_list_linked(&self->home.ready)) {
+		Waiter *waiter = IOX_ENTRY(self->home.ready.next, Waiter, ready);
 
 		iox_list_remove(&waiter->ready);
 		waiter->state = IOX_WAITER_DONE; /* its task has ended with the loop */
 		Py_DECREF(waiter);
 	}
 	self->driver->workers--;
-	Py_CLEAR(here); /* who called us holds one more */
+	iox_home_leave(); /* who called us holds one more */
 	Py_XDECREF(loop);
 	Py_RETURN_NONE;
 }
@@ -243,7 +199,7 @@ static PyObject *worker_detach(Worker *self, PyObject *Py_UNUSED(ignored))
 static int worker_traverse(Worker *self, visitproc visit, void *arg)
 {
 	Py_VISIT(self->driver);
-	Py_VISIT(self->loop);
+	Py_VISIT(self->home.loop);
 	Py_VISIT(self->on_connection);
 	Py_VISIT(self->starting);
 	return 0;
@@ -251,7 +207,7 @@ static int worker_traverse(Worker *self, visitproc visit, void *arg)
 
 static int worker_clear(Worker *self)
 {
-	Py_CLEAR(self->loop);
+	Py_CLEAR(self->home.loop);
 	Py_CLEAR(self->on_connection);
 	return 0;
 }
@@ -259,7 +215,7 @@ static int worker_clear(Worker *self)
 static void worker_dealloc(Worker *self)
 {
 	PyObject_GC_UnTrack(self);
-	iox_list_remove(&self->handing);
+	iox_list_remove(&self->home.handing);
 	worker_clear(self);
 	Py_CLEAR(self->starting);
 	Py_CLEAR(self->driver);

@@ -90,6 +90,8 @@ def _command(argv: Sequence[str], directory: Path, *, limit: float) -> str:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            # Without inlining across files one source is compiled, and the rest only linked.
+            env={**os.environ, "IOXIDE_LTO": "0"},
             text=True,
             errors="replace",
             timeout=limit,

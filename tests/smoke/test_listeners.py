@@ -31,7 +31,7 @@ from tests.transports import Recorder, run, the_loop, until
 
 ROOT = Path(__file__).parents[2]
 
-ACCEPT = 1 << 56  # internal.h: the kind of a completion, in its user_data
+ACCEPT = 1 << 56  # submit.h: the kind of a completion, in its user_data
 F_MORE = 1 << 1  # <linux/io_uring.h>
 
 

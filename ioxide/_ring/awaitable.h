@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* What recv(), read() and flush() return. */
+#ifndef IOX_AWAITABLE_H
+#define IOX_AWAITABLE_H
+
+#include "connection_state.h"
+
+enum iox_await_kind { IOX_AWAIT_RECV, IOX_AWAIT_READ, IOX_AWAIT_FLUSH };
+
+extern PyTypeObject iox_AwaitType;
+
+PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit);
+
+#endif

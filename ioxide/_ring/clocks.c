@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+#include "clocks.h"
+
+#include "clock.h"
+#include "driver_state.h"
+
+/* Without a read clock, how long a peer may ignore our FIN, in ms. */
+#define LINGER_LIMIT 60000
+
+uint64_t iox_recv_fin_timeout(const Connection *conn)
+{
+	return conn->driver->read_timeout ? conn->driver->read_timeout : LINGER_LIMIT;
+}
+
+void iox_recv_start_clock(Connection *conn)
+{
+	Driver *driver = conn->driver;
+	/* One length for all that are in the list: it is in order of deadline. */
+	uint64_t timeout = conn->fin_sent ? iox_recv_fin_timeout(conn)
+			   : conn->served ? driver->read_timeout : 0;
+
+	iox_list_remove(&conn->read_clock);
+	if (!timeout)
+		return;
+	/* Not driver->now: the step that parks may have taken long. */
+	conn->read_deadline = iox_clock_coarse_ms() + timeout;
+	iox_list_append(&driver->read_clocks, &conn->read_clock);
+}

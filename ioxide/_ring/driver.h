@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+/* The Python type of a ring's owner. */
+#ifndef IOX_DRIVER_H
+#define IOX_DRIVER_H
+
+#include "interpreter.h"
+
+extern PyTypeObject iox_DriverType;
+
+#endif

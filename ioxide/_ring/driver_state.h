@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/* The owner of one ring: what all files that serve it keep of it. */
+#ifndef IOX_DRIVER_STATE_H
+#define IOX_DRIVER_STATE_H
+
+#include "interpreter.h"
+
+#include "group.h"
+#include "home_state.h"
+#include "list.h"
+#include "listener_state.h"
+#include "mailbox.h"
+#include "memory.h"
+#include "ring.h"
+#include "tally.h"
+
+struct Connection;
+
+/* The id of the shared group; those of connections (incremental mode) begin after it. */
+#define IOX_SHARED_GROUP 1
+#define IOX_FIRST_GROUP  2
+
+typedef struct Driver {
+	PyObject_HEAD
+	iox_ring *ring;
+	uint64_t owner;           /* iox_thread_number() of the thread that made it: its ring's for good */
+	unsigned long thread;     /* its ident, for messages */
+	unsigned forks;           /* iox_forks when it was made */
+	struct iox_home home;     /* where tasks go on that no worker has */
+	PyObject *on_connection, *on_fault;
+	PyTypeObject *connection_type;
+
+	/* Limits; see ServerConfig */
+	uint32_t recv_queue_entries, max_connections;
+	size_t recv_queue_bytes, write_limit;
+	uint64_t read_timeout, send_timeout; /* ms; 0 = off */
+	unsigned min_wait_us, min_wait_nr;
+	bool zero_copy, zero_copy_report;
+
+	struct Connection **slots;
+	uint32_t *free_slots;
+	uint32_t slot_count, free_count, connection_count, generation;
+	uint32_t served_count;    /* of the connections, those that max_connections is about */
+
+	struct iox_node next;     /* standing Waiters to be called again with the next tick */
+	struct iox_node starting; /* Connections to hand to on_connection */
+	struct iox_node over;     /* Connections that have ended, each with the table's reference */
+	struct iox_node staged;   /* Connections with something to submit */
+	struct iox_node starved;  /* shared: Connections parked without a buffer, oldest first */
+	struct iox_node read_clocks, send_clocks; /* soonest deadline first */
+	uint64_t now;             /* ms, read once a batch */
+
+	struct iox_listener listeners[IOX_MAX_LISTENERS];
+	unsigned listeners_armed;
+	bool accepting;
+	bool accepts_failed;      /* a listener has an error to tell of */
+
+	struct iox_group *shared; /* NULL in incremental mode */
+	uint32_t vacated;         /* slot of the connection whose runs were copied out last */
+	size_t copied_bytes;      /* memory of runs that were copied out */
+	uint64_t trim_at;         /* ms; when unused memory is given back, 0: there is none */
+	bool bundle;
+	uint32_t group_slots, group_size;  /* incremental: buffers of a connection, and their bytes */
+	uint16_t *free_groups;    /* ids */
+	uint32_t free_group_count;
+	struct iox_mailbox foreign; /* from other threads */
+	uint32_t slices_out;
+
+	int wake_fd;
+	uint64_t wake_value;
+	int wake_pending;         /* atomic: a wake is written and not yet read */
+	bool wake_armed;
+	bool nudged;              /* wake() on the reactor's own thread */
+	bool wake_each;           /* every foreign call writes a wake of its own (mode pool) */
+	uint64_t sleeping_until;  /* ms; 0: not in wait(), UINT64_MAX: until something completes */
+	uint32_t drops_told;      /* completions that the kernel dropped, and wait() has raised for */
+
+	PyObject *on_resume;      /* posted: gets what resumes a task, instead of resuming it now */
+	struct iox_node handing;  /* homes of workers that have not been told of something */
+	unsigned workers;
+
+	int poll_fd;              /* the loop's epoll instance, or -1 */
+	bool poll_armed, poll_ready, poll_enabled;
+
+	struct iox_slab_pool slabs;
+	struct iox_counters counters;
+	bool running;             /* between begin_run() and end_run() */
+	bool waiting;             /* in io_uring_enter(2), without the GIL */
+	const char *inside;       /* which of wait(), dispatch(), its halves and close() runs, or NULL */
+	bool closed;
+} Driver;
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/* The sending half of a connection. */
+#ifndef IOX_SEND_H
+#define IOX_SEND_H
+
+#include "connection_state.h"
+
+/* What life.c has to hear of a completion. */
+enum iox_send_report {
+	IOX_SEND_GOES_ON,
+	IOX_SEND_GIVEN_UP, /* the kernel gave the peer up, which we had asked for after our FIN */
+};
+
+size_t iox_send_unsent(const Connection *conn);
+bool iox_send_lent(const Connection *conn); /* the kernel reads memory of ours without a copy */
+uint64_t iox_send_target(const Connection *conn); /* what acknowledges all written until now */
+bool iox_send_pending(const Connection *conn, uint64_t target); /* it may still be reached */
+int iox_send_check(Connection *conn, size_t length); /* -1: no so many bytes can be written */
+bool iox_send_stage(Connection *conn, const void *data, size_t length); /* false: no memory */
+PyObject *iox_send_write(Connection *conn, PyObject *data); /* on the reactor's thread */
+int iox_send_flush_state(Connection *conn, uint64_t target);
+void iox_send_wake(Connection *conn, bool all);
+void iox_send_drop(Connection *conn);
+void iox_send_now(Connection *conn); /* by send(2), what is staged, when nothing is in flight */
+bool iox_send_submit(Connection *conn);
+enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags);
+
+#endif

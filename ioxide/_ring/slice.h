@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/* One received run, lent out without copying. */
+#ifndef IOX_SLICE_H
+#define IOX_SLICE_H
+
+#include "driver_state.h"
+#include "receive_state.h"
+
+extern PyTypeObject iox_SliceType;
+
+PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chunk chunk);
+
+#endif

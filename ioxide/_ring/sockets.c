@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+#include "sockets.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/*
+ * With O_NONBLOCK io_uring answers -EAGAIN instead of waiting.  The flag is the file's: other holders of
+ * a lent socket see it go, and get it back with the end of the connection.
+ */
+bool iox_conn_block(Connection *conn)
+{
+	int flags = fcntl(conn->fd, F_GETFL);
+
+	if (flags < 0 || !(flags & O_NONBLOCK))
+		return false;
+	fcntl(conn->fd, F_SETFL, flags & ~O_NONBLOCK);
+	conn->nonblock = true;
+	return true;
+}
+
+/*
+ * connect(2) to AF_UNSPEC dissolves the association, resets it unless both FINs have gone, and drops the
+ * write queue (tcp_disconnect).  No option of the file is left changed behind it.
+ */
+int iox_socket_dissolve(int fd)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	return connect(fd, &none, sizeof(none));
+}
+
+/*
+ * RST at once, whoever else holds the file: a duplicate of the caller's, or a forked child.  Linux 6.4 to
+ * 6.6 refuse (EBUSY) while one of them waits in a call; where a filter of system calls refuses, the
+ * close(2) that follows resets.
+ */
+void iox_socket_reset(int fd)
+{
+	struct linger linger = { .l_onoff = 1, .l_linger = 0 };
+
+	if (iox_socket_dissolve(fd) < 0 && errno != EBUSY)
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+/* SO_LINGER at 0: close(2) would reset, and shutdown(2), which comes first here, would not (tcp(7)). */
+bool iox_socket_resets_on_close(int fd)
+{
+	struct linger linger;
+	socklen_t size = sizeof(linger);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size) && linger.l_onoff &&
+	       !linger.l_linger;
+}

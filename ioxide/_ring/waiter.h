@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* What an Await, a transport or another thread's flush leaves behind to be called. */
+#ifndef IOX_WAITER_H
+#define IOX_WAITER_H
+
+#include "home_state.h"
+#include "interpreter.h"
+#include "list.h"
+
+enum iox_waiter_state {
+	IOX_WAITER_IDLE,
+	IOX_WAITER_PENDING,   /* a task is parked on it */
+	IOX_WAITER_WOKEN,     /* completed; its task is resumed at the end of the batch */
+	IOX_WAITER_CANCELLED, /* cancelled; likewise */
+	IOX_WAITER_DONE,
+};
+
+typedef struct Waiter {
+	PyObject_HEAD
+	struct Driver *driver;   /* strong */
+	struct iox_home *home;   /* where its task lives */
+	PyObject *worker;        /* strong; whose home that is, NULL: the reactor's */
+	PyObject *callback;      /* the Task's wake-up, while parked */
+	PyObject *context;
+	PyObject *cancel_message;
+	struct iox_node ready;   /* in the queue of its home, which then holds a reference */
+	struct iox_node flushes; /* in conn->flushes */
+	uint64_t target;         /* flush: bytes that must have been sent */
+	enum iox_waiter_state state;
+	bool cancelled, blocking;
+	bool settles;            /* the callback settles a future, which close() must not forget */
+	bool standing;           /* a transport's: called anew each time it is woken */
+} Waiter;
+
+/* A target that is set when the reactor takes the flush: all that was written until then. */
+#define IOX_TARGET_NOW UINT64_MAX
+
+extern PyTypeObject iox_WaiterType;
+
+int iox_waiter_init(void); /* -1 with an exception set */
+Waiter *iox_waiter_new(struct Driver *driver, PyObject *callback); /* NULL: a Task adds its own */
+Waiter *iox_waiter_standing(struct Driver *driver, PyObject *callback, PyObject *context);
+void iox_waiter_dismiss(Waiter *waiter); /* it is not called any more; drops the reference */
+void iox_waiter_wake(Waiter *waiter);
+void iox_waiter_wake_next(Waiter *waiter); /* with the next tick */
+/* Resumes the waiter's task; -1 with an exception set when that raised. */
+int iox_waiter_resume(Waiter *waiter);
+/* The same, and reports what that raises; -1: it unwinds. */
+int iox_waiter_resume_reported(Waiter *waiter);
+int iox_waiter_resumed(Waiter *waiter, int ret); /* reports what a resumption raised */
+
+#endif
