@@ -134,6 +134,11 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         return Conclusion(ExitCode.INTERRUPTED, "interrupted; what was measured is kept")
 
 
+_PYTEST_FILES = (
+    *("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini"),
+    *("pyproject.toml", "tox.ini", "setup.cfg"),
+)
+"""Where pytest 9 looks for its settings."""
 _ended_by: list[int] = []
 """The signals that asked for the end: a terminal that is gone lets nothing say so afterwards."""
 
@@ -162,8 +167,9 @@ def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
     plugins = ["-p", PLUGIN]
     # pytest takes for its root what its own settings say, which need not be the table's.
     root = [] if any(w.startswith("--rootdir") for w in rest) else [f"--rootdir={_root()}"]
+    words = [*plugins, *root, *_settings(_root()), f"--lab-kernel={kernel}", *rest]
     try:
-        status = pytest.main([*plugins, *root, f"--lab-kernel={kernel}", *rest], plugins=[witness])
+        status = pytest.main(words, plugins=[witness])
     except KeyboardInterrupt:
         return _say(conclude(Tally({}, interrupted=True)))
     except LabError as error:
@@ -195,6 +201,19 @@ def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
 
 def _root() -> Path:
     return projects.find(Path.cwd())
+
+
+def _settings(root: Path) -> list[str]:
+    """What keeps pytest from the settings of a directory above, for a repository without any of its
+    own that lies inside another: it would run by the other's, and no guest has their file."""
+
+    def any_in(directory: Path) -> bool:
+        return any((directory / name).is_file() for name in _PYTEST_FILES)
+
+    if any_in(root) or not any(any_in(above) for above in root.parents):
+        return []
+    # A later --config-file wins. The file's directory would be where conftest.py files end.
+    return [f"--config-file={os.devnull}", f"--confcutdir={root}"]
 
 
 def _say(conclusion: Conclusion) -> Conclusion:

@@ -141,14 +141,18 @@ def given(config: pytest.Config) -> dict[str, Any]:
 
 def check(config: pytest.Config) -> None:
     """Raise pytest.UsageError for an option that no guest would be told of."""
-    if config.inipath is not None and not config.inipath.is_relative_to(config.rootpath):
+    settings = config.inipath
+    elsewhere = settings is not None and not settings.is_relative_to(config.rootpath)
+    if elsewhere and settings != Path(os.devnull):
         raise pytest.UsageError(
-            f"{config.inipath}: a guest reads settings of the repository's own only; "
+            f"{settings}: a guest reads settings of the repository's own only; "
             "-o NAME=VALUE overrides one"
         )
     for name, value in given(config).items():
         if name in ON_HOST or name in SWITCHES or name in VALUES or name in ELSEWHERE:
             continue
+        if name == "confcutdir" and Path(value) == config.rootpath:
+            continue  # as it is in a guest
         if why := REFUSED.get(name, "") or _of_no_guest(config, name):
             raise pytest.UsageError(f"{_spelled(config, name, value)}: {why}")
 

@@ -98,7 +98,10 @@ def guest_arguments(config: pytest.Config) -> list[str]:
     option = config.option
     arguments = ["--rootdir", ".", "-q", "--no-summary"]
     if config.inipath is not None:
-        arguments += ["-c", config.inipath.relative_to(config.rootpath).as_posix()]
+        # Of the host's files a guest has only these, and /dev/null.
+        inside = config.inipath.is_relative_to(config.rootpath)
+        settings = config.inipath.relative_to(config.rootpath) if inside else config.inipath
+        arguments += ["-c", settings.as_posix()]
     # Named here, not left to the project's addopts: those may ask for what a guest has not.
     arguments += ["-o", "addopts="]
     arguments += [

@@ -117,3 +117,19 @@ def test_program_may_skip_where_no_proof_is_asked_for(example: Path) -> None:
 
     assert ("skipped", "this kernel has no mseal(2)") == (found["verdict"], found["why"])
     assert said.rstrip().splitlines()[-1].startswith("lab: exit 0 (proved)")
+
+
+@pytest.mark.parametrize("example", ["lab-c"], indirect=True)
+def test_settings_of_a_directory_above_are_not_the_repositorys(example: Path) -> None:
+    above = example.parent
+    (above / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    (above / "conftest.py").write_text("raise RuntimeError('of another repository')\n")
+    program = example / "build/passes"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 1..1\necho ok 1\n")
+    program.chmod(0o755)
+    words = (sys.executable, "-m", "lab", "test", "--kernel", "6.12")
+    fake = {"PYTHONPATH": str(REPOSITORY), "LAB_FAKE": "{}", "CI": "1"}
+    said = done(*words, "-p", "tests.lab.hostile.plugin", cwd=example, **fake)
+
+    assert said.rstrip().splitlines()[-1].startswith("lab: exit 0 (proved)")
