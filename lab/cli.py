@@ -25,11 +25,14 @@ from .commands import choosing
 from .commands.log import told
 from .errata import cli as errata_commands
 from .errors import COMMAND, LabError, UsageError
-from .facts.verdicts import Conclusion, ExitCode, Tally, combined, conclude
+from .facts.verdicts import Conclusion, ExitCode, Tally, conclude
 from .kernels import lock
 from .suite.stash import CONCLUSION, PLUGIN
 
 EPILOG = """\
+Several kernels are one run, with a verdict for each test on each kernel. ALLOW_MISSING="6.6 6.10"
+in the environment names those that a run may do without.
+
 exit codes: 0 everything proved; 1 disproved (failed, splat, surprise); 2 usage; 3 not proved (no
 kernel, lost, never ran, nothing ran, nothing passed); 130 interrupted. 1 wins over 3."""
 
@@ -108,21 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plays = [] if arguments.plays is None else [f"--lab-as={arguments.plays}"]
         by = [f"--lab-launcher={arguments.launcher}"]
         asked = wishes.options("--lab-")
-        return int(_test_all(names, [*plays, *by, *asked, *rest]).code)
-
-
-def _test_all(names: Sequence[str], rest: Sequence[str]) -> Conclusion:
-    """Run pytest for one kernel after the other. An interrupt, and a request that no kernel could
-    change, end it; what the others come to is told whatever came of one."""
-    found: dict[str, Conclusion] = {}
-    for name in names:
-        if len(names) > 1:
-            print(f"lab: kernel {name}, {len(found) + 1} of {len(names)}", flush=True)
-        found[name] = _test(name, rest)
-        if found[name].code in (ExitCode.INTERRUPTED, ExitCode.USAGE):
-            break
-    whole = combined(found)
-    return _say(whole) if len(names) > 1 else whole
+        return int(_test(names, [*plays, *by, *asked, *rest]).code)
 
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:
@@ -149,7 +138,7 @@ def _as_interrupt(number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
+def _test(names: Sequence[str], rest: Sequence[str]) -> Conclusion:
     """Run pytest with the plugin; what it concluded, or what kept it from a conclusion."""
     import pytest
 
@@ -167,7 +156,8 @@ def _test(kernel: str, rest: Sequence[str]) -> Conclusion:
     plugins = ["-p", PLUGIN]
     # pytest takes for its root what its own settings say, which need not be the table's.
     root = [] if any(w.startswith("--rootdir") for w in rest) else [f"--rootdir={_root()}"]
-    words = [*plugins, *root, *_settings(_root()), f"--lab-kernel={kernel}", *rest]
+    asked = [f"--lab-kernel={name}" for name in names]
+    words = [*plugins, *root, *_settings(_root()), *asked, *rest]
     try:
         status = pytest.main(words, plugins=[witness])
     except KeyboardInterrupt:

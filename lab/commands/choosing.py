@@ -43,7 +43,12 @@ def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> No
         action="append" if several else Once,
         metavar="NAME",
         help="a series (6.12), a release (6.12.94), a package version, or what uname -r says"
-        + ("; a pattern (6.1*); repeatable; the kernels of the table if absent" if several else ""),
+        + (
+            "; a pattern (6.1*); all: those of the table; every: each release that is offered; "
+            "repeatable; without it, all"
+            if several
+            else ""
+        ),
     )
     parser.add_argument(
         "--kernel-file",
@@ -144,7 +149,7 @@ def names_of(arguments: argparse.Namespace, project: Project | None) -> tuple[st
     ]
     if not words:
         raise UsageError("--kernel names no kernel")
-    return kernels.matching(words)
+    return kernels.matching(words, table=() if project is None else project.kernels)
 
 
 def kernel_of(arguments: argparse.Namespace, *, flavour: Flavour | None = None) -> Kernel:

@@ -53,8 +53,8 @@ def write(directory: Path, whole: Mapping[str, Any]) -> None:
     made.replace(directory / FILE)
 
 
-def leg(report: RunReport) -> dict[str, Any]:
-    """What one kernel's part of a run says."""
+def leg(report: RunReport, base: Path) -> dict[str, Any]:
+    """What one kernel's part of a run says; `base` is the directory of the whole run's files."""
     return {
         "name": report.cell,
         "asked": report.asked,
@@ -74,7 +74,7 @@ def leg(report: RunReport) -> dict[str, Any]:
                 "boot_seconds": guest.boot_seconds,
                 "slowdown": guest.slowdown,
                 "wishes": guest.wishes.options(),
-                "files": str(guest.console.parent.relative_to(report.results)),
+                "files": str(guest.console.parent.relative_to(base)),
             }
             for guest in report.guests
         ],

@@ -123,14 +123,15 @@ class RunReport:
         return self.kernel.upstream if self.kernel.locked else self.kernel.package
 
 
-def render(report: RunReport) -> list[str]:
-    """The report as lines of plain text."""
-    lines = [_rule(f"kernel {report.cell}")]
+def render(report: RunReport, *, tables: bool = True) -> list[str]:
+    """The report as lines of plain text; without `tables`, what is in those of `lab.report.kernels`
+    is left out."""
+    lines = [rule(f"kernel {report.cell}")]
     lines += _guest_lines(report)
     if report.probe is not None:
-        lines += ["", *_probe_table(report.probe, report.row)]
+        lines += ["", *_probe_table(report.probe, report.row)] if tables else []
         lines += _contract_lines(report)
-    if report.issues:
+    if report.issues and tables:
         lines += ["", *_issue_table(report)]
     lines += _red_lines(report)
     for head, texts in (
@@ -198,7 +199,8 @@ def _red_lines(report: RunReport) -> list[str]:
     return lines
 
 
-def _rule(text: str) -> str:
+def rule(text: str) -> str:
+    """The line above a part of the report."""
     return f" {text} ".center(80, "-")
 
 

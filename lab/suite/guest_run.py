@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from ..errors import LabError
-from ..facts.probed import Probed
 from ..facts.records import Record
 from ..facts.verdicts import Verdict, printable
 from ..remote.losses import RunOver
@@ -25,13 +24,11 @@ from ..report.progress import Progress, make_progress
 from ..report.results import point_latest
 from ..wishes import Wishes
 from . import coverage, home, issues, limits, selection
+from .column import Column
 from .host_side import HostSide
-from .judge import Judge
-from .lanes import Begun, Lanes, Ran
-from .plan import Visit
+from .lanes import Begun, Lanes, Lent, Over, Ran
 from .preparation import Preparation
-from .reconcile import Book, DoubleVerdict
-from .reports import made_up
+from .reconcile import DoubleVerdict
 from .wished import own_wishes
 
 LEAST_SECONDS = 60.0
@@ -42,24 +39,19 @@ class GuestRun:
 
     def __init__(self, preparation: Preparation) -> None:
         self._preparation = preparation
-        self.config = config = preparation.config
-        self.book = Book()
-        self.judge = Judge(
-            config, preparation.project, preparation.kernel, preparation.promises, self._probe_of
-        )
-        self.host_side = HostSide(self._probe_of, lambda fault: self.faults.append(fault))
+        self.config = preparation.config
+        self.columns = preparation.columns
+        self.host_side = HostSide(lambda fault: self.faults.append(fault))
         self.progress: Progress = make_progress(self._write_line)
-        self.lanes: Lanes | None = None
-        """None until the guests are prepared."""
         self.collected = 0
         self.left_out: dict[str, int] = {}
         """How many tests were left out, by marker."""
         self.faults: list[str] = []
-        """What disproves without belonging to one test."""
+        """What disproves without belonging to one kernel."""
         self.problems: list[str] = []
-        """What keeps the run from having proved anything."""
-        self.over: RunOver | None = None
-        """Why nothing more was run, if that is so."""
+        """What keeps the run from having proved anything, whatever the kernel."""
+        self.notes: list[str] = []
+        """What is worth a line in each report without being anybody's fault."""
         self.issues: dict[str, Sequence[int]] = {}
         self.slow: set[str] = set()
         self.own_wishes: Mapping[str, Wishes] = {}
@@ -94,16 +86,19 @@ class GuestRun:
         self.left_out["lab"] = selection.leave_out(self.config, items, "lab")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """The book is opened: from here on every selected id is owed a verdict."""
+        """The books are opened: from here on every selected id is owed a verdict on each kernel."""
         try:
-            self.book.select([item.nodeid for item in session.items])
+            for column in self.columns:
+                column.book.select([item.nodeid for item in session.items])
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
         self.left_out["slow"] = self.config.stash.get(selection.SLOW_LEFT_OUT, 0)
-        self.progress.expect(len(session.items))
+        self.progress.expect(len(session.items) * len(self.columns))
         if not self.config.option.collectonly:
             point_latest(self._preparation.results)
         self.own_wishes = own_wishes(session.items, self._preparation.wishes)
+        for column in self.columns:
+            column.own_wishes = self.own_wishes
         for item in session.items:
             self._limits[item.nodeid] = limits.base_seconds(item)
             if item.get_closest_marker("slow"):
@@ -126,53 +121,61 @@ class GuestRun:
             raise session.Failed(session.shouldfail)
         if session.shouldstop:
             raise session.Interrupted(session.shouldstop)
-        for item in session.items:
-            if not self.book.has(item.nodeid):
-                self._report_never_ran(item)
+        for column in self.columns:
+            for item in session.items:
+                if not column.book.has(item.nodeid):
+                    column.report_never_ran(item, "the run ended before it")
         return True
 
     def _run(self, items: Mapping[str, pytest.Item], session: pytest.Session) -> None:
-        begun: dict[str, float] = {}
         try:
             self.progress.phase("preparing the kernel and the root image")
-            self.lanes = lanes = self._preparation.lanes(
-                self.book.selected,
+            lanes = self._preparation.lanes(
+                list(items),
                 self.own_wishes,
                 self._seconds,
                 frozenset(name for name, item in items.items() if selection.asks_guest(item)),
             )
         except LabError as error:
-            self._give_up(RunOver(error.message, hint=error.hint))
+            for column in self.columns:
+                column.give_up(RunOver(error.message, hint=error.hint))
             return
+        if lanes is None:
+            return
+        self.progress.phase(self._preparation.bound)
+        by_work = {id(column.work): column for column in self.columns}
+        begun: dict[tuple[int, str], float] = {}
         with lanes:
             try:
                 for event in lanes.events(self.progress):
+                    column = by_work[id(event.work)]
                     match event:
-                        case Begun(name):
-                            begun[name] = time.monotonic()
-                            self.progress.begin(name)
-                        case Visit(name, following):
-                            behind = items[following] if following else None
-                            self.host_side.run(items[name], behind, event)
-                        case Ran(name):
-                            self._take(items[name], event)
-                        case RunOver():
-                            self._give_up(event)
-                    if self.over is not None:
-                        lanes.stop(finish=False)
-                    elif session.shouldfail or session.shouldstop:
+                        case Begun(work, name):
+                            begun[id(work), name] = time.monotonic()
+                            self.progress.begin(column.label(name))
+                        case Lent(_, visit):
+                            behind = items[visit.following] if visit.following else None
+                            self.host_side.run(items[visit.name], behind, visit, column.probe_of)
+                        case Ran():
+                            self._take(column, items[event.name], event)
+                        case Over():
+                            column.give_up(event.why)
+                    if column.over is not None:
+                        event.work.stop(finish=False)
+                    if session.shouldfail or session.shouldstop:
                         lanes.stop(finish=True)
             except KeyboardInterrupt:
                 lanes.interrupt()
                 for late in lanes.left():
                     if isinstance(late, Ran):
-                        self._take(items[late.name], late)
+                        self._take(by_work[id(late.work)], items[late.name], late)
                     else:
-                        begun[late.name] = time.monotonic()
-                for name, since in begun.items():
-                    if not self.book.has(name):
+                        begun[id(late.work), late.name] = time.monotonic()
+                for (work_id, name), since in begun.items():
+                    book = by_work[work_id].book
+                    if not book.has(name):
                         seconds = time.monotonic() - since
-                        self.book.enter(name, Record(Verdict.LOST, seconds, "interrupted"))
+                        book.enter(name, Record(Verdict.LOST, seconds, "interrupted"))
                 raise
         self.host_side.finish(session)
         self._add_coverage(lanes)
@@ -181,44 +184,39 @@ class GuestRun:
         """What was measured in the guests is a part of what the host's pytest-cov reports."""
         if not coverage.measures(self.config):
             return
-        guests = [guest for session in lanes.sessions for guest in session.with_pytest]
+        sessions = [session for work in lanes.works for session in work.sessions]
+        guests = [guest for session in sessions for guest in session.with_pytest]
         data = [guest.console.with_name(home.COVERAGE_FILE) for guest in guests]
         came = [file for file in data if file.is_file()]
         try:
             coverage.add(self.config, came)
         except (OSError, sqlite3.Error) as error:
             self.problems.append(f"what coverage measured in a guest cannot be used: {error}")
-        if lost := len(data) - len(came) + sum(session.deaths for session in lanes.sessions):
+        if lost := len(data) - len(came) + sum(session.deaths for session in sessions):
             what = "process" if lost == 1 else "processes"
-            self.judge.notes.append(
+            self.notes.append(
                 f"the coverage of {lost} {what} in guests that died is not in the report"
             )
 
-    def _take(self, item: pytest.Item, ran: Ran) -> None:
+    def _take(self, column: Column, item: pytest.Item, ran: Ran) -> None:
         """Judge what came home of one test, write it into the book, and report it."""
         try:
-            record, reports = self.judge.judge(item, ran.outcome, ran.seconds)
-            self.book.enter(item.nodeid, record)
+            record, reports = column.judge.judge(item, ran.outcome, ran.seconds)
+            column.book.enter(item.nodeid, record)
         except RunOver as over:
             # What the kernel said while it ran is true all the same.
             words = f"the kernel complained while {item.nodeid} ran"
-            self.report_faults([f"{words}: {splat.line}" for splat in ran.outcome.splats])
-            self._give_up(over)
+            column.report_faults([f"{words}: {splat.line}" for splat in ran.outcome.splats])
+            column.give_up(over)
             return
         except DoubleVerdict as error:
-            self._give_up(RunOver(str(error)))
+            column.give_up(RunOver(str(error)))
             return
-        told = [*self._preparation.properties(), ("verdict", record.verdict.value)]
-        if wishes := self.own_wishes.get(item.nodeid):
-            told.append(("guest", str(wishes)))
         for report in reports:
-            report.user_properties += told
-            item.ihook.pytest_runtest_logreport(report=report)
-        self.progress.verdict(item.nodeid, record)
-
-    def _give_up(self, over: RunOver) -> None:
-        self.problems.append(over.message)
-        self.over = self.over or over
+            if wishes := self.own_wishes.get(item.nodeid):
+                report.user_properties.append(("guest", str(wishes)))
+            column.report(report, record.verdict, item.ihook)
+        self.progress.verdict(column.label(item.nodeid), record)
 
     def _seconds(self, name: str, slowdown: float) -> float:
         asked = self.config.getoption("lab_timeout")
@@ -226,47 +224,9 @@ class GuestRun:
             return float(asked)
         return max(LEAST_SECONDS, self._limits[name] * max(1.0, slowdown))
 
-    def probe(self) -> Probed | None:
-        """The probe of the kernel in the usual guest, once one was asked; None without one."""
-        return self._probe_with(self._preparation.wishes)
-
-    def probed_others(self) -> bool:
-        """Whether some guest was probed."""
-        return bool(self.lanes and self.lanes.common.probes)
-
-    def _probe_of(self, name: str) -> Probed | None:
-        """The probe of the kernel in such a guest as this test has."""
-        return self._probe_with(self.own_wishes.get(name, self._preparation.wishes))
-
-    def _probe_with(self, wishes: Wishes) -> Probed | None:
-        return self.lanes.common.probes.get(wishes) if self.lanes else None
-
-    def _report_never_ran(self, item: pytest.Item) -> None:
-        why = self.over.message if self.over else "the run ended before it"
-        self.book.enter(item.nodeid, Record(Verdict.NEVER_RAN, why=why))
-        report = made_up(
-            item.nodeid,
-            item.location,
-            f"never ran: {why}",
-            Verdict.NEVER_RAN,
-            when="setup",
-            keywords=item.keywords,
-        )
-        item.ihook.pytest_runtest_logreport(report=report)
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """The trip-wire: whoever gets past our loop must not run a guest's test on the host."""
         if self.host_side.runs(item):
             return
         pytest.fail(f"{item.nodeid} was about to run on the host instead of in a guest")
-
-    def report_faults(self, faults: Sequence[str]) -> None:
-        """What the kernel said while no test ran; for JUnit, too, as surprises are."""
-        for fault in faults:
-            self.faults.append(fault)
-            name = f"kernel-log-{len(self.faults)}"
-            report = made_up(f"lab::{name}", ("lab", 0, name), fault, Verdict.SPLAT)
-            told = [*self._preparation.properties(), ("verdict", Verdict.SPLAT.value)]
-            report.user_properties += told
-            self.config.hook.pytest_runtest_logreport(report=report)

@@ -37,12 +37,10 @@ AGAIN_S = 10.0
 class HostSide:
     """Runs what the lanes send to the host, one test at a time."""
 
-    def __init__(
-        self, probe_of: Callable[[str], Probed | None], fault: Callable[[str], None]
-    ) -> None:
-        """`probe_of` gives the probe of such a guest as the test with this id has; `fault` is told
-        what disproves without belonging to one test."""
-        self._probe_of, self._fault = probe_of, fault
+    def __init__(self, fault: Callable[[str], None]) -> None:
+        """`fault` is told what disproves without belonging to one test."""
+        self._probe_of: Callable[[str], Probed | None] = lambda _: None
+        self._fault = fault
         self._item: pytest.Item | None = None
         self._visit: Visit | None = None
         self._backend: GuestBackend | None = None
@@ -79,9 +77,17 @@ class HostSide:
             pytest.fail(f"{GUEST_FIXTURE}: {error}", pytrace=False)
         return host
 
-    def run(self, item: pytest.Item, following: pytest.Item | None, visit: Visit) -> None:
+    def run(
+        self,
+        item: pytest.Item,
+        following: pytest.Item | None,
+        visit: Visit,
+        probe_of: Callable[[str], Probed | None],
+    ) -> None:
         """Run the test to its end and fill in its visit. `following` is the next test, which comes
-        here if it asks the same guest. Raises what is to end the whole session."""
+        here if it asks the same guest; `probe_of` gives the probe of such a guest as the test with
+        this id has. Raises what is to end the whole session."""
+        self._probe_of = probe_of
         if self._expected is not item:
             self.finish(item.session)  # another lane's test, which has no use for what it left
         if following is not None and not asks_guest(following):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Several sessions side by side, a thread each, that share one run's tests.
+"""Several guests side by side, a thread each, that share one run's tests, on one or more kernels.
 
 An emulated guest keeps one processor busy, so a machine with two is done in half the time with two
 guests.  The threads only run tests; what they have to say comes out of `Lanes.events`, in the
-thread that asks, which alone judges, prints and keeps the book.
+thread that asks, which alone judges, prints and keeps the books.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from .session import Common, Session
 
 NEIGHBOURS = 8
 """So many tests of one file go to a lane together: they may share what is dear to set up."""
+WORTH_A_GUEST = 50
+"""With so many tests more, one more guest is up and through its share before one alone would be
+through all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +44,34 @@ class Phase:
 class Begun:
     """A lane is about to run this test."""
 
+    work: Work
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """The host is to run a test, and has the lane's guest meanwhile."""
+
+    work: Work
+    visit: Visit
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What came home about a test, after so many seconds."""
 
+    work: Work
     name: str
     outcome: Outcome
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Nothing more can be run of this work, and the lane's guest is gone."""
+
+    work: Work
+    why: RunOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +81,62 @@ class Ended:
     error: BaseException | None
 
 
-Event = Phase | Begun | Visit | Ran | Ended
+Event = Phase | Begun | Lent | Ran | Over | Ended
+
+
+class Work:
+    """The tests of one kernel, and what the lanes that run them share."""
+
+    def __init__(self, lab: Lab, plan: Plan, *, label: str = "") -> None:
+        """`label` begins what is told of its phases; empty where there is no other work."""
+        self.lab, self.plan, self.label = lab, plan, label
+        self.common = Common()
+        self.sessions: list[Session] = []
+        """Those of all lanes that came to it, for what they say of themselves afterwards."""
+        self.stopped = False
+        """Whether no test of it is to be begun any more."""
+        self.finishing = True
+        """Whether a lane without tests asks its pytest for the last word."""
+        self.taken = False
+        """Whether a lane has come to it."""
+        self._shares: _Shares | None = None
+
+    def share(self, *, lanes: int) -> None:
+        """Cut the tests up for so many lanes at once."""
+        self._shares = _Shares(self.plan, lanes)
+
+    def take(self) -> Sequence[str]:
+        """The next tests for a lane; none when there are no more."""
+        assert self._shares is not None
+        return () if self.stopped else self._shares.take()
+
+    def left(self) -> int:
+        """How many tests no lane has taken yet."""
+        return 0 if self.stopped or self._shares is None else self._shares.left()
+
+    def stop(self, *, finish: bool) -> None:
+        """No test of it is begun any more. With `finish` each pytest is asked for its last word."""
+        self.finishing = self.finishing and finish
+        self.stopped = True
 
 
 class Lanes:
-    """Runs a plan's tests in as many guests at once as it is told.
+    """Runs the tests of one or more kernels in as many guests at once as it is told.
 
     Leaving the block ends what still runs, with every guest.
     """
 
-    def __init__(self, lab: Lab, plan: Plan, *, guests: int) -> None:
-        self.common = Common()
+    def __init__(self, works: Sequence[Work], *, guests: int) -> None:
+        """The first work is the first to be begun; `guests` are all that live at once."""
         self.interrupt_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self._shares = _Shares(plan, guests)
+        self.works = works
         self._events: queue.Queue[tuple[_Lane, Event]] = queue.Queue()
-        self.stopped = False
-        """Whether no test is to be begun any more."""
-        self.finishing = True
-        """Whether a lane without tests asks its pytest for the last word."""
-        self.lanes = [_Lane(self, lab, plan, number) for number in range(1, guests + 1)]
-
-    @property
-    def sessions(self) -> Sequence[Session]:
-        """The lanes' sessions, for what they say of themselves once their lane has ended."""
-        return [lane.session for lane in self.lanes]
+        self._choosing = threading.Lock()
+        first = _dealt(works, guests)
+        for work in works:
+            # A lane that another kernel leaves may come here, too.
+            work.share(lanes=guests)
+        self.lanes = [_Lane(self, number, work) for number, work in enumerate(first, 1)]
 
     def __enter__(self) -> Self:
         for lane in self.lanes:
@@ -106,12 +159,12 @@ class Lanes:
             if not any(lane.is_alive() for lane in self.lanes):
                 os.close(self.interrupt_fd)
 
-    def events(self, listener: Listener) -> Iterator[Begun | Visit | Ran | RunOver]:
+    def events(self, listener: Listener) -> Iterator[Begun | Lent | Ran | Over]:
         """What happens, until the last lane has ended; phases and silence are the listener's.
 
         A lane begins no test before whoever goes through this has come back from its last one: a
-        run that is to end at the first failure ends there. A RunOver is yielded, not raised: what
-        the other lanes are at still counts. Raises what a lane ended with if that was anything
+        run that is to end at the first failure ends there. What ends a work is yielded, not raised:
+        what the other lanes are at still counts. Raises what a lane ended with if that was anything
         else.
         """
         running = len(self.lanes)
@@ -126,18 +179,14 @@ class Lanes:
                     listener.phase(text)
                 case Ended(error):
                     running -= 1
-                    if isinstance(error, RunOver):
-                        yield error
-                    elif isinstance(error, LabError):
-                        yield RunOver(error.message, hint=error.hint)
-                    elif error is not None:
+                    if error is not None:
                         raise error
                 case Begun():
                     yield event
-                case Visit():
+                case Lent():
                     yield event
                     lane.returned.release()
-                case Ran():
+                case Ran() | Over():
                     yield event
                     lane.judged.release()
 
@@ -152,9 +201,9 @@ class Lanes:
                 yield event
 
     def stop(self, *, finish: bool) -> None:
-        """No test is begun any more. With `finish` each pytest is asked for its last word."""
-        self.finishing = self.finishing and finish
-        self.stopped = True
+        """As `Work.stop`, for all."""
+        for work in self.works:
+            work.stop(finish=finish)
 
     def interrupt(self) -> None:
         """Whatever a lane waits for, its wait is over."""
@@ -166,19 +215,37 @@ class Lanes:
 
     # -- for the lanes -----------------------------------------------------------------------
 
-    def take(self) -> Sequence[str]:
-        """The next tests for a lane; none when there are no more."""
-        return self._shares.take()
+    def another(self) -> Work | None:
+        """The work that a lane without any goes to: one that nobody has begun, or the one with the
+        most tests left, if they are worth a guest more; None if there is no such work."""
+        with self._choosing:
+            for work in self.works:
+                if not work.taken and not work.stopped:
+                    work.taken = True
+                    return work
+            work = max(self.works, key=Work.left)
+            return work if work.left() >= WORTH_A_GUEST else None
 
     def tell(self, lane: _Lane, event: Event) -> None:
         """Say something to whoever goes through `events`."""
         self._events.put((lane, event))
 
 
-class _Lane(threading.Thread):
-    """One session and the tests it was given."""
+def _dealt(works: Sequence[Work], guests: int) -> list[Work]:
+    """Which work each lane begins with: one each, and the lanes that are left go where most tests
+    are for one lane."""
+    first = list(works[:guests])
+    while len(first) < guests:
+        first.append(max(works, key=lambda w: len(w.plan.selected) / first.count(w)))
+    for work in first:
+        work.taken = True
+    return first
 
-    def __init__(self, lanes: Lanes, lab: Lab, plan: Plan, number: int) -> None:
+
+class _Lane(threading.Thread):
+    """One guest at a time, and the tests it was given."""
+
+    def __init__(self, lanes: Lanes, number: int, first: Work) -> None:
         super().__init__(name=f"lane-{number}")
         self._lanes = lanes
         self._mine: deque[str] = deque()
@@ -186,48 +253,74 @@ class _Lane(threading.Thread):
         """Released once for each verdict that is in the book."""
         self.returned = threading.Semaphore(0)
         """Released once for each test that the host has run with our guest."""
-        self._head = f"lane {number}: " if number > 1 else ""
-        self._plan = plan
-        self.session = Session(lab, plan, self, lanes.common, interrupt=lanes.interrupt_fd)
+        self._number, self._first, self._head = number, first, ""
+        self._work = first
 
     def run(self) -> None:
         error: BaseException | None = None
         try:
-            self._run()
-            if self._lanes.finishing:
-                self.phase("shutting the guest down")
-                self.session.finish()
+            work: Work | None = self._first
+            while work is not None:
+                self._serve(work)
+                work = self._lanes.another()
         except BaseException as caught:
             error = caught  # raised again in the main thread
-        try:
-            self.session.close()
-        except BaseException as caught:
-            error = error or caught
         self._lanes.tell(self, Ended(error))
 
-    def _run(self) -> None:
-        while (name := self._next()) is not None:
-            self.session.prepare(name)
-            if self._lanes.stopped:
+    def _serve(self, work: Work) -> None:
+        """Run tests of this work until there are none left, in a session of its own."""
+        who = [f"lane {self._number}"] * (self._number > 1) + [work.label] * bool(work.label)
+        self._head = "".join(f"{word}: " for word in who)
+        self._mine.clear()
+        self._work = work
+        session = Session(
+            work.lab, work.plan, self, work.common, interrupt=self._lanes.interrupt_fd
+        )
+        work.sessions.append(session)
+        error: BaseException | None = None
+        try:
+            self._run(work, session)
+            if work.finishing:
+                self.phase("shutting the guest down")
+                session.finish()
+        except BaseException as caught:
+            error = caught
+        try:
+            session.close()
+        except BaseException as caught:
+            error = error or caught
+        if isinstance(error, RunOver):
+            self._lanes.tell(self, Over(work, error))
+        elif isinstance(error, LabError):
+            self._lanes.tell(self, Over(work, RunOver(error.message, hint=error.hint)))
+        elif error is not None:
+            raise error
+        if error is not None:
+            self.judged.acquire()  # until it is known that nothing more is to be run of this
+
+    def _run(self, work: Work, session: Session) -> None:
+        while (name := self._next(work)) is not None:
+            session.prepare(name)
+            if work.stopped:
                 return  # while its guest was booting
-            self._lanes.tell(self, Begun(name))
+            self._lanes.tell(self, Begun(work, name))
             began = time.monotonic()
             # The guest is told of the test behind this one, to keep what both need.
-            outcome = self.session.run(name, self._following(name))
-            self._lanes.tell(self, Ran(name, outcome, time.monotonic() - began))
-            if why := self.session.given_up:
+            outcome = session.run(name, self._following(work, name))
+            self._lanes.tell(self, Ran(work, name, outcome, time.monotonic() - began))
+            if why := session.given_up:
                 raise RunOver(why)
             self.judged.acquire()
 
-    def _next(self) -> str | None:
+    def _next(self, work: Work) -> str | None:
         if len(self._mine) < 2:
-            self._mine += self._lanes.take()
-        return self._mine.popleft() if self._mine and not self._lanes.stopped else None
+            self._mine += work.take()
+        return self._mine.popleft() if self._mine and not work.stopped else None
 
-    def _following(self, name: str) -> str | None:
+    def _following(self, work: Work, name: str) -> str | None:
         """The next test, if it is one for the same guest."""
         following = self._mine[0] if self._mine else None
-        if following is None or self._plan.wishes_of(following) != self._plan.wishes_of(name):
+        if following is None or work.plan.wishes_of(following) != work.plan.wishes_of(name):
             return None
         return following
 
@@ -245,7 +338,7 @@ class _Lane(threading.Thread):
 
     def visit(self, visit: Visit) -> None:
         """As `Caller.visit`: pytest's own thread runs it, and the guest is not ours meanwhile."""
-        self._lanes.tell(self, visit)
+        self._lanes.tell(self, Lent(self._work, visit))
         self.returned.acquire()
         if not visit.over:
             raise KeyboardInterrupt
@@ -272,3 +365,7 @@ class _Shares:
     def take(self) -> Sequence[str]:
         with self._lock:
             return self._shares.popleft() if self._shares else ()
+
+    def left(self) -> int:
+        with self._lock:
+            return sum(map(len, self._shares))

@@ -29,6 +29,8 @@ ON_HOST = frozenset((
     "durations", "durations_min", "no_header", "no_summary", "fold_skipped", "reportchars",
     "force_short_summary", "disable_warnings", "showcapture", "color", "code_highlight",
     "pastebin", "xmlpath", "junitprefix", "version", "help", "traceconfig", "debug",
+    # How many guests there are at once; see at_once.py.
+    "numprocesses", "maxprocesses", "tx", "dist", "distload",
     # A guest has these always, or takes them from the project's settings.
     "strict_config", "strict_markers", "strict", "disable_plugin_autoload",
 ))
@@ -122,7 +124,6 @@ REFUSED: Mapping[str, str] = {
     "timeout_method": _LIMITS,
     "timeout_disable_debugger_detection": _LIMITS,
     "session_timeout": "the host limits the time of each test; end the run with timeout(1)",
-    "numprocesses": "tests in a guest cannot be spread over host processes; use --lab-guests N",
 }
 """With the reason, and the way out where there is one."""
 

@@ -24,6 +24,9 @@ class Lab(Protocol):
     def side_by_side(self) -> int:
         """How many guests at once suit this machine; asked once it is prepared."""
 
+    def at_most(self) -> int:
+        """How many guests at once this machine has room for; asked once it is prepared."""
+
     def boot(
         self, results: Path, *, wishes: Wishes, interrupt: int | None = None
     ) -> AbstractContextManager[Guest]:

@@ -83,7 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lab-kernel",
         action="append",
         metavar="NAME",
-        help=f"run the tests in a guest with this kernel (what `{COMMAND} test` does)",
+        help=f"run the tests in a guest with this kernel (what `{COMMAND} test` does); repeatable",
     )
     group.addoption(
         "--lab-as",
@@ -135,6 +135,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--lab-guest", action="store_true", help="(used by the lab, inside guests)")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None, None]:
+    """`--kernel` is short for `--lab-kernel` unless the repository has an option of that name: its
+    conftest.py was read by now, and nothing of it may change because the lab is installed."""
+    result = yield
+    # The parser is not part of pytest's public interface, which has no word for its options.
+    groups = [parser._anonymous, *parser._groups]
+    taken = {name for group in groups for option in group.options for name in option.names()}
+    if "--kernel" not in taken:
+        parser.getgroup("lab").addoption(
+            "--kernel", dest="lab_kernel", action="append", metavar="NAME", help="as --lab-kernel"
+        )
+    return result
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """`-n auto` with a kernel: as many guests as suit this machine."""
+    if not config.getoption("lab_kernel"):
+        return None
+    from .at_once import Auto
+
+    return Auto(1)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers and the mode."""
@@ -173,26 +198,30 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(functools.partial(lock.use, lock.LOCK))
     lock.use(project.path(project.lock) if project.lock else None)
     if names is not None:
-        if len(set(names)) > 1:
-            raise pytest.UsageError(f"--lab-kernel: a run is on one kernel, not on {names}")
-        from .. import cache
+        from .. import cache, kernels
         from ..remote import tree
+        from . import at_once
         from .guest_run import GuestRun
         from .preparation import Preparation
         from .run_end import RunEnd
 
+        at_once.take_over(config)
+        try:
+            names = kernels.matching(names, table=project.kernels)
+        except LabError as error:
+            raise pytest.UsageError(str(error)) from error
         # Before a test is collected: pytest keeps what it makes of it then.
         kept = contextlib.ExitStack()
         with contextlib.suppress(LabError):  # no cache: the run says so when it wants the kernel
             kept.enter_context(tree.bytecode_kept(kept.enter_context(cache.scratch())))
         config.add_cleanup(kept.close)
-        preparation = Preparation(config, str(names[0]))
+        preparation = Preparation(config, names)
         run = GuestRun(preparation)
         # What is judged on the host is judged by the host's side, with the guest's probe.
         config.stash[MODE] = Mode(
             run.host_side.probe,
             _identity_of(config),
-            hopeless=preparation.promises.hopeless,
+            hopeless=preparation.columns[0].promises.hopeless,
             need_proof=project.skips_need_proof,
             host=run.host_side.guest_host,
         )

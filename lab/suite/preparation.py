@@ -1,43 +1,49 @@
 # SPDX-License-Identifier: MIT
-"""What a run in guests begins with: its kernel, what that is promised, and where its results go."""
+"""What a run in guests begins with: its kernels, their promises, and where its results go."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from ..errors import LabError, UsageError
+from ..facts.kernel import series_of
 from ..facts.verdicts import Tally, conclude
 from ..remote import sending, tree
+from ..remote.losses import RunOver
 from ..remote.process import TREE
 from ..report import content, markdown
 from ..report.results import new_directory, point_latest
 from ..rules import dmesg
 from ..vm import launcher_named
 from ..wishes import Wishes
-from . import home, issues, options, selection
-from .lanes import Lanes
+from . import at_once, home, issues, options, selection
+from .column import Column
+from .lanes import WORTH_A_GUEST, Lanes, Work
 from .plan import Plan
 from .programs import HostPrograms
 from .promises import Promises
 from .stash import CONCLUSION, PROJECT
 from .wished import wishes_of
 
-WORTH_A_GUEST = 50
-"""With so many tests more, one more guest is up and through its share before one alone would be
-through all of them."""
+if TYPE_CHECKING:
+    from ..facts.kernel import Kernel
+
+MISSING_VARIABLE = "ALLOW_MISSING"
+"""Names, separated by spaces, of the kernels without which a run of several still counts."""
 
 
 class Preparation:
-    """Prepares a run and its kernel; says in the header what is about to be asked of it."""
+    """Prepares a run and its kernels; says in the header what is about to be asked of them."""
 
-    def __init__(self, config: pytest.Config, name: str) -> None:
-        """`name` is what the kernel is asked for by.
+    def __init__(self, config: pytest.Config, names: Sequence[str]) -> None:
+        """`names` are what the kernels are asked for by.
 
         Raises pytest.UsageError, and ends pytest where no kernel could be asked anything.
         """
@@ -46,48 +52,115 @@ class Preparation:
         # On a read-only checkout --lf has no memory; that is no reason to lose the verdicts of a
         # run whose settings make errors of warnings.
         config.addinivalue_line("filterwarnings", "default::pytest.PytestCacheWarning")
+        self.config = config
         self.project = project = config.stash[PROJECT]
+        self.missing: dict[str, str] = {}
+        """Why a kernel that was asked for is not in the run, by its name."""
+        self.may_miss = frozenset(os.environ.get(MISSING_VARIABLE, "").split())
+        """The names of those that may be missing."""
+        self.notes: list[str] = []
+        self.bound = ""
+        """Why there are fewer guests at once than were asked for; empty if there are not."""
         try:
             self.launcher = launcher_named(config.getoption("lab_launcher"))
             self.wishes = wishes_of(config)
-            self.kernel = config.hook.pytest_lab_resolve(config=config, name=name)
+            resolved = self._resolve(names)
             self.programs = HostPrograms(config, project)
-            self.promises = Promises(project, self.kernel, config.getoption("lab_as"))
-            self.lab = config.hook.pytest_lab_guests(config=config, kernel=self.kernel)
+            found = [
+                (
+                    name,
+                    kernel,
+                    Promises(project, kernel, config.getoption("lab_as")),
+                    config.hook.pytest_lab_guests(config=config, kernel=kernel),
+                )
+                for name, kernel in resolved.items()
+            ]
         except UsageError as error:
             config.stash[CONCLUSION] = conclude(Tally({}, usage=str(error)))
             raise pytest.UsageError(str(error)) from error
         except LabError as error:
-            _give_up_before(config, name, error)
-        self.config, self.name = config, name
+            _give_up_before(config, names, error)
         self.identity: Mapping[str, str] = {}
         """The hashes of what the guests are sent; empty before that is packed."""
         limit = config.getoption("lab_timeout")
         if limit is not None and not limit > 0:
             raise pytest.UsageError(f"--lab-timeout {limit}: a test needs more than 0 seconds")
-        guests = config.getoption("lab_guests")
-        if guests is not None and guests < 1:
-            raise pytest.UsageError(f"--lab-guests {guests}: tests need at least one guest")
+        self._guests = at_once.asked(config)
         base = _results_base(config)
-        plays = f"-as-{self.promises.plays}" if self.promises.plays else ""
         by = f"-{self.launcher.name}" if self.launcher.words else ""
+        cells = [promises.cell.replace(" ", "-") + by for _, _, promises, _ in found]
+        self.alone = len(names) == 1
+        """Whether the run is on one kernel."""
         try:
-            self.results = new_directory(base, f"{self.kernel.upstream}{plays}{by}")
+            one = cells[0] if self.alone else f"{len(cells)}-kernels"
+            self.results = new_directory(base, one)
+            places = [self.results] if self.alone else [self.results / cell for cell in cells]
+            for place in places:
+                place.mkdir(exist_ok=True)
+        except OSError as error:
+            _give_up_before(config, names, LabError(f"{error.filename}: {error.strerror}"))
         except LabError as error:
-            _give_up_before(config, name, error)
+            _give_up_before(config, names, error)
+        self.columns = [
+            Column(
+                config,
+                project,
+                asked=name,
+                kernel=kernel,
+                promises=promises,
+                lab=lab,
+                launcher=self.launcher,
+                wishes=self.wishes,
+                results=place,
+                alone=self.alone,
+            )
+            for (name, kernel, promises, lab), place in zip(found, places, strict=True)
+        ]
         if getattr(config.option, "xmlpath", None) is None and not config.option.collectonly:
             config.option.xmlpath = str(self.results / "junit.xml")
 
+    def _resolve(self, names: Sequence[str]) -> dict[str, Kernel]:
+        """The kernels by the names they were asked for, each once. Of several kernels some may not
+        be had. Raises UsageError, and LabError where there is none."""
+        found: dict[str, Kernel] = {}
+        for name in dict.fromkeys(names):
+            try:
+                kernel = self.config.hook.pytest_lab_resolve(config=self.config, name=name)
+            except UsageError:
+                raise
+            except LabError as error:
+                if len(names) == 1:
+                    raise
+                self.missing[name] = str(error)
+                continue
+            for before, other in found.items():
+                if other == kernel:
+                    self.notes.append(
+                        f"{before} and {name} are one kernel, {kernel.package}, and it runs once"
+                    )
+                    break
+            else:
+                found[name] = kernel
+        if not found:
+            whys = "; ".join(self.missing.values())
+            raise LabError(f"none of the kernels {', '.join(names)} can be had: {whys}")
+        return found
+
     def pytest_report_header(self) -> list[str]:
-        """What is about to be asked of which kernel."""
-        kernel = self.kernel
-        lock = "locked" if kernel.locked else "unlocked"
-        return [
-            f"lab: kernel {self.promises.cell} ({kernel.package} from {kernel.source}, {lock}, "
-            f"verified by {kernel.verified_by})",
-            *([f"lab: booted {self.launcher.words}"] if self.launcher.words else ()),
-            *([] if self.config.option.collectonly else [f"lab: results in {self.results}"]),
-        ]
+        """What is about to be asked of which kernels."""
+        lines = []
+        for column in self.columns:
+            kernel = column.kernel
+            lock = "locked" if kernel.locked else "unlocked"
+            lines.append(
+                f"lab: kernel {column.cell} ({kernel.package} from {kernel.source}, {lock}, "
+                f"verified by {kernel.verified_by})"
+            )
+        lines += [f"lab: kernel {name} is missing: {why}" for name, why in self.missing.items()]
+        lines += [f"lab: {note}" for note in self.notes]
+        lines += [f"lab: booted {self.launcher.words}"] if self.launcher.words else []
+        lines += [] if self.config.option.collectonly else [f"lab: results in {self.results}"]
+        return lines
 
     def lanes(
         self,
@@ -95,51 +168,71 @@ class Preparation:
         own_wishes: Mapping[str, Wishes],
         test_seconds: Callable[[str, float], float],
         on_host: frozenset[str],
-    ) -> Lanes:
+    ) -> Lanes | None:
         """The guests that these tests will run in, none of them booted yet; the others as in
-        `Plan`. Raises LabError."""
-        self.lab.prepare(self.results)
+        `Plan`. None where no kernel's guests could be prepared, which their columns know. Raises
+        LabError."""
         sent = sending.of(self.programs.with_files(self.project))
         tree_sha256, extension_sha256 = sent.hashes()
         compiled = sent.bytecode()
+        packed = sent.pack({**compiled, **home.examples(self.project.root)})
         self.identity = {
             "tree_sha256": tree_sha256,
             "extension_sha256": extension_sha256,
             "bytecode_sha256": tree.hashes(compiled)[0],
         }
         search_path = sending.search_path(self.project, TREE)
-        plan = Plan(
-            kernel=self.kernel,
-            selected=selected,
-            on_host=on_host,
-            subset=selection.looks_in_cache(self.config),
-            arguments=selection.guest_arguments(self.config),
-            tar=sent.pack({**compiled, **home.examples(self.project.root)}),
-            tree_sha256=tree_sha256,
-            extension_sha256=extension_sha256,
-            bytecode_sha256=tree.hashes(compiled)[0],
-            environment={
-                "PYTHONPATH": search_path,
-                **options.environment(self.config),
-                **self.promises.environment,
-            },
-            programs=self.programs.to_object(),
-            probe=sending.command(self.project.probe) if self.project.probe else (),
-            setup=sending.command(self.project.setup) if self.project.setup else (),
-            allowed=dmesg.of(self.project),
-            wishes=self.wishes,
-            own_wishes=own_wishes,
-            root=self.config.rootpath,
-            results=self.results,
-            test_seconds=test_seconds,
-        )
-        asked = self.config.getoption("lab_guests")
-        guests = asked or min(self.lab.side_by_side(), 1 + len(selected) // WORTH_A_GUEST)
-        return Lanes(self.lab, plan, guests=guests)
+        for column in self.columns:
+            plan = Plan(
+                kernel=column.kernel,
+                selected=selected,
+                on_host=on_host,
+                subset=selection.looks_in_cache(self.config),
+                arguments=selection.guest_arguments(self.config),
+                tar=packed,
+                **self.identity,
+                environment={
+                    "PYTHONPATH": search_path,
+                    **options.environment(self.config),
+                    **column.promises.environment,
+                },
+                programs=self.programs.to_object(),
+                probe=sending.command(self.project.probe) if self.project.probe else (),
+                setup=sending.command(self.project.setup) if self.project.setup else (),
+                allowed=dmesg.of(self.project),
+                wishes=self.wishes,
+                own_wishes=own_wishes,
+                root=self.config.rootpath,
+                results=column.results,
+                test_seconds=test_seconds,
+            )
+            column.work = Work(column.lab, plan, label="" if self.alone else column.cell)
+        columns = at_once.longest_first(self.config, self.columns)
+        ready = self._first_ready(columns)
+        if ready is None:
+            return None
+        works = [column.work for column in columns if column.over is None and column.work]
+        worth = sum(1 + len(selected) // WORTH_A_GUEST for _ in works)
+        guests = min(ready.lab.side_by_side(), worth)
+        if self._guests is not None:
+            guests, self.bound = at_once.bounded(self._guests, ready.lab.at_most())
+        return Lanes(works, guests=guests)
 
-    def properties(self) -> list[tuple[str, object]]:
-        """Whose a report is, for JUnit, where one kernel's file looks like another's."""
-        return [("kernel", self.promises.cell), ("launcher", self.launcher.name)]
+    def _first_ready(self, columns: Sequence[Column]) -> Column | None:
+        """A column whose guests are prepared. The lanes prepare the others' when they come to them:
+        a kernel may have to be fetched, and then there are tests to run meanwhile."""
+        for column in columns:
+            try:
+                column.lab.prepare(column.results)
+            except LabError as error:
+                column.give_up(RunOver(error.message, hint=error.hint))
+            else:
+                return column
+        return None
+
+    def may_be_missing(self, name: str) -> bool:
+        """Whether a run without this kernel, or its series, still counts."""
+        return name in self.may_miss or series_of(name) in self.may_miss
 
     def narrowed(self) -> list[str]:
         """What this run was narrowed by, for the line that repeats it."""
@@ -161,20 +254,22 @@ class Preparation:
 
     def discard_results(self) -> None:
         """Nothing ran, so there is nothing to keep."""
-        with suppress(OSError):
-            self.results.rmdir()
+        for place in (*(column.results for column in self.columns), self.results):
+            with suppress(OSError):
+                place.rmdir()
 
 
-def _give_up_before(config: pytest.Config, name: str, error: LabError) -> NoReturn:
+def _give_up_before(config: pytest.Config, names: Sequence[str], error: LabError) -> NoReturn:
     """End a run in which nothing could be asked of any kernel; its results say so where they can
     be written."""
     conclusion = conclude(Tally({}, problems=[str(error)]))
     config.stash[CONCLUSION] = conclusion
     if not config.option.collectonly:
         with suppress(LabError, OSError):
-            results = new_directory(_results_base(config), re.sub(r"[^\w.+~-]+", "-", name))
-            leg = content.leg_not_begun(name, conclusion)
-            whole = content.content([leg], conclusion, 0.0)
+            shown = names[0] if len(names) == 1 else f"{len(names)}-kernels"
+            results = new_directory(_results_base(config), re.sub(r"[^\w.+~-]+", "-", shown))
+            legs = [content.leg_not_begun(name, conclusion) for name in names]
+            whole = content.content(legs, conclusion, 0.0)
             content.write(results, whole)
             markdown.write(results, whole)
             point_latest(results)

@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import pytest
 
-from ..facts.verdicts import ExitCode, Tally, Verdict, conclude
+from ..facts.verdicts import Conclusion, ExitCode, Tally, Verdict, combined, conclude, good
 from ..report import content, markdown
+from ..report.kernels import render_kernels
 from ..report.summary import RunReport, render
 from ..rules import errata
-from ..rules.contract import Comparison
-from . import issues
+from . import at_once, issues
+from .column import Column
 from .guest_run import GuestRun
 from .preparation import Preparation
-from .reports import is_subtest, made_up
+from .reports import is_subtest
 from .stash import CONCLUSION
 from .wished import typed
 
@@ -27,7 +29,7 @@ class RunEnd:
         self._preparation, self._run = preparation, run
         self._config = preparation.config
         self._interrupted = False
-        self._report: RunReport | None = None
+        self._reports: list[RunReport] = []
         self._started = time.monotonic()
 
     @pytest.hookimpl(tryfirst=True)
@@ -74,44 +76,71 @@ class RunEnd:
         if self._config.option.collectonly:
             self._conclude_collection(session)
             return
+        self._run.progress.stop()
+        columns = self._preparation.columns
+        bad = any(not good(v) for column in columns for v in column.book.verdicts().values())
+        failed_otherwise = not bad and session.exitstatus != pytest.ExitCode.OK
+        for column in columns:
+            self._reports.append(self._conclude(column, failed_otherwise=failed_otherwise))
+        missing = {
+            name: Conclusion(ExitCode.NOT_PROVED, f"it is missing: {why}")
+            for name, why in self._preparation.missing.items()
+        }
+        blamed = {
+            name: one for name, one in missing.items() if not self._preparation.may_be_missing(name)
+        }
+        conclusion = combined({one.cell: one.conclusion for one in self._reports} | blamed)
+        self._write(missing, conclusion)
+        self._remember_failures()
+        took = {one.cell: sum(r.seconds for r in one.records.values()) for one in self._reports}
+        at_once.remember(self._config, took)
+        self._config.stash[CONCLUSION] = conclusion
+        session.exitstatus = int(conclusion.code)
+
+    def _conclude(self, column: Column, *, failed_otherwise: bool) -> RunReport:
+        """What the run says of one kernel. `failed_otherwise` is whether
+        pytest found something wrong where no test failed."""
         preparation, run = self._preparation, self._run
-        notes = [*run.judge.notes]
-        sessions = run.lanes.sessions if run.lanes else ()
+        notes = [*run.notes, *column.judge.notes]
+        sessions = column.work.sessions if column.work else ()
         for one in sessions:
-            run.problems += one.problems
-            run.report_faults(one.faults)
+            column.problems += one.problems
+            column.report_faults(one.faults)
             notes += one.notes
-        run.progress.stop()
-        records = run.book.records("the run ended before it")
+        records = column.book.records("the run ended before it")
         wanted = preparation.wanted()
         rows = issues.table(run.issues, records, wanted=wanted)
-        run.faults += issues.holes(rows, wanted)
-        comparison = preparation.promises.compare(run.probe())
-        if (file := preparation.project.contract) and run.probe() is None and run.probed_others():
+        comparison = column.promises.compare(column.probe())
+        if (
+            (file := preparation.project.contract)
+            and column.probe() is None
+            and column.probed_others()
+        ):
             notes.append(f"no usual guest was probed, so {file} was not compared")
-        self._report_surprises(comparison)
+        column.report_surprises(comparison)
         surprises = {f"capability {s.capability}": Verdict.SURPRISE for s in comparison.surprises}
+        faults = [*run.faults, *column.faults, *issues.holes(rows, wanted)]
+        problems = [*run.problems, *column.problems]
         tally = Tally(
-            verdicts=run.book.verdicts() | surprises,
-            problems=run.problems,
-            faults=run.faults,
+            verdicts=column.book.verdicts() | surprises,
+            problems=problems,
+            faults=faults,
             interrupted=self._interrupted,
         )
         conclusion = conclude(tally)
-        if conclusion.code == ExitCode.PROVED and session.exitstatus != pytest.ExitCode.OK:
+        if conclusion.code == ExitCode.PROVED and failed_otherwise:
             # --cov-fail-under, for one, and whatever else a plugin holds against the session.
-            run.faults.append(
+            faults.append(
                 "every test passed, and a plugin of pytest on the host failed the session: what "
                 "it says stands above"
             )
             conclusion = conclude(tally)
-        self._config.stash[CONCLUSION] = conclusion
-        session.exitstatus = int(conclusion.code)
-        self._report = RunReport(
-            kernel=preparation.kernel,
-            asked=preparation.name,
+        over = column.over
+        return RunReport(
+            kernel=column.kernel,
+            asked=column.asked,
             narrowed=preparation.narrowed(),
-            row=preparation.promises.row,
+            row=column.promises.row,
             comparison=comparison,
             launcher=preparation.launcher,
             wishes=preparation.wishes,
@@ -121,28 +150,41 @@ class RunEnd:
             guests=[guest for one in sessions for guest in one.guests],
             lanes=sum(1 for one in sessions if one.guests),
             identity=preparation.identity,
-            probe=run.probe(),
+            probe=column.probe(),
             errata=tuple(errata.of(preparation.project)),
             records=records,
             collected=run.collected,
             left_out=dict(run.left_out),
             slow=frozenset(run.slow),
             issues=rows,
-            problems=run.problems,
-            faults=run.faults,
+            problems=problems,
+            faults=faults,
             notes=notes,
-            tail=run.over.tail
-            if run.over
-            else "\n".join(filter(None, (one.tail for one in sessions))),
-            hint=run.over.hint if run.over else "",
-            results=preparation.results,
+            tail=over.tail if over else "\n".join(filter(None, (one.tail for one in sessions))),
+            hint=over.hint if over else "",
+            results=column.results,
             seconds=time.monotonic() - self._started,
             conclusion=conclusion,
         )
-        leg = content.leg(self._report)
-        whole = content.content([leg], conclusion, self._report.seconds)
-        content.write(preparation.results, whole)
-        markdown.write(preparation.results, whole)
+
+    def _write(self, missing: Mapping[str, Conclusion], conclusion: Conclusion) -> None:
+        """Write results.json, and the same as Markdown."""
+        base = self._preparation.results
+        legs = [content.leg(report, base) for report in self._reports]
+        legs += [content.leg_not_begun(name, one) for name, one in missing.items()]
+        whole = content.content(legs, conclusion, time.monotonic() - self._started)
+        content.write(base, whole)
+        markdown.write(base, whole)
+
+    def _remember_failures(self) -> None:
+        """For --lf: pytest forgets a failure when a report of the same id says that it passed, and
+        on another kernel it may have."""
+        known = self._config.pluginmanager.get_plugin("lfplugin")
+        if known is None or self._preparation.alone:
+            return
+        for report in self._reports:
+            bad = [name for name, record in report.records.items() if not good(record.verdict)]
+            known.lastfailed |= dict.fromkeys(bad, True)
 
     def _conclude_collection(self, session: pytest.Session) -> None:
         """Nothing was to be run: no verdicts, no files, and no claim that anything is proved."""
@@ -159,24 +201,16 @@ class RunEnd:
         self._config.stash[CONCLUSION] = conclusion
         session.exitstatus = int(conclusion.code)
 
-    def _report_surprises(self, comparison: Comparison) -> None:
-        """For JUnit, in which a run with a surprise must not look green."""
-        for surprise in comparison.surprises:
-            report = made_up(
-                f"{surprise.file}::{surprise.capability}",
-                (surprise.file, 0, surprise.capability),
-                f"surprise: {surprise}",
-                Verdict.SURPRISE,
-            )
-            told = [*self._preparation.properties(), ("verdict", Verdict.SURPRISE.value)]
-            report.user_properties += told
-            self._config.hook.pytest_runtest_logreport(report=report)
-
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """The run's report, below pytest's own."""
-        if self._report is not None:
-            for line in render(self._report):
-                terminalreporter.write_line(line)
+        """What there is to say of each kernel, and of all together, below pytest's own report."""
+        lines = []
+        for report in self._reports:
+            lines += render(report, tables=self._preparation.alone)
+        if self._reports and not self._preparation.alone:
+            lines += render_kernels(self._reports, self._preparation.missing)
+            lines.append(f"results: {self._preparation.results}")
+        for line in lines:
+            terminalreporter.write_line(line)
 
     def pytest_unconfigure(self) -> None:
         """However the session ended, the terminal is given back."""

@@ -65,8 +65,13 @@ class Launchpad:
         emulates has use for a second: it keeps one processor busy and is ten times slower."""
         if self._made is None or self._made[1].kind is not AccelKind.TCG:
             return 1
+        return min(2, self.at_most())
+
+    def at_most(self) -> int:
+        """How many guests with the usual wishes this machine has room for: each has its processors
+        to itself, and its memory. At least one, whose own check of the memory then speaks."""
         cpus, memory = self._wishes.cpus or 1, self._wishes.memory_mib or _USUAL_MIB
-        return max(1, min(2, room.processors() // cpus, room.free_mib() // (memory + _ROOM_MIB)))
+        return max(1, min(room.processors() // cpus, room.free_mib() // (memory + _ROOM_MIB)))
 
     @contextmanager
     def boot(

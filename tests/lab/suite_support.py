@@ -79,6 +79,9 @@ EXPECTED = """\
 "3.0".INC = "yes, measured"
 "3.0".NAPI = "no, measured"
 "3.0".ZCRX = "no, assumed"
+"6.1".INC = "yes, measured"
+"6.1".NAPI = "no, measured"
+"6.1".ZCRX = "no, measured"
 "6.12".INC = "yes, measured"
 "6.12".NAPI = "no, measured"
 "6.12".ZCRX = "no, measured"
@@ -117,9 +120,9 @@ IOXIDE_MAIN = "import ioxide\nprint(ioxide.probe().to_json())\n"
 
 
 def leg_of(files: Path) -> dict[str, Any]:
-    """The one leg of a run on one kernel, from the run's directory."""
-    (leg,) = json.loads((files / "results.json").read_text())["legs"].values()
-    return dict(leg)
+    """The first leg of a run, from the run's directory: that of a run on one kernel."""
+    legs = json.loads((files / "results.json").read_text())["legs"]
+    return dict(next(iter(legs.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ class Ran:
     code: int
     output: str
     results: dict[str, Any] | None
-    """The one leg of results.json, if the run came to write one."""
+    """The first leg of results.json, if the run came to write one."""
     files: Path
     """The newest directory of results; may not exist."""
 

@@ -107,6 +107,10 @@ class FuzzLab:
         """As the scenario says, which the command line repeats."""
         return self.world.scenario.guests
 
+    def at_most(self) -> int:
+        """They need no room."""
+        return self.world.scenario.guests
+
     @contextmanager
     def boot(
         self,

@@ -41,6 +41,7 @@ from lab.wishes import Wishes
 INIT = Path(__file__).with_name("init.py")
 KMSG_VARIABLE = "LAB_FAKE_KMSG"
 WISHES_VARIABLE = "LAB_FAKE_WISHES"
+UPSTREAM_VARIABLE = "LAB_FAKE_UPSTREAM"
 PANIC = "Kernel panic - not syncing: fake"
 BOOT = "[    0.000000] fake kernel\n"
 _LINE = re.compile(r"(?:<(?P<priority>\d+)>)?(?:\[ *(?P<time>[\d.]+)\] )?(?P<text>.*)")
@@ -53,6 +54,8 @@ class Misdeeds:
     """What a fake guest does wrong."""
 
     never_boots: bool = False
+    cannot_be_prepared: bool = False
+    """The kernel cannot be fetched, as is found out only in the run."""
     wrong_nonce: bool = False
     wrong_tree: bool = False
     pytest_missing: bool = False
@@ -279,6 +282,7 @@ class FakeGuest:
         """The environment as it is on the host; the virtual environment's Python needs nothing."""
         told = {name: value.replace(TREE, str(self.directory)) for name, value in env.items()}
         own = {KMSG_VARIABLE: str(self.console), WISHES_VARIABLE: str(self.wishes)}
+        own[UPSTREAM_VARIABLE] = self.kernel.upstream
         return {"PATH": os.environ["PATH"], **own, **told}
 
     def push_tree(self, tar: bytes, directory: str) -> None:  # noqa: ARG002
@@ -391,12 +395,18 @@ class FakeLab:
     def __init__(self, kernel: Kernel, misdeeds: Misdeeds) -> None:
         self._kernel, self._misdeeds = kernel, misdeeds
 
-    def prepare(self, results: Path) -> None:
+    def prepare(self, results: Path) -> None:  # noqa: ARG002
         """There is nothing to fetch."""
+        if self._misdeeds.cannot_be_prepared:
+            raise LabError("the archive does not answer")
 
     def side_by_side(self) -> int:
         """As many as there are tests for."""
         return 2
+
+    def at_most(self) -> int:
+        """They need no room."""
+        return 8
 
     @contextmanager
     def boot(
@@ -408,6 +418,7 @@ class FakeLab:
     ) -> Iterator[FakeGuest]:
         """A fresh fake guest, which has whatever it is asked for but for a module `nosuch`, and one
         `faulty` that its kernel complains of; with one `choking` no pytest starts there."""
+        self.prepare(results)
         if "nosuch" in wishes.modules:
             raise UsageError("9.9 has no module nosuch")
         if "faulty" in wishes.modules:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Gives `lab test` fake guests: `-p tests.lab.hostile.plugin`, misdeeds as JSON in LAB_FAKE."""
+"""Gives `lab test` fake guests: `-p tests.lab.hostile.plugin`, misdeeds as JSON in LAB_FAKE, or in
+LAB_FAKE_6_1 for the guests of 6.1 alone."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from .fake import FakeLab, Misdeeds
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_lab_resolve(name: str) -> Kernel:
-    """One kernel is known: 6.12, and whatever a path names is a 6.10.0 of one's own. Both call
-    themselves what the host calls itself."""
+    """Two kernels are known, 6.12 and 6.1, and whatever a path names is a 6.10.0 of one's own. All
+    call themselves what the host calls itself."""
     if "/" in name:
         return Kernel(
             series="6.10",
@@ -31,12 +32,13 @@ def pytest_lab_resolve(name: str) -> Kernel:
         )
     if name == "6.10":
         raise KernelUnavailable("no source has 6.10: tried fake; cached: nothing")
-    if name not in ("6.12", "6.12.107"):
+    if name not in ("6.12", "6.12.107", "6.1"):
         raise UsageError(f"unknown kernel {name!r}", hint="known: 6.12.107")
+    series, upstream = ("6.1", "6.1.176") if name == "6.1" else ("6.12", "6.12.107")
     return Kernel(
-        series="6.12",
-        upstream="6.12.107",
-        package="6.12.107-1",
+        series=series,
+        upstream=upstream,
+        package=f"{upstream}-1",
         release=os.uname().release,
         source="fake",
         locked=True,
@@ -47,4 +49,6 @@ def pytest_lab_resolve(name: str) -> Kernel:
 @pytest.hookimpl(tryfirst=True)
 def pytest_lab_guests(kernel: Kernel) -> Any:
     """Fake guests."""
-    return FakeLab(kernel, Misdeeds(**json.loads(os.environ.get("LAB_FAKE", "{}"))))
+    own = f"LAB_FAKE_{kernel.series.replace('.', '_')}"
+    told = os.environ.get(own) or os.environ.get("LAB_FAKE", "{}")
+    return FakeLab(kernel, Misdeeds(**json.loads(told)))

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""One run on several kernels: a verdict for each test on each of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from lab.suite.lanes import WORTH_A_GUEST
+from tests.lab.suite_support import TWO, Little, Ran
+
+pytestmark = pytest.mark.lab
+
+PLUGIN = ("-p", "tests.lab.hostile.plugin")
+OLD_FAILS = """
+def test_old(): assert os.environ["LAB_FAKE_UPSTREAM"] != "6.1.176"
+def test_both(): pass
+"""
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Path:
+    """A directory in which tests in guests leave what they saw."""
+    directory = tmp_path / "seen"
+    directory.mkdir()
+    return directory
+
+
+def on(little: Little, *words: str, kernels: tuple[str, ...] = ("6.12", "6.1"), **more: str) -> Ran:
+    """Plain pytest with these kernels."""
+    named = [word for name in kernels for word in ("--kernel", name)]
+    return little.pytest("-p", "xdist", *PLUGIN, *named, *words, **more)
+
+
+def verdicts(ran: Ran) -> dict[str, dict[str, str]]:
+    """Verdict by kernel and name of a test."""
+    content = json.loads((ran.files / "results.json").read_text())
+    return {
+        cell: {name.rpartition("::")[2]: one["verdict"] for name, one in leg["verdicts"].items()}
+        for cell, leg in content["legs"].items()
+        if leg["kernel"] is not None
+    }
+
+
+def test_each_test_has_a_verdict_on_each_kernel(little: Little) -> None:
+    """One of them fails on one kernel: the other kernel's verdicts stand, JUnit has both, and the
+    tables say which."""
+    little.tests(OLD_FAILS)
+
+    ran = on(little)
+
+    assert ran.code == 1, ran.output
+    assert verdicts(ran) == {
+        "6.12.107": {"test_old": "passed", "test_both": "passed"},
+        "6.1.176": {"test_old": "failed", "test_both": "passed"},
+    }
+    assert ran.last_line.startswith("lab: exit 1 (disproved): 6.1.176: tests/test_it.py::test_old")
+    (row,) = [line for line in ran.output.splitlines() if line.startswith("tests/test_it.py  ")]
+    assert row.split() == ["tests/test_it.py", "2/2", "1/2", "!1", "failed"]
+    assert "make lab KERNEL=6.1.176 T=tests/test_it.py::test_old" in ran.output
+    assert "[kernel 6.1.176]" in ran.output
+    cases = ElementTree.parse(ran.files / "junit.xml").getroot().iter("testcase")
+    told = [
+        (case.get("name"), next(p.get("value") for p in case.iter("property"))) for case in cases
+    ]
+    assert sorted(told) == [
+        ("test_both", "6.1.176"),
+        ("test_both", "6.12.107"),
+        ("test_old", "6.1.176"),
+        ("test_old", "6.12.107"),
+    ]
+
+
+def test_what_failed_on_one_kernel_is_what_failed_last(little: Little) -> None:
+    """--lf takes it although it passed on the kernel that came last."""
+    little.tests(OLD_FAILS)
+    assert on(little, kernels=("6.1", "6.12")).code == 1
+
+    ran = on(little, "--lf", kernels=("6.1", "6.12"))
+
+    assert ran.code == 1, ran.output
+    assert {tuple(found) for found in verdicts(ran).values()} == {("test_old",)}
+
+
+def test_kernel_that_cannot_be_had_is_3_unless_it_may_be_missing(little: Little) -> None:
+    little.tests(TWO)
+
+    ran = on(little, kernels=("6.10", "6.12"))
+    assert ran.code == 3, ran.output
+    assert ran.last_line.startswith("lab: exit 3 (not proved): 6.10: it is missing: no source has")
+    assert {"6.12.107": {"test_one": "passed", "test_two": "passed"}} == verdicts(ran)
+
+    ran = on(little, kernels=("6.10", "6.12"), ALLOW_MISSING="6.6 6.10")
+    assert ran.code == 0, ran.output
+    assert "6.10 is missing: no source has 6.10" in ran.output
+
+    ran = on(little, kernels=("6.10",), ALLOW_MISSING="6.10")
+    assert ran.code == 3, ran.output
+
+
+def test_kernel_that_cannot_be_fetched_in_the_run_costs_only_its_own(little: Little) -> None:
+    little.tests(TWO)
+
+    ran = on(little, LAB_FAKE_6_1=json.dumps({"cannot_be_prepared": True}))
+
+    assert ran.code == 3, ran.output
+    assert {"never ran"} == set(verdicts(ran)["6.1.176"].values())
+    assert {"passed"} == set(verdicts(ran)["6.12.107"].values())
+    assert "6.1.176: the archive does not answer" in ran.last_line
+
+
+@pytest.mark.parametrize("wrong", [{"never_boots": True}, {"wrong_tree": True}])
+def test_guest_of_no_use_costs_only_its_kernel(little: Little, wrong: dict[str, bool]) -> None:
+    little.tests(TWO)
+
+    ran = on(little, "-n1", LAB_FAKE_6_1=json.dumps(wrong), kernels=("6.1", "6.12"))
+
+    assert ran.code == 3, ran.output
+    assert {"never ran"} == set(verdicts(ran)["6.1.176"].values())
+    assert {"passed"} == set(verdicts(ran)["6.12.107"].values())
+
+
+def test_first_failure_ends_all_kernels(little: Little) -> None:
+    little.tests("def test_a(): assert False\ndef test_b(): pass\n")
+
+    ran = on(little, "-x", "-n", "1")
+
+    assert ran.code == 1, ran.output
+    assert verdicts(ran) == {
+        "6.12.107": {"test_a": "failed", "test_b": "never ran"},
+        "6.1.176": {"test_a": "never ran", "test_b": "never ran"},
+    }
+
+
+def test_failures_of_all_kernels_are_counted(little: Little) -> None:
+    little.tests("def test_a(): assert False\ndef test_b(): assert False\ndef test_c(): pass\n")
+
+    ran = on(little, "--maxfail=3", "-n", "1")
+
+    assert ran.code == 1, ran.output
+    assert verdicts(ran) == {
+        "6.12.107": {"test_a": "failed", "test_b": "failed", "test_c": "passed"},
+        "6.1.176": {"test_a": "failed", "test_b": "never ran", "test_c": "never ran"},
+    }
+
+
+def test_number_of_guests_is_over_all_kernels(little: Little, seen: Path) -> None:
+    """-n 2 on two kernels: a guest of each, at the same time; the tests wait for each other."""
+    little.tests(f"""
+from pathlib import Path
+def test_a():
+    mine = os.environ["LAB_FAKE_UPSTREAM"]
+    Path({str(seen)!r}, mine).touch()
+    deadline = time.monotonic() + 60
+    while len(os.listdir({str(seen)!r})) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+""")
+
+    ran = on(little, "-n", "2")
+
+    assert ran.code == 0, ran.output
+    assert ["6.1.176", "6.12.107"] == sorted(path.name for path in seen.iterdir())
+
+
+def test_lane_without_tests_helps_another_kernel(little: Little, seen: Path) -> None:
+    """One kernel's only guest waits in its first test until the lane that is through with the other
+    kernel has come to it."""
+    little.tests(f"""
+from pathlib import Path
+@pytest.mark.parametrize("n", range({WORTH_A_GUEST + 20}))
+def test_it(n):
+    if os.environ["LAB_FAKE_UPSTREAM"] == "6.1.176":
+        Path({str(seen)!r}, os.environ["LAB_NONCE"]).touch()
+        deadline = time.monotonic() + 100
+        while len(os.listdir({str(seen)!r})) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+""")
+
+    ran = on(little, "--lab-guests=2")
+
+    assert ran.code == 0, ran.output
+    assert 2 == len([*seen.iterdir()])
+    assert {"passed"} == {verdict for one in verdicts(ran).values() for verdict in one.values()}
+
+
+def test_interrupt_ends_the_guests_of_all_kernels(little: Little, seen: Path) -> None:
+    little.tests(f"""
+from pathlib import Path
+def test_a():
+    Path({str(seen)!r}, os.environ["LAB_FAKE_UPSTREAM"]).touch()
+    time.sleep(3600)
+def test_b(): pass
+""")
+    words = [sys.executable, "-m", "lab", "test", "--kernel=6.12 6.1", "--lab-guests=2", *PLUGIN]
+    process = subprocess.Popen(
+        words,
+        cwd=little.root,
+        env=little.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while len([*seen.iterdir()]) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+
+    ran = little.ran(process.returncode, output)
+
+    assert ran.code == 130, output
+    assert [{"test_a": "lost", "test_b": "never ran"}] * 2 == [*verdicts(ran).values()]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("-n", "0"), "-n 0: tests need at least one guest"),
+        (("--lab-guests=0",), "--lab-guests 0: tests need at least one guest"),
+        (("-n", "2", "--lab-guests=2"), "-n and --lab-guests both say how many guests"),
+        (("-n", "2", "--dist=each"), "--dist=each: the lab hands out"),
+        (("--tx", "popen"), "--tx=popen: the workers of a run in guests are the guests"),
+        (("--kernel", "6.13"), "unknown kernel '6.13'"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence(
+    little: Little, words: tuple[str, ...], sentence: str
+) -> None:
+    little.tests(TWO)
+    ran = on(little, *words, kernels=("6.12",))
+    assert ran.code == 4, ran.output
+    assert sentence in ran.output
+
+
+@pytest.mark.parametrize("number", ["auto", "100"])
+def test_guests_are_bounded_by_the_machine(little: Little, number: str) -> None:
+    """What is asked beyond that is said, and the run goes on with what there is room for."""
+    little.tests(TWO)
+    ran = on(little, "-n", number)
+    assert ran.code == 0, ran.output
+    assert ("8 guests at once, not 100: there is no room" in ran.output) is (number == "100")
+    assert "gw0" not in ran.output
+
+
+def test_kernel_named_twice_runs_once(little: Little) -> None:
+    little.tests(TWO)
+    ran = on(little, kernels=("6.12", "6.12.107"))
+    assert ran.code == 0, ran.output
+    assert "6.12 and 6.12.107 are one kernel, 6.12.107-1, and it runs once" in ran.output
+    assert ran.last_line == "lab: exit 0 (proved): 2 passed"
+
+
+def test_only_collected_on_several_kernels(little: Little) -> None:
+    little.tests(TWO)
+    ran = on(little, "--collect-only")
+    assert ran.code == 0, ran.output
+    assert not (little.root / "lab-results").exists() or not any(ran.files.parent.iterdir())
+
+
+def test_option_kernel_of_the_repositorys_own_stays_its_own(little: Little) -> None:
+    """The lab's short name gives way to a conftest's, and the long one goes on."""
+    little.write(
+        "tests/conftest.py",
+        "def pytest_addoption(parser): parser.addoption('--kernel', default='theirs')\n",
+    )
+    little.tests("def test_it(pytestconfig): assert pytestconfig.getoption('kernel') == 'mine'\n")
+
+    ran = little.pytest("--kernel=mine", "tests")
+
+    assert ran.code == 0, ran.output
