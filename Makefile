@@ -126,11 +126,17 @@ sanitize: build ## Run the tests with the C part under AddressSanitizer and Unde
 	@tools/sanitize $(BIN)/python $${T-tests/smoke tests/kernel_gated} $(ARGS)
 
 .PHONY: lint
-lint: build ## Check style, types and which module imports which
+lint: build ## Check style, types, which module imports which, and the workflows
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo --no-cache >.make/imports.log 2>&1 || { cat .make/imports.log; exit 1; }
+	@$(BIN)/zizmor --offline --quiet --no-progress .github >.make/zizmor.log 2>&1 || { cat .make/zizmor.log; exit 1; }
+	@! command -v go >/dev/null || tools/actionlint
+
+.PHONY: workflow
+workflow: build ## Run the commands of .github/workflows/ci.yml here (ARGS='lab check': only these jobs)
+	$(RUN) tools.workflow $(ARGS)
 
 .PHONY: format
 format: setup ## Format the Python files

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`lab init`: the table that a repository begins with."""
+"""`lab init`: the table that a repository begins with, and its workflow."""
 
 from __future__ import annotations
 
@@ -21,15 +21,27 @@ def add_parser(commands: Any) -> None:
         "Python project. Asks nothing, and changes nothing that is there.",
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--workflow",
+        metavar="OWNER/NAME@COMMIT",
+        help="also write a workflow for GitHub Actions, which takes the lab from this repository "
+        "and commit; a table that is there stays",
+    )
     parser.set_defaults(handler=run)
 
 
-def run(_: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Write it; the exit code."""
     try:
-        place, text = projects.write_table(projects.find(Path.cwd()))
+        root = projects.find(Path.cwd())
+        written = []
+        if arguments.workflow is not None:
+            written.append(projects.write_workflow(root, arguments.workflow))
+        if arguments.workflow is None or not projects.read(root).file:
+            written.append(projects.write_table(root))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{place}:\n\n{text}")
+    for place, text in written:
+        print(f"{place}:\n\n{text}")
     return 0

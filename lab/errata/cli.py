@@ -49,6 +49,14 @@ def add_commands(commands: Any) -> None:
     )
     errata.add_argument("--fresh", action="store_true", help="measure also what is known")
     errata.add_argument(
+        "--share",
+        type=_share,
+        default=(1, 1),
+        metavar="I/N",
+        help="only the I-th of N shares of those releases, without their page: N runs, on as many "
+        "machines, measure all",
+    )
+    errata.add_argument(
         "--check",
         action="store_true",
         help="write neither the page nor the lists: exit 1 if the page would change",
@@ -72,6 +80,13 @@ def add_commands(commands: Any) -> None:
     for side in ("good", "bad"):
         bisect.add_argument(f"--{side}", required=True, metavar="RELEASE")
     bisect.add_argument("node", metavar="NODEID", help="tests/...py::test_it")
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not slash or not number.isdecimal() or not of.isdecimal() or not 1 <= int(number) <= int(of):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N, such as 2/4")
+    return int(number), int(of)
 
 
 def handles(command: str) -> bool:
@@ -117,7 +132,7 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     results = arguments.results or project.root / "lab-results/errata"
     program = programs(project.root, project.errata, errata.reproducers)
     state = State(results / "measured.json", program)
-    kernels = chosen(names, state.whole)
+    kernels = share(chosen(names, state.whole), arguments.share)
     unfinished = chosen([MEASURED], state.begun) if MEASURED in names else []
     job = Job(
         catalogue=errata,
@@ -160,7 +175,7 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     if arguments.update and not arguments.check:
         listed.write_text(lists.updated(listed.read_text(), errata, swept.measured))
         _say(f"lab: {listed.name} has the lists as measured; review the diff")
-    whole = bool({EVERY, MEASURED}.intersection(names))
+    whole = bool({EVERY, MEASURED}.intersection(names)) and arguments.share == (1, 1)
     page, place = table.render(errata, swept.measured), project.path(page_name)
     whole, changed = whole and bool(page_name), False
     if whole:
@@ -191,6 +206,18 @@ def chosen(names: Sequence[str], measured: Callable[[Kernel], bool]) -> list[Ker
     return sorted(
         found.values(), key=lambda k: (version_key(k.upstream), version_key(k.package), k.release)
     )
+
+
+def share(kernels: Sequence[Kernel], which: tuple[int, int]) -> list[Kernel]:
+    """The I-th of N shares of the kernels, the N of which are all of them. Raises UsageError for
+    one with nothing in it."""
+    number, shares = which
+    some = list(kernels[number - 1 :: shares])
+    if not some and shares > 1:
+        raise UsageError(
+            f"--share {number}/{shares}: of {len(kernels)} releases none is in that share"
+        )
+    return some
 
 
 def _concluded(swept: Swept, *, changed: str) -> Conclusion:

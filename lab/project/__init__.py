@@ -12,6 +12,7 @@ from .model import Errata, Program, ProgramFormat, Project
 from .reader import find, here, read
 from .starting import write_table
 from .travel import Traveller, travellers, travels, weigh
+from .workflow import write_workflow
 
 __all__ = [
     "Errata",
@@ -28,4 +29,5 @@ __all__ = [
     "travels",
     "weigh",
     "write_table",
+    "write_workflow",
 ]
