@@ -32,7 +32,7 @@ Connection *iox_conn_new(Driver *self, int fd, bool served)
 		Py_DECREF(conn);
 		return NULL;
 	}
-	conn->group = group;
+	conn->receive.group = group;
 	if (group->incremental)
 		group->owner = conn;
 	conn->driver = (Driver *)Py_NewRef(self);
@@ -40,10 +40,10 @@ Connection *iox_conn_new(Driver *self, int fd, bool served)
 	conn->generation = iox_driver_generation(self);
 	conn->fd = fd;
 	conn->served = served;
-	conn->chunks = conn->inline_chunks;
-	conn->chunk_capacity = IOX_INLINE_CHUNKS;
-	IOX_LISTS_INIT(&conn->flushes, &conn->starting, &conn->staged, &conn->starved, &conn->read_clock,
-		       &conn->send_clock);
+	conn->receive.chunks = conn->receive.inline_chunks;
+	conn->receive.chunk_capacity = IOX_INLINE_CHUNKS;
+	IOX_LISTS_INIT(&conn->send.flushes, &conn->starting, &conn->life.staged, &conn->receive.starved, &conn->receive.clock,
+		       &conn->send.clock);
 	self->slots[conn->slot] = conn; /* the table's reference */
 	self->connection_count++;
 	self->served_count += served;
@@ -51,7 +51,7 @@ Connection *iox_conn_new(Driver *self, int fd, bool served)
 	 * A transport begins to read after connection_made(), which may pause it: asyncio adds its reader
 	 * by a later callback.  A handler's connection receives at once.
 	 */
-	conn->recv_held = !served;
+	conn->receive.held = !served;
 	if (served)
 		iox_want(conn, IOX_WANT_RECV);
 	return conn;

@@ -89,7 +89,7 @@ static inline Await *await_make(Connection *conn, enum iox_await_kind kind, Py_s
 	self->conn = (Connection *)Py_NewRef(conn);
 	self->waiter = NULL;
 	self->limit = limit;
-	self->target = conn->driver && conn->driver->workers ? iox_send_target(conn) : conn->bytes_written;
+	self->target = conn->driver && conn->driver->workers ? iox_send_target(conn) : conn->send.bytes_written;
 	self->kind = kind;
 	self->state = IOX_AWAIT_FRESH;
 	PyObject_GC_Track(self);
@@ -127,10 +127,10 @@ static void await_unpark(Await *self)
 	if (!waiter)
 		return;
 	self->waiter = NULL;
-	if (self->conn->reader == waiter) {
-		if (!self->conn->fin_sent) /* then it is the clock of the peer's FIN */
-			iox_list_remove(&self->conn->read_clock);
-		Py_CLEAR(self->conn->reader);
+	if (self->conn->receive.reader == waiter) {
+		if (!self->conn->life.fin_sent) /* then it is the clock of the peer's FIN */
+			iox_list_remove(&self->conn->receive.clock);
+		Py_CLEAR(self->conn->receive.reader);
 	}
 	if (iox_list_linked(&waiter->flushes)) {
 		iox_list_remove(&waiter->flushes);
@@ -218,7 +218,7 @@ static int await_ready(Await *self)
 
 	if (self->kind == IOX_AWAIT_FLUSH)
 		return iox_send_flush_state(conn, self->target);
-	if (conn->reader) {
+	if (conn->receive.reader) {
 		PyErr_Format(PyExc_RuntimeError,
 			     "another task is already reading from this connection: %s cannot wait too",
 			     await_names[self->kind]);
@@ -256,7 +256,7 @@ static int await_park(Await *self, bool on_worker)
 		if (on_worker)
 			return iox_foreign_flush(self->conn, waiter);
 		/* The list's reference: as with a reader, a parked task must not be garbage. */
-		iox_list_append(&self->conn->flushes, &waiter->flushes);
+		iox_list_append(&self->conn->send.flushes, &waiter->flushes);
 		Py_INCREF(waiter);
 		return 0;
 	}
@@ -280,7 +280,7 @@ static PySendResult await_send(Await *self, PyObject *Py_UNUSED(value), PyObject
 			self->state = IOX_AWAIT_FINISHED; /* awaited, if in vain: nothing to warn of */
 		return PYGEN_ERROR;
 	}
-	if (self->conn->ending && !where)
+	if (self->conn->life.ending && !where)
 		iox_mailbox_do(&self->conn->driver->foreign); /* closed by close_threadsafe(): it must be seen */
 	if (self->state == IOX_AWAIT_PARKED) {
 		if (self->waiter->state != IOX_WAITER_DONE) {
@@ -291,7 +291,7 @@ static PySendResult await_send(Await *self, PyObject *Py_UNUSED(value), PyObject
 		}
 		await_unpark(self);
 	}
-	if (where > 0 && self->conn->ending && self->kind != IOX_AWAIT_FLUSH) {
+	if (where > 0 && self->conn->life.ending && self->kind != IOX_AWAIT_FLUSH) {
 		/* Closed here, though the reactor may not know yet: what is queued is thrown away. */
 		*result = self->kind == IOX_AWAIT_RECV ? PyBytes_FromStringAndSize(NULL, 0) : PyList_New(0);
 		await_finish(self);

@@ -14,8 +14,8 @@ void iox_driver_release(Driver *self, struct iox_group *group, uint16_t bid)
 		return; /* the shared group is published once a tick */
 	iox_group_publish(group);
 	conn = group->owner;
-	if (conn && conn->recv_starved) {
-		conn->recv_starved = false;
+	if (conn && conn->receive.state == IOX_RECEIVE_STARVED) {
+		iox_receive_set(conn, IOX_RECEIVE_IDLE);
 		self->counters.recv_rearms++;
 		iox_want(conn, IOX_WANT_RECV);
 	}

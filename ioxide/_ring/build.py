@@ -26,6 +26,7 @@ SOURCES = (
     "plain/memory.c",
     "plain/group.c",
     "plain/ring.c",
+    "plain/states.c",
     "errors.c",
     "owner.c",
     "homes.c",

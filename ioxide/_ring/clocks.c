@@ -16,13 +16,13 @@ void iox_recv_start_clock(Connection *conn)
 {
 	Driver *driver = conn->driver;
 	/* One length for all that are in the list: it is in order of deadline. */
-	uint64_t timeout = conn->fin_sent ? iox_recv_fin_timeout(conn)
+	uint64_t timeout = conn->life.fin_sent ? iox_recv_fin_timeout(conn)
 			   : conn->served ? driver->read_timeout : 0;
 
-	iox_list_remove(&conn->read_clock);
+	iox_list_remove(&conn->receive.clock);
 	if (!timeout)
 		return;
 	/* Not driver->now: the step that parks may have taken long. */
-	conn->read_deadline = iox_clock_coarse_ms() + timeout;
-	iox_list_append(&driver->read_clocks, &conn->read_clock);
+	conn->receive.deadline = iox_clock_coarse_ms() + timeout;
+	iox_list_append(&driver->read_clocks, &conn->receive.clock);
 }

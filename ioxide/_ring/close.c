@@ -42,9 +42,11 @@ static void end_connection(Driver *self, Connection *conn)
 	Py_INCREF(conn);
 	iox_conn_abort(conn, IOX_CAUSE_STOP,
 		       iox_send_unsent(conn) || iox_send_lent(conn) ? "the loop was closed" : NULL);
-	conn->kernel_refs = 0;
-	conn->recv_armed = conn->send_armed = conn->notification_due = false;
-	iox_batch_release(&self->slabs, &conn->notified);
+	conn->life.kernel_refs = 0;
+	if (iox_recv_in_kernel(conn))
+		iox_receive_set(conn, IOX_RECEIVE_IDLE);
+	conn->send.armed = conn->send.notification_due = false;
+	iox_batch_release(&self->slabs, &conn->send.notified);
 	iox_conn_progress(conn);
 	Py_DECREF(conn);
 }

@@ -211,22 +211,22 @@ static PyObject *conn_peername(Connection *conn, PyObject *Py_UNUSED(ignored))
 
 static PyObject *conn_get_closed(Connection *conn, void *Py_UNUSED(closure))
 {
-	return PyBool_FromLong(conn->closing || conn->aborted || conn->ending || conn->fd < 0);
+	return PyBool_FromLong(conn->life.state != IOX_LIFE_OPEN || conn->life.ending);
 }
 
 static PyObject *conn_get_broken(Connection *conn, void *Py_UNUSED(closure))
 {
-	return PyBool_FromLong(conn->recv_errno || conn->send_errno || conn->aborted);
+	return PyBool_FromLong(conn->receive.error || conn->send.error);
 }
 
 static PyObject *conn_get_unsent(Connection *conn, void *Py_UNUSED(closure))
 {
-	return PyLong_FromSize_t(iox_send_unsent(conn) + conn->foreign_bytes);
+	return PyLong_FromSize_t(iox_send_unsent(conn) + conn->send.foreign_bytes);
 }
 
 static PyObject *conn_get_queued(Connection *conn, void *Py_UNUSED(closure))
 {
-	return PyLong_FromUnsignedLong(conn->chunk_count);
+	return PyLong_FromUnsignedLong(conn->receive.chunk_count);
 }
 
 static PyObject *conn_get_loop(Connection *conn, void *Py_UNUSED(closure))
@@ -237,16 +237,16 @@ static PyObject *conn_get_loop(Connection *conn, void *Py_UNUSED(closure))
 static int conn_traverse(Connection *conn, visitproc visit, void *arg)
 {
 	Py_VISIT(conn->driver);
-	Py_VISIT(conn->reader);
-	Py_VISIT(conn->face);
+	Py_VISIT(conn->receive.reader);
+	Py_VISIT(conn->face.waiter);
 	Py_VISIT(conn->on_start);
 	return 0;
 }
 
 static int conn_clear(Connection *conn)
 {
-	Py_CLEAR(conn->reader);
-	Py_CLEAR(conn->face);
+	Py_CLEAR(conn->receive.reader);
+	Py_CLEAR(conn->face.waiter);
 	Py_CLEAR(conn->on_start);
 	return 0;
 }
@@ -258,8 +258,8 @@ static void conn_dealloc(Connection *conn)
 		PyObject_ClearWeakRefs((PyObject *)conn);
 	/* The table holds a reference for as long as there is a descriptor: nothing to close here. */
 	conn_clear(conn);
-	if (conn->chunks != conn->inline_chunks)
-		PyMem_Free(conn->chunks);
+	if (conn->receive.chunks != conn->receive.inline_chunks)
+		PyMem_Free(conn->receive.chunks);
 	Py_CLEAR(conn->driver);
 	Py_TYPE(conn)->tp_free((PyObject *)conn);
 }

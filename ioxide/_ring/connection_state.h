@@ -8,7 +8,7 @@
 #include "group.h"
 #include "list.h"
 #include "memory.h"
-#include "receive_state.h"
+#include "states.h"
 
 struct Driver;
 struct Waiter;
@@ -32,66 +32,118 @@ enum iox_cause {
 #define IOX_WANT_CANCEL_SEND 0x8
 #define IOX_WANT_PLAIN_SEND  0x10 /* with WANT_SEND: not as SEND_ZC */
 
-typedef struct Connection {
-	PyObject_HEAD
-	struct Driver *driver; /* strong */
-	uint32_t slot, generation;
-	int fd;
+/*
+ * A run of received bytes: in one buffer of the connection's group, on which it holds a reference, or
+ * copied out of such buffers into memory of its own.
+ */
+struct iox_chunk {
+	uint32_t offset, length;
+	uint16_t bid;
+	char *memory; /* PyMem_RawMalloc(), offset + length bytes; NULL: in a buffer */
+};
 
-	/* Receive */
+#define IOX_INLINE_CHUNKS 4
+
+/* The receiving half. */
+struct iox_receive {
+	enum iox_receive_state state;
+	bool paused;              /* the queue was full, or buffers are short: not armed before it is empty */
+	bool held;                /* a transport that does not read, or not yet: not armed */
+	bool ended;               /* reading is over, as if the peer had sent FIN */
+	bool at_eof;
+	int error;                /* an errno, or 0 */
 	struct iox_group *group;  /* the driver's, or in incremental mode our own; NULL at the end */
 	struct iox_chunk *chunks, inline_chunks[IOX_INLINE_CHUNKS];
 	uint32_t chunk_head, chunk_count, chunk_capacity;
 	size_t queued_bytes;      /* in these runs */
-	bool recv_armed, recv_cancelling, recv_paused;
-	bool recv_starved;        /* incremental: parked until a buffer of our own group is free */
-	bool at_eof;
-	int recv_errno;
-	const char *abort_reason; /* a literal; with recv_errno ECONNABORTED */
-	struct Waiter *reader;           /* strong, from parking until its task is resumed */
-	bool recv_held;           /* a transport that does not read, or not yet: not armed */
+	struct Waiter *reader;    /* strong, from parking until its task is resumed */
+	struct iox_node starved;  /* in driver->starved, in state starved of a shared group */
+	struct iox_node clock;    /* in driver->read_clocks */
+	uint64_t deadline;        /* ms */
+};
 
-	/* Send: `staging` takes writes while `sending` belongs to the kernel */
+/* The sending half: `staging` takes writes while `sending` belongs to the kernel. */
+struct iox_send {
 	struct iox_batch staging, sending;
-	size_t sent;              /* bytes of `sending` the kernel has taken */
+	size_t sent;               /* bytes of `sending` the kernel has taken */
 	struct iox_batch notified; /* sent by SEND_ZC, ours again with its notification */
 	bool notification_due;
-	bool send_zc;             /* the SEND in flight, or the last one, is a SEND_ZC */
-	uint64_t bytes_written, bytes_acked;
-	size_t foreign_bytes;     /* written by other threads and not staged yet */
-	uint64_t bytes_dropped;   /* of these, come too late for the connection */
-	struct iox_node flushes;
-	bool send_armed;
-	int send_errno;
+	bool armed;
+	bool zero_copy;            /* the SEND in flight, or the last one, is a SEND_ZC */
 	bool eof_wanted, eof_sent; /* write_eof(): FIN after what is staged, reading goes on */
+	int error;                 /* an errno, or 0 */
+	uint64_t bytes_written, bytes_acked;
+	size_t foreign_bytes;      /* written by other threads and not staged yet */
+	uint64_t bytes_dropped;    /* of these, come too late for the connection */
+	struct iox_node flushes;   /* Waiters */
+	struct iox_node clock;     /* in driver->send_clocks */
+	uint64_t deadline;         /* ms */
+};
 
-	/* The other face: an asyncio transport instead of a handler; see face.c */
-	struct Waiter *face;             /* strong; called for whatever happens to the connection */
-	bool face_reads;          /* it takes received bytes now */
-	uint64_t face_acked;      /* it wants to hear when so many bytes were sent */
+/* The other face: an asyncio transport instead of a handler; see face.c. */
+struct iox_face {
+	struct Waiter *waiter;    /* strong; called for whatever happens to the connection */
+	bool reads;               /* it takes received bytes now */
+	uint64_t acked;           /* it wants to hear when so many bytes were sent */
+};
 
-	/* Life */
+struct iox_life {
+	enum iox_life_state state;
 	unsigned kernel_refs;     /* operations whose terminal completion is still to come */
-	uint8_t want;
+	uint8_t want;             /* what is to be submitted */
+	uint8_t cause;            /* enum iox_cause */
+	bool fin_sent;            /* closing: all is sent, and the peer's FIN is waited for */
+	bool ending;              /* another thread has queued its close or abort */
+	bool bounded;             /* after our FIN: the kernel drops what the peer does not take */
+	const char *abort_reason; /* a literal; with the error ECONNABORTED */
+	struct iox_node staged;   /* in driver->staged, while something is wanted */
+};
+
+typedef struct Connection {
+	PyObject_HEAD
+	struct Driver *driver;    /* strong */
+	uint32_t slot, generation;
+	int fd;
 	bool nonblock;            /* other holders of the file know it as O_NONBLOCK: set at the end */
 	bool served;              /* a handler's: clocks, write_limit and max_connections hold */
 	PyObject *on_start;       /* whom it is handed to, once, if not to the driver's on_connection */
-	bool reads_ended, closing, fin_sent, aborted;
-	bool ending;              /* another thread has queued its close or abort */
-	bool bounded;             /* after our FIN: the kernel drops what the peer does not take */
-	uint8_t cause;            /* enum iox_cause */
 	struct iox_node starting; /* in driver->starting, or in driver->over */
-	struct iox_node staged, starved, read_clock, send_clock;
-	uint64_t read_deadline, send_deadline; /* ms */
-
+	struct iox_receive receive;
+	struct iox_send send;
+	struct iox_face face;
+	struct iox_life life;
 	PyObject *weakrefs;
 } Connection;
+
+/* Aborted or gone: nothing more is sent, received or waited for. */
+static inline bool iox_conn_over(const Connection *conn)
+{
+	return conn->life.state >= IOX_LIFE_ABORTED;
+}
+
+/* A completion of the receive is still to come. */
+static inline bool iox_recv_in_kernel(const Connection *conn)
+{
+	return conn->receive.state == IOX_RECEIVE_ARMED || conn->receive.state == IOX_RECEIVE_CANCELLING;
+}
+
+static inline void iox_life_set(Connection *conn, enum iox_life_state next)
+{
+	iox_life_check(conn->life.state, next);
+	conn->life.state = next;
+}
+
+static inline void iox_receive_set(Connection *conn, enum iox_receive_state next)
+{
+	iox_receive_check(conn->receive.state, next);
+	conn->receive.state = next;
+}
 
 /* What happened first counts. */
 static inline void iox_conn_blame(Connection *conn, enum iox_cause cause)
 {
-	if (conn->cause == IOX_CAUSE_NONE)
-		conn->cause = cause;
+	if (conn->life.cause == IOX_CAUSE_NONE)
+		conn->life.cause = cause;
 }
 
 #endif

@@ -20,11 +20,11 @@ static struct gauges look(const Driver *self)
 
 		if (!conn)
 			continue;
-		if (!self->shared && conn->group)
-			now.buffers_held += conn->group->held;
-		now.starved += conn->recv_starved || iox_list_linked(&conn->starved);
-		now.draining_sends += (conn->closing || conn->aborted) &&
-				      (conn->send_armed || iox_send_lent(conn));
+		if (!self->shared && conn->receive.group)
+			now.buffers_held += conn->receive.group->held;
+		now.starved += conn->receive.state == IOX_RECEIVE_STARVED;
+		now.draining_sends += conn->life.state != IOX_LIFE_OPEN &&
+				      (conn->send.armed || iox_send_lent(conn));
 	}
 	return now;
 }

@@ -50,7 +50,7 @@ static void end_all(Driver *self, bool wait)
 	for (uint32_t slot = 0; slot < self->slot_count; slot++) {
 		Connection *conn = self->slots[slot];
 
-		if (!conn || conn->aborted || (wait && iox_send_lent(conn) && !iox_face_cut_off(conn)))
+		if (!conn || iox_conn_over(conn) || (wait && iox_send_lent(conn) && !iox_face_cut_off(conn)))
 			continue;
 		iox_conn_abort(conn, IOX_CAUSE_STOP,
 			       iox_face_cut_off(conn) || iox_send_lent(conn) ? "the loop was closed" : NULL);
@@ -99,11 +99,11 @@ bool iox_driver_drain(Driver *self)
 		while (iox_list_linked(&self->starting))
 			iox_list_remove(self->starting.next);
 		while (iox_list_linked(&self->staged)) {
-			Connection *conn = IOX_ENTRY(self->staged.next, Connection, staged);
+			Connection *conn = IOX_ENTRY(self->staged.next, Connection, life.staged);
 
 			if (!iox_conn_submit(conn))
 				break;
-			iox_list_remove(&conn->staged);
+			iox_list_remove(&conn->life.staged);
 		}
 	}
 }

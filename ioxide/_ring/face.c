@@ -20,7 +20,7 @@
 
 static bool something_to_take(const Connection *conn)
 {
-	return conn->chunk_count || conn->at_eof || conn->recv_errno;
+	return conn->receive.chunk_count || conn->receive.at_eof || conn->receive.error;
 }
 
 /*
@@ -34,15 +34,15 @@ PyObject *iox_face_attach(Connection *conn, PyObject *args)
 	if (!PyArg_ParseTuple(args, "OO!:_attach", &callback, &PyContext_Type, &context) ||
 	    iox_conn_check_reactor(conn) < 0)
 		return NULL;
-	if (conn->face || conn->reader) {
+	if (conn->face.waiter || conn->receive.reader) {
 		PyErr_SetString(PyExc_RuntimeError, "this connection has a face already");
 		return NULL;
 	}
-	conn->face = iox_waiter_standing(conn->driver, callback, context);
-	if (!conn->face)
+	conn->face.waiter = iox_waiter_standing(conn->driver, callback, context);
+	if (!conn->face.waiter)
 		return NULL;
-	conn->face_acked = UINT64_MAX;
-	if (conn->fd < 0 || conn->send_errno)
+	conn->face.acked = UINT64_MAX;
+	if (conn->life.state == IOX_LIFE_GONE || conn->send.error)
 		iox_face_wake(conn); /* it ended before anybody looked */
 	Py_RETURN_NONE;
 }
@@ -50,11 +50,11 @@ PyObject *iox_face_attach(Connection *conn, PyObject *args)
 /* _detach(): do not call the callback again. */
 PyObject *iox_face_detach(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	Waiter *face = conn->face;
+	Waiter *face = conn->face.waiter;
 
 	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
-	conn->face = NULL;
+	conn->face.waiter = NULL;
 	if (face)
 		iox_waiter_dismiss(face);
 	Py_RETURN_NONE;
@@ -70,26 +70,25 @@ PyObject *iox_face_read(Connection *conn, PyObject *arg)
 
 	if (reading < 0 || iox_conn_check_reactor(conn) < 0)
 		return NULL;
-	conn->face_reads = reading;
-	if (conn->fd < 0 || conn->closing || conn->aborted)
+	conn->face.reads = reading;
+	if (conn->life.state != IOX_LIFE_OPEN)
 		Py_RETURN_NONE;
-	conn->recv_held = !reading;
+	conn->receive.held = !reading;
 	if (!reading) {
-		if (conn->recv_armed && !conn->recv_cancelling) {
-			conn->recv_cancelling = true;
-			iox_want(conn, IOX_WANT_CANCEL);
-		}
+		if (conn->receive.state == IOX_RECEIVE_ARMED)
+			iox_recv_cancel(conn);
 		Py_RETURN_NONE;
 	}
-	if (conn->want & IOX_WANT_CANCEL && !conn->recv_paused) {
+	if (conn->life.want & IOX_WANT_CANCEL && !conn->receive.paused) {
 		/* Paused and resumed within one step: nothing was submitted. */
-		conn->want &= ~IOX_WANT_CANCEL;
-		conn->recv_cancelling = false;
+		conn->life.want &= ~IOX_WANT_CANCEL;
+		if (conn->receive.state == IOX_RECEIVE_CANCELLING)
+			iox_receive_set(conn, IOX_RECEIVE_ARMED);
 	}
 	if (something_to_take(conn))
 		iox_face_wake(conn);
-	if (!conn->recv_armed && !conn->recv_paused && !conn->at_eof && !conn->recv_errno &&
-	    !conn->recv_starved && !iox_list_linked(&conn->starved))
+	if (conn->receive.state == IOX_RECEIVE_IDLE && !conn->receive.paused && !conn->receive.at_eof &&
+	    !conn->receive.error)
 		iox_want(conn, IOX_WANT_RECV);
 	Py_RETURN_NONE;
 }
@@ -100,8 +99,8 @@ PyObject *iox_face_read(Connection *conn, PyObject *arg)
  */
 static void call_again(Connection *conn)
 {
-	if (conn->face && conn->face_reads && something_to_take(conn))
-		iox_waiter_wake_next(conn->face);
+	if (conn->face.waiter && conn->face.reads && something_to_take(conn))
+		iox_waiter_wake_next(conn->face.waiter);
 }
 
 /* 1 bytes, 0 nothing now, -1 exception; *eof: the end of the stream */
@@ -110,11 +109,11 @@ static int look(Connection *conn, bool *eof)
 	*eof = false;
 	if (iox_conn_check_reactor(conn) < 0)
 		return -1;
-	if (conn->chunk_count)
+	if (conn->receive.chunk_count)
 		return 1;
 	if (iox_recv_ready(conn) < 0)
 		return -1;
-	*eof = conn->at_eof;
+	*eof = conn->receive.at_eof;
 	return 0;
 }
 
@@ -187,9 +186,10 @@ PyObject *iox_face_watch(Connection *conn, PyObject *arg)
 
 	if ((low == (size_t)-1 && PyErr_Occurred()) || iox_conn_check_reactor(conn) < 0)
 		return NULL;
-	conn->face_acked = conn->bytes_written > low ? conn->bytes_written - low : 0;
-	if (conn->bytes_acked >= conn->face_acked || conn->send_errno || conn->fd < 0) {
-		conn->face_acked = UINT64_MAX;
+	conn->face.acked = conn->send.bytes_written > low ? conn->send.bytes_written - low : 0;
+	if (conn->send.bytes_acked >= conn->face.acked || conn->send.error ||
+	    conn->life.state == IOX_LIFE_GONE) {
+		conn->face.acked = UINT64_MAX;
 		iox_face_wake(conn);
 	}
 	Py_RETURN_NONE;
@@ -198,8 +198,8 @@ PyObject *iox_face_watch(Connection *conn, PyObject *arg)
 /* _check(): raise what kept written bytes from being sent, if anything did. */
 PyObject *iox_face_check(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	if (conn->send_errno) {
-		iox_raise_os_error(conn->send_errno, conn->abort_reason);
+	if (conn->send.error) {
+		iox_raise_os_error(conn->send.error, conn->life.abort_reason);
 		return NULL;
 	}
 	Py_RETURN_NONE;
@@ -211,7 +211,7 @@ PyObject *iox_face_end_writes(Connection *conn, PyObject *Py_UNUSED(ignored))
 	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	iox_mailbox_first(&conn->driver->foreign);
-	conn->eof_wanted = true;
+	conn->send.eof_wanted = true;
 	iox_conn_progress(conn);
 	Py_RETURN_NONE;
 }
@@ -222,8 +222,8 @@ PyObject *iox_face_end_writes(Connection *conn, PyObject *Py_UNUSED(ignored))
  */
 bool iox_face_cut_off(const Connection *conn)
 {
-	return conn->send_armed || conn->send_errno || conn->recv_errno || iox_send_unsent(conn) ||
-	       conn->chunk_count;
+	return conn->send.armed || conn->send.error || conn->receive.error || iox_send_unsent(conn) ||
+	       conn->receive.chunk_count;
 }
 
 /*
@@ -235,7 +235,7 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	iox_mailbox_first(&conn->driver->foreign);
-	if (conn->fd < 0 || conn->aborted)
+	if (iox_conn_over(conn))
 		Py_RETURN_NONE;
 	/* asyncio's write() has sent by now what the kernel takes; abort() loses only the rest. */
 	iox_send_now(conn);

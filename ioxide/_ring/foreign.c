@@ -27,9 +27,9 @@ static void run_write(const struct iox_op *op)
 	Connection *conn = op->conn;
 	size_t length = (size_t)PyBytes_GET_SIZE(op->load);
 
-	conn->foreign_bytes -= length;
-	if (conn->send_errno || conn->closing || conn->aborted || conn->fd < 0) {
-		conn->bytes_dropped += length; /* ended since: a flush of it raises */
+	conn->send.foreign_bytes -= length;
+	if (conn->send.error || conn->life.state != IOX_LIFE_OPEN) {
+		conn->send.bytes_dropped += length; /* ended since: a flush of it raises */
 		conn->driver->counters.bytes_unsent += length;
 		conn->driver->counters.foreign_drops++;
 		iox_send_wake(conn, false);
@@ -51,7 +51,7 @@ static void run_flush(const struct iox_op *op)
 		iox_waiter_wake(waiter);
 		return;
 	}
-	iox_list_append(&op->conn->flushes, &waiter->flushes);
+	iox_list_append(&op->conn->send.flushes, &waiter->flushes);
 	Py_INCREF(waiter);
 }
 
@@ -85,14 +85,14 @@ PyObject *iox_foreign_write(Connection *conn, PyObject *data)
 		return NULL;
 	length = (size_t)PyBytes_GET_SIZE(bytes);
 	ret = iox_send_check(conn, length);
-	if (ret == 0 && conn->ending) {
+	if (ret == 0 && conn->life.ending) {
 		iox_raise_os_error(EPIPE, "write() on a connection that was closed");
 		ret = -1;
 	}
 	if (ret == 0 && length) {
 		ret = push(conn, run_write, bytes);
 		if (ret == 0) {
-			conn->foreign_bytes += length;
+			conn->send.foreign_bytes += length;
 			conn->driver->counters.foreign_writes++;
 		}
 	}
@@ -110,11 +110,12 @@ int iox_foreign_flush(Connection *conn, Waiter *waiter)
 
 int iox_foreign_close(Connection *conn, bool abort)
 {
-	if (conn->aborted || conn->fd < 0 || conn->driver->closed || (!abort && (conn->closing || conn->ending)))
+	if (iox_conn_over(conn) || conn->driver->closed ||
+	    (!abort && (conn->life.state == IOX_LIFE_CLOSING || conn->life.ending)))
 		return 0;
 	if (push(conn, abort ? run_abort : run_close, NULL) < 0)
 		return -1;
-	conn->ending = true;
+	conn->life.ending = true;
 	conn->driver->counters.foreign_closes++;
 	return 0;
 }

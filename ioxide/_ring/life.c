@@ -43,28 +43,28 @@ static bool submit_cancel(Connection *conn, enum iox_kind kind)
 
 bool iox_conn_submit(Connection *conn)
 {
-	if (conn->want & IOX_WANT_CANCEL) {
-		if (conn->recv_armed && !submit_cancel(conn, IOX_KIND_RECV))
+	if (conn->life.want & IOX_WANT_CANCEL) {
+		if (iox_recv_in_kernel(conn) && !submit_cancel(conn, IOX_KIND_RECV))
 			return false;
 		/* A full queue is a pause also where the receive has ended by itself. */
-		conn->driver->counters.recv_pauses += conn->recv_paused && !conn->aborted;
-		conn->want &= ~IOX_WANT_CANCEL;
+		conn->driver->counters.recv_pauses += conn->receive.paused && !iox_conn_over(conn);
+		conn->life.want &= ~IOX_WANT_CANCEL;
 	}
-	if (conn->want & IOX_WANT_CANCEL_SEND) {
-		if (conn->send_armed && !submit_cancel(conn, IOX_KIND_SEND))
+	if (conn->life.want & IOX_WANT_CANCEL_SEND) {
+		if (conn->send.armed && !submit_cancel(conn, IOX_KIND_SEND))
 			return false;
-		conn->want &= ~IOX_WANT_CANCEL_SEND;
+		conn->life.want &= ~IOX_WANT_CANCEL_SEND;
 	}
-	if (conn->want & IOX_WANT_RECV) {
-		if (!conn->recv_armed && !conn->recv_held && !conn->aborted && conn->fd >= 0 &&
+	if (conn->life.want & IOX_WANT_RECV) {
+		if (conn->receive.state == IOX_RECEIVE_IDLE && !conn->receive.held && !iox_conn_over(conn) &&
 		    !iox_recv_submit(conn))
 			return false;
-		conn->want &= ~IOX_WANT_RECV;
+		conn->life.want &= ~IOX_WANT_RECV;
 	}
-	if (conn->want & IOX_WANT_SEND) {
-		if (!conn->send_armed && iox_send_unsent(conn) && !conn->aborted && !iox_send_submit(conn))
+	if (conn->life.want & IOX_WANT_SEND) {
+		if (!conn->send.armed && iox_send_unsent(conn) && !iox_conn_over(conn) && !iox_send_submit(conn))
 			return false;
-		conn->want &= ~IOX_WANT_SEND;
+		conn->life.want &= ~IOX_WANT_SEND;
 	}
 	return true;
 }
@@ -74,9 +74,9 @@ static void count_close(const Connection *conn)
 	struct iox_counters *counters = &conn->driver->counters;
 
 	counters->closes++;
-	switch ((enum iox_cause)conn->cause) {
+	switch ((enum iox_cause)conn->life.cause) {
 	case IOX_CAUSE_NONE:
-		if (conn->recv_errno)
+		if (conn->receive.error)
 			counters->closes_error++;
 		else
 			counters->closes_eof++;
@@ -113,25 +113,27 @@ static void finalize(Connection *conn)
 	 * RST instead of FIN: the peer must not take a cut-off stream for a whole one.  After our FIN it
 	 * has all there was, and a reset could only destroy what it has not read yet.
 	 */
-	if (conn->abort_reason && !conn->fin_sent)
+	if (conn->life.abort_reason && !conn->life.fin_sent)
 		iox_socket_reset(conn->fd);
 	if (conn->nonblock)
 		fcntl(conn->fd, F_SETFL, fcntl(conn->fd, F_GETFL) | O_NONBLOCK);
 	close(conn->fd);
 	conn->fd = -1;
+	iox_life_set(conn, IOX_LIFE_GONE);
 	count_close(conn);
 	iox_recv_discard(conn);
-	iox_list_remove(&conn->staged);
-	iox_list_remove(&conn->starved);
-	iox_list_remove(&conn->read_clock);
-	iox_list_remove(&conn->send_clock);
-	conn->want = 0;
-	driver->counters.bytes_unsent += conn->bytes_written - conn->bytes_acked;
-	iox_batch_release(&driver->slabs, &conn->staging);
-	iox_batch_release(&driver->slabs, &conn->sending);
-	if (conn->group->incremental)
-		iox_driver_drop_group(driver, conn->group);
-	conn->group = NULL;
+	iox_list_remove(&conn->life.staged);
+	if (conn->receive.state == IOX_RECEIVE_STARVED)
+		iox_recv_unpark(conn);
+	iox_list_remove(&conn->receive.clock);
+	iox_list_remove(&conn->send.clock);
+	conn->life.want = 0;
+	driver->counters.bytes_unsent += conn->send.bytes_written - conn->send.bytes_acked;
+	iox_batch_release(&driver->slabs, &conn->send.staging);
+	iox_batch_release(&driver->slabs, &conn->send.sending);
+	if (conn->receive.group->incremental)
+		iox_driver_drop_group(driver, conn->receive.group);
+	conn->receive.group = NULL;
 	iox_recv_wake(conn);
 	iox_send_wake(conn, true);
 	iox_face_wake(conn);
@@ -150,7 +152,7 @@ static void bound_the_unacknowledged(Connection *conn)
 	unsigned timeout = (unsigned)conn->driver->send_timeout;
 
 	if (conn->served && timeout && (timeout < iox_recv_fin_timeout(conn) || iox_send_lent(conn)))
-		conn->bounded = !setsockopt(conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout,
+		conn->life.bounded = !setsockopt(conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout,
 					    sizeof(timeout));
 }
 
@@ -161,93 +163,112 @@ static void given_up(Connection *conn)
 	iox_conn_blame(conn, IOX_CAUSE_SEND_TIMEOUT);
 }
 
-/* Everything that follows from a change of state; the one place where a life ends. */
-void iox_conn_progress(Connection *conn)
+/* Or never will be. */
+static bool all_sent(const Connection *conn)
 {
-	if (conn->fd < 0)
-		return;
-	if (conn->aborted) {
-		if (!conn->kernel_refs)
-			finalize(conn);
-		return;
-	}
-	if (!conn->closing && !conn->eof_wanted)
-		return;
-	if (conn->send_armed || (iox_send_unsent(conn) && !conn->send_errno))
-		return;
-	if (!conn->closing) {
-		if (!conn->eof_sent && !conn->send_errno)
-			shutdown(conn->fd, SHUT_WR);
-		conn->eof_sent = true;
-		return;
-	}
-	if (conn->send_errno) {
+	return !conn->send.armed && (!iox_send_unsent(conn) || conn->send.error);
+}
+
+static void end_writes(Connection *conn)
+{
+	if (!conn->send.eof_sent && !conn->send.error)
+		shutdown(conn->fd, SHUT_WR);
+	conn->send.eof_sent = true;
+}
+
+static void end_whole(Connection *conn)
+{
+	if (conn->send.error) {
 		/* Something was cut off: FIN would call the stream whole. */
 		iox_conn_abort(conn, IOX_CAUSE_ERROR, "what was written could not be sent");
 		return;
 	}
-	if (!conn->fin_sent) {
+	if (!conn->life.fin_sent) {
 		if (iox_socket_resets_on_close(conn->fd)) {
 			iox_conn_abort(conn, IOX_CAUSE_ABORT, "the connection was closed with SO_LINGER at 0");
 			return;
 		}
-		conn->fin_sent = true;
-		if (!conn->recv_errno) {
+		conn->life.fin_sent = true;
+		if (!conn->receive.error) {
 			shutdown(conn->fd, SHUT_WR);
 			bound_the_unacknowledged(conn);
 		}
 	}
 	/* The peer's FIN is waited for when it has taken everything: abort() would drop what is lent. */
-	if (!iox_list_linked(&conn->read_clock) && !(conn->bounded && iox_send_lent(conn)))
+	if (!iox_list_linked(&conn->receive.clock) && !(conn->life.bounded && iox_send_lent(conn)))
 		iox_recv_start_clock(conn);
-	if (!conn->kernel_refs && (conn->at_eof || conn->recv_errno))
+	if (!conn->life.kernel_refs && (conn->receive.at_eof || conn->receive.error))
 		finalize(conn);
+}
+
+/* Everything that follows from a change of state; the one place where a life ends. */
+void iox_conn_progress(Connection *conn)
+{
+	switch (conn->life.state) {
+	case IOX_LIFE_OPEN:
+		if (conn->send.eof_wanted && all_sent(conn))
+			end_writes(conn);
+		break;
+	case IOX_LIFE_CLOSING:
+		if (all_sent(conn))
+			end_whole(conn);
+		break;
+	case IOX_LIFE_ABORTED:
+		if (!conn->life.kernel_refs)
+			finalize(conn);
+		break;
+	case IOX_LIFE_GONE:
+		break;
+	}
 }
 
 void iox_conn_close(Connection *conn)
 {
-	if (conn->closing || conn->fd < 0)
+	if (conn->life.state == IOX_LIFE_CLOSING || conn->life.state == IOX_LIFE_GONE)
 		return;
-	conn->closing = true;
+	if (conn->life.state == IOX_LIFE_OPEN)
+		iox_life_set(conn, IOX_LIFE_CLOSING);
 	iox_recv_close(conn);
 	iox_conn_progress(conn);
 }
 
 void iox_conn_abort(Connection *conn, enum iox_cause cause, const char *reason)
 {
-	if (conn->aborted || conn->fd < 0)
+	if (iox_conn_over(conn))
 		return;
-	conn->aborted = true;
+	iox_life_set(conn, IOX_LIFE_ABORTED);
 	iox_conn_blame(conn, cause);
 	conn->driver->counters.aborts += reason != NULL;
-	conn->abort_reason = reason;
-	if (!conn->recv_errno)
-		conn->recv_errno = ECONNABORTED;
-	if (!conn->send_errno)
-		conn->send_errno = ECONNABORTED;
+	conn->life.abort_reason = reason;
+	if (!conn->receive.error)
+		conn->receive.error = ECONNABORTED;
+	if (!conn->send.error)
+		conn->send.error = ECONNABORTED;
 	iox_send_drop(conn);
 	iox_recv_wake(conn);
 	iox_send_wake(conn, true);
 	iox_face_wake(conn);
-	iox_list_remove(&conn->starved);
-	iox_list_remove(&conn->read_clock);
-	iox_list_remove(&conn->send_clock);
+	if (conn->receive.state == IOX_RECEIVE_STARVED)
+		iox_recv_unpark(conn);
+	iox_list_remove(&conn->receive.clock);
+	iox_list_remove(&conn->send.clock);
 	/*
 	 * The ring holds the file, so close() alone would end nothing; shutdown() would, but its FIN
 	 * would reach the peer before the RST.  So both operations are cancelled, and the descriptor
 	 * goes with their last completion.
 	 */
-	conn->want &= ~(IOX_WANT_RECV | IOX_WANT_SEND);
-	conn->recv_starved = false;
+	conn->life.want &= ~(IOX_WANT_RECV | IOX_WANT_SEND);
 	/*
 	 * A SEND_ZC is over only when the kernel has let go of every page, which is when the peer has
 	 * acknowledged them; shutdown() does not change that (issue #245 in the C# project).
 	 */
 	if (iox_send_lent(conn))
 		iox_socket_dissolve(conn->fd);
-	if (conn->recv_armed)
+	if (conn->receive.state == IOX_RECEIVE_ARMED)
+		iox_recv_cancel(conn);
+	else if (conn->receive.state == IOX_RECEIVE_CANCELLING)
 		iox_want(conn, IOX_WANT_CANCEL);
-	if (conn->send_armed)
+	if (conn->send.armed)
 		iox_want(conn, IOX_WANT_CANCEL_SEND);
 	iox_conn_progress(conn);
 }

@@ -8,34 +8,34 @@
 
 static inline void iox_face_wake(Connection *conn)
 {
-	if (conn->face)
-		iox_waiter_wake(conn->face);
+	if (conn->face.waiter)
+		iox_waiter_wake(conn->face.waiter);
 }
 
 static inline void iox_face_received(Connection *conn)
 {
-	if (conn->face_reads)
-		iox_waiter_wake(conn->face);
+	if (conn->face.reads)
+		iox_waiter_wake(conn->face.waiter);
 }
 
 static inline void iox_face_sent(Connection *conn)
 {
-	if (conn->bytes_acked < conn->face_acked)
+	if (conn->send.bytes_acked < conn->face.acked)
 		return;
-	conn->face_acked = UINT64_MAX;
-	iox_waiter_wake(conn->face);
+	conn->face.acked = UINT64_MAX;
+	iox_waiter_wake(conn->face.waiter);
 }
 
 static inline void iox_recv_wake(Connection *conn)
 {
-	if (conn->face)
+	if (conn->face.waiter)
 		iox_face_received(conn);
-	if (!conn->reader)
+	if (!conn->receive.reader)
 		return;
 	/* Its clock stops here: clocks are looked at between this and the task's step. */
-	if (!conn->fin_sent)
-		iox_list_remove(&conn->read_clock);
-	iox_waiter_wake(conn->reader);
+	if (!conn->life.fin_sent)
+		iox_list_remove(&conn->receive.clock);
+	iox_waiter_wake(conn->receive.reader);
 }
 
 #endif

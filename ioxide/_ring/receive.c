@@ -24,55 +24,71 @@
 
 static bool chunk_push(Connection *conn, struct iox_chunk chunk)
 {
-	if (conn->chunk_count == conn->chunk_capacity) {
-		uint32_t capacity = conn->chunk_capacity * 2;
+	if (conn->receive.chunk_count == conn->receive.chunk_capacity) {
+		uint32_t capacity = conn->receive.chunk_capacity * 2;
 		struct iox_chunk *chunks = PyMem_Malloc(capacity * sizeof(*chunks));
 
 		if (!chunks)
 			return false;
-		for (uint32_t i = 0; i < conn->chunk_count; i++)
-			chunks[i] = conn->chunks[(conn->chunk_head + i) & (conn->chunk_capacity - 1)];
-		if (conn->chunks != conn->inline_chunks)
-			PyMem_Free(conn->chunks);
-		conn->chunks = chunks;
-		conn->chunk_capacity = capacity;
-		conn->chunk_head = 0;
+		for (uint32_t i = 0; i < conn->receive.chunk_count; i++)
+			chunks[i] = conn->receive.chunks[(conn->receive.chunk_head + i) & (conn->receive.chunk_capacity - 1)];
+		if (conn->receive.chunks != conn->receive.inline_chunks)
+			PyMem_Free(conn->receive.chunks);
+		conn->receive.chunks = chunks;
+		conn->receive.chunk_capacity = capacity;
+		conn->receive.chunk_head = 0;
 	}
-	conn->chunks[(conn->chunk_head + conn->chunk_count++) & (conn->chunk_capacity - 1)] = chunk;
-	conn->queued_bytes += chunk.length;
+	conn->receive.chunks[(conn->receive.chunk_head + conn->receive.chunk_count++) & (conn->receive.chunk_capacity - 1)] = chunk;
+	conn->receive.queued_bytes += chunk.length;
 	return true;
 }
 
 static struct iox_chunk *chunk_at(Connection *conn, uint32_t index)
 {
-	return &conn->chunks[(conn->chunk_head + index) & (conn->chunk_capacity - 1)];
+	return &conn->receive.chunks[(conn->receive.chunk_head + index) & (conn->receive.chunk_capacity - 1)];
 }
 
 static struct iox_chunk *chunk_first(Connection *conn)
 {
-	return &conn->chunks[conn->chunk_head];
+	return &conn->receive.chunks[conn->receive.chunk_head];
 }
 
 static const char *chunk_bytes(const Connection *conn, const struct iox_chunk *chunk)
 {
-	return (chunk->memory ? chunk->memory : iox_group_buffer(conn->group, chunk->bid)) + chunk->offset;
+	return (chunk->memory ? chunk->memory : iox_group_buffer(conn->receive.group, chunk->bid)) + chunk->offset;
 }
 
 static bool queue_full(const Connection *conn)
 {
-	return conn->chunk_count >= conn->driver->recv_queue_entries ||
-	       conn->queued_bytes >= conn->driver->recv_queue_bytes;
+	return conn->receive.chunk_count >= conn->driver->recv_queue_entries ||
+	       conn->receive.queued_bytes >= conn->driver->recv_queue_bytes;
+}
+
+void iox_recv_cancel(Connection *conn)
+{
+	iox_receive_set(conn, IOX_RECEIVE_CANCELLING);
+	iox_want(conn, IOX_WANT_CANCEL);
+}
+
+void iox_recv_unpark(Connection *conn)
+{
+	iox_receive_set(conn, IOX_RECEIVE_IDLE);
+	iox_list_remove(&conn->receive.starved); /* in incremental mode it is in none */
 }
 
 void iox_recv_unpause(Connection *conn)
 {
-	if (conn->chunk_count || !conn->recv_paused || conn->reads_ended || conn->fd < 0)
+	if (conn->receive.chunk_count || !conn->receive.paused || conn->receive.ended ||
+	    conn->life.state == IOX_LIFE_GONE)
 		return;
-	conn->recv_paused = false;
-	if (conn->recv_armed && conn->want & IOX_WANT_CANCEL && !conn->recv_held && !conn->aborted) {
+	conn->receive.paused = false;
+	if (conn->receive.state == IOX_RECEIVE_STARVED)
+		return; /* it is armed when there is a buffer */
+	if (conn->receive.state == IOX_RECEIVE_CANCELLING && conn->life.want & IOX_WANT_CANCEL &&
+	    !conn->receive.held && !iox_conn_over(conn)) {
 		/* Read within the tick that filled it: nothing was submitted. */
-		conn->want &= ~IOX_WANT_CANCEL;
-		conn->recv_cancelling = false;
+		conn->life.want &= ~IOX_WANT_CANCEL;
+		iox_receive_set(conn, IOX_RECEIVE_ARMED);
 		return;
 	}
 	iox_want(conn, IOX_WANT_RECV);
@@ -86,9 +102,9 @@ static void run_unpause(const struct iox_op *op)
 /* Drops the first chunk; its buffer, or its memory, is the caller's now. */
 static void chunk_pop(Connection *conn)
 {
-	conn->queued_bytes -= chunk_first(conn)->length;
-	conn->chunk_head = (conn->chunk_head + 1) & (conn->chunk_capacity - 1);
-	if (--conn->chunk_count || !conn->recv_paused)
+	conn->receive.queued_bytes -= chunk_first(conn)->length;
+	conn->receive.chunk_head = (conn->receive.chunk_head + 1) & (conn->receive.chunk_capacity - 1);
+	if (--conn->receive.chunk_count || !conn->receive.paused)
 		return;
 	if (conn->driver->workers && iox_home_here(conn->driver)) {
 		if (iox_driver_ask(conn->driver, (struct iox_op){ .run = run_unpause, .conn = conn }))
@@ -104,16 +120,16 @@ static inline void give_back(Connection *conn, char *memory, uint32_t bytes, uin
 	if (memory) {
 		iox_driver_copy_free(conn->driver, memory, bytes);
 	} else if (conn->driver->workers && iox_home_here(conn->driver)) {
-		conn->group->refs++;
-		iox_driver_release_lent(conn->driver, conn->group, bid);
+		conn->receive.group->refs++;
+		iox_driver_release_lent(conn->driver, conn->receive.group, bid);
 	} else {
-		iox_driver_release(conn->driver, conn->group, bid);
+		iox_driver_release(conn->driver, conn->receive.group, bid);
 	}
 }
 
 void iox_recv_discard(Connection *conn)
 {
-	while (conn->chunk_count) {
+	while (conn->receive.chunk_count) {
 		struct iox_chunk chunk = *chunk_first(conn);
 
 		conn->driver->counters.bytes_unread += chunk.length;
@@ -132,9 +148,9 @@ bool iox_recv_vacate(Connection *conn)
 	size_t total = 0;
 	char *memory;
 
-	while (first < conn->chunk_count && chunk_at(conn, first)->memory)
+	while (first < conn->receive.chunk_count && chunk_at(conn, first)->memory)
 		first++;
-	for (last = first; last < conn->chunk_count; last++) {
+	for (last = first; last < conn->receive.chunk_count; last++) {
 		if (total && total + chunk_at(conn, last)->length > VACATE_LIMIT)
 			break;
 		total += chunk_at(conn, last)->length;
@@ -150,48 +166,48 @@ bool iox_recv_vacate(Connection *conn)
 
 		memcpy(memory + total, chunk_bytes(conn, chunk), chunk->length);
 		total += chunk->length;
-		iox_driver_release(driver, conn->group, chunk->bid);
+		iox_driver_release(driver, conn->receive.group, chunk->bid);
 	}
 	driver->counters.recv_copies += last - first;
 	*chunk_at(conn, first) = (struct iox_chunk){ .length = (uint32_t)total, .memory = memory };
-	for (uint32_t i = last; i < conn->chunk_count; i++)
+	for (uint32_t i = last; i < conn->receive.chunk_count; i++)
 		*chunk_at(conn, first + 1 + i - last) = *chunk_at(conn, i);
-	conn->chunk_count -= last - first - 1;
+	conn->receive.chunk_count -= last - first - 1;
 
-	if (iox_list_linked(&conn->starved)) {
-		iox_list_remove(&conn->starved);
-		conn->recv_paused = true;
+	if (conn->receive.state == IOX_RECEIVE_STARVED) {
+		iox_recv_unpark(conn);
+		conn->receive.paused = true;
 		driver->counters.recv_pauses++;
-	} else if (conn->recv_armed && !conn->recv_cancelling) {
-		conn->recv_cancelling = conn->recv_paused = true;
-		iox_want(conn, IOX_WANT_CANCEL);
+	} else if (conn->receive.state == IOX_RECEIVE_ARMED) {
+		conn->receive.paused = true;
+		iox_recv_cancel(conn);
 	}
 	return true;
 }
 
 int iox_recv_ready(Connection *conn)
 {
-	if (conn->chunk_count || conn->reads_ended)
+	if (conn->receive.chunk_count || conn->receive.ended)
 		return 1;
-	if (conn->recv_errno) {
-		iox_raise_os_error(conn->recv_errno, conn->abort_reason);
+	if (conn->receive.error) {
+		iox_raise_os_error(conn->receive.error, conn->life.abort_reason);
 		return -1;
 	}
-	return conn->at_eof || conn->closing || conn->fd < 0;
+	return conn->receive.at_eof || conn->life.state != IOX_LIFE_OPEN;
 }
 
 size_t iox_recv_copy(Connection *conn, char *to, size_t limit)
 {
 	size_t left = limit;
 
-	while (left && conn->chunk_count) {
+	while (left && conn->receive.chunk_count) {
 		struct iox_chunk *chunk = chunk_first(conn);
 		uint32_t step = chunk->length < left ? chunk->length : (uint32_t)left;
 
 		memcpy(to, chunk_bytes(conn, chunk), step);
 		to += step;
 		left -= step;
-		conn->queued_bytes -= step;
+		conn->receive.queued_bytes -= step;
 		chunk->offset += step;
 		chunk->length -= step;
 		if (!chunk->length) {
@@ -208,10 +224,10 @@ size_t iox_recv_copy(Connection *conn, char *to, size_t limit)
 
 PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit)
 {
-	size_t total = conn->queued_bytes;
+	size_t total = conn->receive.queued_bytes;
 	PyObject *bytes;
 
-	if (!conn->chunk_count)
+	if (!conn->receive.chunk_count)
 		return PyBytes_FromStringAndSize(NULL, 0);
 	if (limit >= 0 && (size_t)limit < total)
 		total = (size_t)limit;
@@ -228,7 +244,7 @@ PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit)
 static struct iox_chunk chunk_to_lend(Connection *conn)
 {
 	struct iox_chunk *chunk = chunk_first(conn), copy = { .length = chunk->length };
-	struct iox_group *group = conn->group;
+	struct iox_group *group = conn->receive.group;
 
 	if (chunk->memory || group->incremental ||
 	    group->lent < group->count - 2 * iox_group_reserve(group))
@@ -249,8 +265,8 @@ PyObject *iox_recv_take_slices(Connection *conn)
 	PyObject *list = PyList_New(0);
 
 	iox_collector_release(held);
-	while (list && conn->chunk_count) {
-		PyObject *slice = iox_slice_new(conn->driver, conn->group, chunk_to_lend(conn));
+	while (list && conn->receive.chunk_count) {
+		PyObject *slice = iox_slice_new(conn->driver, conn->receive.group, chunk_to_lend(conn));
 
 		if (!slice) {
 			Py_CLEAR(list);
@@ -266,23 +282,18 @@ PyObject *iox_recv_take_slices(Connection *conn)
 
 void iox_recv_park(Connection *conn, Waiter *waiter)
 {
-	conn->reader = (Waiter *)Py_NewRef(waiter);
+	conn->receive.reader = (Waiter *)Py_NewRef(waiter);
 	iox_recv_start_clock(conn);
 	/* The reactor may sleep beyond the clock that a worker has just set. */
-	if (waiter->worker && iox_list_linked(&conn->read_clock) &&
-	    conn->read_deadline < conn->driver->sleeping_until)
+	if (waiter->worker && iox_list_linked(&conn->receive.clock) &&
+	    conn->receive.deadline < conn->driver->sleeping_until)
 		iox_driver_wake(conn->driver);
 }
 
 static void recv_terminal(Connection *conn)
 {
-	conn->recv_armed = conn->recv_cancelling = false;
-	conn->kernel_refs--;
-}
-
-static bool starved(const Connection *conn)
-{
-	return conn->recv_starved || iox_list_linked(&conn->starved);
+	iox_receive_set(conn, IOX_RECEIVE_IDLE);
+	conn->life.kernel_refs--;
 }
 
 /* No buffer was left: not the peer's fault, so its clock begins again, and we wait for one. */
@@ -291,18 +302,20 @@ static void park_starved(Connection *conn)
 	Driver *driver = conn->driver;
 
 	/* A window that was too small is made larger after the batch, before the receive is armed again. */
-	if (conn->group->resting_count)
-		conn->group->refused++;
+	if (conn->receive.group->resting_count)
+		conn->receive.group->refused++;
 	else
 		driver->counters.recv_enobufs++;
-	if (iox_list_linked(&conn->read_clock) && !conn->fin_sent)
+	if (iox_list_linked(&conn->receive.clock) && !conn->life.fin_sent)
 		iox_recv_start_clock(conn); /* but not the clock of the peer's FIN: it would never run out */
-	if (starved(conn))
-		return;
-	if (!conn->group->incremental)
-		iox_list_append(&driver->starved, &conn->starved);
-	else if (!iox_group_free(conn->group))
-		conn->recv_starved = true;
+	if (conn->receive.state != IOX_RECEIVE_IDLE)
+		return; /* armed still: no kernel says so */
+	if (!conn->receive.group->incremental) {
+		iox_receive_set(conn, IOX_RECEIVE_STARVED);
+		iox_list_append(&driver->starved, &conn->receive.starved);
+	} else if (!iox_group_free(conn->receive.group)) {
+		iox_receive_set(conn, IOX_RECEIVE_STARVED);
+	}
 	/* Otherwise one came back meanwhile: the receive is armed again below. */
 }
 
@@ -310,7 +323,7 @@ static void park_starved(Connection *conn)
 static enum iox_recv_report take_in(Connection *conn, uint16_t bid, uint32_t length, bool more)
 {
 	Driver *driver = conn->driver;
-	struct iox_group *group = conn->group;
+	struct iox_group *group = conn->receive.group;
 	enum iox_recv_report report = IOX_RECV_GOES_ON;
 	unsigned runs = 0;
 
@@ -329,7 +342,7 @@ static enum iox_recv_report take_in(Connection *conn, uint16_t bid, uint32_t len
 			driver->counters.recv_appends++;
 		if (++runs == 2)
 			driver->counters.recv_bundles++;
-		if (conn->closing || conn->reads_ended || conn->aborted || report) {
+		if (conn->life.state != IOX_LIFE_OPEN || conn->receive.ended || report) {
 			driver->counters.bytes_unread += chunk.length;
 			iox_driver_release(driver, group, chunk.bid);
 		} else if (!chunk_push(conn, chunk)) {
@@ -355,44 +368,45 @@ enum iox_recv_report iox_recv_complete(Connection *conn, int res, unsigned flags
 		if (report)
 			return report; /* its end comes next: nothing is paused or armed any more */
 	} else if (res == 0) {
-		conn->at_eof = true;
+		conn->receive.at_eof = true;
 		iox_recv_wake(conn);
 	} else if (res == -ENOBUFS) {
 		/* A full queue waits for its reader, not for a buffer: it stays paused. */
-		if (!conn->recv_paused || !conn->chunk_count)
+		if (!conn->receive.paused || !conn->receive.chunk_count)
 			park_starved(conn);
-	} else if (res == -ECANCELED && !conn->aborted) {
+	} else if (res == -ECANCELED && !iox_conn_over(conn)) {
 		/* Our own pause; what to do next is decided below. */
 	} else if (res == -EAGAIN && iox_conn_block(conn)) {
 		/* Another holder of the file had set O_NONBLOCK (not seen on 6.18): armed again below. */
 	} else if (res < 0) {
-		if (!conn->recv_errno && !conn->closing)
-			conn->recv_errno = -res;
+		if (!conn->receive.error && conn->life.state != IOX_LIFE_CLOSING)
+			conn->receive.error = -res;
 		else
-			conn->at_eof = true;
-		if (res == -ETIMEDOUT && conn->bounded)
+			conn->receive.at_eof = true;
+		if (res == -ETIMEDOUT && conn->life.bounded)
 			report = IOX_RECV_GIVEN_UP;
 		iox_recv_wake(conn);
 	}
 
-	if (conn->recv_armed) {
+	if (conn->receive.state == IOX_RECEIVE_ARMED) {
 		/* Staged, not counted yet: who reads it within this tick spares it the pause. */
-		if (queue_full(conn) && !conn->recv_cancelling) {
-			conn->recv_cancelling = conn->recv_paused = true;
-			iox_want(conn, IOX_WANT_CANCEL);
+		if (queue_full(conn)) {
+			conn->receive.paused = true;
+			iox_recv_cancel(conn);
 		}
-	} else if (!conn->at_eof && !conn->recv_errno && !conn->aborted && !starved(conn)) {
+	} else if (conn->receive.state == IOX_RECEIVE_IDLE && !conn->receive.at_eof && !conn->receive.error &&
+		   !iox_conn_over(conn)) {
 		/*
 		 * A multishot ends for reasons of its own (a full CQ, a cancel that raced): arm it again,
 		 * unless the queue is full.  A pause that was asked for ends when the queue is empty.
 		 */
-		if (queue_full(conn) && !conn->recv_paused) {
-			conn->recv_paused = true;
+		if (queue_full(conn) && !conn->receive.paused) {
+			conn->receive.paused = true;
 			iox_want(conn, IOX_WANT_CANCEL); /* nothing is armed: it is counted */
 		}
-		if (!conn->chunk_count)
-			conn->recv_paused = false;
-		if (!conn->recv_paused && !conn->recv_held) {
+		if (!conn->receive.chunk_count)
+			conn->receive.paused = false;
+		if (!conn->receive.paused && !conn->receive.held) {
 			conn->driver->counters.recv_rearms++;
 			iox_want(conn, IOX_WANT_RECV);
 		}
@@ -411,10 +425,10 @@ bool iox_recv_submit(Connection *conn)
 	sqe->flags |= IOSQE_BUFFER_SELECT;
 	if (conn->driver->bundle)
 		sqe->ioprio |= IOX_RECVSEND_BUNDLE;
-	sqe->buf_group = conn->group->id;
+	sqe->buf_group = conn->receive.group->id;
 	sqe->user_data = iox_user_data(IOX_KIND_RECV, conn->generation, conn->slot);
-	conn->recv_armed = true;
-	conn->kernel_refs++;
+	iox_receive_set(conn, IOX_RECEIVE_ARMED);
+	conn->life.kernel_refs++;
 	return true;
 }
 
@@ -422,11 +436,11 @@ void iox_recv_close(Connection *conn)
 {
 	iox_recv_discard(conn);
 	iox_recv_wake(conn);
-	conn->recv_held = false; /* the peer's end is to be seen, and its bytes are thrown away */
-	if (conn->fd >= 0 && !conn->recv_armed && !conn->at_eof && !conn->recv_errno && !conn->aborted &&
-	    !starved(conn)) {
+	conn->receive.held = false; /* the peer's end is to be seen, and its bytes are thrown away */
+	if (conn->receive.state == IOX_RECEIVE_IDLE && !conn->receive.at_eof && !conn->receive.error &&
+	    !iox_conn_over(conn)) {
 		/* Paused: the peer's end is seen only by an armed receive. */
-		conn->recv_paused = false;
+		conn->receive.paused = false;
 		iox_want(conn, IOX_WANT_RECV);
 	}
 }
@@ -437,8 +451,8 @@ void iox_recv_close(Connection *conn)
  */
 void iox_recv_end(Connection *conn)
 {
-	if (conn->reads_ended || conn->fd < 0 || !conn->served)
+	if (conn->receive.ended || conn->life.state == IOX_LIFE_GONE || !conn->served)
 		return;
-	conn->reads_ended = true;
+	conn->receive.ended = true;
 	iox_recv_wake(conn);
 }

@@ -23,6 +23,8 @@ void iox_recv_discard(Connection *conn);
 void iox_recv_unpause(Connection *conn); /* its queue was emptied; on the reactor */
 /* Copies its runs out of shared buffers, and pauses; false, and nothing has changed: no memory. */
 bool iox_recv_vacate(Connection *conn);
+void iox_recv_cancel(Connection *conn); /* the armed receive is to be cancelled */
+void iox_recv_unpark(Connection *conn); /* a starved receive waits for a buffer no longer */
 bool iox_recv_submit(Connection *conn);
 enum iox_recv_report iox_recv_complete(Connection *conn, int res, unsigned flags);
 void iox_recv_end(Connection *conn);   /* as if the peer had sent FIN; what is queued is delivered */

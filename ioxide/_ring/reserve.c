@@ -17,7 +17,7 @@
 /* Nobody but this connection waits for a buffer, and it has only itself to wait for. */
 static bool starves_alone(const Driver *self, const Connection *conn)
 {
-	return self->starved.next == &conn->starved && self->starved.prev == &conn->starved;
+	return self->starved.next == &conn->receive.starved && self->starved.prev == &conn->receive.starved;
 }
 
 /* Connections take turns, and each tick frees what is wanted and no more: to copy takes time. */
@@ -32,7 +32,7 @@ static void vacate(Driver *self)
 		if (++self->vacated >= self->slot_count)
 			self->vacated = 0;
 		conn = self->slots[self->vacated];
-		if (conn && conn->chunk_count && !conn->aborted && !starves_alone(self, conn) &&
+		if (conn && conn->receive.chunk_count && !iox_conn_over(conn) && !starves_alone(self, conn) &&
 		    !iox_recv_vacate(conn))
 			iox_conn_abort(conn, IOX_CAUSE_ERROR,
 				       "no memory to copy unread bytes out of the shared receive buffers");

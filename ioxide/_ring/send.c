@@ -21,37 +21,37 @@
 
 size_t iox_send_unsent(const Connection *conn)
 {
-	return conn->staging.used + (conn->sending.used - conn->sent);
+	return conn->send.staging.used + (conn->send.sending.used - conn->send.sent);
 }
 
 uint64_t iox_send_target(const Connection *conn)
 {
-	return conn->bytes_written + conn->foreign_bytes + conn->bytes_dropped;
+	return conn->send.bytes_written + conn->send.foreign_bytes + conn->send.bytes_dropped;
 }
 
 bool iox_send_pending(const Connection *conn, uint64_t target)
 {
-	return conn->bytes_acked < target && !conn->send_errno && !conn->aborted && conn->fd >= 0 &&
-	       !(conn->closing && target > conn->bytes_written);
+	return conn->send.bytes_acked < target && !conn->send.error && !iox_conn_over(conn) &&
+	       !(conn->life.state == IOX_LIFE_CLOSING && target > conn->send.bytes_written);
 }
 
 bool iox_send_lent(const Connection *conn)
 {
-	return conn->notification_due || conn->notified.mem || (conn->send_armed && conn->send_zc);
+	return conn->send.notification_due || conn->send.notified.mem || (conn->send.armed && conn->send.zero_copy);
 }
 
 int iox_send_flush_state(Connection *conn, uint64_t target)
 {
-	if (conn->bytes_acked >= target)
+	if (conn->send.bytes_acked >= target)
 		return 1;
 	if (iox_send_pending(conn, target))
 		return 0;
-	if (conn->send_errno) {
-		iox_raise_os_error(conn->send_errno, conn->abort_reason);
+	if (conn->send.error) {
+		iox_raise_os_error(conn->send.error, conn->life.abort_reason);
 		return -1;
 	}
-	if (conn->abort_reason)
-		iox_raise_os_error(ECONNABORTED, conn->abort_reason);
+	if (conn->life.abort_reason)
+		iox_raise_os_error(ECONNABORTED, conn->life.abort_reason);
 	else
 		iox_raise_os_error(EPIPE, "the connection was closed before the write was taken");
 	return -1;
@@ -59,9 +59,9 @@ int iox_send_flush_state(Connection *conn, uint64_t target)
 
 void iox_send_wake(Connection *conn, bool all)
 {
-	struct iox_node *node = conn->flushes.next;
+	struct iox_node *node = conn->send.flushes.next;
 
-	while (node != &conn->flushes) {
+	while (node != &conn->send.flushes) {
 		Waiter *waiter = IOX_ENTRY(node, Waiter, flushes);
 
 		node = node->next;
@@ -75,8 +75,8 @@ void iox_send_wake(Connection *conn, bool all)
 
 void iox_send_drop(Connection *conn)
 {
-	iox_batch_release(&conn->driver->slabs, &conn->staging);
-	conn->want &= ~IOX_WANT_SEND;
+	iox_batch_release(&conn->driver->slabs, &conn->send.staging);
+	conn->life.want &= ~IOX_WANT_SEND;
 }
 
 /*
@@ -87,7 +87,7 @@ void iox_send_drop(Connection *conn)
 
 static void send_failed(Connection *conn, int error)
 {
-	conn->send_errno = error;
+	conn->send.error = error;
 	iox_send_drop(conn);
 	iox_send_wake(conn, true);
 	iox_face_wake(conn);
@@ -106,15 +106,15 @@ static enum iox_send_report notified(Connection *conn, int res)
 {
 	Driver *driver = conn->driver;
 
-	conn->kernel_refs--;
+	conn->life.kernel_refs--;
 	driver->counters.zc_notifs++;
 	if ((unsigned)res & IOX_NOTIF_USAGE_ZC_COPIED)
 		driver->counters.zc_copied++;
-	if (conn->notified.mem)
-		iox_batch_release(&driver->slabs, &conn->notified);
+	if (conn->send.notified.mem)
+		iox_batch_release(&driver->slabs, &conn->send.notified);
 	else
-		conn->notification_due = false;
-	if (conn->bounded && !conn->recv_armed && timed_out(conn->fd))
+		conn->send.notification_due = false;
+	if (conn->life.bounded && !iox_recv_in_kernel(conn) && timed_out(conn->fd))
 		return IOX_SEND_GIVEN_UP; /* the receive, which had ended before, cannot tell */
 	return IOX_SEND_GOES_ON;
 }
@@ -127,7 +127,7 @@ static bool fall_back(Connection *conn, int res)
 {
 	Driver *driver = conn->driver;
 
-	if (!conn->send_zc || (res != -EINVAL && res != -EOPNOTSUPP && res != -ENOMEM && res != -ENOBUFS))
+	if (!conn->send.zero_copy || (res != -EINVAL && res != -EOPNOTSUPP && res != -ENOMEM && res != -ENOBUFS))
 		return false;
 	if (res == -EINVAL && driver->zero_copy_report)
 		driver->zero_copy_report = false; /* IORING_SEND_ZC_REPORT_USAGE is of 6.2 */
@@ -139,14 +139,14 @@ static bool fall_back(Connection *conn, int res)
 
 static void slab_sent(Connection *conn)
 {
-	if (conn->notification_due) {
-		conn->notified = conn->sending;
-		conn->sending = (struct iox_batch){ 0 };
-		conn->notification_due = false;
+	if (conn->send.notification_due) {
+		conn->send.notified = conn->send.sending;
+		conn->send.sending = (struct iox_batch){ 0 };
+		conn->send.notification_due = false;
 	} else {
-		iox_batch_release(&conn->driver->slabs, &conn->sending);
+		iox_batch_release(&conn->driver->slabs, &conn->send.sending);
 	}
-	conn->sent = 0;
+	conn->send.sent = 0;
 }
 
 enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags)
@@ -156,54 +156,54 @@ enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags
 	if (flags & IOX_CQE_F_NOTIF)
 		return notified(conn, res);
 	if (flags & IOX_CQE_F_MORE) {
-		conn->notification_due = true; /* which keeps the reference */
+		conn->send.notification_due = true; /* which keeps the reference */
 		driver->counters.sends_zc++;
 	} else {
-		conn->kernel_refs--;
+		conn->life.kernel_refs--;
 	}
-	conn->send_armed = false;
+	conn->send.armed = false;
 
 	if (res > 0) {
-		if ((size_t)res > conn->sending.used - conn->sent)
-			res = (int)(conn->sending.used - conn->sent); /* a forged completion */
-		conn->sent += (size_t)res;
-		conn->bytes_acked += (uint64_t)res;
+		if ((size_t)res > conn->send.sending.used - conn->send.sent)
+			res = (int)(conn->send.sending.used - conn->send.sent); /* a forged completion */
+		conn->send.sent += (size_t)res;
+		conn->send.bytes_acked += (uint64_t)res;
 		driver->counters.bytes_sent += (uint64_t)res;
 		/* A peer that takes bytes is not silent; but this is not the clock of its FIN. */
-		if (iox_list_linked(&conn->read_clock) && !conn->fin_sent)
+		if (iox_list_linked(&conn->receive.clock) && !conn->life.fin_sent)
 			iox_recv_start_clock(conn);
 	}
 	if (res == -EAGAIN)
 		iox_conn_block(conn); /* another holder has set O_NONBLOCK; 6.18 heeds it in accepts alone */
-	else if (res <= 0 && res != -EINTR && !conn->aborted && !fall_back(conn, res))
+	else if (res <= 0 && res != -EINTR && !iox_conn_over(conn) && !fall_back(conn, res))
 		send_failed(conn, res ? -res : EPIPE);
 
-	if (!conn->send_errno && !conn->aborted && conn->sent < conn->sending.used) {
+	if (!conn->send.error && !iox_conn_over(conn) && conn->send.sent < conn->send.sending.used) {
 		/* Only on a live connection: a cancelled SEND reports what it moved, like a short one. */
 		if (res > 0)
 			driver->counters.partial_sends++;
 		iox_want(conn, IOX_WANT_SEND);
 	} else {
-		iox_list_remove(&conn->send_clock);
+		iox_list_remove(&conn->send.clock);
 		slab_sent(conn);
-		if (conn->staging.used)
+		if (conn->send.staging.used)
 			iox_want(conn, IOX_WANT_SEND);
-		iox_send_wake(conn, conn->aborted);
+		iox_send_wake(conn, iox_conn_over(conn));
 	}
-	if (conn->face)
+	if (conn->face.waiter)
 		iox_face_sent(conn);
 	return IOX_SEND_GOES_ON;
 }
 
 int iox_send_check(Connection *conn, size_t length)
 {
-	size_t limit = conn->driver->write_limit, waiting = iox_send_unsent(conn) + conn->foreign_bytes;
+	size_t limit = conn->driver->write_limit, waiting = iox_send_unsent(conn) + conn->send.foreign_bytes;
 
-	if (conn->send_errno) {
-		iox_raise_os_error(conn->send_errno, conn->abort_reason);
+	if (conn->send.error) {
+		iox_raise_os_error(conn->send.error, conn->life.abort_reason);
 		return -1;
 	}
-	if (conn->closing || conn->aborted || conn->fd < 0) {
+	if (conn->life.state != IOX_LIFE_OPEN) {
 		iox_raise_os_error(EPIPE, "write() on a connection that was closed");
 		return -1;
 	}
@@ -220,10 +220,10 @@ int iox_send_check(Connection *conn, size_t length)
 
 bool iox_send_stage(Connection *conn, const void *data, size_t length)
 {
-	if (!iox_batch_write(&conn->driver->slabs, &conn->staging, data, length))
+	if (!iox_batch_write(&conn->driver->slabs, &conn->send.staging, data, length))
 		return false;
-	conn->bytes_written += length;
-	if (!conn->send_armed)
+	conn->send.bytes_written += length;
+	if (!conn->send.armed)
 		iox_want(conn, IOX_WANT_SEND);
 	return true;
 }
@@ -236,20 +236,21 @@ void iox_send_now(Connection *conn)
 	char *from;
 
 	/* Behind a SEND in flight, or the rest of one, it would overtake. */
-	if (conn->send_armed || conn->sending.used || !conn->staging.used || conn->fd < 0)
+	if (conn->send.armed || conn->send.sending.used || !conn->send.staging.used ||
+	    conn->life.state == IOX_LIFE_GONE)
 		return;
-	conn->want &= ~IOX_WANT_SEND;
-	conn->sending = conn->staging;
-	conn->staging = (struct iox_batch){ 0 };
-	conn->sent = 0;
-	while (conn->sent < conn->sending.used) {
-		message = iox_batch_gather(&conn->driver->slabs, &conn->sending, conn->sent, &from);
+	conn->life.want &= ~IOX_WANT_SEND;
+	conn->send.sending = conn->send.staging;
+	conn->send.staging = (struct iox_batch){ 0 };
+	conn->send.sent = 0;
+	while (conn->send.sent < conn->send.sending.used) {
+		message = iox_batch_gather(&conn->driver->slabs, &conn->send.sending, conn->send.sent, &from);
 		sent = message ? sendmsg(conn->fd, message, flags) :
-				 send(conn->fd, from, conn->sending.used - conn->sent, flags);
+				 send(conn->fd, from, conn->send.sending.used - conn->send.sent, flags);
 		if (sent <= 0)
 			return;
-		conn->sent += (size_t)sent;
-		conn->bytes_acked += (uint64_t)sent;
+		conn->send.sent += (size_t)sent;
+		conn->send.bytes_acked += (uint64_t)sent;
 		conn->driver->counters.bytes_sent += (uint64_t)sent;
 	}
 	slab_sent(conn);
@@ -290,42 +291,42 @@ bool iox_send_submit(Connection *conn)
 
 	if (!sqe)
 		return false;
-	if (!conn->sending.used) {
-		conn->sending = conn->staging;
-		conn->staging = (struct iox_batch){ 0 };
-		conn->sent = 0;
+	if (!conn->send.sending.used) {
+		conn->send.sending = conn->send.staging;
+		conn->send.staging = (struct iox_batch){ 0 };
+		conn->send.sent = 0;
 	}
-	message = iox_batch_gather(&driver->slabs, &conn->sending, conn->sent, &from);
-	left = conn->sending.used - conn->sent;
+	message = iox_batch_gather(&driver->slabs, &conn->send.sending, conn->send.sent, &from);
+	left = conn->send.sending.used - conn->send.sent;
 	if (left > SEND_MAX)
 		left = SEND_MAX;
 	/*
 	 * One notification is waited for at a time: while it is due, what follows is copied, because
 	 * waiting for the peer's acknowledgement with every batch would cost more than the copy.
 	 */
-	conn->send_zc = driver->zero_copy && !conn->notification_due && !conn->notified.mem &&
-			!(conn->want & IOX_WANT_PLAIN_SEND);
-	if (message && conn->send_zc)
+	conn->send.zero_copy = driver->zero_copy && !conn->send.notification_due && !conn->send.notified.mem &&
+			!(conn->life.want & IOX_WANT_PLAIN_SEND);
+	if (message && conn->send.zero_copy)
 		io_uring_prep_sendmsg_zc(sqe, conn->fd, message, flags);
 	else if (message)
 		io_uring_prep_sendmsg(sqe, conn->fd, message, flags);
-	else if (conn->send_zc)
+	else if (conn->send.zero_copy)
 		io_uring_prep_send_zc(sqe, conn->fd, from, left, (int)flags, 0);
 	else
 		io_uring_prep_send(sqe, conn->fd, from, left, (int)flags);
-	if (conn->send_zc && driver->zero_copy_report)
+	if (conn->send.zero_copy && driver->zero_copy_report)
 		sqe->ioprio |= IOX_SEND_ZC_REPORT_USAGE;
-	conn->want &= ~IOX_WANT_PLAIN_SEND;
+	conn->life.want &= ~IOX_WANT_PLAIN_SEND;
 	sqe->user_data = iox_user_data(IOX_KIND_SEND, conn->generation, conn->slot);
-	conn->send_armed = true;
-	conn->kernel_refs++;
+	conn->send.armed = true;
+	conn->life.kernel_refs++;
 	driver->counters.sends++;
 	if (message)
 		driver->counters.sends_vectored++;
 	/* One clock for a batch, however many sends it takes: one that goes on has it already. */
-	if (driver->send_timeout && conn->served && !iox_list_linked(&conn->send_clock)) {
-		conn->send_deadline = driver->now + driver->send_timeout;
-		iox_list_append(&driver->send_clocks, &conn->send_clock);
+	if (driver->send_timeout && conn->served && !iox_list_linked(&conn->send.clock)) {
+		conn->send.deadline = driver->now + driver->send_timeout;
+		iox_list_append(&driver->send_clocks, &conn->send.clock);
 	}
 	return true;
 }

@@ -4,7 +4,7 @@
 #define IOX_SLICE_H
 
 #include "driver_state.h"
-#include "receive_state.h"
+#include "connection_state.h"
 
 extern PyTypeObject iox_SliceType;
 

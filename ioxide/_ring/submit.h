@@ -28,9 +28,9 @@ struct io_uring_sqe *iox_driver_sqe(Driver *driver); /* NULL: the queue stays fu
 /* Keeps the connection among those that are asked for submissions before the next enter. */
 static inline void iox_want(Connection *conn, uint8_t what)
 {
-	conn->want |= what;
-	if (!iox_list_linked(&conn->staged))
-		iox_list_append(&conn->driver->staged, &conn->staged);
+	conn->life.want |= what;
+	if (!iox_list_linked(&conn->life.staged))
+		iox_list_append(&conn->driver->staged, &conn->life.staged);
 }
 
 #endif

@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "life.h"
 #include "listeners.h"
+#include "receive.h"
 #include "reserve.h"
 #include "submit.h"
 #include "table.h"
@@ -38,9 +39,9 @@ void iox_tick_stage(Driver *self)
 	 * returns, keeps an idle connection from using up the one chance that a busy one waits for.
 	 */
 	for (uint32_t free = self->shared ? self->shared->provided : 0; free && iox_list_linked(&self->starved); free--) {
-		Connection *conn = IOX_ENTRY(self->starved.next, Connection, starved);
+		Connection *conn = IOX_ENTRY(self->starved.next, Connection, receive.starved);
 
-		iox_list_remove(&conn->starved);
+		iox_recv_unpark(conn);
 		self->counters.recv_rearms++;
 		iox_want(conn, IOX_WANT_RECV);
 	}
@@ -59,18 +60,18 @@ void iox_tick_stage(Driver *self)
 		self->poll_armed = true;
 	}
 	while (iox_list_linked(&self->staged)) {
-		Connection *conn = IOX_ENTRY(self->staged.next, Connection, staged);
+		Connection *conn = IOX_ENTRY(self->staged.next, Connection, life.staged);
 
 		if (!iox_conn_submit(conn))
 			return;
-		iox_list_remove(&conn->staged);
+		iox_list_remove(&conn->life.staged);
 	}
 }
 
 static void on_recv(Driver *self, uint32_t generation, uint32_t slot, int res, unsigned flags)
 {
 	Connection *conn = iox_table_find(self, generation, slot);
-	struct iox_group *group = conn ? conn->group : self->shared;
+	struct iox_group *group = conn ? conn->receive.group : self->shared;
 	uint16_t bid = (uint16_t)(flags >> IOX_CQE_BUFFER_SHIFT);
 	bool buffer = flags & IOX_CQE_F_BUFFER;
 
@@ -78,7 +79,7 @@ static void on_recv(Driver *self, uint32_t generation, uint32_t slot, int res, u
 		self->counters.unknown_cqes++;
 		return;
 	}
-	if (conn && conn->recv_armed) {
+	if (conn && iox_recv_in_kernel(conn)) {
 		iox_conn_received(conn, res, flags);
 		return;
 	}
@@ -112,8 +113,8 @@ void iox_tick_complete(Driver *self, uint64_t user_data, int res, unsigned flags
 		return;
 	case IOX_KIND_SEND:
 		conn = iox_table_find(self, generation, slot);
-		if (!conn || (flags & IOX_CQE_F_NOTIF ? !conn->notified.mem && !conn->notification_due
-						      : !conn->send_armed)) {
+		if (!conn || (flags & IOX_CQE_F_NOTIF ? !conn->send.notified.mem && !conn->send.notification_due
+						      : !conn->send.armed)) {
 			self->counters.stale_cqes++;
 			return;
 		}
@@ -162,9 +163,9 @@ void iox_tick_reap(Driver *self)
 static bool clock_due(Driver *self)
 {
 	return (iox_list_linked(&self->read_clocks) &&
-		IOX_ENTRY(self->read_clocks.next, Connection, read_clock)->read_deadline <= self->now) ||
+		IOX_ENTRY(self->read_clocks.next, Connection, receive.clock)->receive.deadline <= self->now) ||
 	       (iox_list_linked(&self->send_clocks) &&
-		IOX_ENTRY(self->send_clocks.next, Connection, send_clock)->send_deadline <= self->now);
+		IOX_ENTRY(self->send_clocks.next, Connection, send.clock)->send.deadline <= self->now);
 }
 
 /* Enters that may be spent on completions before a connection is called late. */
@@ -185,21 +186,21 @@ void iox_tick_expire(Driver *self)
 		iox_tick_reap(self);
 	}
 	while (iox_list_linked(&self->read_clocks)) {
-		Connection *conn = IOX_ENTRY(self->read_clocks.next, Connection, read_clock);
+		Connection *conn = IOX_ENTRY(self->read_clocks.next, Connection, receive.clock);
 
-		if (conn->read_deadline > self->now)
+		if (conn->receive.deadline > self->now)
 			break;
 		/* Here, not in what follows: whatever that does, this loop ends. */
-		iox_list_remove(&conn->read_clock);
+		iox_list_remove(&conn->receive.clock);
 		self->counters.read_timeouts++;
 		iox_conn_abort(conn, IOX_CAUSE_READ_TIMEOUT, "nothing was received within read_timeout_ms");
 	}
 	while (iox_list_linked(&self->send_clocks)) {
-		Connection *conn = IOX_ENTRY(self->send_clocks.next, Connection, send_clock);
+		Connection *conn = IOX_ENTRY(self->send_clocks.next, Connection, send.clock);
 
-		if (conn->send_deadline > self->now)
+		if (conn->send.deadline > self->now)
 			break;
-		iox_list_remove(&conn->send_clock);
+		iox_list_remove(&conn->send.clock);
 		self->counters.send_timeouts++;
 		iox_conn_abort(conn, IOX_CAUSE_SEND_TIMEOUT,
 			       "the peer did not take what was sent within send_timeout_ms");
@@ -215,12 +216,12 @@ int64_t iox_tick_next_clock(Driver *self)
 
 	soonest = trim < soonest ? trim : soonest;
 	if (iox_list_linked(&self->read_clocks)) {
-		uint64_t at = IOX_ENTRY(self->read_clocks.next, Connection, read_clock)->read_deadline;
+		uint64_t at = IOX_ENTRY(self->read_clocks.next, Connection, receive.clock)->receive.deadline;
 
 		soonest = at < soonest ? at : soonest;
 	}
 	if (iox_list_linked(&self->send_clocks)) {
-		uint64_t at = IOX_ENTRY(self->send_clocks.next, Connection, send_clock)->send_deadline;
+		uint64_t at = IOX_ENTRY(self->send_clocks.next, Connection, send.clock)->send.deadline;
 
 		soonest = at < soonest ? at : soonest;
 	}

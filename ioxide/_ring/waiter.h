@@ -24,7 +24,7 @@ typedef struct Waiter {
 	PyObject *context;
 	PyObject *cancel_message;
 	struct iox_node ready;   /* in the queue of its home, which then holds a reference */
-	struct iox_node flushes; /* in conn->flushes */
+	struct iox_node flushes; /* in conn->send.flushes */
 	uint64_t target;         /* flush: bytes that must have been sent */
 	enum iox_waiter_state state;
 	bool cancelled, blocking;

@@ -12,6 +12,7 @@ import graphlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sysconfig
 from collections.abc import Iterable, Mapping
@@ -173,3 +174,82 @@ def test_each_file_has_a_short_header_of_its_own() -> None:
 
     assert set() == {path.stem for path in sources(RING)} - headers.keys()
     assert {} == {name: lines for name, lines in headers.items() if lines > LINES}
+
+
+SAYS = """
+#include "states.h"
+#include <stdio.h>
+#include <stdlib.h>
+int main(int argc, char **argv)
+{
+	if (argc == 3)
+		iox_life_check(atoi(argv[1]), atoi(argv[2]));
+	if (argc == 4)
+		iox_receive_check(atoi(argv[1]), atoi(argv[2]));
+	for (int from = 0; from < IOX_LIFE_STATES; from++)
+		for (int to = 0; to < IOX_LIFE_STATES; to++)
+			if (iox_life_may(from, to))
+				printf("life %s -> %s\\n", iox_life_names[from], iox_life_names[to]);
+	for (int from = 0; from < IOX_RECEIVE_STATES; from++)
+		for (int to = 0; to < IOX_RECEIVE_STATES; to++)
+			if (iox_receive_may(from, to))
+				printf("receive %s -> %s\\n", iox_receive_names[from], iox_receive_names[to]);
+	return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A program that says what the table of transitions has, and asks it as the test build does."""
+    directory = tmp_path_factory.mktemp("states")
+    (directory / "says.c").write_text(SAYS)
+    plain, program = RING / "plain", str(directory / "says")
+    files = [str(directory / "says.c"), str(plain / "states.c")]
+    run(["cc", "-std=gnu11", "-DIOX_SANITIZE", f"-I{plain}", *files, "-o", program])
+    return program
+
+
+def test_architecture_has_the_transitions_of_the_table(states: str) -> None:
+    text = (RING.parents[1] / "docs/architecture.md").read_text()
+    table = text.partition("### The states of a connection")[2].partition("| From | to |")[2]
+    rows = re.findall(
+        r"^\| (\w+ \w+) \| ([\w, -]+) \|$", table.partition("\n### ")[0], re.MULTILINE
+    )
+
+    assert set(run([states]).splitlines()) == {
+        f"{state} -> {after}"
+        for state, follow in rows
+        for after in follow.split(", ")
+        if after != "-"
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["3", "0"], "a connection's life went from gone to open"),
+        (["0", "3"], "a connection's life went from open to gone"),
+        (["3", "1", "receive"], "a receive went from starved to armed"),
+    ],
+)
+def test_transition_that_is_not_in_the_table_ends_the_test_build(
+    states: str, arguments: list[str], said: str
+) -> None:
+    done = subprocess.run(
+        [states, *arguments], capture_output=True, text=True, timeout=20, check=False
+    )
+
+    assert -signal.SIGABRT == done.returncode
+    assert f"ioxide: {said}, which is not in the table of states.c\n" == done.stderr
+
+
+def test_states_are_set_in_one_place() -> None:
+    """By iox_life_set() and iox_receive_set(), which ask the table, and nowhere else."""
+    found = [
+        path.name
+        for path in (*sources(RING), *RING.rglob("*.h"))
+        for _ in re.findall(r"(?:life|receive)\.state\s*=[^=]", path.read_text())
+    ]
+
+    assert ["connection_state.h"] * 2 == found
