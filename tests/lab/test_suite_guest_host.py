@@ -5,6 +5,7 @@ others."""
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -280,6 +281,18 @@ def test_behind(guest_host): asked(guest_host)
     assert ran.code == 3, ran.output
     assert {"test_exits": "lost", "test_behind": "never ran"} == ran.verdicts
     assert "it called pytest.exit(): enough" in ran.why("test_exits")
+
+
+def test_example_of_the_page(little: Little) -> None:
+    """docs/testinfra.md: its tests pass as they stand there."""
+    page = (Path(__file__).parents[2] / "docs/testinfra.md").read_text()
+    [text] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    little.write("tests/test_state.py", text)
+
+    ran = little.lab("tests/test_state.py")
+
+    assert ran.code == 0, ran.output
+    assert dict.fromkeys(("test_release", "test_state", "test_server"), "passed") == ran.verdicts
 
 
 def test_missing_package_is_named(little: Little) -> None:
