@@ -51,14 +51,14 @@ SUITES = (
         ),
         # Its own addopts measure coverage, and one other plugin would run its coroutines.
         options=("-o", "addopts=", "-p", "no:asyncio", "-m", "not dev_mode and not autobahn"),
-        enough=800,
+        enough=1100,  # 1,120 of 1,136 passed with CPython 3.11.7
         remove=("aiohttp",),
     ),
     Suite(
         package="uvloop",
         tests=("tests/test_tcp.py", "tests/test_sockets.py", "tests/test_base.py"),
         options=("-k", "AIO or aio", "-p", "no:asyncio"),
-        enough=60,
+        enough=70,  # 77 passed with CPython 3.11.7
         remove=("uvloop",),
     ),
 )
@@ -79,7 +79,7 @@ def _outcomes(suite: Suite, environment: Environment, loop: str) -> tuple[set[st
     if missing := [each for each in suite.tests if not (source / each).is_file()]:
         raise SetUpError(f"the sources of {suite.package} have no {missing}: update suites.py")
     argv: list[str | Path] = [
-        *(environment.python, "-m", "pytest", "-q", "--tb=short", "-p", "tests.conformance.plugin"),
+        *(environment.python, "-m", "pytest", "-q", "--tb=short", "-p", "loop_plugin"),
         *("-p", "no:anyio", "-p", "no:cacheprovider", "--timeout=120", f"--junitxml={report}"),
         *(*suite.options, *suite.tests),
     ]
@@ -88,7 +88,12 @@ def _outcomes(suite: Suite, environment: Environment, loop: str) -> tuple[set[st
         subprocess.run(
             argv,
             cwd=source,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "CONFORMANCE_LOOP": loop},
+            # By a name of its own: in a suite that is a package, `tests` is that package.
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(str, (ROOT, HERE))),
+                "CONFORMANCE_LOOP": loop,
+            },
             stdout=file,
             stderr=subprocess.STDOUT,
             timeout=LIMIT,

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.conformance import suites
-from tests.conformance.environment import SetUpError, pinned
+from tests.conformance.environment import Environment, SetUpError, pinned
 
 pytestmark = pytest.mark.lab
 
@@ -56,3 +59,29 @@ def test_suites_and_programs_are_pinned() -> None:
         assert "==" in pinned(suite.package)
     with pytest.raises(SetUpError, match="add it there"):
         pinned("no-such-package")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "ioxide"])
+def test_a_suite_that_is_a_package_called_tests_runs(tmp_path: Path, loop: str) -> None:
+    """It is found instead of ours wherever its distribution is the working directory."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/__init__.py").touch()
+    (tmp_path / "tests/test_it.py").write_text(
+        "import asyncio\n"
+        "def test_loop() -> None:\n"
+        "    loop = asyncio.new_event_loop()\n"
+        "    loop.close()\n"
+        f"    assert type(loop).__module__.startswith({loop!r})\n"
+    )
+
+    class Here(Environment):
+        """This very Python; the distribution is there already."""
+
+        def __init__(self) -> None:
+            self.python = Path(sys.executable)
+
+        def source(self, name: str) -> Path:  # noqa: ARG002
+            return tmp_path
+
+    suite = suites.Suite(package="it", tests=("tests/test_it.py",), enough=1)
+    assert ({"tests.test_it::test_loop"}, set()) == suites._outcomes(suite, Here(), loop)
