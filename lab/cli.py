@@ -183,7 +183,9 @@ def _test(names: Sequence[str], rest: Sequence[str]) -> Conclusion:
         usage = witness.conclusion.code is ExitCode.USAGE
         return _say(witness.conclusion) if usage else witness.conclusion
     if status == pytest.ExitCode.USAGE_ERROR:
-        return _say(conclude(Tally({}, usage="pytest refused its arguments, see above")))
+        return _say(
+            conclude(Tally({}, usage="pytest refused its arguments or its settings, see above"))
+        )
     return _say(
         conclude(Tally({}, problems=[f"pytest ended with {int(status)} before any verdict"]))
     )

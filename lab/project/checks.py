@@ -6,7 +6,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import sys
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..errors import COMMAND, UsageError
 from .model import Project
@@ -35,7 +37,11 @@ def _faults(project: Project) -> Iterator[tuple[Keys, str]]:
         if key == "products":
             yield (key,), f"there is no build product {pattern}: build it first"
         else:
-            yield (key,), f"{key}: {pattern} matches no file"
+            yield (
+                (key,),
+                f"{key}: {pattern} matches no file that git knows or would add: paths are relative "
+                "to the repository's root, and what git ignores is named in products",
+            )
     for key in ("contract", "issues", "dmesg-allow", "lock"):
         name = getattr(project, key.replace("-", "_"))
         if name and not project.path(name).is_file():
@@ -53,14 +59,34 @@ def _faults(project: Project) -> Iterator[tuple[Keys, str]]:
         if program.directory and not project.path(program.directory).is_dir():
             keys: Keys = ("programs", number, "directory")
             yield keys, f"program {program.name}: there is no directory {program.directory}"
+    for name in project.environment_exclude:
+        if not any(_is_package(name, directory) for directory in _environment()):
+            places = " or ".join(map(str, _environment()))
+            yield (
+                ("environment-exclude",),
+                f"environment-exclude: there is no package {name} in {places}",
+            )
     if project.plugins:
         installed = {one.name for one in importlib.metadata.entry_points(group="pytest11")}
         for name in project.plugins:
             if name not in installed and not _importable(project, name):
                 yield (
                     ("plugins",),
-                    f"the plugin {name} is not installed in the environment of {sys.executable}",
+                    f"the plugin {name} is not installed in the environment of {sys.executable}; "
+                    "install it there, or take it out of the list",
                 )
+
+
+def _environment() -> list[Path]:
+    """Where this Python's packages are."""
+    return list(dict.fromkeys(Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")))
+
+
+def _is_package(name: str, directory: Path) -> bool:
+    """Whether something there is left out by that name, as in lab.vm.rootfs."""
+    return any(
+        path.name == name or path.name.startswith(f"{name}-") for path in directory.iterdir()
+    )
 
 
 def _importable(project: Project, name: str) -> bool:

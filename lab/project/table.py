@@ -61,7 +61,10 @@ def project_of(root: Path, file: str, table: object, faults: Faults) -> Project:
             (), 'kernels is missing: name what to test on, such as kernels = ["6.1", "6.12"]'
         )
     if fields.get("contract") and "probe" not in fields:
-        faults.add(("contract",), "contract is about what a probe sees, and there is no probe")
+        faults.add(
+            ("contract",),
+            "contract is about what a probe sees, and there is no probe: name its command in probe",
+        )
     if fields.get("skips_need_proof") and not {"probe", "contract"} <= fields.keys():
         faults.add(
             ("skips-need-proof",), "skips are proved by a probe and a contract: name them both"

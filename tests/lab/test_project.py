@@ -356,9 +356,13 @@ def test_what_is_named_and_not_there_is_said_all_at_once(table: Write) -> None:
     with pytest.raises(UsageError) as raised:
         project.check(project.read(root))
     lines = str(raised.value).splitlines()
+    no_file = (
+        "matches no file that git knows or would add: paths are relative to the repository's root, "
+        "and what git ignores is named in products"
+    )
     assert [
-        "pyproject.toml:3: include: src/** matches no file",
-        "pyproject.toml:4: exclude: gone matches no file",
+        f"pyproject.toml:3: include: src/** {no_file}",
+        f"pyproject.toml:4: exclude: gone {no_file}",
         "pyproject.toml:5: there is no build product src/*.so: build it first",
         "pyproject.toml:7: contract: there is no file c.toml",
         "pyproject.toml:9: issues: there is no file i.txt",
@@ -369,6 +373,17 @@ def test_what_is_named_and_not_there_is_said_all_at_once(table: Write) -> None:
         "pyproject.toml:14: program p: there is no directory bin",
     ] == lines[:-1]
     assert lines[-1].startswith("pyproject.toml:8: the plugin no_such_plugin is not installed in ")
+    assert lines[-1].endswith("; install it there, or take it out of the list")
+
+
+def test_a_package_that_the_environment_has_not_cannot_be_left_out_of_it(table: Write) -> None:
+    """A slip of the finger would leave the package in the image without a word."""
+    root = table('[tool.lab]\nkernels = ["6.12"]\nenvironment-exclude = ["pytest", "tochr"]\n')
+    with pytest.raises(UsageError) as raised:
+        project.check(project.read(root))
+    said = "pyproject.toml:3: environment-exclude: there is no package tochr in /"
+    assert str(raised.value).startswith(said)
+    assert "pytest" not in str(raised.value).partition(" in /")[0]
 
 
 def test_a_plugin_of_the_environment_and_one_of_the_repository_are_there(table: Write) -> None:
