@@ -81,9 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer characters than a test
             stream.reconfigure(errors="backslashreplace")
     project = None
-    with suppress(LabError):  # whoever needs the table says what is wrong with it
+    try:
         project = projects.here()
         lock.use(project.path(project.lock) if project.lock else None)
+    except LabError as error:  # whoever else needs the table says what is wrong with it
+        if arguments.command == "kernels":  # without its lock they would be others
+            return int(_say(conclude(Tally({}, usage=str(error)))).code)
     if handler := getattr(arguments, "handler", None):
         if rest:
             words = " ".join(rest)

@@ -37,12 +37,19 @@ _THE_LABS: Mapping[str, str] = {
     "oops": "a guest whose kernel panics has to end at once",
     "init": "the lab's own init starts the agent",
     "rdinit": "the lab's own init starts the agent",
+    "quiet": "what the kernel complains of while it boots has to be heard",
+    "loglevel": "what the kernel complains of while it boots has to be heard",
     "printk.devkmsg": "the lab marks in the kernel's log where each test begins",
     "log_buf_len": "what a test makes the kernel say has to fit in the kernel's log",
     "module.sig_enforce": "nothing else vouches for some of the modules",
     "--": "the kernel takes nothing behind it for its own",
 }
 """Parameters of the kernel's that are the lab's to set, and why."""
+_THE_LABS_SYSCTLS: Mapping[str, str] = {
+    "kernel.printk": "what a dying kernel complains of has to be heard on its console",
+    "kernel.printk_devkmsg": "the lab marks in the kernel's log where each test begins",
+    "kernel.panic": "a guest whose kernel panics has to end at once",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +180,8 @@ def _sysctl(value: object) -> tuple[tuple[str, str], ...]:
     for name, one in given:
         if not isinstance(name, str) or _SYSCTL.fullmatch(name) is None or ".." in name:
             raise _Refused(f"names {name!r}, which is no name like vm.swappiness")
+        if why := _THE_LABS_SYSCTLS.get(name.replace("/", ".")):
+            raise _Refused(f"sets {name}, which is the lab's own to set: {why}")
         if isinstance(one, bool) or not isinstance(one, int | str):
             raise _Refused(f"sets {name} to {one!r}, which is neither text nor a whole number")
         if not str(one) or not str(one).isprintable():

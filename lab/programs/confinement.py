@@ -21,6 +21,10 @@ PREFIX = "lab-program-"
 _DYING_S = 5.0
 
 
+class NoControlGroup(Exception):
+    """There is none to be had where there must be one; the message is a sentence."""
+
+
 class Confinement:
     """One program's control group, or without `directory` its session."""
 
@@ -30,8 +34,8 @@ class Confinement:
 
     def enter(self) -> None:
         """Move the calling process in: between fork and exec, in the child."""
-        if self._directory is not None:
-            _write(self._directory / "cgroup.procs", "0")
+        if self._directory is not None:  # outside of it the program could not be ended for certain
+            (self._directory / "cgroup.procs").write_text("0")
         # When memory is short, it is to go before the pytest that judges it.
         _write(Path("/proc/self/oom_score_adj"), "500")
 
@@ -49,11 +53,13 @@ class Confinement:
 
 
 @contextmanager
-def confinement() -> Iterator[Confinement]:
+def confinement(*, needed: bool = False) -> Iterator[Confinement]:
     """A fresh one. What is still in it at the end is killed, and so is what was left by a process
-    that ended before it could do this."""
+    that ended before it could do this. Raises NoControlGroup where one is `needed`."""
     top = control_groups()
     if top is None:
+        if needed:
+            raise NoControlGroup("it was not run: no control groups (version 2) are mounted here")
         alone = Confinement(None)
         try:
             yield alone
@@ -64,7 +70,10 @@ def confinement() -> Iterator[Confinement]:
     directory = top / f"{PREFIX}{os.getpid()}"
     try:
         directory.mkdir()
-    except OSError:  # no permission: a host, not a guest
+    except OSError as error:  # no permission: a host, not a guest
+        if needed:
+            why = f"it was not run: no control group can be made for it: {error.strerror}"
+            raise NoControlGroup(why) from error
         directory = None  # type: ignore[assignment]
     else:
         # The limit is not to be had where another hierarchy has this controller.

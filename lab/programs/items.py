@@ -164,10 +164,17 @@ def split_arguments(
     return [word.rstrip("/") for word in ours], [word for word in arguments if word not in ours]
 
 
-def chosen(tests: Sequence[ProgramTest], words: Iterable[str]) -> list[ProgramTest]:
-    """The tests that these ids and groups name."""
-    wanted = set(words)
-    return [test for test in tests if wanted & {test.name, test.group}]
+def chosen(
+    tests: Sequence[ProgramTest], words: Iterable[str], directories: Iterable[Path], root: Path
+) -> list[ProgramTest]:
+    """The tests that these ids and groups name, and those whose programs are in a directory."""
+    wanted, places = set(words), list(directories)
+    return [
+        test
+        for test in tests
+        if wanted & {test.name, test.group}
+        or any((root / test.path).is_relative_to(place) for place in places)
+    ]
 
 
 def subtests_of(reports: Iterable[pytest.TestReport]) -> list[dict[str, str]]:

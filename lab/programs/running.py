@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from .confinement import Confinement, confinement
+from .confinement import Confinement, NoControlGroup, confinement
 from .tap import Reader, Reading
 
 MOST_OUTPUT = 64 << 20
@@ -64,9 +64,12 @@ def run(path: Path, *, directory: Path, seconds: float, tidy: bool = False) -> E
     used up its seconds, everything that it started is killed. With `tidy`, in a guest, what is new
     in its directory and in those that all share is removed: the next test finds room.
     """
-    with _as_before(directory) if tidy else nullcontext(), confinement() as confined:
-        with _scratch() as scratch:
-            return _run(path, directory, seconds, {**os.environ, "TMPDIR": scratch}, confined)
+    try:
+        with _as_before(directory) if tidy else nullcontext():
+            with confinement(needed=tidy) as confined, _scratch() as scratch:
+                return _run(path, directory, seconds, {**os.environ, "TMPDIR": scratch}, confined)
+    except NoControlGroup as error:
+        raise CannotRun(str(error)) from error
 
 
 def _run(
@@ -86,7 +89,8 @@ def _run(
     except (OSError, subprocess.SubprocessError) as error:
         raise CannotRun(_why_not(path, directory, error)) from error
     confined.of(process.pid)
-    reader, tails, written = Reader(), {1: bytearray(), 2: bytearray()}, 0
+    readers = {1: Reader(), 2: Reader()}
+    tails, written = {1: bytearray(), 2: bytearray()}, 0
     assert process.stdout is not None
     assert process.stderr is not None
     pipes = {process.stdout.fileno(): 1, process.stderr.fileno(): 2}
@@ -107,7 +111,7 @@ def _run(
                     poll.unregister(pidfd)
                     process.wait()
                     confined.kill()
-                    deadline = min(deadline, time.monotonic() + DRAIN_S)
+                    deadline = time.monotonic() + DRAIN_S
                     continue
                 data = os.read(descriptor, _CHUNK)
                 if not data:
@@ -116,8 +120,7 @@ def _run(
                     continue
                 written += len(data)
                 _keep(tails[pipes[descriptor]], data)
-                if pipes[descriptor] == 1:
-                    reader.feed(data)
+                readers[pipes[descriptor]].feed(data)
             if written > MOST_OUTPUT and not why:
                 why = f"it wrote more than {MOST_OUTPUT >> 20} MiB and was killed"
             elif time.monotonic() >= deadline and not gone and not why:
@@ -137,7 +140,10 @@ def _run(
         confined.kill()
         for pipe in (process.stdout, process.stderr):
             pipe.close()
-    return Ended(process.wait(), reader.end(), bytes(tails[1]), bytes(tails[2]), why)
+    said, other = readers[1].end(), readers[2].end()
+    if other.recognised and not said.recognised:
+        said = other  # some print their TAP there
+    return Ended(process.wait(), said, bytes(tails[1]), bytes(tails[2]), why)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -132,7 +132,21 @@ def _candidates(root: Path) -> list[str]:
     found = _of_git(root)
     if not found:
         found = list(_walk(root, root))
-    return [path for path in found if _useful(path)]
+    return [one for path in found for one in _linked(root, path) if _useful(one)]
+
+
+def _linked(root: Path, path: str) -> Iterator[str]:
+    """The path; for a link to a directory, what is in that, by the link's name. A link to a
+    directory that it is in itself leads to nothing."""
+    place = root / path
+    if not (place.is_symlink() and place.is_dir()):
+        yield path
+        return
+    target = place.resolve()
+    if not place.parent.resolve().is_relative_to(target):
+        for below in _walk(target, target):
+            if not (target / below).is_dir():
+                yield f"{path}/{below}"
 
 
 def _useful(path: str) -> bool:
@@ -179,4 +193,5 @@ def _walk(root: Path, top: Path) -> Iterator[str]:
             if name not in NEVER and not (here / name / "pyvenv.cfg").is_file()
         )
         below = here.relative_to(root)
+        files += [name for name in names if (here / name).is_symlink()]
         yield from ((below / name).as_posix() for name in sorted(files))

@@ -15,6 +15,10 @@ class RunOver(LabError):
         self.tail = tail
 
 
+class Silent(RunOver):
+    """What was due did not come: nothing that was said is a lie."""
+
+
 class Gone(Exception):
     """The process ended before it was told to; `guest_too` if the guest did. `killed` if it was
     killed and nobody of us did that."""

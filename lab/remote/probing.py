@@ -43,6 +43,12 @@ def probed(
             f"the probe in the guest ended with status {done.status} and no report: {error}",
             tail=words,
         ) from error
+    if done.status and report.error is None:
+        raise RunOver(
+            f"the probe in the guest printed a report without an error, and ended with status "
+            f"{done.status}",
+            tail=done.stderr.decode("utf-8", "backslashreplace"),
+        )
     if report.release != guest.uname:
         raise RunOver(f"the probe speaks of {report.release!r}, the guest is {guest.uname!r}")
     return report

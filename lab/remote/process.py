@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from ..errors import GuestLost
 from ..vm import Control, Event, Exited, Guest, Output
 from .identity import Expected
-from .losses import Gone, RunOver
+from .losses import Gone, RunOver, Silent
 from .wire import DONE, TROUBLE, BrokenWire, Checker, Kinds, Numberer
 
 TREE = "/tmp/lab-tree"
@@ -113,7 +113,7 @@ class PythonProcess:
         """The message that is due now. Raises Gone, RunOver."""
         said = self.receive(time.monotonic() + seconds)
         if said is None:
-            raise RunOver(
+            raise Silent(
                 f"{self._name} in the guest said no {wanted} within {seconds:.0f} s",
                 tail=self.tail(),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..errors import GuestLost, LabError
 from ..vm import Guest
 from .losses import RunOver
 from .process import TREE
@@ -22,6 +23,10 @@ def set_up(guest: Guest, command: Sequence[str], environment: Mapping[str, str])
         done = guest.run(command, env=env, cwd=TREE, timeout_s=limit)
     except TimeoutError as error:
         raise RunOver(f"the set-up command {words!r} did not end: {error}") from error
+    except GuestLost:
+        raise
+    except LabError as error:  # no such command, say
+        raise RunOver(f"the set-up command {words!r} did not run: {error}") from error
     if done.status:
         said = (done.stdout + done.stderr).decode("utf-8", "backslashreplace")
         raise RunOver(

@@ -78,6 +78,12 @@ class LocalSide:
                 f"and no report: {' / '.join(said) or error}",
                 pytrace=False,
             )
+        if done.returncode and probe.error is None:
+            pytest.fail(
+                f"the probe {' '.join(self._project.probe)} printed a report without an error, and "
+                f"ended with status {done.returncode}",
+                pytrace=False,
+            )
         self._probes.append(probe)
         return probe
 

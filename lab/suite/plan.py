@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,12 @@ class Lab(Protocol):
     def prepare(self, results: Path) -> object:
         """Fetch and build what all guests share, so that `boot` is quick. Raises LabError."""
 
-    def side_by_side(self) -> int:
-        """How many guests at once suit this machine; asked once it is prepared."""
+    def side_by_side(self, others: Iterable[Wishes] = ()) -> int:
+        """How many guests at once suit this machine, if some have `others`' wishes; asked once it
+        is prepared."""
 
-    def at_most(self) -> int:
-        """How many guests at once this machine has room for; asked once it is prepared."""
+    def at_most(self, others: Iterable[Wishes] = ()) -> int:
+        """How many guests at once this machine has room for, if one has `others`' wishes; asked once it is prepared."""
 
     def boot(
         self, results: Path, *, wishes: Wishes, interrupt: int | None = None

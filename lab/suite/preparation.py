@@ -213,9 +213,11 @@ class Preparation:
             return None
         works = [column.work for column in columns if column.over is None and column.work]
         worth = sum(1 + len(selected) // WORTH_A_GUEST for _ in works)
-        guests = min(ready.lab.side_by_side(), worth)
+        guests = min(ready.lab.side_by_side(own_wishes.values()), worth)
         if self._guests is not None:
-            guests, self.bound = at_once.bounded(self._guests, ready.lab.at_most())
+            guests, self.bound = at_once.bounded(
+                self._guests, ready.lab.at_most(own_wishes.values())
+            )
         return Lanes(works, guests=guests)
 
     def _first_ready(self, columns: Sequence[Column]) -> Column | None:

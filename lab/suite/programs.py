@@ -8,8 +8,10 @@ the tree.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +36,10 @@ class HostPrograms:
             self.words, config.args[:] = items.split_arguments(
                 config.args, [test.name for test in self.tests], config.invocation_params.dir
             )
-            self.tests = items.chosen(self.tests, self.words)
+            here = config.invocation_params.dir
+            named = [Path(os.path.normpath(here / argument)) for argument in config.args]
+            directories = [place for place in named if place.is_dir()]
+            self.tests = items.chosen(self.tests, self.words, directories, project.root)
         self.alone = bool(self.words) and not config.args
         """Whether nothing of pytest's own is to be collected."""
         if self.tests:

@@ -85,7 +85,20 @@ def check(config: pytest.Config) -> None:
         if stays_on_host(config, path):
             raise pytest.UsageError(f"--cov-config={named}: this file does not travel to the guest")
     for argument in config.args:
-        _inside(config, argument)
+        relative = _inside(config, argument).partition("::")[0]
+        path = config.rootpath / relative
+        if path.exists() and stays_on_host(config, path):
+            raise pytest.UsageError(f"{argument}: {_why_here(config, relative)}")
+
+
+def _why_here(config: pytest.Config, path: str) -> str:
+    from .. import project as projects  # not in guests
+
+    project = config.stash[PROJECT]
+    where = "[tool.lab] of pyproject.toml" if project.file == "pyproject.toml" else project.file
+    if by := next((one for one in project.exclude if projects.matches_any([one], path)), ""):
+        return f'no guest has it: {where} has exclude = ["{by}"]'
+    return f"no guest has it: it does not travel by the key include of {where}"
 
 
 def guest_arguments(config: pytest.Config) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..errors import GuestLost, LabError
 from ..facts.probed import Probed
 from ..remote.identity import Expected
-from ..remote.losses import Gone, RunOver
+from ..remote.losses import Gone, RunOver, Silent
 from ..remote.probing import probed
 from ..remote.process import TREE, check_release, console_tail
 from ..remote.setting_up import set_up
@@ -252,17 +252,28 @@ class Session:
         except Gone as gone:
             tail = "\n".join(part for part in (gone.tail, self._tail()) if part)
             if wishes != self._plan.wishes:
-                self._drop_guest()
-                self.tail = tail
-                raise _Refused(f"a guest with {wishes} is of no use: {gone}") from gone
+                raise self._of_no_use(wishes, str(gone), tail) from gone
             if gone.guest_too:
                 raise RunOver(str(gone), tail=tail) from gone
             raise RunOver(f"pytest did not start in the guest: {gone}", tail=tail) from gone
         except GuestLost as lost:
+            if wishes != self._plan.wishes:
+                raise self._of_no_use(wishes, lost.reason, lost.console_tail) from lost
             raise RunOver(lost.reason, tail=lost.console_tail, hint=lost.hint) from lost
+        except Silent as silent:
+            silent.tail = silent.tail or self._tail()
+            if wishes != self._plan.wishes:
+                raise self._of_no_use(wishes, silent.message, silent.tail) from silent
+            raise
         except RunOver as over:
             over.tail = over.tail or self._tail()
             raise
+
+    def _of_no_use(self, wishes: Wishes, why: str, tail: str) -> _Refused:
+        """Such a guest came up, and no test can run in it: that costs those that ask for it."""
+        self._drop_guest()
+        self.tail = tail
+        return _Refused(f"a guest with {wishes} is of no use: {why}")
 
     def _tail(self) -> str:
         if self._worker is not None:
@@ -321,9 +332,11 @@ class Session:
         self._listener.phase("running the set-up command")
         try:
             set_up(guest, self._plan.setup, self._plan.environment)
-        except RunOver:
+        except RunOver as over:
             self._hear_others()
-            raise
+            if guest.wishes == self._plan.wishes:
+                raise
+            raise Gone(over.message, tail=over.tail) from over  # it is so there alone
         self._hear_others()
 
     def _probe(self, guest: Guest) -> Probed:

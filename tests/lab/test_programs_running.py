@@ -31,6 +31,7 @@ def _groups() -> list[Path]:
 
 
 GROUPS = _groups()
+REAL = time.monotonic
 Script = Callable[..., Path]
 
 
@@ -352,3 +353,55 @@ def test_what_is_no_program_is_one_sentence(
 
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_in_the_pipe_at_the_limit_is_read(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that ends in time is judged by all of its output, even if its time is up while that
+    is read."""
+    path = script(
+        "import fcntl, sys\n"
+        "fcntl.fcntl(1, 1031, 1 << 20)\n"  # F_SETPIPE_SZ
+        "os.write(1, b'1..1\\n' + b'# words\\n' * 100_000 + b'not ok 1\\n')\n"
+    )
+    late = [0.0]
+    monkeypatch.setattr("lab.programs.running.time.monotonic", lambda: REAL() + late[0])
+    kill = confinement.Confinement.kill
+
+    def end(self: confinement.Confinement) -> None:
+        late[0] = 1000.0  # the process is gone, and so is its time
+        kill(self)
+
+    monkeypatch.setattr(confinement.Confinement, "kill", end)
+
+    found = ended(path, seconds=500.0)
+
+    assert "" == found.why
+    assert [State.FAILED] == [point.state for point in found.said.points]
+
+
+def test_tap_on_standard_error_is_read(script: Script) -> None:
+    """Where standard output has none, it counts; else standard error is words."""
+    test = ProgramTest("unit/a", "a", ".")
+    failing = script("os.write(2, b'1..1\\nnot ok 1 - a\\n')")
+    both = script("print('1..1\\nok 1'); os.write(2, b'1..1\\nnot ok 1 - a\\n')", "both")
+
+    assert State.FAILED is judged_by(test, ended(failing)).state
+    assert State.PASSED is judged_by(test, ended(both)).state
+
+
+def test_program_that_cannot_be_confined_does_not_run_in_a_guest(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it starts would stay behind, in the way of the tests that follow."""
+    path = script("open('ran', 'w')")
+    monkeypatch.setattr(confinement, "control_groups", lambda: None)
+    with pytest.raises(CannotRun, match="it was not run: no control groups"):
+        run(path, directory=path.parent, seconds=60.0, tidy=True)
+
+    monkeypatch.setattr(confinement, "control_groups", lambda: path.parent / "nowhere")
+    with pytest.raises(CannotRun, match="it was not run: no control group can be made for it"):
+        run(path, directory=path.parent, seconds=60.0, tidy=True)
+
+    assert not (path.parent / "ran").exists()

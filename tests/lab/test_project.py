@@ -99,7 +99,7 @@ memory = "2G"
 modules = ["veth"]
 devices = ["virtio-rng-pci"]
 sysctl = {"net.core.somaxconn" = 128}
-cmdline = "quiet  loglevel=3"
+cmdline = "nosmt  nokaslr"
 
 [tool.lab.errata]
 list = "tests/errata.toml"
@@ -126,7 +126,7 @@ command = "./list all"
         modules=("veth",),
         devices=("virtio-rng-pci",),
         sysctl=(("net.core.somaxconn", "128"),),
-        cmdline=("quiet", "loglevel=3"),
+        cmdline=("nosmt", "nokaslr"),
     )
     assert found.skips_need_proof is True
     assert found.by_make is True
@@ -435,3 +435,21 @@ def test_a_heavy_environment_is_said_with_what_is_large(
         '(3072 MiB), small (0 MiB), one.py (0 MiB); environment-exclude = ["torch"] leaves it out'
     )
     assert "" == rootfs.heavy(["torch"])
+
+
+@pytest.mark.parametrize("by_git", [False, True], ids=["walked", "of-git"])
+def test_a_link_to_a_directory_travels_with_what_is_in_it(table: Write, by_git: bool) -> None:
+    """By its own name; a link to a directory that it is in leads nowhere."""
+    root = table('[tool.lab]\nkernels = ["6.12"]\n')
+    files(root, "data/a", "data/below/b")
+    (root / "tests").mkdir()
+    (root / "tests/data").symlink_to("../data")
+    (root / "tests/up").symlink_to("..")
+    if by_git:
+        git(root, "init", "-q")
+        git(root, "add", ".")
+
+    found = names(project.read(root))
+
+    assert {"data/a", "data/below/b", "tests/data/a", "tests/data/below/b"} <= set(found)
+    assert not any(name.startswith("tests/up") for name in found)

@@ -100,6 +100,30 @@ def test_a_guest_in_which_no_pytest_starts_costs_its_tests_alone(little: Little)
     assert ran.why("test_lost").startswith("a guest with --module=choking is of no use: ")
 
 
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("dying", "the guest's kernel panicked"),
+        ("mute", "pytest in the guest said no hello"),
+    ],
+)
+def test_a_guest_lost_before_its_first_test_costs_its_tests_alone(
+    little: Little, module: str, words: str
+) -> None:
+    """With the tree half way, or with a pytest that says nothing."""
+    little.tests(
+        f"@pytest.mark.guest(modules=['{module}'])\ndef test_lost(): pass\n"
+        "@pytest.mark.guest(cpus=2)\ndef test_other(): pass\n"
+        "def test_usual(): pass\n"
+    )
+
+    ran = little.lab("--lab-guests", "1")
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts == {"test_lost": "lost", "test_other": "passed", "test_usual": "passed"}
+    assert f"a guest with --module={module} is of no use: {words}" in ran.why("test_lost")
+
+
 PANIC = "[    0.700000] Kernel panic - not syncing: fake"
 
 

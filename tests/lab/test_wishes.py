@@ -12,7 +12,7 @@ from typing import Any, NoReturn, cast
 import pytest
 
 from lab.errors import LabError, UsageError
-from lab.vm import provide
+from lab.vm import Accel, AccelKind, launchpad, provide
 from lab.wishes import KEYS, OPTIONS, Wishes, from_options, read
 
 pytestmark = pytest.mark.lab
@@ -25,7 +25,7 @@ def test_a_table_a_marker_and_a_command_line_mean_the_same() -> None:
             "cpus": 2,
             "memory": "1G",
             "sysctl": {"vm.swappiness": 10, "net.core.somaxconn": "128"},
-            "cmdline": 'quiet dyndbg="file a.c +p"',
+            "cmdline": 'nosmt dyndbg="file a.c +p"',
             "modules": ["veth"],
             "devices": ["virtio-rng-pci,max-bytes=64"],
         }
@@ -36,14 +36,14 @@ def test_a_table_a_marker_and_a_command_line_mean_the_same() -> None:
             "cpus": "2",
             "memory": "1024",
             "sysctl": ["vm.swappiness=10", "net.core.somaxconn=128"],
-            "cmdline": ["quiet", 'dyndbg="file a.c +p"'],
+            "cmdline": ["nosmt", 'dyndbg="file a.c +p"'],
             "modules": ["veth"],
             "devices": ["virtio-rng-pci,max-bytes=64"],
         }
     )
     assert table == typed
     assert hash(table) == hash(typed)
-    assert table.cmdline == ("quiet", 'dyndbg="file a.c +p"')
+    assert table.cmdline == ("nosmt", 'dyndbg="file a.c +p"')
     assert table.memory_mib == 1024
 
 
@@ -113,13 +113,20 @@ def test_what_cannot_be_meant_is_refused(key: str, value: object, sentence: str)
     [
         *("console=tty0", "lab.nonce=0", "panic=0", "oops=ignore", "rdinit=/bin/sh", "init=/x"),
         *("printk.devkmsg=off", "log_buf_len=1k", "module.sig-enforce=0", "--", 'con"sole"=tty0'),
-        'x="a lab.nonce=0"',
+        *('x="a lab.nonce=0"', "quiet", "loglevel=0"),
     ],
 )
 def test_what_the_lab_needs_is_not_overridden(word: str) -> None:
     """A guest without its console, its nonce or its end after a panic would prove nothing."""
-    _, (wrong,) = read({"cmdline": f"quiet {word}"})
+    _, (wrong,) = read({"cmdline": f"nosmt {word}"})
     assert f"has {word!r}, which is the lab's own to set: " in wrong.why
+
+
+@pytest.mark.parametrize("name", ["kernel.printk", "kernel/printk_devkmsg", "kernel.panic"])
+def test_no_sysctl_blinds_the_lab(name: str) -> None:
+    """What a kernel complains of would not be heard, or its end would not be seen."""
+    _, (wrong,) = read({"sysctl": {name: 0}})
+    assert f"sets {name}, which is the lab's own to set: " in wrong.why
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
@@ -153,3 +160,17 @@ def test_a_wish_that_takes_for_ever_is_a_sentence(wishes: Wishes, sentence: str)
     """A module that never ends its loading, say: its guest cannot be had."""
     with pytest.raises(LabError, match=f"^{re.escape(sentence)}$"):
         provide.settle(cast("Any", Stuck()), wishes)
+
+
+@pytest.mark.parametrize(("others", "guests"), [((), 2), (("3G",), 1), (("512M", "1G"), 2)])
+def test_guests_side_by_side_leave_room_for_the_largest(
+    monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...], guests: int
+) -> None:
+    """A test may ask for more memory than the usual guest has."""
+    monkeypatch.setattr(launchpad.room, "processors", lambda: 4)
+    monkeypatch.setattr(launchpad.room, "free_mib", lambda: 4000)
+    pad: Any = launchpad.Launchpad(cast(Any, None))
+    pad._made = None, Accel(AccelKind.TCG, "none", "none", "a test")
+    wishes = [read({"memory": size})[0] for size in others]
+
+    assert guests == pad.side_by_side(wishes)

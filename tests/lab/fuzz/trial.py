@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +103,11 @@ class FuzzLab:
     def prepare(self, results: Path) -> None:
         """There is nothing to fetch."""
 
-    def side_by_side(self) -> int:
+    def side_by_side(self, others: Iterable[Wishes] = ()) -> int:  # noqa: ARG002
         """As the scenario says, which the command line repeats."""
         return self.world.scenario.guests
 
-    def at_most(self) -> int:
+    def at_most(self, others: Iterable[Wishes] = ()) -> int:  # noqa: ARG002
         """They need no room."""
         return self.world.scenario.guests
 

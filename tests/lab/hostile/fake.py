@@ -21,9 +21,9 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from lab.vm import Accel, AccelKind, Completed, Control, Event, Exited, Output, 
 from lab.vm.emulator import first_sign
 from lab.vm.kmsg import Gap, Piece, Record
 from lab.vm.pull import Pulled
-from lab.vm.rootfs import shell
 from lab.wishes import Wishes
 
 INIT = Path(__file__).with_name("init.py")
@@ -268,10 +267,7 @@ class FakeGuest:
 
     def argv(self, argv: Sequence[str]) -> list[str]:
         """The command as it is run on the host."""
-        if argv[0] == shell():
-            return list(argv)
-        assert argv[0] == sys.executable
-        if argv[1] != "-m":
+        if argv[0] != sys.executable or argv[1] != "-m":
             return list(argv)
         missing = self.misdeeds.pytest_missing or "choking" in self.wishes.modules
         if argv[2] == "pytest" and missing:
@@ -287,6 +283,9 @@ class FakeGuest:
 
     def push_tree(self, tar: bytes, directory: str) -> None:  # noqa: ARG002
         """As lab.vm.Guest.push_tree."""
+        if "dying" in self.wishes.modules:
+            self.lose(f"the guest's kernel panicked: {PANIC}")
+            self.alive()
         self.directory.mkdir(exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
             # extractall(filter=) is of 3.11.4, and Debian 12 has 3.11.2; the attribute is for both.
@@ -335,6 +334,8 @@ class FakeGuest:
             )
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"{argv[0]} was not done after {timeout_s:g} s") from None
+        except FileNotFoundError as error:
+            raise LabError(f"cannot run {argv[0]!r}: {error}") from error
         return Completed(done.returncode, done.stdout, done.stderr)
 
     def spawn(
@@ -400,11 +401,11 @@ class FakeLab:
         if self._misdeeds.cannot_be_prepared:
             raise LabError("the archive does not answer")
 
-    def side_by_side(self) -> int:
+    def side_by_side(self, others: Iterable[Wishes] = ()) -> int:  # noqa: ARG002
         """As many as there are tests for."""
         return 2
 
-    def at_most(self) -> int:
+    def at_most(self, others: Iterable[Wishes] = ()) -> int:  # noqa: ARG002
         """They need no room."""
         return 8
 
@@ -417,7 +418,8 @@ class FakeLab:
         interrupt: int | None = None,  # noqa: ARG002  (nothing here waits for long)
     ) -> Iterator[FakeGuest]:
         """A fresh fake guest, which has whatever it is asked for but for a module `nosuch`, and one
-        `faulty` that its kernel complains of; with one `choking` no pytest starts there."""
+        `faulty` that its kernel complains of; with one `choking` no pytest starts there,
+        with one `dying` it dies when it gets the tree, with one `mute` no process is heard."""
         self.prepare(results)
         if "nosuch" in wishes.modules:
             raise UsageError("9.9 has no module nosuch")
@@ -431,6 +433,9 @@ class FakeLab:
         directory = Path(tempfile.mkdtemp(prefix="lab-fake-"))
         guest = FakeGuest(self._kernel, directory, results, self._misdeeds)
         guest.wishes = wishes
+        if "mute" in wishes.modules:
+            guest.misdeeds = replace(guest.misdeeds, silent=True)
+            guest.slowdown = -2.9  # what is due is waited for 30 + 10 * slowdown seconds
         guest.say("boot")
         try:
             guest.alive()
