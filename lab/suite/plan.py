@@ -26,7 +26,8 @@ class Lab(Protocol):
         is prepared."""
 
     def at_most(self, others: Iterable[Wishes] = ()) -> int:
-        """How many guests at once this machine has room for, if one has `others`' wishes; asked once it is prepared."""
+        """How many guests at once this machine has room for, if one has `others`' wishes;
+        asked once it is prepared."""
 
     def boot(
         self, results: Path, *, wishes: Wishes, interrupt: int | None = None

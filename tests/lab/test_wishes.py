@@ -12,7 +12,7 @@ from typing import Any, NoReturn, cast
 import pytest
 
 from lab.errors import LabError, UsageError
-from lab.vm import Accel, AccelKind, launchpad, provide
+from lab.vm import Accel, AccelKind, launchpad, provide, room
 from lab.wishes import KEYS, OPTIONS, Wishes, from_options, read
 
 pytestmark = pytest.mark.lab
@@ -167,8 +167,8 @@ def test_guests_side_by_side_leave_room_for_the_largest(
     monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...], guests: int
 ) -> None:
     """A test may ask for more memory than the usual guest has."""
-    monkeypatch.setattr(launchpad.room, "processors", lambda: 4)
-    monkeypatch.setattr(launchpad.room, "free_mib", lambda: 4000)
+    monkeypatch.setattr(room, "processors", lambda: 4)
+    monkeypatch.setattr(room, "free_mib", lambda: 4000)
     pad: Any = launchpad.Launchpad(cast(Any, None))
     pad._made = None, Accel(AccelKind.TCG, "none", "none", "a test")
     wishes = [read({"memory": size})[0] for size in others]
