@@ -98,8 +98,8 @@ class RunEnd:
         session.exitstatus = int(conclusion.code)
 
     def _conclude(self, column: Column, *, failed_otherwise: bool) -> RunReport:
-        """What the run says of one kernel. `failed_otherwise` is whether
-        pytest found something wrong where no test failed."""
+        """What the run says of one kernel. `failed_otherwise` is whether pytest found something
+        wrong where no test failed."""
         preparation, run = self._preparation, self._run
         notes = [*run.notes, *column.judge.notes]
         sessions = column.work.sessions if column.work else ()
