@@ -9,6 +9,7 @@
 #   T='tests/smoke/...'   which tests: files, directories or node ids, separated by spaces
 #   ARGS='-x -k echo'     more arguments for pytest, quoted as in a shell
 #   SLOW=1                take the tests marked slow as well
+#   JOBS=2                share the tests of `make test` between so many processes
 #   PYTHON=python3.13     another Python than python3; it gets an environment of its own
 
 SHELL := /bin/bash
@@ -56,12 +57,16 @@ $(NATIVE): $(SOURCES)
 	@flock .make/lock $(BIN)/python setup.py -q build_ext --inplace --force
 endif
 
+# A file stays in one process: its tests may share what is dear to set up.
+JOBS ?= 2
+SPREAD = $(if $(filter-out 1,$(JOBS)),-n '$(JOBS)' --dist loadfile)
+
 .PHONY: test
 test: build ## Check style, types and imports, then run the tests on this machine (with T= only those tests)
 ifndef T
 	@$(MAKE) lint
 endif
-	$(RUN) pytest $${T-} $(ARGS)
+	$(RUN) pytest $(if $(T),,$(SPREAD)) $${T-} $(ARGS)
 
 MINUTES ?= 2
 .PHONY: differential
