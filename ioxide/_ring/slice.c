@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One received run, lent out without copying; or a copy, when too many buffers are lent (buffers.c).
+ * One received run, lent out without copying; or a copy, when too many buffers are lent (reserve.c).
  *
  * end() is called when the read() block ends: from then on no new view can be made, and the buffer
  * goes back to the kernel with the last view, on whatever thread that is released.

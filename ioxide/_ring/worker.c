@@ -8,7 +8,7 @@
  * are resumed as dispatch() does it on the reactor.
  *
  * A connection's queue of received bytes, its reader and its clocks are shared under the GIL.  What
- * needs the ring, the buffers or the slabs goes through the queue in foreign.c.
+ * needs the ring, the buffers or the slabs goes through the mailbox (foreign.c, buffers.c).
  */
 #include "worker.h"
 

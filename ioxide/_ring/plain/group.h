@@ -92,7 +92,7 @@ void iox_group_trim(struct iox_group *group);
 /* Whether another iox_group_trim() may have something to give back. */
 bool iox_group_grown(const struct iox_group *group);
 
-/* Runs beyond so many are not lent, and so many buffers are kept free: see buffers.c. */
+/* Runs beyond so many are not lent, and so many buffers are kept free: see reserve.c. */
 static inline uint32_t iox_group_reserve(const struct iox_group *group)
 {
 	return group->count / 8;
