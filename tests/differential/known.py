@@ -51,6 +51,12 @@ def _without_flow(callbacks: list[list[Any]]) -> list[list[Any]]:
     return [each for each in callbacks if each[0] not in FLOW]
 
 
+def _told_once(callbacks: list[list[Any]]) -> list[list[Any]]:
+    """Without the second eof_received() and those after it."""
+    ends = [number for number, each in enumerate(callbacks) if each[0] == "eof"]
+    return [each for number, each in enumerate(callbacks) if number not in ends[1:]]
+
+
 def _not_opened(raised: Any) -> bool:
     """Whether what was raised tells of a connection that could not be opened."""
     return isinstance(raised, list) and any(
@@ -128,6 +134,16 @@ MEANT = (
         where="raised",
         when=_has("eof"),
         excuses=lambda one, other: _raise_the_same(one, other),
+    ),
+    Known(
+        id="end-of-stream-told-once",
+        reason="A transport that its protocol keeps open after the peer's FIN reads the end once "
+        "more after pause_reading() and resume_reading() with asyncio, and calls eof_received() "
+        "again. asyncio's own documentation has it called once at most; here it is.",
+        shows=("a pause after the peer's FIN",),
+        where=r"connections\.\d+\.callbacks",
+        when=lambda s: s.keep_open and "resume" in s.ops(),
+        excuses=lambda one, other: one != other == _told_once(one),
     ),
     Known(
         id="lent-socket-stays-open",

@@ -98,6 +98,9 @@ NAMED: dict[str, Scenario] = {
         "write_eof() to a client that has reset": (
             '{"made":[["eof"]],"steps":[["another-reset"]]}'
         ),
+        "a pause after the peer's FIN": (
+            '{"keep_open":true,"steps":[["shut"],["pause"],["resume"]]}'
+        ),
         "a paused transport that nobody refers to": '{"steps":[["pause"],["drop"]]}',
         "a listener of the owner that stays": '{"way":"accept-sock"}',
         "a listener whose owner has closed it": (
