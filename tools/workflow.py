@@ -34,6 +34,19 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ROOT / ".github/workflows/ci.yml"
 KERNEL, TEST, MUTANT = "6.12", "tests/smoke/test_echo.py", "lab-check"
 
+_OF_MAKE = {
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKEOVERRIDES",
+    "MAKELEVEL",
+    "ARGS",
+    "T",
+    "SLOW",
+    "KERNEL",
+    "AS",
+}
+"""What `make workflow` was given is not for the make that a step calls."""
+
 
 @dataclass
 class Setting:
@@ -136,7 +149,7 @@ def _shell(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
         cwd=setting.directory,
         env={
-            **{name: value for name, value in os.environ.items() if name != "MAKEFLAGS"},
+            **{name: value for name, value in os.environ.items() if name not in _OF_MAKE},
             "CI": "true",
             "RUNNER_TEMP": os.fspath(setting.temporary),
             **environment,
@@ -158,7 +171,7 @@ def _use(step: Mapping[str, Any], context: Context, setting: Setting) -> None:
     if action == "actions/upload-artifact":
         _upload(setting, with_["name"], setting.directory / with_["path"])
     elif action == "actions/download-artifact":
-        place = setting.directory / with_["path"]
+        place = setting.directory / with_["path"]  # which may be absolute
         shutil.rmtree(place, ignore_errors=True)
         for artifact in sorted(setting.artifacts.glob(with_["pattern"])):
             shutil.copytree(artifact, place / artifact.name)

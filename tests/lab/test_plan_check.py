@@ -369,3 +369,22 @@ def test_plan_that_is_none(tmp_path: Path) -> None:
         place.write_text(text)
         with pytest.raises(UsageError):
             read_plan(place)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda one: one.pop("exit"),
+        lambda one: one["verdicts"]["a.py::test_a"].pop("why"),
+        lambda one: one["verdicts"]["a.py::test_a"].update(verdict="fine"),
+        lambda one: one["exit"].update(code=4),
+        lambda one: one["guests"][0].pop("accel_reason"),
+        lambda one: one.update(more=1),
+    ],
+)
+def test_schema_refuses_what_is_no_leg(spoil: Callable[[dict[str, Any]], object]) -> None:
+    one = leg("6.6", "6.6.30-generic")
+    jsonschema.validate(whole(one), SCHEMA)
+    spoil(one)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(whole(one), SCHEMA)

@@ -234,7 +234,7 @@ jobs:
       - uses: actions/checkout@x
       - name: Set up
         run: apt-get nonsense
-      - run: echo "kernel $NAME, tests $T"; exit 7
+      - run: echo "kernel $NAME, tests $T, rest ${{ARGS-none}} ${{MAKEFLAGS-none}}"; exit 7
       - run: echo never
   plan:
     outputs: {{plan: "${{{{ steps.plan.outputs.plan }}}}"}}
@@ -246,6 +246,7 @@ jobs:
     done = subprocess.run(
         [sys.executable, "-m", "tools.workflow", "--workflow", workflow, "--test", "a.py"],
         cwd=ROOT,
+        env={**os.environ, "ARGS": "not for a step", "MAKEFLAGS": "-n"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -254,7 +255,7 @@ jobs:
     assert 1 == done.returncode, done.stderr
     order = re.findall(r"^=== (\w+)$", done.stdout, re.MULTILINE)
     assert ["plan", "lab", "check"] == order
-    assert "kernel 6.12, tests a.py\n" in done.stdout
+    assert "kernel 6.12, tests a.py, rest none none\n" in done.stdout
     assert "never\n" not in done.stdout
     assert "--- Set up: left out without --install" in done.stdout
     assert "job lab: job failed: its result is 'failure'" in done.stdout
@@ -264,6 +265,7 @@ jobs:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # pip, an image of a new environment, and a guest
 def test_composite_action_in_another_repository(tmp_path: Path) -> None:
     """Its own commands, from the installation to the check, with a real guest."""
     repository = tmp_path / "theirs"
