@@ -102,6 +102,10 @@ lab: build ## Boot KERNEL in QEMU, run the tests in it and give each a verdict
 	$(RUN) lab test --kernel "$$KERNEL" $(if $(AS),--as '$(AS)') $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $${T-} $(ARGS)
 endif
 
+.PHONY: lab-liburing
+lab-liburing: build ## Run liburing's own test programs on 6.1, 6.12 and the newest kernel, and fill docs/liburing.md
+	$(RUN) tests.others.liburing $(ARGS)
+
 .PHONY: probe
 probe: build ## Say what this machine's io_uring can do, with the evidence
 	$(RUN) ioxide probe $(ARGS)

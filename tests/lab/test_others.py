@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""Others' test suites in the lab: what is written down about them, and what is made of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.project import read
+from tests.others import liburing, measured, page
+from tests.others.measured import Measured, Said
+
+from .suite_support import REPOSITORY
+
+pytestmark = pytest.mark.lab
+
+ONE = Measured(
+    "6.12.1",
+    "1 May 2026",
+    {"a.t": Said("pass"), "b.t": Said("timeout", "it did not end within 9 s and was killed")},
+    {"a.t": Said("pass"), "b.t": Said("pass")},
+)
+WHY = page.Difference("b.t", ("6.12.1",), "timeout", "pass", "A reason.")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "why", "word"),
+    [
+        ("passed", "", "pass"),
+        ("skipped", "exit status 77", "skip"),
+        ("failed", "it ended with status 1", "fail"),
+        ("failed", "it did not end within 9 s and was killed", "timeout"),
+        ("failed", "it ended with status 1: runtests.sh: timed out", "timeout"),
+        ("splat", "WARNING: at x", "splat"),
+        ("lost", "the guest died", "lost"),
+        ("never ran", "the run ended before it", ""),
+    ],
+)
+def test_verdict_in_the_words_of_the_page(verdict: str, why: str, word: str) -> None:
+    results = {
+        "kernel": {"upstream": "6.12.1"},
+        "verdicts": {"liburing/a.t": {"verdict": verdict, "why": why}},
+    }
+
+    assert {"a.t": Said(word, why)} == measured.of_results(results, "today").alone
+
+
+def test_each_difference_has_one_reason_and_each_reason_a_difference() -> None:
+    stale = replace(WHY, program="a.t")
+    other = replace(WHY, releases=("6.1.1",))
+
+    assert [] == page.faults([ONE], [WHY])
+    assert [] == page.faults([ONE], [WHY, other])
+    assert ["6.12.1: b.t: timeout by itself and pass under runtests.sh has 0 reasons"] == [
+        sentence.removesuffix(" in differences.toml") for sentence in page.faults([ONE], [])
+    ]
+    assert ["6.12.1: a.t does not differ as differences.toml says"] == page.faults(
+        [ONE], [WHY, stale]
+    )
+    assert 1 == len(page.faults([ONE], [WHY, WHY]))
+
+
+def test_program_without_a_verdict_is_said() -> None:
+    lost = replace(ONE, alone={**ONE.alone, "c.t": Said("")}, runtests={})
+    half = replace(ONE, runtests={"a.t": Said("pass")})
+
+    assert ["6.12.1: c.t has no verdict"] == page.faults([lost], [])
+    assert ["6.12.1: b.t has no verdict"] == page.faults([half], [])
+
+
+def test_what_was_measured_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "measured.json"
+    measured.save(file, [ONE, replace(ONE, release="6.13", runtests={})])
+
+    assert [ONE, replace(ONE, release="6.13", runtests={})] == measured.load(file)
+
+
+def test_named_program_that_did_not_pass_is_said() -> None:
+    verdicts = {
+        "liburing/a.t": {"verdict": "passed", "why": ""},
+        "liburing/b.t": {"verdict": "skipped", "why": "exit status 77"},
+    }
+
+    assert ["b.t: skipped: exit status 77", "c.t: never ran: it was not in the run"] == (
+        liburing.not_passed(["a.t", "b.t", "c.t"], verdicts)
+    )
+
+
+def test_page_of_liburing_is_what_was_measured() -> None:
+    rows, known = measured.load(liburing.MEASURED), page.differences(liburing.KNOWN)
+
+    assert rows
+    assert page.render(rows, known, of=len(liburing.kernels())) == liburing.PAGE.read_text()
+    assert [] == page.faults(rows, known)
+
+
+def test_named_programs_are_25_that_passed() -> None:
+    names = liburing.named()
+    rows = [one for one in measured.load(liburing.MEASURED) if one.release.startswith("6.12.")]
+
+    assert 25 == len(set(names)) == len(names)
+    assert rows
+    assert {"pass"} == {one.alone[name].word for one in rows for name in names}
+
+
+def test_readme_of_liburing_shows_its_table() -> None:
+    (shown,) = re.findall(
+        r"```toml\n(.*?)```", (liburing.EXAMPLE / "README.md").read_text(), re.DOTALL
+    )
+
+    assert tomllib.loads((liburing.EXAMPLE / "lab.toml").read_text()) == tomllib.loads(shown)
+    assert "kernels.lock" == read(liburing.EXAMPLE).lock
+    lock = REPOSITORY / "tests/kernels/kernels.lock"
+    assert lock.read_text() == (liburing.EXAMPLE / "kernels.lock").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "expected"),
+    [
+        ("Running test x.t   1 sec\nAll tests passed", 0, 0),
+        ("Running test x.t   Skipped\nAll tests passed", 0, 77),
+        ("Running test x.t   Test x.t timed out (may not be a failure)", 0, 1),
+        ("Running test x.t   Test x.t failed with ret 2", 1, 1),
+    ],
+)
+def test_what_runtests_says_becomes_an_exit_status(
+    tmp_path: Path, said: str, status: int, expected: int
+) -> None:
+    for name in ("programs", "runtests", "tools"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "tools/runtests.sh").write_text(f"cat <<'END'\n{said}\nEND\nexit {status}\n")
+    program = tmp_path / "runtests/x.t"
+    program.write_text((liburing.EXAMPLE / "runtests-one").read_text())
+    program.chmod(0o755)
+    done = subprocess.run([program], env=os.environ, capture_output=True, text=True, check=False)
+
+    assert expected == done.returncode, done.stdout + done.stderr
+    assert said in done.stdout

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Other people's test suites in the lab: the examples whose tests are not ours."""
