@@ -16,7 +16,6 @@ import json
 import marshal
 import os
 import sys
-import tarfile
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -166,6 +165,8 @@ def bytecode_here(root: Path) -> dict[PurePosixPath, bytes]:
 
 def pack(tree: Mapping[PurePosixPath, bytes], sources: Mapping[PurePosixPath, Path]) -> bytes:
     """Files as a compressed tar; owners are root, times and modes of sources are those on disk."""
+    import tarfile  # not in guests, where it was a tenth of a second of every start
+
     buffer = io.BytesIO()
     with tarfile.open(
         fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT, compresslevel=3
