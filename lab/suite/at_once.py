@@ -85,12 +85,14 @@ def longest_first(config: pytest.Config, columns: Sequence[Column]) -> Sequence[
 
 def remember(config: pytest.Config, seconds: Mapping[str, float]) -> None:
     """Keep how long the kernels of this run took."""
-    if config.cache is not None and seconds:
-        config.cache.set(SECONDS, _known(config) | dict(seconds))
+    if (cache := getattr(config, "cache", None)) is not None and seconds:
+        cache.set(SECONDS, _known(config) | dict(seconds))
 
 
 def _known(config: pytest.Config) -> dict[str, float]:
-    found = config.cache.get(SECONDS, {}) if config.cache is not None else {}
+    # With -p no:cacheprovider there is no such attribute.
+    cache = getattr(config, "cache", None)
+    found = cache.get(SECONDS, {}) if cache is not None else {}
     if not isinstance(found, dict):
         return {}
     return {str(cell): float(s) for cell, s in found.items() if isinstance(s, int | float)}
