@@ -89,6 +89,10 @@ fuzz: build ## Look for holes in the lab with hostile guests at random, for MINU
 hostile-programs: build ## See the worst programs through in a real 6.12 guest
 	$(RUN) pytest tests/lab/hostile_programs.py $(ARGS)
 
+.PHONY: lab-pythons
+lab-pythons: build ## Test the lab's plugin under each Python and pytest it is for (KERNEL=: and in a guest)
+	$(RUN) tests.lab.pythons $(if $(strip $(KERNEL)),--kernel "$$KERNEL") $(ARGS)
+
 .PHONY: mutants
 mutants: build ## Put known bugs back, one at a time, and see their tests turn red (KERNEL=: in a guest)
 	$(RUN) tests.mutants $(if $(strip $(KERNEL)),--kernel "$$KERNEL") $(ARGS)

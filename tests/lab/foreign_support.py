@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,21 @@ SKIPPED = frozenset(("test_skip",))
 XFAILED = frozenset(("test_xfail", "test_expected"))
 
 
+def write(root: Path) -> None:
+    """Write the repository."""
+    files = {
+        "pyproject.toml": SETTINGS,
+        "src/foreign/__init__.py": PACKAGE,
+        "conftest.py": CONFTEST,
+        "tools/ownplugin.py": PLUGIN,
+        "tests/test_it.py": TESTS,
+        "tests/lab/kept/README": "what no guest gets\n",
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
 class Foreign(Little):
     """Such a repository, with the lab in it."""
 
@@ -200,17 +216,14 @@ class Foreign(Little):
         return made
 
     def _make(self) -> None:
-        self.write("pyproject.toml", SETTINGS)
-        self.write("src/foreign/__init__.py", PACKAGE)
-        self.write("conftest.py", CONFTEST)
-        self.write("tools/ownplugin.py", PLUGIN)
-        self.write("tests/test_it.py", TESTS)
+        write(self.root)
 
     def environment(self, **more: str) -> dict[str, str]:
         """Plugins that are installed are loaded, as in anybody's environment."""
         found = super().environment(**more)
-        del found["PYTEST_DISABLE_PLUGIN_AUTOLOAD"], found["PYTEST_ADDOPTS"]
-        return found | more
+        del found["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]
+        # The lab that is in the repository, not one that is installed as well.
+        return found | {"PYTEST_ADDOPTS": f"-p no:kernel_lab {more.get('PYTEST_ADDOPTS', '')}"}
 
 
 def measured(data: Path) -> dict[str, set[int]]:
@@ -235,3 +248,14 @@ def check(ran: Ran) -> None:
     assert ran.results is not None
     assert 41 == len(ran.results["verdicts"])
     assert 1 == ran.code, ran.output
+
+
+def as_expected(root: Path) -> bool:
+    """Whether the last run at `root` came to that; says what did not."""
+    files = root / "lab-results/latest"
+    try:
+        check(Ran(1, "", json.loads((files / "results.json").read_text()), files))
+    except (OSError, AssertionError) as error:
+        print(error)
+        return False
+    return True
