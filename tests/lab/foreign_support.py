@@ -13,7 +13,7 @@ from tests.lab.suite_support import Little, Ran
 
 SETTINGS = """\
 [tool.pytest.ini_options]
-addopts = ["--doctest-modules", "-p", "ownplugin", "--strict-markers", "--level=2"]
+addopts = ["--doctest-modules", "--strict-markers", "--level=2"]
 testpaths = ["src", "tests"]
 pythonpath = [".", "src", "tools"]
 asyncio_mode = "auto"
@@ -55,6 +55,7 @@ def where():
     return "host"
 '''
 CONFTEST = """\
+pytest_plugins = ["ownplugin"]
 def pytest_addoption(parser):
     group = parser.getgroup("foreign")
     group.addoption("--flavour", default="plain")
