@@ -67,7 +67,7 @@ def test_loopback_is_up_and_alone(guest_host: Host, own_root: bool) -> None:
 
     assert {"127.0.0.1", "::1"} <= {*lo.addresses}
     assert {"LOOPBACK", "UP"} <= {*lo.link[0]["flags"]}
-    assert ["127.0.0.1"] == guest_host.addr("localhost").ipv4_addresses
+    assert "127.0.0.1" in guest_host.addr("localhost").ip_addresses
     if own_root:
         assert ["lo"] == guest_host.interface.names()
 
