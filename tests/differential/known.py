@@ -57,6 +57,12 @@ def _told_once(callbacks: list[list[Any]]) -> list[list[Any]]:
     return [each for number, each in enumerate(callbacks) if number not in ends[1:]]
 
 
+def _is_of_a_send(raised: Any) -> bool:
+    """Whether it is what a peer's send raises when the other side has ended; by TLS it is an error
+    of that, of one class or another."""
+    return isinstance(raised, str) and (raised == "BrokenPipeError" or raised.startswith("SSL"))
+
+
 def _not_opened(raised: Any) -> bool:
     """Whether what was raised tells of a connection that could not be opened."""
     return isinstance(raised, list) and any(
@@ -153,13 +159,13 @@ MEANT = (
         shows=(
             "d2: a write after the owner closed the lent socket",
             "the owner closed the lent socket, and the peer sends by TLS",
+            "the owner closed the lent socket at once, and the peer sends by TLS",
         ),
         where=r"raised|handler|warnings|tcp sockets|"
         r"connections\.\d+\.(made|callbacks|lent|peer\.\w+)",
         when=_has("close-lent"),
         excuses=lambda one, other: (
-            # What the peer's send raised, after asyncio's FIN; by TLS it is an error of that.
-            one in ("BrokenPipeError", "SSLError") or (other is not None and not _not_opened(other))
+            _is_of_a_send(one) or (other is not None and not _not_opened(other))
         ),
     ),
     Known(

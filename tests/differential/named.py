@@ -20,6 +20,9 @@ NAMED: dict[str, Scenario] = {
         "the owner closed the lent socket, and the peer sends by TLS": (
             '{"way":"sock","tls":true,"steps":[["close-lent"],["send",0,1]]}'
         ),
+        "the owner closed the lent socket at once, and the peer sends by TLS": (
+            '{"way":"sock","tls":true,"made":[["close-lent"]],"steps":[["send",0,1]]}'
+        ),
         "the next owner of a number lends it as well": (
             '{"way":"sock","steps":[["close-lent"],["another"],["write",1,5]]}'
         ),
