@@ -78,8 +78,11 @@ class RunEnd:
             return
         self._run.progress.stop()
         columns = self._preparation.columns
+        if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR and not self._run.problems:
+            # Where nobody reads the output any more, pytest does not come to say what broke.
+            self._run.problems.append("pytest broke, and could not say by what")
         bad = any(not good(v) for column in columns for v in column.book.verdicts().values())
-        failed_otherwise = not bad and session.exitstatus != pytest.ExitCode.OK
+        failed_otherwise = not bad and session.exitstatus == pytest.ExitCode.TESTS_FAILED
         for column in columns:
             self._reports.append(self._conclude(column, failed_otherwise=failed_otherwise))
         missing = {

@@ -58,6 +58,8 @@ class Bench:
         (self.root / "test_little.py").write_text(_TESTS)
         (self.root / "pyproject.toml").write_text(
             '[tool.pytest.ini_options]\nfilterwarnings = ["error"]\n'
+            # It warns where nobody has chosen a scope for its loops.
+            'addopts = ["-p", "no:asyncio"]\n'
         )
         subprocess.run(["git", "init", "-q"], cwd=self.root, check=True)
 
