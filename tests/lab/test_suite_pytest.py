@@ -59,7 +59,11 @@ def test_options_of_a_conftest_and_of_plugins_reach_the_guest(foreign: Foreign) 
 @pytest.mark.parametrize(
     ("table", "words", "sentence"),
     [
-        ("", ("--tx=2*popen",), "--tx: the option is of xdist, which no guest has"),
+        (
+            "",
+            ("--maxschedchunk=1",),
+            "--maxschedchunk=1: the option is of xdist, which no guest has",
+        ),
         (
             "plugins = []",
             ("--hypothesis-seed=1",),

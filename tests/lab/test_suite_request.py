@@ -187,14 +187,6 @@ def test_unavailable_kernel_is_3_with_the_cause(little: Little) -> None:
     assert "no source has 6.10" in ran.last_line
 
 
-def test_missing_kernel_is_2(little: Little) -> None:
-    """Without --kernel the request cannot be meant."""
-    ran = little.run("lab", "test")
-
-    assert ran.code == 2, ran.output
-    assert ran.last_line.startswith("lab: exit 2 (usage)")
-
-
 def test_nobody_runs_a_guests_test_on_the_host(little: Little) -> None:
     """A plugin that takes the items before the lab does cannot run them on the host."""
     little.tests("def test_a(): os.mkdir('ran-here')\ndef test_b(): pass\n")
