@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -134,3 +135,11 @@ def test_set_up_with_another_python_is_a_sentence(
     assert line.startswith("set-up: ")
     assert sentence in line
     assert not (ROOT / ".venv-never").exists()
+
+
+def test_what_the_sanitizers_leave_out_exists() -> None:
+    """A name that is no test any more would leave out nothing, and nobody would be told."""
+    names = re.findall(r"(?m)^  (tests/\S+)::(\w+)$", (ROOT / "tools/sanitize").read_text())
+    assert len(names) == 2
+    for path, name in names:
+        assert f"\ndef {name}(" in (ROOT / path).read_text(), f"{path} has no {name}"
