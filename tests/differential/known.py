@@ -86,6 +86,16 @@ def _can_be_unsent(scenario: Scenario) -> bool:
     return "stall" in scenario.ops() or written > TAKEN_AT_ONCE
 
 
+def _lingers_late(scenario: Scenario) -> bool:
+    """Whether SO_LINGER is set where the transport is closing already."""
+    for part in (scenario.made, scenario.data, scenario.steps):
+        ops = [step.op for step in part]
+        closing = min((ops.index(op) for op in ("abort", "close") if op in ops), default=len(ops))
+        if "linger" in ops[closing:]:
+            return True
+    return any(step.op == "linger" for step in scenario.lost)
+
+
 def _has(*ops: str) -> Callable[[Scenario], bool]:
     return lambda scenario: bool(scenario.ops() & set(ops))
 
@@ -115,9 +125,9 @@ MEANT = (
         reason="The core closes a descriptor when the connection's last operation has ended, which "
         "may be before connection_lost(); what get_extra_info() gave raises EBADF from then on, "
         "never earlier than the transport is closing. SO_LINGER that is set there comes too late.",
-        shows=("SO_LINGER in connection_lost",),
+        shows=("SO_LINGER in connection_lost", "SO_LINGER behind abort() in connection_made"),
         where=r"raised|connections\.\d+\.peer\.(end|send_error)",
-        when=lambda s: any(step.op == "linger" for step in s.lost),
+        when=_lingers_late,
         excuses=lambda one, other: (
             (one, other) in (("RST", "FIN"), ("BrokenPipeError", None))
             or _raise_the_same(one, other)

@@ -91,6 +91,7 @@ NAMED: dict[str, Scenario] = {
         "abort with bytes unsent": '{"steps":[["stall"],["write",0,6000000],["abort"]]}',
         "write, then abort": '{"steps":[["write",0,40,1],["abort"]]}',
         "closed with bytes unread": '{"steps":[["send",0,9,1],["pause"],["close"]]}',
+        "SO_LINGER behind abort() in connection_made": '{"made":[["abort"],["linger"]]}',
         "SO_LINGER in connection_lost": '{"lost":[["linger"]]}',
         "SO_LINGER in connection_lost, and the peer sends": (
             '{"made":[["abort"]],"lost":[["linger"]],"steps":[["send",0,1]]}'
