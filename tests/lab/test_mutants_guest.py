@@ -24,7 +24,7 @@ controls = ["tests/smoke/test_echo.py::test_echo"]
 id = "in-c"
 breaks = "#96"
 what = "Every post writes to the eventfd."
-file = "ioxide/_ring/driver.c"
+file = "ioxide/_ring/wake.c"
 search = '''
 	if (__atomic_exchange_n(&self->wake_pending, 1, __ATOMIC_SEQ_CST)) {
 '''
