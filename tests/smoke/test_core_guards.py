@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,33 +250,56 @@ def test_a_connection_adopted_while_another_is(bench: Bench) -> None:
         driver.close()
 
 
-def _on_a_thread(work: Callable[[], object]) -> int | None:
-    thread = threading.Thread(target=work)
-    thread.start()
+def _ended(thread: threading.Thread) -> None:
+    """Wait for the end of a thread in the kernel: its stack is free then, later than join()."""
+    task = Path(f"/proc/self/task/{thread.native_id}")
     thread.join(TIMEOUT)
-    return thread.ident
+    deadline = time.monotonic() + TIMEOUT
+    while task.exists():
+        assert time.monotonic() < deadline, f"thread {thread.native_id} has not ended"
+        time.sleep(0.001)
 
 
 def test_the_next_thread_of_that_ident_is_another() -> None:
-    """A thread does not own the ring of one that has ended, though it was given its ident."""
+    """A thread does not own the ring of one that has ended, though it was given its ident.
+
+    The ident is the address of the thread's stack. glibc gives a new thread one of the stacks that
+    are free. Threads that were given another one are kept until the end, so that each new one is
+    given a stack that none has had yet.
+    """
     left: list[Driver] = []
     told: list[str] = []
-    ident = _on_a_thread(lambda: left.append(Driver(SMALL)))
+    answered = threading.Semaphore(0)
+    found = threading.Event()
+    maker = threading.Thread(target=lambda: left.append(Driver(SMALL)))
+    maker.start()
+    _ended(maker)
+    ident = maker.ident
 
     def work() -> None:
         if threading.get_ident() != ident:
+            answered.release()
+            found.wait(TIMEOUT)
             return
         try:
             told.append(f"returned {left[0].wait(0)}")
         except (RuntimeError, OSError) as error:
             told.append(str(error))
+        answered.release()
 
-    for _ in range(1000):  # the first one already: glibc gives the stack that was left last
-        _on_a_thread(work)
-        if told:
-            break
+    threads: list[threading.Thread] = []
+    try:
+        while not told and len(threads) < 100:
+            threads.append(threading.Thread(target=work))
+            threads[-1].start()
+            assert answered.acquire(timeout=TIMEOUT)
+    finally:
+        found.set()
+        for thread in threads:
+            _ended(thread)
     with pytest.warns(ResourceWarning, match="a driver was dropped without close"):
         left.clear()
+    assert told, f"none of {len(threads)} threads was given the ident of the one that had ended"
     (refusal,) = told
     assert f"a ring is used on the thread that made it ({ident}), not on thread {ident}" == refusal
 
