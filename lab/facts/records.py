@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .evidence import Evidence
 from .verdicts import Verdict
 
 
@@ -18,3 +19,5 @@ class Record:
     why: str = ""
     subtests: Sequence[Mapping[str, str]] = ()
     """Of a program that prints TAP: name, state and why of each, those that failed first."""
+    evidence: Evidence | None = None
+    """None of a test that never ran, or had no guest."""

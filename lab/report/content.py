@@ -12,13 +12,14 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..facts.verdicts import Conclusion, Verdict, counted
 
 if TYPE_CHECKING:
+    from ..facts.evidence import Evidence, Part
     from ..rules.errata import Erratum
     from .summary import RunReport
 
@@ -39,7 +40,8 @@ def content(
     ended = datetime.now(UTC)
     return {
         "version": VERSION,
-        "ended": ended.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "began": _utc(ended - timedelta(seconds=seconds)),
+        "ended": _utc(ended),
         "seconds": round(seconds, 3),
         "legs": named,
         "exit": _exit(conclusion),
@@ -75,8 +77,12 @@ def leg(report: RunReport, base: Path) -> dict[str, Any]:
                 "slowdown": guest.slowdown,
                 "wishes": guest.wishes.options(),
                 "files": str(guest.console.parent.relative_to(base)),
+                "number": life.number,
+                "began": _since(report, life.began),
+                "up": _since(report, life.up),
+                "ended": _since(report, life.ended or report.started + report.seconds),
             }
-            for guest in report.guests
+            for guest, life in zip(report.guests, report.lives, strict=True)
         ],
         "at_once": report.lanes,
         "identity": dict(report.identity),
@@ -91,6 +97,9 @@ def leg(report: RunReport, base: Path) -> dict[str, Any]:
             name: {"verdict": r.verdict.value, "seconds": round(r.seconds, 3), "why": r.why}
             | ({"subtests": list(r.subtests)} if r.subtests else {})
             | ({"guest": report.own_wishes[name].options()} if name in report.own_wishes else {})
+            | ({"issues": list(report.issues_of[name])} if name in report.issues_of else {})
+            | {"reproduce": report.reproduce(name)}
+            | _evidence(report, r.evidence, base)
             for name, r in report.records.items()
         },
         "issues": [asdict(row) | {"word": row.word} for row in report.issues],
@@ -140,6 +149,35 @@ def counts(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _exit(conclusion: Conclusion) -> dict[str, Any]:
     return {"code": int(conclusion.code), "why": conclusion.why}
+
+
+def _evidence(report: RunReport, kept: Evidence | None, base: Path) -> dict[str, Any]:
+    """When and where a test ran, and which parts of which files are about it."""
+    if kept is None:
+        return {}
+    nonces = [guest.nonce for guest in report.guests]
+    return {
+        "began": _since(report, kept.began),
+        "ran_in": nonces.index(kept.nonce),
+        "output": _part(kept.output, base),
+        "kernel_log": _part(kept.kernel_log, base),
+        "complaints": list(kept.complaints),
+    }
+
+
+def _part(part: Part | None, base: Path) -> dict[str, Any] | None:
+    if part is None:
+        return None
+    return {"file": str(part.file.relative_to(base)), "begin": part.begin, "end": part.end}
+
+
+def _since(report: RunReport, moment: float) -> float:
+    """Seconds since the run began."""
+    return round(max(0.0, moment - report.started), 3)
+
+
+def _utc(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _capabilities(report: RunReport) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ..errors import COMMAND
 from ..facts.verdicts import Conclusion, Verdict, counted, good
 
 if TYPE_CHECKING:
+    from ..facts.evidence import Life
     from ..facts.issues import IssueRow
     from ..facts.kernel import Kernel
     from ..facts.probed import Finding, Probed
@@ -54,6 +55,8 @@ class RunReport:
     """What single tests asked of another guest, by their ids."""
     guests: Sequence[Guest]
     """All guests that came up, for what they said of themselves."""
+    lives: Sequence[Life]
+    """When each of them was there."""
     lanes: int
     """How many of them ran tests at once."""
     identity: Mapping[str, str]
@@ -68,12 +71,16 @@ class RunReport:
     """How many tests were left out, by marker."""
     slow: frozenset[str]
     issues: Sequence[IssueRow]
+    issues_of: Mapping[str, Sequence[int]]
+    """Which issues a test proves, by its id."""
     problems: Sequence[str]
     faults: Sequence[str]
     notes: Sequence[str]
     tail: str
     hint: str
     results: Path
+    started: float
+    """By `time.monotonic()`."""
     seconds: float
     conclusion: Conclusion
 

@@ -12,6 +12,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from ..remote.losses import RunOver
 from ..report.progress import Progress, make_progress
 from ..report.results import point_latest
 from ..wishes import Wishes
-from . import coverage, home, issues, limits, selection
+from . import coverage, evidence, home, issues, limits, selection
 from .column import Column
 from .host_side import HostSide
 from .lanes import Begun, Lanes, Lent, Over, Ran
@@ -202,6 +203,8 @@ class GuestRun:
         """Judge what came home of one test, write it into the book, and report it."""
         try:
             record, reports = column.judge.judge(item, ran.outcome, ran.seconds)
+            kept = evidence.keep(column.results, item.nodeid, reports, ran.outcome)
+            record = replace(record, evidence=kept)
             column.book.enter(item.nodeid, record)
         except RunOver as over:
             # What the kernel said while it ran is true all the same.

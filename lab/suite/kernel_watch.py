@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import GuestLost, LabError
+from ..facts.evidence import Part
 from ..rules import dmesg
 from ..rules.dmesg import Allowance, Splat
 from ..vm import Guest
@@ -28,6 +29,8 @@ class Heard:
     splats: list[Splat] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     """What of it was lost unread, as sentences: it may have been a complaint."""
+    part: Part | None = None
+    """Where it is in kernel.log."""
 
 
 class KernelWatch:
@@ -53,15 +56,18 @@ class KernelWatch:
         piece = self.guest.read_kernel_log(f"{dmesg.MARK} {mark}".rstrip() if mark else "")
         before, self._console_read = self._console_read, size
         self._known.extend(_key(line) for r in piece.records for line in r.line.splitlines())
-        self._write("".join(f"{record.line}\n" for record in piece.records))
+        part = self._write("".join(f"{record.line}\n" for record in piece.records))
         heard = Heard(
             dmesg.scan_records(piece.records, self.guest.kernel, self._allowed),
             [str(gap) for gap in piece.gaps],
+            part,
         )
         if piece.gaps:
             # What was overwritten unread may still stand on the console.
             lines = [line for line in self._console(before, size) if not dmesg.is_mark(line)]
-            self._write("(records were lost; the console's lines)\n" + "\n".join([*lines, ""]))
+            words = "(records were lost; the console's lines)\n"
+            more = self._write(words + "\n".join([*lines, ""]))
+            heard.part = Part(part.file, part.begin, more.end)
             heard.splats += dmesg.scan_lines(lines, self.guest.kernel, self._allowed)
         return heard
 
@@ -74,7 +80,8 @@ class KernelWatch:
             return Heard()
         self._over = True
         whole = self._console(self._console_read)
-        self._write("(the guest died; from here on its console)\n" + "\n".join([*whole, ""]))
+        words = "(the guest died; from here on its console)\n"
+        part = self._write(words + "\n".join([*whole, ""]))
         lines = [line for line in whole if not dmesg.is_mark(line)]
         if (sign := first_sign(lines, self.guest.deaths)) is not None:
             lines = lines[: sign[0]]
@@ -83,7 +90,7 @@ class KernelWatch:
             for line in whole
             for match in _DROPPED.finditer(line)
         ]
-        return Heard(dmesg.scan_lines(lines, self.guest.kernel, self._allowed), gaps)
+        return Heard(dmesg.scan_lines(lines, self.guest.kernel, self._allowed), gaps, part)
 
     def last(self) -> Heard:
         """What was written since the last cut, whether the guest lives or not."""
@@ -106,9 +113,12 @@ class KernelWatch:
         text = log[begin:end].replace(b"\r", b"").decode("utf-8", "backslashreplace")
         return [line for line in text.splitlines() if _key(line) not in known]
 
-    def _write(self, text: str) -> None:
-        with self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+    def _write(self, text: str) -> Part:
+        data = text.encode("utf-8", "backslashreplace")
+        with self._file.open("ab") as file:
+            begin = file.tell()
+            file.write(data)
+        return Part(self._file, begin, begin + len(data))
 
 
 def _key(line: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..facts.evidence import Part
 from ..facts.kernel import Kernel
 from ..rules.dmesg import Allowance, Splat
 from ..vm import Guest
@@ -109,6 +110,12 @@ class Outcome:
     splats: list[Splat] = field(default_factory=list)
     """Every complaint of the kernel while it ran."""
     sections: list[tuple[str, str]] = field(default_factory=list)
+    guest: Guest | None = None
+    """In which it ran."""
+    began: float = 0.0
+    """By `time.monotonic()`."""
+    kernel_log: Part | None = None
+    """What the kernel wrote while it ran."""
 
 
 @dataclass(slots=True)

@@ -10,11 +10,13 @@ identity, an id nobody sent, a broken frame) ends the run: nothing such a guest 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
 from ..errors import GuestLost, LabError
+from ..facts.evidence import Life
 from ..facts.probed import Probed
 from ..remote.identity import Expected
 from ..remote.losses import Gone, RunOver, Silent
@@ -100,6 +102,8 @@ class Session:
         """The guest's last output, when it belongs to one of the problems."""
         self.guests: list[Guest] = []
         """All that came up, in order, whether they still live or not."""
+        self.lives: list[Life] = []
+        """When each of them was there."""
         self.with_pytest: list[Guest] = []
         """Those in which a test was to run."""
         self.deaths = 0
@@ -132,6 +136,7 @@ class Session:
                 outcome.lost = self._common.refused[self._plan.wishes_of(name)]
                 return outcome  # its loss is nobody's fault in this guest
             guest, worker = ready
+            outcome.guest, outcome.began = guest, time.monotonic()
             after = f"after {self._previous}" if self._previous else "before the first test"
             self._during = between = f"{after} and before {name} started"
             try:
@@ -211,6 +216,7 @@ class Session:
     def _hear_test(self, name: str, outcome: Outcome, heard: Heard) -> None:
         """The kernel said this while the test ran."""
         outcome.splats += heard.splats
+        outcome.kernel_log = heard.part
         self.problems += [f"{gap}, written while {name} ran" for gap in heard.gaps]
 
     def _hear_others(self, mark: str = "") -> None:
@@ -289,6 +295,7 @@ class Session:
             where = where / f"guest-{number}"
             where.mkdir()
         self._during = f"while guest {number} booted"
+        life = Life(number, time.monotonic())
         booting = self._lab.boot(where, wishes=wishes, interrupt=self._interrupt)
         try:
             guest = self._stack.enter_context(booting)
@@ -300,6 +307,8 @@ class Session:
         self._guest = guest
         self._watch = KernelWatch(guest, self._plan.allowed)
         self.guests.append(guest)
+        life.up = time.monotonic()
+        self.lives.append(life)
         self._listener.phase(
             f"{guest.uname} is up: agent after {guest.boot_seconds:.1f} s, "
             f"{guest.accel.kind} ({guest.accel.reason}), {guest.slowdown:.1f}x slower than here"
@@ -434,5 +443,7 @@ class Session:
             self.problems.append(f"what the kernel said last is not known: {error}")
         finally:
             self._guest = self._worker = None
+            if self.lives and not self.lives[-1].ended:
+                self.lives[-1].ended = time.monotonic()
             stack, self._stack = self._stack, ExitStack()
             stack.close()

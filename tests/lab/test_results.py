@@ -75,6 +75,56 @@ def test_results_of_a_run_fit_the_schema(little: Little) -> None:
     assert f"**exit 1**: {markdown.plain(whole['exit']['why'])}" in told
 
 
+def test_results_name_the_evidence_of_each_verdict(little: Little) -> None:
+    """Where a test's output and the kernel's words are, when and in which guest it ran, and the
+    line that runs it again. A test cannot make another one's words its own."""
+    little.tests(
+        """
+def say(text):
+    with open(os.environ["LAB_FAKE_KMSG"], "a") as log: log.write(text + "\\n")
+def test_quiet(): pass
+@pytest.mark.issue(92)
+def test_bad():
+    print("loud \\x00")
+    say("<13>[    2.000000] lab: end 2 .")
+    say("[    2.000000] BUG: KASAN: use-after-free in it")
+    assert 0, "because"
+def test_gone(): os._exit(3)
+def test_behind(): say("[    3.000000] harmless")
+"""
+    )
+
+    ran = little.lab("--lab-guests=1")
+
+    whole = whole_of(ran)
+    (leg,) = whole["legs"].values()
+    quiet, bad, gone, behind = leg["verdicts"].values()
+    assert whole["began"] <= whole["ended"]
+    assert (None, 0, []) == (quiet["output"], quiet["ran_in"], quiet["complaints"])
+    assert quiet["began"] <= bad["began"] <= gone["began"] <= behind["began"] <= whole["seconds"]
+    assert [92] == bad["issues"]
+    assert "make lab KERNEL=6.12.107 T=tests/test_it.py::test_bad" == bad["reproduce"]
+    told = part_of(ran, bad["output"])
+    assert "assert 0" in told
+    assert "-- Captured stdout call\nloud \x00\n" in told
+    assert ["[    2.000000] BUG: KASAN: use-after-free in it"] == bad["complaints"]
+    kernel = part_of(ran, bad["kernel_log"])
+    assert "lab: end 2 .\n[    2.000000] BUG: KASAN: use-after-free in it\n" in kernel
+    assert "harmless" not in kernel
+    assert "lost: " in part_of(ran, gone["output"])
+    assert "harmless" in part_of(ran, behind["kernel_log"])
+    (guest,) = leg["guests"]
+    assert (1, ".") == (guest["number"], guest["files"])
+    assert guest["began"] <= guest["up"] <= quiet["began"]
+    assert behind["began"] <= guest["ended"] <= whole["seconds"]
+
+
+def part_of(ran: Ran, part: Mapping[str, Any]) -> str:
+    """What a part of one of a run's files says."""
+    data: bytes = (ran.files / part["file"]).read_bytes()
+    return data[part["begin"] : part["end"]].decode()
+
+
 @pytest.mark.parametrize(
     ("fake", "tests", "code"),
     [
