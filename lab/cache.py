@@ -101,6 +101,11 @@ def kernel_lock(release: str) -> str:
     return f"kernel-{release}"
 
 
+def build_lock(name: str) -> str:
+    """The name of the lock that whoever builds a kernel in that workshop, or removes it, holds."""
+    return f"building-{name}"
+
+
 def _sweep(directory: Path) -> None:
     """Remove what dead runs left in `directory`; called with the lock `scratch` held."""
     for path in directory.iterdir():

@@ -119,6 +119,23 @@ class Arch(Protocol):
         """Words for the kernel's command line that only this kind of machine takes."""
         ...
 
+    # -- a kernel from sources -------------------------------------------------------------------
+
+    @property
+    def kbuild_target(self) -> str:
+        """What `make` is asked for to make a kernel image."""
+        ...
+
+    @property
+    def kbuild_image(self) -> str:
+        """Where kbuild puts it, below its object directory."""
+        ...
+
+    @property
+    def kconfig(self) -> Sequence[str]:
+        """Lines for the configuration of a kernel that boots in this machine."""
+        ...
+
     # -- the kernel ------------------------------------------------------------------------------
 
     @property

@@ -56,6 +56,16 @@ class X86_64:
     cmdline = ("tsc=reliable", "no_timer_check")
     images = ("vmlinuz*", "bzImage*")
     image_hint = "it is called bzImage in a build tree and vmlinuz when installed"
+    kbuild_target = "bzImage"
+    kbuild_image = "arch/x86/boot/bzImage"
+    kconfig = (
+        "CONFIG_64BIT=y",
+        "CONFIG_ACPI=y",
+        "CONFIG_HYPERVISOR_GUEST=y",
+        "CONFIG_KVM_GUEST=y",
+        "CONFIG_PARAVIRT=y",
+        "CONFIG_PVH=y",
+    )
     entries = (PVH, BZIMAGE)
     program_counter = re.compile(r"\b[RE]IP=([0-9a-fA-F]+)")
     halted = re.compile(r"\bHLT=1\b")

@@ -11,16 +11,17 @@ from typing import Any
 
 from .. import project as projects
 from ..errors import LabError, UsageError
-from ..kernels import known, lock, obtain, offered, resolve, store, upkeep
+from ..facts.kernel import BUILT, version_key
+from ..kernels import built_here, known, lock, obtain, offered, resolve, store, upkeep
 from ..kernels.choice import locked_now
-from . import amount
+from . import amount, build
 from .log import told
 
 INTERRUPTED = 130
 
 EPILOG = """\
 exit codes: 0 done; 1 verify found something that was not what was put there; 2 usage; 3 a source
-did not answer, or has not what was asked for; 130 interrupted."""
+did not answer, has not what was asked for, or could not be built; 130 interrupted."""
 
 
 def add_parser(commands: Any) -> None:
@@ -49,6 +50,7 @@ def add_parser(commands: Any) -> None:
     )
     fetch = actions.add_parser("fetch", help="download, verify and unpack kernels")
     fetch.add_argument("name", nargs="+")
+    build.add_parser(actions)
     actions.add_parser("verify", help="hash everything in the cache again; remove what differs")
     prune = actions.add_parser("prune", help="remove from the cache what was not used for long")
     prune.add_argument(
@@ -72,10 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    kernels = known() if arguments.locked else offered(fresh=arguments.fresh)
+    kernels = known() if arguments.locked else (*built_here(), *offered(fresh=arguments.fresh))
     cached = set(store.cached())
-    for kernel in kernels:
-        state = "locked" if kernel.locked else "unlocked"
+    for kernel in sorted(kernels, key=lambda one: version_key(one.upstream), reverse=True):
+        state = "locked" if kernel.locked else BUILT if kernel.source == BUILT else "unlocked"
         here = "cached" if kernel.release in cached else ""
         print(
             f"{kernel.upstream:10} {kernel.package:22} {kernel.release:32} "
@@ -148,4 +150,11 @@ def _prune(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_ACTIONS = {"list": _list, "update": _update, "fetch": _fetch, "verify": _verify, "prune": _prune}
+_ACTIONS = {
+    "list": _list,
+    "update": _update,
+    "fetch": _fetch,
+    "build": build.run,
+    "verify": _verify,
+    "prune": _prune,
+}

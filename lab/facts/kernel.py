@@ -7,6 +7,12 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+BUILT = "built"
+"""The source of kernels that were built here."""
+LOCAL_VERSION, DEBUG_SUFFIX = "-lab", "-debug"
+"""How the `uname -r` of such a kernel goes on behind its version, and ends if it is of the flavour
+`debug`."""
+
 
 class Flavour(StrEnum):
     """Which of a distribution's configurations a kernel was built with."""
@@ -15,6 +21,8 @@ class Flavour(StrEnum):
     """Debian's for virtual machines: a third of the size, everything the lab itself needs."""
     FULL = "full"
     """Debian's for any machine; it alone has 9p, which virtme-ng needs."""
+    DEBUG = "debug"
+    """Built here to look for bugs in itself: many times slower."""
     OTHER = "other"
     """Somebody else's: mainline's generic configuration, a developer's own."""
 
@@ -46,6 +54,8 @@ class Kernel:
     @property
     def flavour(self) -> Flavour:
         """Which configuration it was built with, as its name tells."""
+        if self.source == BUILT and self.release.endswith(DEBUG_SUFFIX):
+            return Flavour.DEBUG
         if self.source != "debian":
             return Flavour.OTHER
         return Flavour.CLOUD if "-cloud-" in self.release else Flavour.FULL

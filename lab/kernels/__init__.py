@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ..facts.kernel import Flavour, Kernel
-from .choice import known, obtain, offered, resolve
+from .choice import built_here, known, obtain, offered, resolve
 from .model import KernelFiles
 from .patterns import matching
 
@@ -12,6 +12,7 @@ __all__ = [
     "Flavour",
     "Kernel",
     "KernelFiles",
+    "built_here",
     "known",
     "matching",
     "obtain",

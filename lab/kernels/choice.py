@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..errors import COMMAND, KernelUnavailable, LabError, UsageError
-from ..facts.kernel import Flavour, Kernel, age_key, version_key
+from ..facts.kernel import BUILT, Flavour, Kernel, age_key, version_key
 from . import lock, store
+from .built import Built
 from .catalogue import Series, catalogue
 from .catalogue import series as series_called
 from .debian import Debian
@@ -21,8 +22,18 @@ from .source import FileGone, Source, SourceUnreachable, named
 
 _log = logging.getLogger("lab.kernels")
 
-SOURCES: dict[str, Source] = {"local": Local(), "debian": Debian(), "mainline": Mainline()}
-"""In the order in which they are asked: what is at hand first."""
+SOURCES: dict[str, Source] = {
+    "local": Local(),
+    "debian": Debian(),
+    BUILT: Built(),
+    "mainline": Mainline(),
+}
+"""In the order in which they are asked. What was built here a month ago is not what the name of a
+series means as long as an archive is at hand that has it, too."""
+_ASKED_FOR = frozenset({Flavour.FULL, Flavour.DEBUG})
+"""No name means one of these flavours but its own, or a name with the flavour beside it."""
+_DEBUG = "+debug"
+"""Behind a name: of what it means the flavour `debug`."""
 
 NEWEST = "newest"
 _MOST_NAMES = 6
@@ -34,16 +45,22 @@ def known() -> tuple[Kernel, ...]:
     return tuple(r.kernel for r in lock.read() if r.kernel.flavour is not Flavour.FULL)
 
 
+def built_here() -> tuple[Kernel, ...]:
+    """Every kernel that was built here, newest first. `resolve` and `obtain` take each of them."""
+    return tuple(release.kernel for release in SOURCES[BUILT].listing())
+
+
 def offered(*, fresh: bool = False) -> tuple[Kernel, ...]:
-    """Every kernel that can be booted: the locked ones and all that the sources offer now, newest
-    first. `resolve` and `obtain` take each of them.
+    """Every released kernel that can be booted: the locked ones and all that the sources offer now,
+    newest first. `resolve` and `obtain` take each of them. What was built here is in `built_here`.
 
     Unless `fresh`, a source's answer of the last hours stands for its own. A source that does not
     answer is a warning on the logger `lab.kernels`; KernelUnavailable is raised when none does.
     """
     found = {kernel.identity: kernel for kernel in known()}
     silent = []
-    for source in SOURCES.values():
+    released = [source for name, source in SOURCES.items() if name != BUILT]
+    for source in released:
         try:
             releases = source.listing(fresh=fresh)
         except (SourceUnreachable, KernelUnavailable) as error:
@@ -52,7 +69,7 @@ def offered(*, fresh: bool = False) -> tuple[Kernel, ...]:
         for release in releases:
             if release.kernel.flavour is not Flavour.FULL:
                 found.setdefault(release.kernel.identity, release.kernel)
-    if len(silent) == len(SOURCES):
+    if len(silent) == len(released):
         raise _unavailable("list", silent)
     for sentence in silent:
         _log.warning("%s", sentence)
@@ -66,13 +83,18 @@ def resolve(name: str, *, flavour: Flavour | None = None) -> Kernel:
     `uname -r` says, or the path, with a slash in it, of a kernel image of this machine's, with the
     directory of its modules behind a colon if it is not found beside it. Locked releases come
     first; any other is looked up in what the sources offer. A name that fits kernels of several
-    flavours means Debian's cloud one unless `flavour` says otherwise. Raises UsageError listing the
+    flavours means Debian's cloud one unless `flavour` says otherwise; `+debug` behind the name says
+    it for a kernel that was built so. Raises UsageError listing the
     known ones, and KernelUnavailable when sources had to be asked and did not answer.
     """
     wanted = name.strip()
     if "/" in wanted:
         return _remember(SOURCES["local"].matching(wanted)[0])
     wanted = wanted.removeprefix("v")
+    if wanted.endswith(_DEBUG):
+        wanted, flavour = wanted.removesuffix(_DEBUG), Flavour.DEBUG
+    if found := _built(wanted, flavour):
+        return _remember(found)
     locked = [r for r in lock.read() if wanted == NEWEST or named(r.kernel, wanted)]
     if found := _best(locked, wanted, flavour):
         return found.kernel
@@ -102,6 +124,22 @@ def resolve(name: str, *, flavour: Flavour | None = None) -> Kernel:
     )
 
 
+def _built(wanted: str, flavour: Flavour | None) -> Release | None:
+    """The kernel that was built here and that nothing else can be meant by. Raises
+    KernelUnavailable for one of the flavour `debug` that nobody has built."""
+    releases = SOURCES[BUILT].matching(wanted)
+    if flavour is Flavour.DEBUG:
+        if found := next((one for one in releases if one.kernel.flavour is flavour), None):
+            return found
+        raise KernelUnavailable(
+            f"no {wanted} of the flavour debug has been built here",
+            hint=f"`{COMMAND} kernels build --flavour debug` with --tree, --git or --debian builds"
+            " one",
+        )
+    exact = (one for one in releases if wanted in (one.kernel.release, one.kernel.package))
+    return next(exact, None) if flavour is None else None
+
+
 _RESOLVED: dict[tuple[str, str, str], Release] = {}
 """What this process resolved and no lock names: `obtain` is to take what was shown then."""
 
@@ -113,12 +151,12 @@ def _remember(release: Release) -> Kernel:
 
 def _best(releases: Iterable[Release], wanted: str, flavour: Flavour | None) -> Release | None:
     """The newest release of the flavour asked for; without one, a release named exactly, or the
-    newest that is not of the full flavour."""
+    newest whose flavour need not be asked for."""
     ordered = newest_first(releases)
     for release in ordered:
         if flavour is None and wanted == release.kernel.release:
             return release
-        if flavour is None and release.kernel.flavour is Flavour.FULL:
+        if flavour is None and release.kernel.flavour in _ASKED_FOR:
             continue
         if flavour in (None, release.kernel.flavour):
             return release
@@ -200,7 +238,8 @@ def _unavailable(name: str, tried: list[str]) -> KernelUnavailable:
         f"kernel {name} is not obtainable from here: {'; then '.join(tried)};"
         f" in the cache: {', '.join(cached) or 'nothing'}",
         hint=f"the ways out: a mirror that answers in LAB_DEBIAN_MIRROR or {MIRROR}, a kernel of"
-        f" your own with --kernel-file, or a directory of them in {VARIABLE}",
+        f" your own with --kernel-file, or a directory of them in {VARIABLE}, or one that"
+        f" `{COMMAND} kernels build` makes from sources",
     )
 
 
@@ -215,7 +254,7 @@ def locked_now(names: list[str]) -> tuple[Release, ...]:
         row = series_called(name)
         if row is None:
             added = _RESOLVED.get(resolve(name).identity)
-            if added is not None and added.kernel.source != "local":
+            if added is not None and added.kernel.source not in (Local.name, BUILT):
                 kept.append(_complete(added))
             continue
         here = {r.kernel.flavour for r in kept if r.kernel.series == name}

@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..facts.kernel import Flavour, version_key
 from . import lock, store
 from .catalogue import catalogue, series
-from .choice import NEWEST
+from .choice import NEWEST, built_here
 from .model import newest_first
 from .source import named
 
@@ -63,6 +63,8 @@ def _one(name: str) -> Planned:
     if "/" in name:
         raise UsageError(f"{name} is a kernel of this machine's own, and a plan is for any machine")
     wanted = name.removeprefix("v")
+    if wanted.endswith("+debug") or any(wanted in (k.package, k.release) for k in built_here()):
+        raise UsageError(f"{name} is a kernel that was built here, and a plan is for any machine")
     some = [r for r in lock.read() if r.kernel.flavour is not Flavour.FULL]
     for release in newest_first(some):
         kernel = release.kernel

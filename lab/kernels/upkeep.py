@@ -13,6 +13,7 @@ from .. import cache
 from . import store
 
 DAY_S = 86400.0
+BUILD = "build"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Entry:
     """One thing in the cache that stands or goes as a whole."""
 
     kind: str
-    """"package", "kernel" or "image"."""
+    """"package", "kernel", "image" or "build": sources and object files."""
     place: Path
     lock: str
     """Name of the lock its makers hold."""
@@ -41,7 +42,12 @@ class Entry:
 
     def last_used(self) -> float:
         """When it was last handed out, in seconds since the epoch."""
-        mark = self.note or (self.place / store.MANIFEST if self.kind == "kernel" else self.place)
+        if self.kind == BUILD:
+            mark = self.place / "place"
+        else:
+            mark = self.note or (
+                self.place / store.MANIFEST if self.kind == "kernel" else self.place
+            )
         try:
             return mark.stat().st_mtime
         except FileNotFoundError:
@@ -72,6 +78,8 @@ def entries() -> Iterator[Entry]:
         yield Entry("package", path, cache.package_lock(path.parent.name))
     for path in sorted(root.glob("kernels/*")):
         yield Entry("kernel", path, cache.kernel_lock(path.name.rpartition("-")[0]))
+    for path in sorted(root.glob("building/*")):
+        yield Entry(BUILD, path, cache.build_lock(path.name))
     for path in sorted(root.glob("images/*")):
         if path.suffix != ".sha256":
             note = path.with_name(path.name + ".sha256")
@@ -84,6 +92,8 @@ def verify(
     """Hash these again. Yields each entry with what is wrong with it, mostly nothing; one that is
     not what was put there is removed, so that the next use fetches or makes it anew."""
     for entry in some:
+        if entry.kind == BUILD:  # make looks after it
+            continue
         begun(entry)
         with cache.locked(entry.lock):
             if not entry.place.exists():  # somebody else has just replaced it
