@@ -6,6 +6,7 @@
 #   KERNEL=6.12           which kernel `make lab` and `make mutants` boot
 #   AS=6.6                which older kernel it plays meanwhile
 #   LAUNCHER=vng          boot it with virtme-ng, this machine's own files as root
+#   REPEAT=10             run the tests of `make lab` so often on each kernel
 #   T='tests/smoke/...'   which tests: files, directories or node ids, separated by spaces
 #   ARGS='-x -k echo'     more arguments for pytest, quoted as in a shell
 #   SLOW=1                take the tests marked slow as well
@@ -103,7 +104,7 @@ lab:
 	@echo 'make lab needs to know which kernel: make lab KERNEL=6.12' >&2; exit 2
 else
 lab: build ## Boot KERNEL in QEMU, run the tests in it and give each a verdict
-	$(RUN) lab test --kernel "$$KERNEL" $(if $(AS),--as '$(AS)') $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $${T-} $(ARGS)
+	$(RUN) lab test --kernel "$$KERNEL" $(if $(AS),--as '$(AS)') $(if $(LAUNCHER),--launcher '$(LAUNCHER)') $(if $(REPEAT),--repeat '$(REPEAT)') $${T-} $(ARGS)
 endif
 
 .PHONY: lab-liburing

@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     test = verbs.add_parser(
         "test",
         help="run the suite in a guest",
-        usage=f"{COMMAND} test [--kernel NAME]... [--as SERIES] [--launcher vng] "
-        "[pytest arguments]",
+        usage=f"{COMMAND} test [--kernel NAME]... [--as SERIES] [--repeat N] "
+        "[--launcher vng] [pytest arguments]",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -70,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         dest="plays",
         metavar="SERIES",
         help="let the kernel play an older one (6.6), by taking away what that one lacks",
+    )
+    test.add_argument(
+        "--repeat",
+        metavar="N",
+        help="run the selection N times on each kernel, and tell how often each verdict came",
     )
     errata_commands.add_commands(verbs)
     commands.add_parsers(verbs)
@@ -114,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         plays = [] if arguments.plays is None else [f"--lab-as={arguments.plays}"]
         by = [f"--lab-launcher={arguments.launcher}"]
         asked = wishes.options("--lab-")
+        if arguments.repeat is not None:
+            asked = [*asked, f"--lab-repeat={arguments.repeat}"]
         return int(_test(names, [*plays, *by, *asked, *rest]).code)
 
 

@@ -44,6 +44,7 @@ _OF_MAKE = {
     "SLOW",
     "KERNEL",
     "AS",
+    "REPEAT",
 }
 """What `make workflow` was given is not for the make that a step calls."""
 

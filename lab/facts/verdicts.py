@@ -65,6 +65,15 @@ def weight(verdict: str) -> Weight:
             assert_never(known)
 
 
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The one that weighs most, the first of those that weigh the same: what disproves, what leaves
+    unproved, what is neutral, what proves."""
+    return min(verdicts, key=lambda verdict: _HEAVIEST.index(weight(verdict)))
+
+
+_HEAVIEST = (Weight.DISPROVES, Weight.UNPROVES, Weight.HARMLESS, Weight.PROVES)
+
+
 def good(verdict: str) -> bool:
     """Whether a run in which all verdicts are such, and one of them proves, is green."""
     return weight(verdict) in (Weight.PROVES, Weight.HARMLESS)

@@ -20,6 +20,7 @@ from ..facts.verdicts import Conclusion, Verdict, counted
 
 if TYPE_CHECKING:
     from ..facts.evidence import Evidence, Part
+    from ..facts.records import Record
     from ..rules.errata import Erratum
     from .summary import RunReport
 
@@ -28,9 +29,14 @@ FILE = "results.json"
 
 
 def content(
-    legs: Sequence[Mapping[str, Any]], conclusion: Conclusion, seconds: float
+    legs: Sequence[Mapping[str, Any]],
+    conclusion: Conclusion,
+    seconds: float,
+    *,
+    selection: str | None = None,
 ) -> dict[str, Any]:
-    """The whole file: these legs, and what the run that they are of came to after `seconds`."""
+    """The whole file: these legs, and what the run that they are of came to after `seconds`.
+    `selection` is the same for each run of the same selection."""
     named: dict[str, Mapping[str, Any]] = {}
     for leg in legs:
         name = leg["name"]
@@ -43,6 +49,9 @@ def content(
         "began": _utc(ended - timedelta(seconds=seconds)),
         "ended": _utc(ended),
         "seconds": round(seconds, 3),
+        "selection": selection,
+        "previous": None,
+        "notes": [],
         "legs": named,
         "exit": _exit(conclusion),
     }
@@ -85,6 +94,7 @@ def leg(report: RunReport, base: Path) -> dict[str, Any]:
             for guest, life in zip(report.guests, report.lives, strict=True)
         ],
         "at_once": report.lanes,
+        "repeat": report.times,
         "identity": dict(report.identity),
         "probe": report.probe.to_object() if report.probe else None,
         "capabilities": _capabilities(report),
@@ -94,12 +104,11 @@ def leg(report: RunReport, base: Path) -> dict[str, Any]:
         "proved": report.proved,
         "left_out": dict(report.left_out),
         "verdicts": {
-            name: {"verdict": r.verdict.value, "seconds": round(r.seconds, 3), "why": r.why}
-            | ({"subtests": list(r.subtests)} if r.subtests else {})
+            name: _record(report, r, base)
+            | ({"runs": [_record(report, run, base) for run in r.runs]} if r.runs else {})
             | ({"guest": report.own_wishes[name].options()} if name in report.own_wishes else {})
             | ({"issues": list(report.issues_of[name])} if name in report.issues_of else {})
             | {"reproduce": report.reproduce(name)}
-            | _evidence(report, r.evidence, base)
             for name, r in report.records.items()
         },
         "issues": [asdict(row) | {"word": row.word} for row in report.issues],
@@ -124,6 +133,7 @@ def leg_not_begun(asked: str, conclusion: Conclusion) -> dict[str, Any]:
         "wishes": [],
         "guests": [],
         "at_once": 0,
+        "repeat": 1,
         "identity": {},
         "probe": None,
         "capabilities": {},
@@ -145,6 +155,17 @@ def leg_not_begun(asked: str, conclusion: Conclusion) -> dict[str, Any]:
 def counts(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
     """The verdicts of a leg in words."""
     return counted(Verdict(found["verdict"]) for found in verdicts.values())
+
+
+def _record(report: RunReport, record: Record, base: Path) -> dict[str, Any]:
+    """What is said of a test, or of one of its runs."""
+    plain = {
+        "verdict": record.verdict.value,
+        "seconds": round(record.seconds, 3),
+        "why": record.why,
+    }
+    subtests = {"subtests": list(record.subtests)} if record.subtests else {}
+    return plain | subtests | _evidence(report, record.evidence, base)
 
 
 def _exit(conclusion: Conclusion) -> dict[str, Any]:

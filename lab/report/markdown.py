@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..facts.verdicts import good
+from ..facts.verdicts import Verdict, counted, good
+from . import previous
 from .content import counts
 
 FILE = "summary.md"
@@ -28,6 +29,7 @@ def markdown(whole: Mapping[str, Any]) -> str:
     """The text of a run whose results.json says this."""
     legs: Mapping[str, Mapping[str, Any]] = whole["legs"]
     lines = [
+        *_changes(whole),
         *table(
             ("kernel", "release", "accelerator", "proved", "verdicts", "exit"),
             [_row(name, leg) for name, leg in legs.items()],
@@ -37,6 +39,7 @@ def markdown(whole: Mapping[str, Any]) -> str:
     ]
     for name, leg in legs.items():
         lines += _not_good(name, leg)
+        lines += _how_often(name, leg)
     lines += _capabilities(legs)
     lines += _errata(legs)
     code, why = whole["exit"]["code"], whole["exit"]["why"]
@@ -65,6 +68,33 @@ def _escaped(found: re.Match[str]) -> str:
     character = found[1]
     # An @ would notify whoever is called so, which a backslash does not prevent.
     return f"&#{ord(character)};" if character in "<>&@|" else f"\\{character}"
+
+
+def _changes(whole: Mapping[str, Any]) -> list[str]:
+    """What has changed since the run before of the same selection."""
+    lines = [f"- note: {plain(text)}" for text in whole["notes"]]
+    if (found := whole["previous"]) is not None:
+        where = plain(found["directory"])
+        changed = [f"- {plain(line)}" for line in previous.told(found)]
+        if changed:
+            lines += [f"**Changed since {where}**", "", *changed]
+        else:
+            lines.append(f"Nothing has changed since {where}.")
+    return [*lines, ""] if lines else []
+
+
+def _how_often(name: str, leg: Mapping[str, Any]) -> list[str]:
+    """The tests whose verdict was not the same in each run."""
+    often = {
+        test: counted(Verdict(run["verdict"]) for run in found["runs"])
+        for test, found in leg["verdicts"].items()
+        if len({run["verdict"] for run in found.get("runs", ())}) > 1
+    }
+    if not often:
+        return []
+    rows = list(often.items())[:MOST_TESTS]
+    head = (f"{plain(name)}, not the same each time", f"in {leg['repeat']} runs")
+    return [*table(head, rows), ""]
 
 
 def _row(name: str, leg: Mapping[str, Any]) -> Sequence[str]:

@@ -39,6 +39,10 @@ class RunReport:
     kernel: Kernel
     asked: str
     """The name by which the kernel was asked for."""
+    cell: str
+    """The kernel's name in the report: "6.12.107", or "6.12.107 as 6.6"."""
+    times: int
+    """How often each test was to run."""
     narrowed: Sequence[str]
     """What this run was narrowed by, as arguments of pytest; none if it was a whole one."""
     row: Row | None
@@ -89,12 +93,6 @@ class RunReport:
         """How many tests passed."""
         return sum(1 for r in self.records.values() if r.verdict is Verdict.PASSED)
 
-    @property
-    def cell(self) -> str:
-        """The kernel's name in the report: "6.12.107", or "6.12.107 as 6.6"."""
-        plays = f" as {self.row.plays}" if self.row and self.row.plays else ""
-        return self.kernel.upstream + plays
-
     def reproduce(self, *names: str) -> str:
         """The line that runs these tests again on the same kernel; their files, if many."""
         slow = bool(self.slow.intersection(names))
@@ -141,6 +139,8 @@ def render(report: RunReport, *, tables: bool = True) -> list[str]:
     if report.issues and tables:
         lines += ["", *_issue_table(report)]
     lines += _red_lines(report)
+    if report.times > 1:
+        lines += how_often(report.records, report.times)
     for head, texts in (
         ("disproved", report.faults),
         ("not proved", report.problems),
@@ -159,6 +159,25 @@ def render(report: RunReport, *, tables: bool = True) -> list[str]:
         + f" in {report.seconds:.0f} s: {counted(r.verdict for r in report.records.values())}"
     )
     lines.append(f"results: {report.results}")
+    return lines
+
+
+def how_often(records: Mapping[str, Record], times: int) -> list[str]:
+    """How often each verdict came: each test whose verdict was not the same every time, and how
+    many there are of the others."""
+    lines = ["", f"how often, in {times} runs:"]
+    same: dict[str, list[str]] = {}
+    for name, record in records.items():
+        words = counted(run.verdict for run in record.runs)
+        if len({run.verdict for run in record.runs}) > 1:
+            lines.append(f"  {words}: {name}")
+        else:
+            same.setdefault(words, []).append(name)
+    for words, names in same.items():
+        if len(names) <= MOST_NAMED:
+            lines += [f"  {words}: {name}" for name in names]
+        else:
+            lines.append(f"  {words}: {len(names)} tests, each")
     return lines
 
 

@@ -1,22 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""How many guests there are at once, and which kernel's tests are begun first.
+"""How many guests there are at once.
 
-pytest-xdist's `-n N` says the first: a person who asks for N workers and for a kernel wants N
+pytest-xdist's `-n N` says so: a person who asks for N workers and for a kernel wants N
 guests. Its own workers are processes of the host, which a test in a guest has no use for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from .column import Column
-
-SECONDS = "lab/seconds"
-"""Where pytest's cache has the duration of the last run on each kernel, in seconds."""
 
 
 class Auto(int):
@@ -74,25 +68,3 @@ def bounded(number: int, at_most: int) -> tuple[int, str]:
         return number, ""
     guests = "1 guest" if at_most == 1 else f"{at_most} guests"
     return at_most, f"{guests} at once, not {number}: there is no room for more on this machine"
-
-
-def longest_first(config: pytest.Config, columns: Sequence[Column]) -> Sequence[Column]:
-    """The kernel whose tests took longest last time comes first, and before it those of which
-    nothing is known: the short ones fill what is left."""
-    known = _known(config)
-    return sorted(columns, key=lambda column: -known.get(column.cell, float("inf")))
-
-
-def remember(config: pytest.Config, seconds: Mapping[str, float]) -> None:
-    """Keep how long the kernels of this run took."""
-    if (cache := getattr(config, "cache", None)) is not None and seconds:
-        cache.set(SECONDS, _known(config) | dict(seconds))
-
-
-def _known(config: pytest.Config) -> dict[str, float]:
-    # With -p no:cacheprovider there is no such attribute.
-    cache = getattr(config, "cache", None)
-    found = cache.get(SECONDS, {}) if cache is not None else {}
-    if not isinstance(found, dict):
-        return {}
-    return {str(cell): float(s) for cell, s in found.items() if isinstance(s, int | float)}

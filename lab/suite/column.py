@@ -21,6 +21,7 @@ from ..wishes import Wishes
 from .judge import Judge
 from .reconcile import Book
 from .reports import made_up
+from .turn import Turn
 
 if TYPE_CHECKING:
     from ..facts.kernel import Kernel
@@ -53,13 +54,16 @@ class Column:
         launcher: Launcher,
         wishes: Wishes,
         results: Path,
+        cell: str,
         alone: bool,
+        times: int,
     ) -> None:
         """`asked` is the name by which the kernel was asked for, `results` the directory of its
-        files, `wishes` what each of its guests has, and `alone` whether the run has no other
-        kernel."""
+        files, `wishes` what each of its guests has, `cell` its name in reports, `alone` whether the
+        run has no other kernel, and `times` how often the selection is run."""
         self.asked, self.kernel, self.promises, self.lab = asked, kernel, promises, lab
         self.wishes, self.results, self.alone = wishes, results, alone
+        self.cell, self.times = cell, times
         self.book = Book()
         self.judge = Judge(config, project, kernel, promises, self.probe_of)
         self.faults: list[str] = []
@@ -73,17 +77,14 @@ class Column:
         self.own_wishes: Mapping[str, Wishes] = {}
         """As in `Plan`."""
         self._config = config
-        self._properties = [("kernel", promises.cell), ("launcher", launcher.name)]
-        self._node = _Node(promises.cell)
+        self._properties = [("kernel", cell), ("launcher", launcher.name)]
+        self._node = _Node(cell)
 
-    @property
-    def cell(self) -> str:
-        """The kernel's name in reports."""
-        return self.promises.cell
-
-    def label(self, name: str) -> str:
+    def label(self, turn: Turn) -> str:
         """How a test is called while it runs."""
-        return name if self.alone else f"{self.cell} {name}"
+        words = [self.cell] * (not self.alone) + [turn.name]
+        words += [f"(run {turn.number} of {self.times})"] * (self.times > 1)
+        return " ".join(words)
 
     def give_up(self, over: RunOver) -> None:
         """Nothing more is run on this kernel."""
@@ -109,17 +110,21 @@ class Column:
 
     # -- what pytest is told -----------------------------------------------------------------
 
-    def report(self, report: pytest.TestReport, verdict: Verdict, hook: Any = None) -> None:
-        """Give a report to pytest, with whose it is and what it comes to."""
+    def report(
+        self, report: pytest.TestReport, verdict: Verdict, hook: Any = None, *, run: int = 0
+    ) -> None:
+        """Give a report to pytest, with whose it is and what it comes to; `run` is which run of a
+        test it is about."""
         report.user_properties += [*self._properties, ("verdict", verdict.value)]
+        report.user_properties += [("run", str(run))] * (run > 0 and self.times > 1)
         if not self.alone:
             report.node = self._node  # type: ignore[attr-defined]
         (hook or self._config.hook).pytest_runtest_logreport(report=report)
 
-    def report_never_ran(self, item: pytest.Item, why: str) -> None:
-        """A selected test that nobody began."""
+    def report_never_ran(self, item: pytest.Item, number: int, why: str) -> None:
+        """A run of a selected test that nobody began."""
         why = self.over.message if self.over else why
-        self.book.enter(item.nodeid, Record(Verdict.NEVER_RAN, why=why))
+        self.book.enter(Turn(item.nodeid, number), Record(Verdict.NEVER_RAN, why=why))
         report = made_up(
             item.nodeid,
             item.location,
@@ -128,7 +133,7 @@ class Column:
             when="setup",
             keywords=item.keywords,
         )
-        self.report(report, Verdict.NEVER_RAN, item.ihook)
+        self.report(report, Verdict.NEVER_RAN, item.ihook, run=number)
 
     def report_faults(self, faults: Sequence[str]) -> None:
         """What the kernel said while no test ran; for JUnit, too, as surprises are."""

@@ -30,6 +30,7 @@ from .host_side import HostSide
 from .lanes import Begun, Lanes, Lent, Over, Ran
 from .preparation import Preparation
 from .reconcile import DoubleVerdict
+from .turn import Turn
 from .wished import own_wishes
 
 LEAST_SECONDS = 60.0
@@ -90,11 +91,11 @@ class GuestRun:
         """The books are opened: from here on every selected id is owed a verdict on each kernel."""
         try:
             for column in self.columns:
-                column.book.select([item.nodeid for item in session.items])
+                column.book.select([i.nodeid for i in session.items], times=column.times)
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
         self.left_out["slow"] = self.config.stash.get(selection.SLOW_LEFT_OUT, 0)
-        self.progress.expect(len(session.items) * len(self.columns))
+        self.progress.expect(sum(len(session.items) * column.times for column in self.columns))
         if not self.config.option.collectonly:
             point_latest(self._preparation.results)
         self.own_wishes = own_wishes(session.items, self._preparation.wishes)
@@ -124,8 +125,9 @@ class GuestRun:
             raise session.Interrupted(session.shouldstop)
         for column in self.columns:
             for item in session.items:
-                if not column.book.has(item.nodeid):
-                    column.report_never_ran(item, "the run ended before it")
+                for turn in column.book.turns(item.nodeid):
+                    if not column.book.has(turn):
+                        column.report_never_ran(item, turn.number, "the run ended before it")
         return True
 
     def _run(self, items: Mapping[str, pytest.Item], session: pytest.Session) -> None:
@@ -145,20 +147,20 @@ class GuestRun:
             return
         self.progress.phase(self._preparation.bound)
         by_work = {id(column.work): column for column in self.columns}
-        begun: dict[tuple[int, str], float] = {}
+        begun: dict[tuple[int, Turn], float] = {}
         with lanes:
             try:
                 for event in lanes.events(self.progress):
                     column = by_work[id(event.work)]
                     match event:
-                        case Begun(work, name):
-                            begun[id(work), name] = time.monotonic()
-                            self.progress.begin(column.label(name))
+                        case Begun(work, turn):
+                            begun[id(work), turn] = time.monotonic()
+                            self.progress.begin(column.label(turn))
                         case Lent(_, visit):
                             behind = items[visit.following] if visit.following else None
                             self.host_side.run(items[visit.name], behind, visit, column.probe_of)
                         case Ran():
-                            self._take(column, items[event.name], event)
+                            self._take(column, items[event.turn.name], event)
                         case Over():
                             column.give_up(event.why)
                     if column.over is not None:
@@ -169,14 +171,14 @@ class GuestRun:
                 lanes.interrupt()
                 for late in lanes.left():
                     if isinstance(late, Ran):
-                        self._take(by_work[id(late.work)], items[late.name], late)
+                        self._take(by_work[id(late.work)], items[late.turn.name], late)
                     else:
-                        begun[id(late.work), late.name] = time.monotonic()
-                for (work_id, name), since in begun.items():
+                        begun[id(late.work), late.turn] = time.monotonic()
+                for (work_id, turn), since in begun.items():
                     book = by_work[work_id].book
-                    if not book.has(name):
+                    if not book.has(turn):
                         seconds = time.monotonic() - since
-                        book.enter(name, Record(Verdict.LOST, seconds, "interrupted"))
+                        book.enter(turn, Record(Verdict.LOST, seconds, "interrupted"))
                 raise
         self.host_side.finish(session)
         self._add_coverage(lanes)
@@ -203,9 +205,9 @@ class GuestRun:
         """Judge what came home of one test, write it into the book, and report it."""
         try:
             record, reports = column.judge.judge(item, ran.outcome, ran.seconds)
-            kept = evidence.keep(column.results, item.nodeid, reports, ran.outcome)
+            kept = evidence.keep(column.results, str(ran.turn), reports, ran.outcome)
             record = replace(record, evidence=kept)
-            column.book.enter(item.nodeid, record)
+            column.book.enter(ran.turn, record)
         except RunOver as over:
             # What the kernel said while it ran is true all the same.
             words = f"the kernel complained while {item.nodeid} ran"
@@ -218,8 +220,8 @@ class GuestRun:
         for report in reports:
             if wishes := self.own_wishes.get(item.nodeid):
                 report.user_properties.append(("guest", str(wishes)))
-            column.report(report, record.verdict, item.ihook)
-        self.progress.verdict(column.label(item.nodeid), record)
+            column.report(report, record.verdict, item.ihook, run=ran.turn.number)
+        self.progress.verdict(column.label(ran.turn), record)
 
     def _seconds(self, name: str, slowdown: float) -> float:
         asked = self.config.getoption("lab_timeout")

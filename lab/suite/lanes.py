@@ -16,21 +16,23 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from types import TracebackType
 from typing import Self
 
 from ..errors import LabError
 from ..remote.losses import RunOver
-from ..wishes import Wishes
 from .plan import Lab, Listener, Outcome, Plan, Visit
 from .session import Common, Session
+from .shares import Shares
+from .times import estimated
+from .turn import Turn
 
-NEIGHBOURS = 8
-"""So many tests of one file go to a lane together: they may share what is dear to set up."""
 WORTH_A_GUEST = 50
 """With so many tests more, one more guest is up and through its share before one alone would be
 through all of them."""
+WORTH_A_GUEST_S = 120.0
+"""Or with tests that took so many seconds the last time: an emulated guest is up and has collected
+in a quarter of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Begun:
     """A lane is about to run this test."""
 
     work: Work
-    name: str
+    turn: Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Ran:
     """What came home about a test, after so many seconds."""
 
     work: Work
-    name: str
+    turn: Turn
     outcome: Outcome
     seconds: float
 
@@ -99,13 +101,13 @@ class Work:
         """Whether a lane without tests asks its pytest for the last word."""
         self.taken = False
         """Whether a lane has come to it."""
-        self._shares: _Shares | None = None
+        self._shares: Shares | None = None
 
     def share(self, *, lanes: int) -> None:
         """Cut the tests up for so many lanes at once."""
-        self._shares = _Shares(self.plan, lanes)
+        self._shares = Shares(self.plan, lanes)
 
-    def take(self) -> Sequence[str]:
+    def take(self) -> Sequence[Turn]:
         """The next tests for a lane; none when there are no more."""
         assert self._shares is not None
         return () if self.stopped else self._shares.take()
@@ -113,6 +115,16 @@ class Work:
     def left(self) -> int:
         """How many tests no lane has taken yet."""
         return 0 if self.stopped or self._shares is None else self._shares.left()
+
+    def seconds_left(self) -> float:
+        """How long these are expected to take; infinite if nothing is known of that."""
+        return 0.0 if self.stopped or self._shares is None else self._shares.seconds_left()
+
+    def worth_a_guest(self) -> bool:
+        """Whether a guest more would be of use with what is left."""
+        seconds = self.seconds_left()
+        known = seconds < float("inf")
+        return self.left() >= WORTH_A_GUEST or (known and seconds >= WORTH_A_GUEST_S)
 
     def stop(self, *, finish: bool) -> None:
         """No test of it is begun any more. With `finish` each pytest is asked for its last word."""
@@ -216,15 +228,15 @@ class Lanes:
     # -- for the lanes -----------------------------------------------------------------------
 
     def another(self) -> Work | None:
-        """The work that a lane without any goes to: one that nobody has begun, or the one with the
-        most tests left, if they are worth a guest more; None if there is no such work."""
+        """The work that a lane without any goes to: one that nobody has begun, or the one with most
+        left to do, if that is worth a guest more; None if there is no such work."""
         with self._choosing:
             for work in self.works:
                 if not work.taken and not work.stopped:
                     work.taken = True
                     return work
-            work = max(self.works, key=Work.left)
-            return work if work.left() >= WORTH_A_GUEST else None
+            worth = [work for work in self.works if work.worth_a_guest()]
+            return max(worth, key=lambda w: (w.seconds_left(), w.left()), default=None)
 
     def tell(self, lane: _Lane, event: Event) -> None:
         """Say something to whoever goes through `events`."""
@@ -232,11 +244,17 @@ class Lanes:
 
 
 def _dealt(works: Sequence[Work], guests: int) -> list[Work]:
-    """Which work each lane begins with: one each, and the lanes that are left go where most tests
-    are for one lane."""
+    """Which work each lane begins with: one each, and the lanes that are left go where most is to
+    be done for one lane."""
+
+    def load(work: Work) -> tuple[float, float]:
+        lanes = first.count(work)
+        seconds = estimated(work.plan.selected, work.plan.seconds)
+        return work.plan.times * seconds / lanes, len(work.plan.selected) / lanes
+
     first = list(works[:guests])
     while len(first) < guests:
-        first.append(max(works, key=lambda w: len(w.plan.selected) / first.count(w)))
+        first.append(max(works, key=load))
     for work in first:
         work.taken = True
     return first
@@ -248,7 +266,7 @@ class _Lane(threading.Thread):
     def __init__(self, lanes: Lanes, number: int, first: Work) -> None:
         super().__init__(name=f"lane-{number}")
         self._lanes = lanes
-        self._mine: deque[str] = deque()
+        self._mine: deque[Turn] = deque()
         self.judged = threading.Semaphore(0)
         """Released once for each verdict that is in the book."""
         self.returned = threading.Semaphore(0)
@@ -299,30 +317,30 @@ class _Lane(threading.Thread):
             self.judged.acquire()  # until it is known that nothing more is to be run of this
 
     def _run(self, work: Work, session: Session) -> None:
-        while (name := self._next(work)) is not None:
-            session.prepare(name)
+        while (turn := self._next(work)) is not None:
+            session.prepare(turn.name)
             if work.stopped:
                 return  # while its guest was booting
-            self._lanes.tell(self, Begun(work, name))
+            self._lanes.tell(self, Begun(work, turn))
             began = time.monotonic()
             # The guest is told of the test behind this one, to keep what both need.
-            outcome = session.run(name, self._following(work, name))
-            self._lanes.tell(self, Ran(work, name, outcome, time.monotonic() - began))
+            outcome = session.run(turn.name, self._following(work, turn.name))
+            self._lanes.tell(self, Ran(work, turn, outcome, time.monotonic() - began))
             if why := session.given_up:
                 raise RunOver(why)
             self.judged.acquire()
 
-    def _next(self, work: Work) -> str | None:
+    def _next(self, work: Work) -> Turn | None:
         if len(self._mine) < 2:
             self._mine += work.take()
         return self._mine.popleft() if self._mine and not work.stopped else None
 
     def _following(self, work: Work, name: str) -> str | None:
-        """The next test, if it is one for the same guest."""
-        following = self._mine[0] if self._mine else None
-        if following is None or work.plan.wishes_of(following) != work.plan.wishes_of(name):
-            return None
-        return following
+        """The next test, if it is one for the same guest. Not the same test once more: pytest would
+        keep the fixtures of its first run for it."""
+        following = self._mine[0].name if self._mine else name
+        same_guest = work.plan.wishes_of(following) == work.plan.wishes_of(name)
+        return following if same_guest and following != name else None
 
     # -- what the session tells while it is at something --------------------------------------
 
@@ -342,30 +360,3 @@ class _Lane(threading.Thread):
         self.returned.acquire()
         if not visit.over:
             raise KeyboardInterrupt
-
-
-class _Shares:
-    """Tests in their order, handed out in runs of neighbours; behind them, together, those that
-    ask for the same other guest, so that it is booted once."""
-
-    def __init__(self, plan: Plan, lanes: int) -> None:
-        usual = [name for name in plan.selected if name not in plan.own_wishes]
-        files = (list(group) for _, group in groupby(usual, key=lambda n: n.split("::")[0]))
-        size = NEIGHBOURS if lanes > 1 else max(1, len(usual))
-        self._shares: deque[Sequence[str]] = deque(
-            share[first : first + size] for share in files for first in range(0, len(share), size)
-        )
-        others: dict[Wishes, list[str]] = {}
-        for name in plan.selected:
-            if name in plan.own_wishes:
-                others.setdefault(plan.own_wishes[name], []).append(name)
-        self._shares += others.values()
-        self._lock = threading.Lock()
-
-    def take(self) -> Sequence[str]:
-        with self._lock:
-            return self._shares.popleft() if self._shares else ()
-
-    def left(self) -> int:
-        with self._lock:
-            return sum(map(len, self._shares))

@@ -93,6 +93,12 @@ class Plan:
     results: Path
     test_seconds: Callable[[str, float], float]
     """Time limit of a test, in host seconds, given its id and the guest's slowdown."""
+    times: int = 1
+    """How often the selection is run."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """How long tests took the last time, by their ids, as far as that is known."""
+    keep_order: bool = False
+    """The order of the selection was asked for."""
 
     def wishes_of(self, name: str) -> Wishes:
         """What the guest of this test is to have."""

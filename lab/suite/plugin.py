@@ -106,6 +106,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="share the tests between so many guests at once, instead of as many as suit this "
         "machine and the number of tests",
     )
+    group.addoption(
+        "--lab-repeat",
+        metavar="N",
+        help="run the selection N times on each kernel, and tell how often each verdict came",
+    )
     for key, metavar, what in (
         ("cpus", "N", "processors of a guest"),
         ("memory", "SIZE", "memory of a guest, in MiB or like 2G"),
@@ -137,8 +142,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None, None]:
-    """`--kernel` is short for `--lab-kernel` unless the repository has an option of that name: its
-    conftest.py was read by now, and nothing of it may change because the lab is installed."""
+    """`--kernel` is short for `--lab-kernel`, and `--repeat` for `--lab-repeat`, unless the
+    repository has an option of that name: its conftest.py was read by now, and nothing of it may
+    change because the lab is installed."""
     result = yield
     # The parser is not part of pytest's public interface, which has no word for its options.
     groups = [parser._anonymous, *parser._groups]
@@ -146,6 +152,10 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None
     if "--kernel" not in taken:
         parser.getgroup("lab").addoption(
             "--kernel", dest="lab_kernel", action="append", metavar="NAME", help="as --lab-kernel"
+        )
+    if "--repeat" not in taken:
+        parser.getgroup("lab").addoption(
+            "--repeat", dest="lab_repeat", metavar="N", help="as --lab-repeat"
         )
     return result
 
@@ -235,6 +245,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("lab_as"):
         here = f"; here set {project.mask_variable}" if project.mask_variable else ""
         raise pytest.UsageError(f"--lab-as is of guests, for --lab-kernel{here}")
+    if (times := config.getoption("lab_repeat")) is not None:
+        raise pytest.UsageError(
+            f"--repeat {times} is of runs in guests: name a kernel, --kernel 6.12"
+        )
     local = LocalSide(project)
     config.stash[MODE] = Mode(
         functools.cache(local.probe),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -23,7 +23,7 @@ from ..report.results import new_directory, point_latest
 from ..rules import dmesg
 from ..vm import launcher_named
 from ..wishes import Wishes
-from . import at_once, home, issues, options, selection
+from . import at_once, home, issues, options, selection, times
 from .column import Column
 from .lanes import WORTH_A_GUEST, Lanes, Work
 from .plan import Plan
@@ -86,15 +86,18 @@ class Preparation:
         if limit is not None and not limit > 0:
             raise pytest.UsageError(f"--lab-timeout {limit}: a test needs more than 0 seconds")
         self._guests = at_once.asked(config)
+        self.times = selection.times(config)
+        """How often the selection is run on each kernel."""
         base = _results_base(config)
         by = f"-{self.launcher.name}" if self.launcher.words else ""
-        cells = [promises.cell.replace(" ", "-") + by for _, _, promises, _ in found]
+        cells = _cells((name, promises.cell) for name, _, promises, _ in found)
+        files = [re.sub(r"[^\w.+~-]+", "-", cell) + by for cell in cells]
         self.alone = len(names) == 1
         """Whether the run is on one kernel."""
         try:
-            one = cells[0] if self.alone else f"{len(cells)}-kernels"
+            one = files[0] if self.alone else f"{len(cells)}-kernels"
             self.results = new_directory(base, one)
-            places = [self.results] if self.alone else [self.results / cell for cell in cells]
+            places = [self.results] if self.alone else [self.results / file for file in files]
             for place in places:
                 place.mkdir(exist_ok=True)
         except OSError as error:
@@ -112,10 +115,14 @@ class Preparation:
                 launcher=self.launcher,
                 wishes=self.wishes,
                 results=place,
+                cell=cell,
                 alone=self.alone,
+                times=self.times,
             )
-            for (name, kernel, promises, lab), place in zip(found, places, strict=True)
+            for (name, kernel, promises, lab), place, cell in zip(found, places, cells, strict=True)
         ]
+        self.asked = tuple(names)
+        """The names of the kernels that were asked for, those that cannot be had included."""
         if getattr(config.option, "xmlpath", None) is None and not config.option.collectonly:
             config.option.xmlpath = str(self.results / "junit.xml")
 
@@ -182,6 +189,7 @@ class Preparation:
             "bytecode_sha256": tree.hashes(compiled)[0],
         }
         search_path = sending.search_path(self.project, TREE)
+        known = times.known(self.config)
         for column in self.columns:
             plan = Plan(
                 kernel=column.kernel,
@@ -205,14 +213,21 @@ class Preparation:
                 root=self.config.rootpath,
                 results=column.results,
                 test_seconds=test_seconds,
+                times=self.times,
+                seconds=known.get(column.cell, {}),
+                keep_order=selection.order_was_asked_for(self.config),
             )
             column.work = Work(column.lab, plan, label="" if self.alone else column.cell)
-        columns = at_once.longest_first(self.config, self.columns)
+        # The short ones fill what is left.
+        columns = sorted(
+            self.columns,
+            key=lambda column: -times.estimated(selected, known.get(column.cell, {})),
+        )
         ready = self._first_ready(columns)
         if ready is None:
             return None
         works = [column.work for column in columns if column.over is None and column.work]
-        worth = sum(1 + len(selected) // WORTH_A_GUEST for _ in works)
+        worth = len(works) * (1 + self.times * len(selected) // WORTH_A_GUEST)
         guests = min(ready.lab.side_by_side(own_wishes.values()), worth)
         if self._guests is not None:
             guests, self.bound = at_once.bounded(
@@ -245,6 +260,20 @@ class Preparation:
         named = self.config.args_source is pytest.Config.ArgsSource.ARGS
         return [*words, *([*self.config.args, *self.programs.words] if named else ())]
 
+    def selection_key(self) -> str:
+        """The same for each run of the same tests on the same kernels in the same guests."""
+        return selection.key(
+            self.config,
+            kernels=sorted(self.asked),
+            launcher=self.launcher.name,
+            wishes=self.wishes.options(),
+            programs=list(self.programs.words),
+        )
+
+    def whole(self) -> bool:
+        """Whether the run has all tests that a run can have."""
+        return not self.narrowed() and not selection.looks_in_cache(self.config)
+
     def wanted(self) -> tuple[int, ...]:
         """The issues that must be proved: only a whole run can be blamed for a hole."""
         option = self.config.option
@@ -259,6 +288,15 @@ class Preparation:
         for place in (*(column.results for column in self.columns), self.results):
             with suppress(OSError):
                 place.rmdir()
+
+
+def _cells(kernels: Iterable[tuple[str, str]]) -> list[str]:
+    """The names of the kernels in reports, given by what each was asked for and what it would be
+    called alone: one upstream version may be packaged, or built, more than once."""
+    found: dict[str, None] = {}
+    for asked, cell in kernels:
+        found[f"{cell} ({asked})" if cell in found else cell] = None
+    return list(found)
 
 
 def _give_up_before(config: pytest.Config, names: Sequence[str], error: LabError) -> NoReturn:

@@ -4,50 +4,64 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ..facts.records import Record
+from ..facts.records import Record, of_runs
 from ..facts.verdicts import Verdict
+from .turn import Turn
 
 
 class DoubleVerdict(Exception):
-    """A second verdict for an id, or one for an id that was not selected."""
+    """A second verdict for a turn of an id, or one for what was not selected."""
 
 
 class Book:
     """The verdicts of a run. What was selected and never got one is `never ran`."""
 
     def __init__(self) -> None:
-        self._selected: tuple[str, ...] = ()
-        self._records: dict[str, Record] = {}
+        self._selected: dict[str, None] = {}
+        self._times = 1
+        self._records: dict[Turn, Record] = {}
 
-    def select(self, ids: Sequence[str]) -> None:
-        """Open the book for these ids. Raises ValueError naming ids that occur twice."""
-        if twice := [name for name, times in Counter(ids).items() if times > 1]:
+    def select(self, ids: Sequence[str], *, times: int = 1) -> None:
+        """Open the book for these ids, each of which is run so many times. Raises ValueError naming
+        ids that occur twice."""
+        if twice := [name for name, number in Counter(ids).items() if number > 1]:
             raise ValueError(f"selected more than once: {', '.join(twice)}")
-        self._selected = tuple(ids)
+        self._selected = dict.fromkeys(ids)
+        self._times = times
 
     @property
     def selected(self) -> tuple[str, ...]:
         """The ids a verdict is owed for, in the order they are to run."""
-        return self._selected
+        return tuple(self._selected)
 
-    def enter(self, name: str, record: Record) -> None:
+    def enter(self, turn: Turn, record: Record) -> None:
         """Write a verdict. Raises DoubleVerdict if there is one or none is owed."""
-        if name not in self._selected:
-            raise DoubleVerdict(f"a verdict for {name!r}, which was not selected")
-        if name in self._records:
-            raise DoubleVerdict(f"a second verdict for {name!r}")
-        self._records[name] = record
+        if turn.name not in self._selected or not 1 <= turn.number <= self._times:
+            raise DoubleVerdict(f"a verdict for {str(turn)!r}, which was not selected")
+        if turn in self._records:
+            raise DoubleVerdict(f"a second verdict for {str(turn)!r}")
+        self._records[turn] = record
 
-    def has(self, name: str) -> bool:
-        """Whether `name` has its verdict."""
-        return name in self._records
+    def has(self, turn: Turn) -> bool:
+        """Whether this turn has its verdict."""
+        return turn in self._records
+
+    def turns(self, name: str) -> Iterator[Turn]:
+        """All turns of an id for which a verdict is owed, in order."""
+        return (Turn(name, number) for number in range(1, self._times + 1))
 
     def records(self, why_not: str = "") -> Mapping[str, Record]:
         """A record for every selected id; `why_not` is said of those that never ran."""
         missing = Record(Verdict.NEVER_RAN, why=why_not)
-        return {name: self._records.get(name, missing) for name in self._selected}
+        found = {
+            name: [self._records.get(turn, missing) for turn in self.turns(name)]
+            for name in self._selected
+        }
+        if self._times == 1:
+            return {name: record for name, (record,) in found.items()}
+        return {name: of_runs(runs) for name, runs in found.items()}
 
     def verdicts(self) -> dict[str, Verdict]:
         """The verdict of every selected id."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from ..facts.verdicts import Conclusion, ExitCode, Tally, Verdict, combined, conclude, good
-from ..report import content, markdown
+from ..report import content, markdown, previous
 from ..report.kernels import render_kernels
-from ..report.summary import RunReport, render
+from ..report.summary import RunReport, render, rule
 from ..rules import errata
-from . import at_once, issues
+from . import issues, times
 from .column import Column
 from .guest_run import GuestRun
 from .preparation import Preparation
@@ -30,6 +32,8 @@ class RunEnd:
         self._config = preparation.config
         self._interrupted = False
         self._reports: list[RunReport] = []
+        self._whole: Mapping[str, Any] = {}
+        """What results.json says."""
         self._started = time.monotonic()
 
     @pytest.hookimpl(tryfirst=True)
@@ -95,8 +99,8 @@ class RunEnd:
         conclusion = combined({one.cell: one.conclusion for one in self._reports} | blamed)
         self._write(missing, conclusion)
         self._remember_failures()
-        took = {one.cell: sum(r.seconds for r in one.records.values()) for one in self._reports}
-        at_once.remember(self._config, took)
+        records = {one.cell: one.records for one in self._reports}
+        times.remember(self._config, records, whole=self._preparation.whole())
         self._config.stash[CONCLUSION] = conclusion
         session.exitstatus = int(conclusion.code)
 
@@ -104,7 +108,7 @@ class RunEnd:
         """What the run says of one kernel. `failed_otherwise` is whether pytest found something
         wrong where no test failed."""
         preparation, run = self._preparation, self._run
-        notes = [*run.notes, *column.judge.notes]
+        notes = [*run.notes, *dict.fromkeys(column.judge.notes)]
         sessions = column.work.sessions if column.work else ()
         for one in sessions:
             column.problems += one.problems
@@ -138,10 +142,14 @@ class RunEnd:
                 "it says stands above"
             )
             conclusion = conclude(tally)
+        if column.times > 1 and conclusion.code == ExitCode.PROVED:
+            conclusion = replace(conclusion, why=f"{conclusion.why}, in {column.times} runs each")
         over = column.over
         return RunReport(
             kernel=column.kernel,
             asked=column.asked,
+            cell=column.cell,
+            times=column.times,
             narrowed=preparation.narrowed(),
             row=column.promises.row,
             comparison=comparison,
@@ -178,15 +186,22 @@ class RunEnd:
         base = self._preparation.results
         legs = [content.leg(report, base) for report in self._reports]
         legs += [content.leg_not_begun(name, one) for name, one in missing.items()]
-        whole = content.content(legs, conclusion, time.monotonic() - self._started)
+        key = self._preparation.selection_key()
+        seconds = time.monotonic() - self._started
+        whole = content.content(legs, conclusion, seconds, selection=key)
+        if not self._interrupted:
+            place, before, whole["notes"] = previous.find(base.parent, base, key)
+            if place is not None:
+                whole["previous"] = previous.changes(place.name, before, whole)
+        self._whole = whole
         content.write(base, whole)
         markdown.write(base, whole)
 
     def _remember_failures(self) -> None:
         """For --lf: pytest forgets a failure when a report of the same id says that it passed, and
-        on another kernel it may have."""
+        on another kernel, or in another run, it may have."""
         known = self._config.pluginmanager.get_plugin("lfplugin")
-        if known is None or self._preparation.alone:
+        if known is None or (self._preparation.alone and self._preparation.times == 1):
             return
         for report in self._reports:
             bad = [name for name, record in report.records.items() if not good(record.verdict)]
@@ -209,7 +224,7 @@ class RunEnd:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """What there is to say of each kernel, and of all together, below pytest's own report."""
-        lines = []
+        lines = self._changes()
         for report in self._reports:
             lines += render(report, tables=self._preparation.alone)
         if self._reports and not self._preparation.alone:
@@ -217,6 +232,16 @@ class RunEnd:
             lines.append(f"results: {self._preparation.results}")
         for line in lines:
             terminalreporter.write_line(line)
+
+    def _changes(self) -> list[str]:
+        """What has changed since the run before of the same selection."""
+        lines = [f"note: {text}" for text in self._whole.get("notes", ())]
+        if (found := self._whole.get("previous")) is None:
+            return lines
+        changed = previous.told(found)
+        if not changed:
+            return [*lines, f"nothing has changed since {found['directory']}"]
+        return [*lines, rule(f"changed since {found['directory']}"), *changed]
 
     def pytest_unconfigure(self) -> None:
         """However the session ended, the terminal is given back."""

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,10 @@ GUEST_FIXTURE = "guest_host"
 """A test with this fixture runs on the host."""
 GUEST_LEFT_OUT = pytest.StashKey[int]()
 """How many tests were left out that ask a guest."""
+MOST_TIMES = 10_000
+"""So often a selection can be run: results.json has each run of each test."""
+OF_CACHE = ("lf", "stepwise")
+"""Options that select by what the host's cache remembers."""
 SLOW_LEFT_OUT = pytest.StashKey[int]()
 """How many slow tests were left out."""
 
@@ -67,7 +73,50 @@ def stays_on_host(config: pytest.Config, path: Path) -> bool:
 
 def looks_in_cache(config: pytest.Config) -> bool:
     """Whether the selection depends on what the host's cache remembers of the last run."""
-    return any(bool(config.getoption(name, False)) for name in ("lf", "stepwise"))
+    return any(bool(config.getoption(name, False)) for name in OF_CACHE)
+
+
+def order_was_asked_for(config: pytest.Config) -> bool:
+    """Whether some option says in which order the tests are to run."""
+    names = ("failedfirst", "newfirst", "stepwise")
+    return any(bool(config.getoption(name, False)) for name in names)
+
+
+def times(config: pytest.Config) -> int:
+    """How often the selection is to be run on each kernel. Raises pytest.UsageError."""
+    asked = config.getoption("lab_repeat")
+    if asked is None:
+        return 1
+    number = int(asked) if re.fullmatch(r"[0-9]{1,9}", asked) else 0
+    if not 1 <= number <= MOST_TIMES:
+        raise pytest.UsageError(
+            f"--repeat {asked}: how often each test is run is a number from 1 to {MOST_TIMES}"
+        )
+    return number
+
+
+def key(config: pytest.Config, **more: Any) -> str:
+    """A hash over what decides which tests run and in which guests: paths and ids, `-k`, `-m`,
+    `--deselect`, `--ignore`, `--lf` and its like, slow tests or not, `--as`, and what is given.
+    How often and in how many guests at once they run is not part of it."""
+    option = config.option
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    import hashlib  # not in guests, where each import counts
+    import json
+
+    whole = {
+        "paths": sorted(_inside(config, argument) for argument in config.args) if named else [],
+        "keyword": option.keyword,
+        "marks": option.markexpr,
+        "deselect": sorted(option.deselect or ()),
+        "ignore": sorted(_inside(config, path) for path in option.ignore or ()),
+        "ignore_glob": sorted(option.ignore_glob or ()),
+        "of_cache": [name for name in OF_CACHE if config.getoption(name, False)],
+        "slow": takes_slow(config),
+        "plays": config.getoption("lab_as"),
+        **more,
+    }
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check(config: pytest.Config) -> None:

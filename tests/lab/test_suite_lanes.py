@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.suite.lanes import NEIGHBOURS
+from lab.suite.shares import NEIGHBOURS
 from tests.lab.suite_support import Little
 
 pytestmark = pytest.mark.lab

@@ -30,6 +30,7 @@ from lab.rules import needs
 from lab.suite import issues, skips
 from lab.suite.reconcile import Book, DoubleVerdict, differences
 from lab.suite.reports import complete, verdict_of
+from lab.suite.turn import Turn
 from lab.suite.wire import FROM_GUEST, Said
 
 pytestmark = pytest.mark.lab
@@ -69,12 +70,12 @@ def test_book_owes_each_id_one_verdict() -> None:
     """A second verdict, and one for an id that was not selected, are refused."""
     book = Book()
     book.select(["a", "b"])
-    book.enter("a", Record(Verdict.PASSED))
+    book.enter(Turn("a"), Record(Verdict.PASSED))
 
     with pytest.raises(DoubleVerdict, match="a second verdict for 'a'"):
-        book.enter("a", Record(Verdict.FAILED))
+        book.enter(Turn("a"), Record(Verdict.FAILED))
     with pytest.raises(DoubleVerdict, match="'c', which was not selected"):
-        book.enter("c", Record(Verdict.PASSED))
+        book.enter(Turn("c"), Record(Verdict.PASSED))
     assert book.verdicts() == {"a": Verdict.PASSED, "b": Verdict.NEVER_RAN}
 
 

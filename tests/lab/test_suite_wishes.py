@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from lab.suite.lanes import _Shares
+from lab.suite.shares import Shares
 from lab.wishes import Wishes
 from tests.lab.suite_support import Little, Ran
 
@@ -228,10 +228,11 @@ def test_tests_are_handed_out_by_their_guest() -> None:
     two, four = Wishes(cpus=2), Wishes(cpus=4)
     names = [f"a.py::{n}" for n in range(12)] + ["b.py::0", "b.py::1"]
     own = {"a.py::1": two, "a.py::2": four, "b.py::1": two}
-    plan = cast("Any", SimpleNamespace(selected=names, own_wishes=own))
+    how = {"times": 1, "seconds": {}, "keep_order": False}
+    plan = cast("Any", SimpleNamespace(selected=names, own_wishes=own, **how))
 
-    shares = _Shares(plan, 2)
-    handed = [list(share) for share in iter(shares.take, ())]
+    shares = Shares(plan, 2)
+    handed = [[turn.name for turn in share] for share in iter(shares.take, ())]
 
     usual = [name for name in names if name not in own]
     assert handed == [usual[:8], usual[8:10], ["b.py::0"], ["a.py::1", "b.py::1"], ["a.py::2"]]
