@@ -77,9 +77,9 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     if draw(st.integers(0, 9)) == 9:
         steps += (Step("write", 0, _MUCH),)
     data = draw(_in_callback(way))
-    if any(step.op in ("close", "abort") for step in data):
-        # How many of single bytes come before the first data_received() ends the connection is a
-        # matter of when.
+    if any(step.op in ("close", "abort", "pause") for step in data):
+        # How many of single bytes come before the first data_received() ends the connection, or
+        # has it read no more, is a matter of when.
         steps = tuple(replace(s, op="send") if s.op == "trickle" else s for s in steps)
     return Scenario(
         way=way,
