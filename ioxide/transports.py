@@ -14,6 +14,7 @@ import asyncio
 import asyncio.trsock
 import contextvars
 import logging
+import os
 import socket
 import sys
 import warnings
@@ -405,8 +406,10 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         if self._conn_lost or self._connection is None:
             return
         self._closing = True
-        self._connection._drop()
+        failed = self._connection._drop()
         self._set_reading()
+        if exc is None and failed:
+            exc = OSError(failed, os.strerror(failed))  # asyncio's write() has met it by now
         self._lose(exc)
 
     def _lose(self, exc: BaseException | None) -> None:

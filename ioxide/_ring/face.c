@@ -229,16 +229,20 @@ bool iox_face_cut_off(const Connection *conn)
 /*
  * _drop(): end the connection now, with a reset where anything is cut off.  Otherwise by close(2) alone:
  * after shutdown(2) SO_LINGER would not hold, and other holders of the file would lose the connection.
+ * Returns the errno with which sending had failed, 0 where it had not.
  */
 PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
+	int failed;
+
 	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	iox_mailbox_first(&conn->driver->foreign);
 	if (iox_conn_over(conn))
-		Py_RETURN_NONE;
+		return PyLong_FromLong(0);
 	/* asyncio's write() has sent by now what the kernel takes; abort() loses only the rest. */
 	iox_send_now(conn);
+	failed = conn->send.error;
 	if (iox_face_cut_off(conn))
 		iox_conn_abort(conn, IOX_CAUSE_ABORT, "the transport was aborted");
 	else if (iox_send_lent(conn))
@@ -246,5 +250,5 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 		iox_conn_close(conn);
 	else
 		iox_conn_abort(conn, IOX_CAUSE_EOF, NULL);
-	Py_RETURN_NONE;
+	return PyLong_FromLong(failed);
 }

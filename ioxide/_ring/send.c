@@ -247,6 +247,8 @@ void iox_send_now(Connection *conn)
 		message = iox_batch_gather(&conn->driver->slabs, &conn->send.sending, conn->send.sent, &from);
 		sent = message ? sendmsg(conn->fd, message, flags) :
 				 send(conn->fd, from, conn->send.sending.used - conn->send.sent, flags);
+		if (sent < 0 && errno != EAGAIN && errno != EINTR)
+			conn->send.error = errno;
 		if (sent <= 0)
 			return;
 		conn->send.sent += (size_t)sent;

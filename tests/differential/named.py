@@ -57,6 +57,12 @@ NAMED: dict[str, Scenario] = {
         "d7: made before a fork, run in the child": '{"kind":"fork","way":"run"}',
         "d7: made and run in the child of a fork": '{"kind":"fork","way":"made"}',
         "d8: the client reset before the accept": ('{"connections":0,"steps":[["another-reset"]]}'),
+        "write() and abort() to a client that has reset": (
+            '{"made":[["write",0,1],["abort"]],"steps":[["another-reset"]]}'
+        ),
+        "write() to a client that has reset": (
+            '{"made":[["write",0,1]],"steps":[["another-reset"]]}'
+        ),
         "no descriptor for an accept": '{"steps":[["short",0,3],["send",1,3]]}',
         "writelines of a wrong type": '{"steps":[["writelines-wrong",0,5]]}',
         "write of a wrong type": '{"steps":[["write-wrong",0,5]]}',
