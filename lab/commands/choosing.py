@@ -35,9 +35,48 @@ class Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+class _File(argparse.Action):
+    """A kernel image of one's own; there may be several, each with the modules behind it."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        _option_string: str | None = None,
+    ) -> None:
+        files = [*(namespace.kernel_file or ()), (values, None)]
+        if len(files) == 1 and namespace.module_directory is not None:
+            files, namespace.module_directory = [(values, namespace.module_directory)], None
+        namespace.kernel_file = files
+
+
+class _Modules(argparse.Action):
+    """The modules of the kernel image named before, or of the first one if none was."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        _option_string: str | None = None,
+    ) -> None:
+        files = namespace.kernel_file
+        before = files[-1][1] if files else namespace.module_directory
+        if before is not None:
+            parser.error(
+                f"--modules {before} and --modules {values} are of one kernel: each stands behind "
+                "the --kernel-file whose modules it names"
+            )
+        if files:
+            namespace.kernel_file = [*files[:-1], (files[-1][0], values)]
+        else:
+            namespace.module_directory = values
+
+
 def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add `--kernel`, `--kernel-file` and `--modules`; with `several`, `--kernel` may be repeated
-    and absent, see `names_of`."""
+    """Add `--kernel`, `--kernel-file` and `--modules`; with `several`, all may be repeated and
+    absent, see `names_of`."""
     parser.add_argument(
         "--kernel",
         action="append" if several else Once,
@@ -52,15 +91,16 @@ def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> No
     )
     parser.add_argument(
         "--kernel-file",
-        action=Once,
+        action=_File if several else Once,
         type=Path,
         metavar="FILE",
-        help="a kernel image of your own instead",
+        help="a kernel image of your own"
+        + ("; repeatable, also beside --kernel" if several else " instead"),
     )
     parser.add_argument(
         "--modules",
         dest="module_directory",
-        action=Once,
+        action=_Modules if several else Once,
         type=Path,
         metavar="DIR",
         help="its modules: the directory made by make modules_install INSTALL_MOD_PATH=DIR",
@@ -117,20 +157,26 @@ def name_of(arguments: argparse.Namespace) -> str:
         if modules is not None:
             raise UsageError("--modules goes with --kernel-file")
         return str(named)
-    # A name with a slash is a file; see lab.kernels.local.
+    return _own(file, modules)
+
+
+def _own(file: Path, modules: Path | None) -> str:
+    """The name of a kernel image of one's own: a name with a slash is a file, see
+    lab.kernels.local."""
     return f"{file.absolute()}" + (f":{modules.absolute()}" if modules else "")
 
 
 def names_of(arguments: argparse.Namespace, project: Project | None) -> tuple[str, ...]:
     """The names of all kernels that the options of `lab test` say, in their order, each once.
 
-    A `--kernel` may hold several names with spaces between them, as make hands them over. Without
-    `--kernel` and `--kernel-file` they are the kernels of the repository's table. `project` is None
-    where the table cannot be read. Raises UsageError.
+    A `--kernel` may hold several names with spaces between them, as make hands them over. Those of
+    `--kernel-file` come last. Without `--kernel` and `--kernel-file` they are the kernels of the
+    repository's table. `project` is None where the table cannot be read. Raises UsageError.
     """
-    if arguments.kernel is None and arguments.kernel_file is None:
-        if arguments.module_directory is not None:
-            raise UsageError("--modules goes with --kernel-file")
+    if arguments.module_directory is not None:
+        raise UsageError("--modules goes with --kernel-file")
+    own = [_own(file, modules) for file, modules in arguments.kernel_file or ()]
+    if arguments.kernel is None and not own:
         table = () if project is None else project.kernels
         if not table:
             raise UsageError(
@@ -139,17 +185,19 @@ def names_of(arguments: argparse.Namespace, project: Project | None) -> tuple[st
                 'kernels = ["6.1", "6.12"]',
             )
         return kernels.matching(table)
-    if arguments.kernel_file is not None:
-        return (name_of(arguments),)
-    if arguments.module_directory is not None:
-        raise UsageError("--modules goes with --kernel-file")
-    # A path with a space in it is one name.
-    words = [
-        word for given in arguments.kernel for word in ([given] if "/" in given else given.split())
-    ]
-    if not words:
+    words = [word for given in arguments.kernel or () for word in _split(given)]
+    if not words and not own:
         raise UsageError("--kernel names no kernel")
-    return kernels.matching(words, table=() if project is None else project.kernels)
+    return kernels.matching([*words, *own], table=() if project is None else project.kernels)
+
+
+def _split(given: str) -> Sequence[str]:
+    """The names in one `--kernel`. A path with a space in it is one name, unless each of the words
+    is a name or the path of a file."""
+    words = given.split()
+    paths = [word for word in words if "/" in word]
+    there = all(Path(word.partition(":")[0]).exists() for word in paths)
+    return words if there and not Path(given).exists() else [given]
 
 
 def kernel_of(arguments: argparse.Namespace, *, flavour: Flavour | None = None) -> Kernel:

@@ -262,6 +262,18 @@ def test_kernel_named_twice_runs_once(little: Little) -> None:
     assert ran.last_line == "lab: exit 0 (proved): 2 passed"
 
 
+def test_two_kernels_of_one_version_are_two(little: Little) -> None:
+    """Two builds of one's own: each has its verdicts, its files and its conclusion."""
+    little.tests("def test_it(): pass\n")
+
+    ran = little.run("lab", "test", *PLUGIN, "--kernel-file", "/a", "--kernel-file", "/b")
+
+    assert ran.code == 0, ran.output
+    assert ["6.10.0", "6.10.0 (/b)"] == list(verdicts(ran))
+    assert "6.10.0 (/b): 1 passed" in ran.last_line
+    assert 2 == len([*ran.files.glob("*/console.log")])
+
+
 def test_only_collected_on_several_kernels(little: Little) -> None:
     little.tests(TWO)
     ran = on(little, "--collect-only")

@@ -4,6 +4,7 @@ LAB_FAKE_6_1 for the guests of 6.1 alone."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from typing import Any
@@ -21,10 +22,11 @@ def pytest_lab_resolve(name: str) -> Kernel:
     """Two kernels are known, 6.12 and 6.1, and whatever a path names is a 6.10.0 of one's own. All
     call themselves what the host calls itself."""
     if "/" in name:
+        own = hashlib.sha256(name.encode()).hexdigest()
         return Kernel(
             series="6.10",
             upstream="6.10.0",
-            package="local-0123456789ab",
+            package=f"local-{own[:12]}",
             release=os.uname().release,
             source="local",
             locked=False,
