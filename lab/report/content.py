@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..facts.verdicts import Conclusion, Verdict, counted
+from ..facts.verdicts import Conclusion, Tally, Verdict, conclude, counted
 
 if TYPE_CHECKING:
     from ..facts.evidence import Evidence, Part
@@ -166,6 +166,14 @@ def _record(report: RunReport, record: Record, base: Path) -> dict[str, Any]:
     }
     subtests = {"subtests": list(record.subtests)} if record.subtests else {}
     return plain | subtests | _evidence(report, record.evidence, base)
+
+
+def own_conclusion(leg: Mapping[str, Any]) -> Conclusion:
+    """What a leg's verdicts come to, whatever its exit says."""
+    verdicts = {name: Verdict(found["verdict"]) for name, found in leg["verdicts"].items()}
+    contract = leg["contract"] or {"surprises": []}
+    surprises = {s["capability"]: Verdict.SURPRISE for s in contract["surprises"]}
+    return conclude(Tally(verdicts | surprises, problems=leg["problems"], faults=leg["faults"]))
 
 
 def _exit(conclusion: Conclusion) -> dict[str, Any]:

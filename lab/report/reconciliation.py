@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..facts.verdicts import Conclusion, ExitCode, Tally, Verdict, conclude
+from ..facts.verdicts import Conclusion, ExitCode, Verdict
 from . import content
 from .markdown import plain, table
 
@@ -200,7 +200,7 @@ def _leg(
         yield Complaint(Kind.NOTHING_PROVED, name, why)
     elif code != ExitCode.PROVED:
         yield Complaint(Kind.NOT_PROVED, name, why)
-    own = _own_conclusion(leg)
+    own = content.own_conclusion(leg)
     if code == ExitCode.PROVED and own.code is not ExitCode.PROVED:
         yield Complaint(Kind.CONTRADICTION, name, f"it says 0, and its verdicts say: {own}")
     if kernel is None:
@@ -217,14 +217,6 @@ def _leg(
         )
     if verdicts and not any(guest["release"] == kernel["release"] for guest in leg["guests"]):
         yield Complaint(Kind.NO_GUEST, name, f"no guest proved that it was {kernel['release']}")
-
-
-def _own_conclusion(leg: Mapping[str, Any]) -> Conclusion:
-    """What a leg's verdicts come to, whatever its exit says."""
-    verdicts = {name: Verdict(found["verdict"]) for name, found in leg["verdicts"].items()}
-    contract = leg["contract"] or {"surprises": []}
-    surprises = {s["capability"]: Verdict.SURPRISE for s in contract["surprises"]}
-    return conclude(Tally(verdicts | surprises, problems=leg["problems"], faults=leg["faults"]))
 
 
 def _words(words: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from ..facts.verdicts import Tally, conclude
 from ..remote import sending, tree
 from ..remote.losses import RunOver
 from ..remote.process import TREE
-from ..report import content, markdown
+from ..report import content, markdown, page
 from ..report.results import new_directory, point_latest
 from ..rules import dmesg
 from ..vm import launcher_named
@@ -312,6 +312,7 @@ def _give_up_before(config: pytest.Config, names: Sequence[str], error: LabError
             whole = content.content(legs, conclusion, 0.0)
             content.write(results, whole)
             markdown.write(results, whole)
+            page.made(results, whole)
             point_latest(results)
     pytest.exit(str(error), returncode=int(conclusion.code))
 

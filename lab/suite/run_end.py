@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ..facts.verdicts import Conclusion, ExitCode, Tally, Verdict, combined, conclude, good
-from ..report import content, markdown, previous
+from ..report import content, markdown, page, previous
 from ..report.kernels import render_kernels
 from ..report.summary import RunReport, render, rule
 from ..rules import errata
@@ -35,6 +35,8 @@ class RunEnd:
         self._whole: Mapping[str, Any] = {}
         """What results.json says."""
         self._started = time.monotonic()
+        self._page = ""
+        """What there is to say of the run's page."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -196,6 +198,7 @@ class RunEnd:
         self._whole = whole
         content.write(base, whole)
         markdown.write(base, whole)
+        self._page = page.made(base, whole)
 
     def _remember_failures(self) -> None:
         """For --lf: pytest forgets a failure when a report of the same id says that it passed, and
@@ -230,6 +233,7 @@ class RunEnd:
         if self._reports and not self._preparation.alone:
             lines += render_kernels(self._reports, self._preparation.missing)
             lines.append(f"results: {self._preparation.results}")
+        lines += [self._page] * bool(self._page)
         for line in lines:
             terminalreporter.write_line(line)
 

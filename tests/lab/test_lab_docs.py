@@ -169,7 +169,7 @@ def test_the_probe_the_contract_and_the_allowance_of_the_page_can_be_read(tmp_pa
 
 
 def test_the_files_of_a_run_are_those_of_the_page(little: Little) -> None:
-    little.write("tests/test_it.py", "def test_one(): pass\n")
+    little.write("tests/test_it.py", "def test_one(): print(1)\n")
     ran = little.lab()
     there = {path.name for path in ran.files.iterdir()}
     listed = {row[0].split("`")[1] for row in rows(section("The report"))} - {"guest-2/"}

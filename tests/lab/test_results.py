@@ -31,10 +31,13 @@ def test_elsewhere(): pass
 
 
 def whole_of(ran: Ran) -> dict[str, Any]:
-    """The run's results.json, which fits the schema, and whose summary is there."""
+    """The run's results.json, which fits the schema, and whose summary and page are
+    there."""
     whole = json.loads((ran.files / "results.json").read_text())
     jsonschema.validate(whole, SCHEMA)
     assert markdown.markdown(whole) == (ran.files / "summary.md").read_text()
+    shown = (ran.files / "report.html").read_text()
+    assert all(f'<a href="#k-{n}">{name}</a>' in shown for n, name in enumerate(whole["legs"]))
     return dict(whole)
 
 
