@@ -127,6 +127,7 @@ class Crafted:
                 }
             ],
             "at_once": 1,
+            "repeat": 1,
             "identity": {},
             "probe": {
                 "release": f"{kernel}-amd64",
@@ -193,6 +194,9 @@ def crafted(
             "began": "2026-01-01T00:00:00Z",
             "ended": "2026-01-01T00:01:32Z",
             "seconds": 92.0,
+            "selection": None,
+            "previous": None,
+            "notes": [],
             "legs": legs,
             "exit": {"code": code, "why": f"{HOSTILE} failed" if code else "all passed"},
         }

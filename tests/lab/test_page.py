@@ -151,6 +151,64 @@ def test_capability_issue_and_erratum_have_their_evidence(run: Crafted) -> None:
     assert [0] == cells["e-0-1"]["tests"]
 
 
+def test_what_has_changed_comes_first(run: Crafted) -> None:
+    """A test that is there leads to its details, one that has vanished leads nowhere."""
+    gone = "tests/test_<i>gone</i>.py::test_it"
+
+    def change(whole: dict[str, Any]) -> None:
+        common = {"kernel": "6.12.107", "why": ""}
+        whole["notes"] = ["results/1/results.json is <b>not</b> compared"]
+        whole["previous"] = {
+            "directory": "20260101T000000Z",
+            "ended": "2026-01-01T00:00:00Z",
+            "kernels": [
+                {
+                    "asked": "6.12",
+                    "before": {"release": "6.12.106-amd64", "exit": 0},
+                    "now": {"release": "6.12.107-amd64", "exit": 0},
+                }
+            ],
+            "newly_failing": [{**common, "test": HOSTILE, "before": "passed", "now": "failed"}],
+            "mended": [],
+            "changed": [],
+            "new": [],
+            "vanished": [{**common, "test": gone, "before": "lost", "now": None}],
+        }
+
+    run.edit(change)
+    jsonschema.validate(run.whole(), SCHEMA)
+    found = page_of(run)
+    words = re.sub(r"\s+", " ", found.words)
+    assert words.index("Changed since 20260101T000000Z") < words.index("Not good 3 tests")
+    name = shown.line(HOSTILE)
+    assert f"newly failing passed\u2192failed 6.12.107 {name}" in words
+    assert f"vanished lost\u2192gone 6.12.107 {gone}" in words
+    assert "kernel 6.12.106-amd64\u21926.12.107-amd64 6.12 release" in words
+    assert "note: results/1/results.json is <b>not</b> compared" in words
+    assert "#t-1-1" == found.links[found.links.index("#times") + 1]
+
+
+def test_each_run_of_a_test_has_its_evidence(run: Crafted) -> None:
+    def change(whole: dict[str, Any]) -> None:
+        record = whole["legs"]["6.1.176"]["verdicts"][HOSTILE]
+        same = {key: record[key] for key in ("kernel_log", "complaints", "ran_in")}
+        good = {**same, "verdict": "passed", "seconds": 0.1, "why": "", "output": None}
+        bad = {**same, "verdict": "failed", "seconds": 0.2, "why": "", "output": record["output"]}
+        record["runs"] = [{**good, "began": 6.0}, {**bad, "began": 7.0}]
+
+    run.edit(change)
+    jsonschema.validate(run.whole(), SCHEMA)
+    one, two = page_of(run).cell(HOSTILE)["u"]
+    assert ("passed", 0.1, 6.0) == (one["v"], one["s"], one["b"])
+    assert "o" not in one
+    assert two["o"]["x"].startswith("-- call: failed\n")
+    source = page.read(run.directory)
+    found = times([Column(0, "6.1", source.whole["legs"]["6.1.176"], source)])
+    assert [pytest.approx(100 * 7 / 90, abs=0.001)] == [
+        bar.x for bar in found.tracks[0].bars if bar.letter == "f"
+    ]
+
+
 def test_links_to_files_are_there_from_where_the_page_is(run: Crafted, tmp_path: Path) -> None:
     elsewhere = tmp_path / "else where" / "p.html"
     elsewhere.parent.mkdir()

@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from ...facts.verdicts import Verdict, good
+from .changed import changed
 from .reading import Source
-from .rows import LETTERS, NOTHING, Bad, Cell, Column, Details, Group, Row, seconds
+from .rows import LETTERS, NOTHING, Bad, Cell, Changes, Column, Details, Group, Row, seconds
 from .shown import MOST_ID, Budget, Excerpt, line, shown
 from .tables import capabilities, errata, issues
 
@@ -34,8 +35,10 @@ class Model:
     details: Details
     complaints: Sequence[str]
     """What cannot be shown or believed, a sentence each."""
-    base: Path
-    """The directory of the page."""
+    changes: Sequence[Changes]
+    """Since the runs before, for each run that was compared with one."""
+    notes: Sequence[str]
+    """About whole runs."""
 
     @property
     def present(self) -> list[tuple[str, str, int]]:
@@ -75,7 +78,8 @@ def model(sources: Sequence[Source], base: Path, complaints: Sequence[str] = ())
         errata=errata(columns, ids, details),
         details=details,
         complaints=[line(text) for text in (*complaints, *(s.said for s in sources if s.said))],
-        base=base,
+        changes=[found for one in sources if (found := changed(one, columns, ids))],
+        notes=[line(text) for one in sources for text in one.whole.get("notes", ())],
     )
 
 
@@ -152,9 +156,21 @@ def _test(
     record: Mapping[str, Any], column: Column, budget: Budget, base: Path, *, good: bool
 ) -> dict[str, Any]:
     """The details of a test, by keys of one letter: there may be ten thousand of them."""
+    found = _run(record, column, budget, base, good=good)
+    found |= {"r": line(record["reproduce"], 8_000)} if record.get("reproduce") else {}
+    if record.get("runs"):
+        found["u"] = [_run(one, column, budget, base, good=good) for one in record["runs"]]
+    found |= {"q": line(" ".join(record["guest"]))} if record.get("guest") else {}
+    found |= {"i": record["issues"]} if record.get("issues") else {}
+    return found
+
+
+def _run(
+    record: Mapping[str, Any], column: Column, budget: Budget, base: Path, *, good: bool
+) -> dict[str, Any]:
+    """What there is of one run of a test."""
     found: dict[str, Any] = {"v": record["verdict"], "s": record["seconds"]}
     found |= {"w": line(record["why"])} if record["why"] else {}
-    found |= {"r": line(record["reproduce"], 8_000)} if record.get("reproduce") else {}
     guests = column.leg["guests"]
     if (place := record.get("ran_in")) is not None and place < len(guests):
         found |= {"g": place, "b": record.get("began", 0.0)}
@@ -170,8 +186,6 @@ def _test(
             for one in record["subtests"][:200]
         ]
         found["tn"] = len(record["subtests"])
-    found |= {"q": line(" ".join(record["guest"]))} if record.get("guest") else {}
-    found |= {"i": record["issues"]} if record.get("issues") else {}
     return found
 
 

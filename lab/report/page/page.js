@@ -243,7 +243,14 @@
       parts.push(make("h3", {}, `Subtests (${counted(cell.tn)})`));
       parts.push(fold(cell.t.map((one) => one.filter(Boolean).join("  ")).join("\n")));
     }
-    parts.push(...evidence("Output", cell.o), ...evidence("Kernel log", cell.l, cell.c));
+    if (cell.u) {
+      parts.push(make("h3", {}, `Each of ${cell.u.length} runs`));
+      cell.u.forEach((run, n) => parts.push(make("details", {},
+        make("summary", {}, `${n + 1}: ${run.v}, ${run.s.toFixed(2)} s${run.w ? `, ${run.w}` : ""}`),
+        ...evidence("Output", run.o), ...evidence("Kernel log", run.l, run.c))));
+    } else {
+      parts.push(...evidence("Output", cell.o), ...evidence("Kernel log", cell.l, cell.c));
+    }
     if (guest) parts.push(...guestFiles([guest]));
     return [data.tests[row], kernel.name, parts];
   };

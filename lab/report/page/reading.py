@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import LabError
 from ...facts.verdicts import Verdict
-from .. import content
+from .. import content, previous
 
 Form = Any
 """A type, a function that says what is wrong, `{key: form}` (a key that ends in ? may be missing),
@@ -215,19 +215,39 @@ _GUEST = {
     "up?": _seconds,
     "ended?": _seconds,
 }
-_RECORD = {
+_RUN = {
     "verdict": _verdict,
     "seconds": _seconds,
     "why": str,
     "subtests?": [dict],
-    "guest?": _TEXTS,
-    "issues?": [int],
-    "reproduce?": str,
     "began?": _seconds,
     "ran_in?": _index,
     "output?": _Maybe(_part),
     "kernel_log?": _Maybe(_part),
     "complaints?": _TEXTS,
+}
+_RECORD = {
+    **_RUN,
+    "runs?": [_RUN],
+    "guest?": _TEXTS,
+    "issues?": [int],
+    "reproduce?": str,
+}
+_CHANGES: Sequence[Form] = [
+    {
+        "kernel": str,
+        "test": str,
+        "before": _Maybe(_verdict),
+        "now": _Maybe(_verdict),
+        "why": str,
+    }
+]
+_STAND = {"release": _Maybe(str), "exit": _Maybe(int)}
+_PREVIOUS = {
+    "directory": str,
+    "ended": str,
+    "kernels": [{"asked": str, "before": _STAND, "now": _STAND}],
+    **dict.fromkeys(previous.KINDS, _CHANGES),
 }
 _CAPABILITY = {
     "declared": _MAYBE_BOOL,
@@ -265,4 +285,11 @@ _LEG = {
     "seconds": _seconds,
     "exit": _EXIT,
 }
-_WHOLE = {"ended": str, "seconds": _seconds, "legs": _Each(_LEG), "exit": _EXIT}
+_WHOLE = {
+    "ended": str,
+    "seconds": _seconds,
+    "previous?": _Maybe(_PREVIOUS),
+    "notes?": _TEXTS,
+    "legs": _Each(_LEG),
+    "exit": _EXIT,
+}

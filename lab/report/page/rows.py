@@ -99,6 +99,32 @@ class Bad:
     """(kernel, cell)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change since the run before."""
+
+    kind: str
+    kernel: str
+    name: str
+    before: tuple[str, str]
+    """(letter, word); both empty where there was nothing."""
+    now: tuple[str, str]
+    why: str
+    target: str
+    """The fragment that opens a test's details; empty where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What has changed since the run before."""
+
+    directory: str
+    ended: str
+    changes: Sequence[Change]
+    left_out: int
+    """So many more are in results.json alone."""
+
+
 @dataclass(slots=True)
 class Details:
     """What the page's script shows of a cell when it is opened."""

@@ -88,7 +88,8 @@ def times(columns: Sequence[Column]) -> Times:
 
 def _length(column: Column) -> float:
     ends = [guest.get("ended", 0.0) for guest in column.leg["guests"]]
-    ends += [r.get("began", 0.0) + r["seconds"] for r in column.leg["verdicts"].values()]
+    for record in column.leg["verdicts"].values():
+        ends += [r["began"] + r["seconds"] for r in record.get("runs") or [record] if "began" in r]
     return max(map(float, ends), default=0.0)
 
 
@@ -112,9 +113,10 @@ def _bars(
     yield Bar(place(began), place(max(0.0, up - began)), "boot", boot)
     yield Bar(place(up), place(max(0.0, ended - up)), "idle", f"up until {clock(ended)}")
     ran = [
-        (float(record["began"]), float(record["seconds"]), name, record)
+        (float(one["began"]), float(one["seconds"]), name, one)
         for name, record in column.leg["verdicts"].items()
-        if record.get("ran_in") == number and "began" in record
+        for one in record.get("runs") or [record]
+        if one.get("ran_in") == number and "began" in one
     ]
     red: list[Bar] = []
     start = end = -1.0
