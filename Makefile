@@ -123,6 +123,10 @@ gate: build ## Count what a request costs: instructions, system calls, posts, as
 bench-memory: build ## Measure what loops and connections have resident, idle, busy and afterwards
 	@$(BIN)/python -m bench memory $(ARGS)
 
+.PHONY: bench-unread
+bench-unread: build ## Measure a busy connection alone and beside 10,000 that are paused
+	@$(BIN)/python -m bench unread $(ARGS)
+
 .PHONY: bench-affinity
 bench-affinity: build ## Measure the continuation modes and fill docs/affinity.md, on a quiet machine
 	@$(BIN)/python -m bench affinity $(ARGS)

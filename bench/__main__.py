@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``python -m bench gate``, ``memory``, ``affinity`` or ``peers``.
+"""``python -m bench gate``, ``memory``, ``unread``, ``affinity`` or ``peers``.
 
 Exits 0 when what is to hold holds, 1 when it does not, 2 for usage, 3 when the run proved nothing.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import affinity, gate, memory, peers
+from bench import affinity, gate, memory, peers, unread
 from bench.errors import Void
 
 
@@ -20,6 +20,8 @@ def main() -> int:
     gated.set_defaults(run=lambda _: gate.run())
     measured = commands.add_parser("memory", help="what loops and connections have resident")
     measured.set_defaults(run=lambda _: memory.run())
+    paused = commands.add_parser("unread", help="a busy connection beside 10,000 that are paused")
+    paused.set_defaults(run=lambda _: unread.run())
     for name, about, module in (
         ("affinity", "the continuation modes against each other", affinity),
         ("peers", "against asyncio's own loop and uvloop", peers),

@@ -40,14 +40,15 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
-def _raise_limit() -> None:
+def raise_limit() -> None:
+    """Let this process open as many descriptors as it may."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def peer(port: int, count: int, size: int, rounds: int, pipe: Any) -> None:
     """Open `count` connections, have each echo `rounds` messages, and keep them open."""
-    _raise_limit()
+    raise_limit()
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
     message = bytes(min(size, 1 << 16))  # no more than both ends' socket buffers hold
     for _ in range(rounds):
@@ -64,7 +65,7 @@ def peer(port: int, count: int, size: int, rounds: int, pipe: Any) -> None:
 
 def busy(count: int, size: int, rounds: int, answer: Any) -> None:
     """Send KiB beside those of an empty loop: at the end of the load, and `REST` s later."""
-    _raise_limit()
+    raise_limit()
 
     async def main() -> tuple[int, int]:
         loop = asyncio.get_running_loop()
