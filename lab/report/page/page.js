@@ -139,16 +139,21 @@
     const first = [...table.querySelectorAll("tbody a, tbody button")].find(visible);
     if (first) first.tabIndex = 0;
   };
+  const fileOf = (from) => {
+    const button = from.closest("tbody")?.querySelector(".file button");
+    return button === from ? null : button;
+  };
   const step = (table, from, [down, right]) => {
     let cell = from.closest("td, th");
     if (right) {
       do { cell = right > 0 ? cell.nextElementSibling : cell.previousElementSibling; } while (cell && !target(cell));
-      return target(cell);
+      return target(cell) || (right < 0 ? fileOf(from) : null);
     }
     const at = cell.cellIndex;
     const rows = table.rows;
     for (let n = cell.parentNode.rowIndex + down; n >= 0 && n < rows.length; n += down) {
-      const found = target(rows[n].cells[at]) ?? null;
+      // Below the name of a file are names of tests, which open nothing: on to their first verdict.
+      const found = target(rows[n].cells[at]) || (at === 0 ? target(rows[n]) : null);
       if (found && visible(found)) return found;
     }
     return null;
