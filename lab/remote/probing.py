@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..facts.probed import Probed
@@ -34,7 +35,8 @@ def probed(
     except TimeoutError as error:
         raise RunOver(f"the probe in the guest did not end: {error}") from error
     if keep is not None:
-        keep.write_bytes(done.stdout)
+        with suppress(OSError):  # a full disk; results.json has it, too
+            keep.write_bytes(done.stdout)
     try:
         report = Probed.from_json(done.stdout)
     except ValueError as error:

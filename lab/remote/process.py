@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from ..errors import GuestLost
 from ..vm import Control, Event, Exited, Guest, Output
 from .identity import Expected
+from .log import Log
 from .losses import Gone, RunOver, Silent
 from .wire import DONE, TROUBLE, BrokenWire, Checker, Kinds, Numberer
 
@@ -70,7 +71,7 @@ class PythonProcess:
         Raises GuestLost.
         """
         self.alive = True
-        self._guest, self._name, self._log, self._tick = guest, name, log, tick
+        self._guest, self._name, self.log, self._tick = guest, name, Log(log), tick
         self._output = bytearray()
         self._out, self._in = Numberer(), Checker(kinds)
         self._process = guest.spawn(
@@ -199,11 +200,10 @@ class PythonProcess:
         # It may print without end: only the tail is of use, and only that is kept in memory.
         if len(self._output) > 4 * TAIL_BYTES:
             del self._output[:-TAIL_BYTES]
-        with self._log.open("ab") as file:
-            file.write(data)
-            full = file.tell() > LOG_BYTES
-        if full:
-            self._log.replace(self._log.with_name(f"{self._log.name}.1"))
+        kept = self.log.append(data)
+        if kept is not None and kept.end > LOG_BYTES:
+            path = self.log.path
+            path.replace(path.with_name(f"{path.name}.1"))
 
 
 def check_release(guest: Guest) -> None:

@@ -57,11 +57,20 @@ def content(
     }
 
 
+def with_exit(whole: Mapping[str, Any], conclusion: Conclusion) -> dict[str, Any]:
+    """The same file with another conclusion of the run."""
+    return {**whole, "exit": _exit(conclusion)}
+
+
 def write(directory: Path, whole: Mapping[str, Any]) -> None:
-    """Write it into the directory: all of it or nothing."""
+    """Write it into the directory: all of it or nothing. Raises OSError."""
     made = directory / f".{FILE}.{os.getpid()}"
-    made.write_text(json.dumps(whole, indent=2) + "\n")
-    made.replace(directory / FILE)
+    try:
+        made.write_text(json.dumps(whole, indent=2) + "\n")
+        made.replace(directory / FILE)
+    except OSError:
+        made.unlink(missing_ok=True)
+        raise
 
 
 def leg(report: RunReport, base: Path) -> dict[str, Any]:

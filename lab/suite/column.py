@@ -14,10 +14,12 @@ from ..facts.probed import Probed
 from ..facts.records import Record
 from ..facts.verdicts import Verdict
 from ..project import Project
+from ..remote.log import Log
 from ..remote.losses import RunOver
 from ..rules.contract import Comparison
 from ..vm import Launcher
 from ..wishes import Wishes
+from . import evidence
 from .judge import Judge
 from .reconcile import Book
 from .reports import made_up
@@ -65,6 +67,8 @@ class Column:
         self.wishes, self.results, self.alone = wishes, results, alone
         self.cell, self.times = cell, times
         self.book = Book()
+        self.log = Log(results / evidence.FILE)
+        """What pytest said of each test."""
         self.judge = Judge(config, project, kernel, promises, self.probe_of)
         self.faults: list[str] = []
         """What disproves without belonging to one test."""

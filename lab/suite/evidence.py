@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
 from ..facts.evidence import Evidence, Part
+from ..remote.log import Log
 from .plan import Outcome
 
 FILE = "tests.log"
@@ -17,19 +17,16 @@ KERNEL_LOG = "kernel log"
 
 
 def keep(
-    directory: Path, name: str, reports: Sequence[pytest.TestReport], outcome: Outcome
+    log: Log, name: str, reports: Sequence[pytest.TestReport], outcome: Outcome
 ) -> Evidence | None:
-    """Write it behind what the file in this directory has, and tell where it is; None of a test
-    that had no guest. Raises OSError."""
+    """Write it behind what the file has, and tell where it is; None of a test that had no guest."""
     text = "\n".join(_told(reports))
     output = None
     if text:
-        data = f"{text}\n".encode("utf-8", "backslashreplace")
-        with (directory / FILE).open("ab") as file:
-            file.write(f"==== {name}\n".encode("utf-8", "backslashreplace"))
-            begin = file.tell()
-            file.write(data)
-        output = Part(directory / FILE, begin, begin + len(data))
+        head = f"==== {name}\n".encode("utf-8", "backslashreplace")
+        written = log.append(head + f"{text}\n".encode("utf-8", "backslashreplace"))
+        if written is not None:
+            output = Part(written.file, written.begin + len(head), written.end)
     if outcome.guest is None:
         return None
     return Evidence(

@@ -97,7 +97,10 @@ class GuestRun:
         self.left_out["slow"] = self.config.stash.get(selection.SLOW_LEFT_OUT, 0)
         self.progress.expect(sum(len(session.items) * column.times for column in self.columns))
         if not self.config.option.collectonly:
-            point_latest(self._preparation.results)
+            try:
+                point_latest(self._preparation.results)
+            except OSError as error:
+                self.notes.append(f"`latest` does not name this run: {error.strerror}")
         self.own_wishes = own_wishes(session.items, self._preparation.wishes)
         for column in self.columns:
             column.own_wishes = self.own_wishes
@@ -205,7 +208,7 @@ class GuestRun:
         """Judge what came home of one test, write it into the book, and report it."""
         try:
             record, reports = column.judge.judge(item, ran.outcome, ran.seconds)
-            kept = evidence.keep(column.results, str(ran.turn), reports, ran.outcome)
+            kept = evidence.keep(column.log, str(ran.turn), reports, ran.outcome)
             record = replace(record, evidence=kept)
             column.book.enter(ran.turn, record)
         except RunOver as over:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from ..errors import GuestLost, LabError
 from ..facts.evidence import Part
+from ..remote.log import Log
 from ..rules import dmesg
 from ..rules.dmesg import Allowance, Splat
 from ..vm import Guest
@@ -44,7 +45,7 @@ class KernelWatch:
         """`allowed` are the repository's own allowances."""
         self._allowed = allowed
         self.guest = guest
-        self._file = guest.console.with_name("kernel.log")
+        self.log = Log(guest.console.with_name("kernel.log"))
         self._known: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED)
         self._console_read = 0
         self._over = False
@@ -67,7 +68,7 @@ class KernelWatch:
             lines = [line for line in self._console(before, size) if not dmesg.is_mark(line)]
             words = "(records were lost; the console's lines)\n"
             more = self._write(words + "\n".join([*lines, ""]))
-            heard.part = Part(part.file, part.begin, more.end)
+            heard.part = Part(part.file, part.begin, more.end) if part and more else None
             heard.splats += dmesg.scan_lines(lines, self.guest.kernel, self._allowed)
         return heard
 
@@ -113,12 +114,8 @@ class KernelWatch:
         text = log[begin:end].replace(b"\r", b"").decode("utf-8", "backslashreplace")
         return [line for line in text.splitlines() if _key(line) not in known]
 
-    def _write(self, text: str) -> Part:
-        data = text.encode("utf-8", "backslashreplace")
-        with self._file.open("ab") as file:
-            begin = file.tell()
-            file.write(data)
-        return Part(self._file, begin, begin + len(data))
+    def _write(self, text: str) -> Part | None:
+        return self.log.append(text.encode("utf-8", "backslashreplace"))
 
 
 def _key(line: str) -> tuple[str, str]:

@@ -311,6 +311,9 @@ class _Lane(threading.Thread):
             self._lanes.tell(self, Over(work, error))
         elif isinstance(error, LabError):
             self._lanes.tell(self, Over(work, RunOver(error.message, hint=error.hint)))
+        elif isinstance(error, OSError):  # of this machine: a full disk, no descriptor left
+            where = f"{error.filename}: " if error.filename else ""
+            self._lanes.tell(self, Over(work, RunOver(f"{where}{error.strerror or error}")))
         elif error is not None:
             raise error
         if error is not None:

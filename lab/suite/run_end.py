@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,8 @@ class RunEnd:
         self._config = preparation.config
         self._interrupted = False
         self._reports: list[RunReport] = []
+        self._lost = ""
+        """Why the results are not in a file; empty if they are."""
         self._whole: Mapping[str, Any] = {}
         """What results.json says."""
         self._started = time.monotonic()
@@ -99,7 +103,10 @@ class RunEnd:
             name: one for name, one in missing.items() if not self._preparation.may_be_missing(name)
         }
         conclusion = combined({one.cell: one.conclusion for one in self._reports} | blamed)
-        self._write(missing, conclusion)
+        try:
+            self._write(missing, conclusion)
+        except OSError as error:
+            conclusion = self._unwritten(conclusion, error)
         self._remember_failures()
         records = {one.cell: one.records for one in self._reports}
         times.remember(self._config, records, whole=self._preparation.whole())
@@ -116,6 +123,9 @@ class RunEnd:
             column.problems += one.problems
             column.report_faults(one.faults)
             notes += one.notes
+        logs = [column.log, *(log for one in sessions for log in one.logs)]
+        if failed := list(dict.fromkeys(log.failed for log in logs if log.failed)):
+            column.problems.append(f"not all could be kept in the run's files: {'; '.join(failed)}")
         records = column.book.records("the run ended before it")
         wanted = preparation.wanted()
         rows = issues.table(run.issues, records, wanted=wanted)
@@ -183,6 +193,33 @@ class RunEnd:
             conclusion=conclusion,
         )
 
+    def _unwritten(self, conclusion: Conclusion, error: OSError) -> Conclusion:
+        """The conclusion of a run whose results are in no file: what it has disproved stays so."""
+        what = f"{error.strerror or error}" + f", {error.filename}" * bool(error.filename)
+        sentence = f"the results of this run cannot be written: {what}"
+        self._lost = sentence
+        if conclusion.code is ExitCode.PROVED:
+            return Conclusion(ExitCode.NOT_PROVED, sentence)
+        return conclusion
+
+    @pytest.hookimpl(wrapper=True, trylast=True, specname="pytest_sessionfinish")
+    def pytest_lab_write_junit(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Innermost, so that pytest shows its report although JUnit could not be written."""
+        try:
+            return (yield)
+        except OSError as error:
+            conclusion = self._config.stash.get(CONCLUSION, None)
+            if conclusion is None:
+                raise
+            conclusion = self._unwritten(conclusion, error)
+            self._config.stash[CONCLUSION] = conclusion
+            session.exitstatus = int(conclusion.code)
+            with suppress(OSError):  # half a file would pass for one
+                Path(self._config.option.xmlpath).unlink()
+            with suppress(OSError):
+                content.write(self._preparation.results, content.with_exit(self._whole, conclusion))
+            return None
+
     def _write(self, missing: Mapping[str, Conclusion], conclusion: Conclusion) -> None:
         """Write results.json, and the same as Markdown."""
         base = self._preparation.results
@@ -230,6 +267,7 @@ class RunEnd:
         lines = self._changes()
         for report in self._reports:
             lines += render(report, tables=self._preparation.alone)
+        lines += [f"not proved: {self._lost}"] * bool(self._lost)
         if self._reports and not self._preparation.alone:
             lines += render_kernels(self._reports, self._preparation.missing)
             lines.append(f"results: {self._preparation.results}")

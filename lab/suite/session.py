@@ -19,6 +19,7 @@ from ..errors import GuestLost, LabError
 from ..facts.evidence import Life
 from ..facts.probed import Probed
 from ..remote.identity import Expected
+from ..remote.log import Log
 from ..remote.losses import Gone, RunOver, Silent
 from ..remote.probing import probed
 from ..remote.process import TREE, check_release, console_tail
@@ -102,6 +103,8 @@ class Session:
         """The guest's last output, when it belongs to one of the problems."""
         self.guests: list[Guest] = []
         """All that came up, in order, whether they still live or not."""
+        self.logs: list[Log] = []
+        """The files that its guests' words went into."""
         self.lives: list[Life] = []
         """When each of them was there."""
         self.with_pytest: list[Guest] = []
@@ -306,6 +309,7 @@ class Session:
             raise
         self._guest = guest
         self._watch = KernelWatch(guest, self._plan.allowed)
+        self.logs.append(self._watch.log)
         self.guests.append(guest)
         life.up = time.monotonic()
         self.lives.append(life)
@@ -398,6 +402,7 @@ class Session:
             log=guest.console.with_name("guest-output.log"),
             listener=self._listener,
         )
+        self.logs.append(worker.process.log)
         worker.greet(expected, self._known(guest), self._plan.programs)
         due = [name for name in self._plan.selected if name not in self._plan.on_host]
         worker.compare(due, subset=self._plan.subset)

@@ -26,6 +26,9 @@ def test_both(): pass
 """
 
 
+BEHIND = ("test_behind_a", "test_behind_c")
+
+
 @pytest.fixture
 def seen(tmp_path: Path) -> Path:
     """A directory in which tests in guests leave what they saw."""
@@ -128,6 +131,18 @@ def test_guest_of_no_use_costs_only_its_kernel(little: Little, wrong: dict[str, 
     assert {"passed"} == set(verdicts(ran)["6.12.107"].values())
 
 
+def test_guest_that_is_lost_costs_only_its_kernels_test(little: Little) -> None:
+    """It is gone in the middle of a test, and so is the fresh one; the others go on."""
+    little.tests(TWO)
+
+    ran = on(little, LAB_FAKE_6_1=json.dumps({"broken_frame_at": "report"}))
+
+    assert ran.code == 3, ran.output
+    assert {"lost"} == set(verdicts(ran)["6.1.176"].values())
+    assert {"passed"} == set(verdicts(ran)["6.12.107"].values())
+    assert "6.1.176: tests/test_it.py::test_one lost" in ran.last_line
+
+
 def test_first_failure_ends_all_kernels(little: Little) -> None:
     little.tests("def test_a(): assert False\ndef test_b(): pass\n")
 
@@ -194,14 +209,19 @@ def test_it(n):
 
 
 def test_interrupt_ends_the_guests_of_all_kernels(little: Little, seen: Path) -> None:
-    little.tests(f"""
+    """Two of each."""
+    for name in "ac":
+        little.tests(
+            f"""
 from pathlib import Path
-def test_a():
-    Path({str(seen)!r}, os.environ["LAB_FAKE_UPSTREAM"]).touch()
+def test_{name}():
+    Path({str(seen)!r}, os.environ["LAB_FAKE_UPSTREAM"] + "{name}").touch()
     time.sleep(3600)
-def test_b(): pass
-""")
-    words = [sys.executable, "-m", "lab", "test", "--kernel=6.12 6.1", "--lab-guests=2", *PLUGIN]
+def test_behind_{name}(): pass
+""",
+            f"tests/test_{name}.py",
+        )
+    words = [sys.executable, "-m", "lab", "test", "--kernel=6.12 6.1", "--lab-guests=4", *PLUGIN]
     process = subprocess.Popen(
         words,
         cwd=little.root,
@@ -211,7 +231,7 @@ def test_b(): pass
         text=True,
     )
     deadline = time.monotonic() + 60
-    while len([*seen.iterdir()]) < 2:
+    while len([*seen.iterdir()]) < 4:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
@@ -221,7 +241,8 @@ def test_b(): pass
     ran = little.ran(process.returncode, output)
 
     assert ran.code == 130, output
-    assert [{"test_a": "lost", "test_b": "never ran"}] * 2 == [*verdicts(ran).values()]
+    lost, never = {"test_a": "lost", "test_c": "lost"}, dict.fromkeys(BEHIND, "never ran")
+    assert [lost | never] * 2 == [*verdicts(ran).values()]
 
 
 @pytest.mark.parametrize(

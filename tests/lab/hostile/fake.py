@@ -431,7 +431,11 @@ class FakeLab:
                 "the agent said nothing within 120 s", console_tail="[    0.5] Run /init as init"
             )
         directory = Path(tempfile.mkdtemp(prefix="lab-fake-"))
-        guest = FakeGuest(self._kernel, directory, results, self._misdeeds)
+        try:
+            guest = FakeGuest(self._kernel, directory, results, self._misdeeds)
+        except OSError:  # its console cannot be written
+            shutil.rmtree(directory)
+            raise
         guest.wishes = wishes
         if "mute" in wishes.modules:
             guest.misdeeds = replace(guest.misdeeds, silent=True)
