@@ -92,7 +92,8 @@ def checked(path: Path) -> Path:
 def packed(path: Path) -> bytes:
     """A tar, relative to /, of a file or of all below a directory."""
     archive = BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
+    # busybox (1.35), which unpacks it, passes over what PAX says of long names.
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as tar:
         tar.add(path, arcname=str(path).lstrip("/"), filter=_as_root)
     return archive.getvalue()
 

@@ -102,7 +102,7 @@ def identify(root: Path, host: Expected | None) -> Identity:
     except FileNotFoundError:
         return Identity(os.uname().release, read_nonce(), "", "", "", host)
     contents = tree.contents_here(root, manifest)
-    tree_sha256, extension_sha256 = tree.hashes(contents, frozenset(manifest.products))
+    tree_sha256, extension_sha256 = tree.hashes(contents, manifest.products)
     bytecode_sha256, _ = tree.hashes(tree.bytecode_here(root))
     return Identity(
         os.uname().release, read_nonce(), tree_sha256, extension_sha256, bytecode_sha256, host

@@ -16,9 +16,9 @@ import json
 import marshal
 import os
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 OWN = PurePosixPath(".lab")
@@ -32,9 +32,9 @@ MANIFEST = OWN / "sent.json"
 class Manifest:
     """What was sent to a guest, as the guest is told."""
 
-    files: tuple[PurePosixPath, ...]
+    files: tuple[str, ...]
     """All of the tree that is hashed, this list not among them."""
-    products: tuple[PurePosixPath, ...]
+    products: tuple[str, ...]
     """Those of them that are build products."""
     skips_need_proof: bool = False
 
@@ -42,41 +42,54 @@ class Manifest:
     def here(cls, root: Path) -> Manifest:
         """The one that came with the tree at `root`. Raises OSError, ValueError."""
         raw = json.loads((root / MANIFEST).read_text())
-        files, products = (tuple(map(PurePosixPath, raw[name])) for name in ("files", "products"))
-        return cls(files, products, raw["skips_need_proof"] is True)
+        return cls(tuple(raw["files"]), tuple(raw["products"]), raw["skips_need_proof"] is True)
 
     def to_json(self) -> bytes:
         """What `here` reads."""
-        files, products = (list(map(str, names)) for names in (self.files, self.products))
-        skips = self.skips_need_proof
-        whole = {"files": files, "products": products, "skips_need_proof": skips}
-        return json.dumps(whole).encode()
+        return json.dumps(asdict(self)).encode()
 
 
-def contents_here(root: Path, manifest: Manifest) -> dict[PurePosixPath, bytes]:
+def contents_here(root: Path, manifest: Manifest) -> dict[str, bytes]:
     """What is at `root` of the files that were sent; what is missing there is left out."""
-    names = [name for name in manifest.files if (root / name).is_file()]
-    return {name: (root / name).read_bytes() for name in names}
+    found = {}
+    for name in manifest.files:
+        with contextlib.suppress(OSError):
+            found[name] = _content(f"{root}/{name}")
+    return found
+
+
+def _content(path: str) -> bytes:
+    """What is in a file. pathlib and a buffered file would be the half of the time in a guest that
+    proves itself. Raises OSError, for what is no file, too."""
+    # Not to wait for ever where a test has put a pipe.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(descriptor, 1 << 20):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(descriptor)
 
 
 def hashes(
-    tree: Mapping[PurePosixPath, bytes], products: Container[PurePosixPath] = ()
+    tree: Mapping[str, bytes] | Mapping[PurePosixPath, bytes],
+    products: Iterable[str | PurePosixPath] = (),
 ) -> tuple[str, str]:
     """sha256 of the tree (names and contents) and of the build products in it.
 
     The second is the empty string when there is none.
     """
-    whole = hashlib.sha256()
-    built = hashlib.sha256()
-    any_built = False
-    for path, data in sorted(tree.items()):  # the two sides find the files in different orders
-        digest = hashlib.sha256(data).hexdigest()
-        # A name need not be UTF-8; the guest has it byte for byte.
-        whole.update(os.fsencode(f"{path}\0{digest}\n"))
-        if path in products:
-            any_built = True
-            built.update(os.fsencode(f"{path}\0{digest}\n"))
-    return whole.hexdigest(), built.hexdigest() if any_built else ""
+    made = {str(path): hashlib.sha256(data).hexdigest() for path, data in tree.items()}
+
+    def of(names: Iterable[str]) -> str:
+        # The two sides find the files in different orders. A name need not be UTF-8; the guest has
+        # it byte for byte.
+        lines = "".join(f"{name}\0{made[name]}\n" for name in sorted(names))
+        return hashlib.sha256(os.fsencode(lines)).hexdigest()
+
+    built = made.keys() & {str(path) for path in products}
+    return of(made), of(built) if built else ""
 
 
 @contextmanager
@@ -157,10 +170,15 @@ def _keep(path: Path, compiled: bytes) -> None:
         fresh.replace(path)
 
 
-def bytecode_here(root: Path) -> dict[PurePosixPath, bytes]:
+def bytecode_here(root: Path) -> dict[str, bytes]:
     """Every compiled file below `root`, whatever it is of."""
-    paths = sorted(root.rglob("*.pyc"))
-    return {PurePosixPath(p.relative_to(root).as_posix()): p.read_bytes() for p in paths}
+    found = {}
+    for directory, _, names in os.walk(root):
+        below = directory[len(os.fspath(root)) :].lstrip("/")
+        for name in names:
+            if name.endswith(".pyc"):
+                found[f"{below}/{name}" if below else name] = _content(f"{directory}/{name}")
+    return found
 
 
 def pack(tree: Mapping[PurePosixPath, bytes], sources: Mapping[PurePosixPath, Path]) -> bytes:
@@ -168,8 +186,9 @@ def pack(tree: Mapping[PurePosixPath, bytes], sources: Mapping[PurePosixPath, Pa
     import tarfile  # not in guests, where it was a tenth of a second of every start
 
     buffer = io.BytesIO()
+    # busybox (1.35), which unpacks it, passes over what PAX says of long names.
     with tarfile.open(
-        fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT, compresslevel=3
+        fileobj=buffer, mode="w:gz", format=tarfile.GNU_FORMAT, compresslevel=3
     ) as tar:
         for path, data in tree.items():
             member = tarfile.TarInfo(str(path))

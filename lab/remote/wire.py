@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any
 
 CONTROL_VARIABLE = "LAB_CONTROL_FD"
-"""Names the socket's descriptor to the process; see lab/vm/inguest/agent.py."""
+"""Names the socket's descriptor to the process; see lab/vm/inguest/children.py."""
 FORKED_STATUS = 97
 """With which a forked process ends that would speak for its parent."""
 TROUBLE, DONE = "trouble", "done"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Frames between the host and one agent, over a socket; every broken rule ends the conversation.
 
-The framing itself is in `inguest/agent.py`, which must stand alone in the guest.
+The framing itself is in `inguest/frames.py`, which the guest has, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from .inguest.agent import Decoder, FrameError, encode
+from .inguest.frames import Decoder, FrameError, encode
 from .machine import ByteStream
 
 _READ = 1 << 16

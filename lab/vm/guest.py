@@ -17,7 +17,7 @@ from ..wishes import Wishes
 from . import pull as pulling
 from .console import Console
 from .events import Completed, Event, Exited, Output, Stream
-from .inguest.agent import CHUNK, to_bytes, to_text
+from .inguest.frames import CHUNK, to_bytes, to_text
 from .kmsg import Gap, Piece, Reader, Record
 from .link import ANSWER_S, Inbox, Link
 from .processor import Accel
@@ -131,7 +131,8 @@ class Guest:
         self._processes = 0
 
     def push_tree(self, tar: bytes, directory: str) -> None:
-        """Unpack a tar (compressed or not) below `directory`, which is made if missing.
+        """Unpack a tar (of GNU's format, compressed by gzip or not) below `directory`, which is
+        made if missing.
 
         Raises GuestLost, and LabError when it is no tar.
         """

@@ -5,7 +5,10 @@ image of all its modules."""
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
+import marshal
+from collections.abc import Iterator
 from pathlib import Path
 
 from virtme import modfinder
@@ -17,10 +20,23 @@ from ..kernels import KernelFiles
 from .erofs import cached_image, make_image
 
 _INGUEST = Path(__file__).with_name("inguest")
+_MODULES = ("__init__", "agent", "children", "frames")
+"""Of the agent, beside the file that starts it."""
 _NEEDED = ("virtio_console", "virtio_blk", "erofs", "overlay")
 """What init needs before the root is there, beside the bus of virtio. Built in or not depends on
 the kernel: Debian's 6.1 has that and the first as modules, its 6.12 does not."""
-_DIRECTORIES = ("bin", "dev", "lab", "lab/modules", "lower", "new", "proc", "rw", "sys")
+_DIRECTORIES = (
+    "bin",
+    "dev",
+    "lab",
+    "lab/inguest",
+    "lab/modules",
+    "lower",
+    "new",
+    "proc",
+    "rw",
+    "sys",
+)
 
 
 def build_initramfs(files: KernelFiles) -> Path:
@@ -37,8 +53,9 @@ def build_initramfs(files: KernelFiles) -> Path:
     archive.mkchardev(b"dev/console", (5, 1), 0o600)
     archive.write_file(b"bin/busybox", _static_busybox().read_bytes(), 0o755)
     archive.write_file(b"init", (_INGUEST / "init").read_bytes(), 0o755)
-    for name in ("agent.py", "pid1"):
-        archive.write_file(f"lab/{name}".encode(), (_INGUEST / name).read_bytes(), 0o644)
+    archive.write_file(b"lab/pid1", (_INGUEST / "pid1").read_bytes(), 0o644)
+    for name, content in _agent():
+        archive.write_file(f"lab/inguest/{name}".encode(), content, 0o644)
     order = []
     for module in _modules(files):
         name = _name(module) + ".ko"
@@ -53,6 +70,21 @@ def build_initramfs(files: KernelFiles) -> Path:
         image.write_bytes(data)
 
     return cached_image(f"initramfs-{key}.cpio", write)
+
+
+def _agent() -> Iterator[tuple[str, bytes]]:
+    """The files that the agent is made of. Python runs the first, and would compile it with every
+    boot; so it is small, and the others are compiled here, by the Python that runs them."""
+    yield "start.py", (_INGUEST / "start.py").read_bytes()
+    for name in _MODULES:
+        source = _INGUEST / f"{name}.py"
+        code = compile(
+            source.read_bytes(), f"/run/lab/inguest/{name}.py", "exec", dont_inherit=True
+        )
+        # PEP 552: flags 1 is a hash, of no source, that nobody compares. Version 2 of marshal has
+        # no references, whose number depends on what else holds an object.
+        head = importlib.util.MAGIC_NUMBER + b"\1\0\0\0" + bytes(8)
+        yield f"{name}.pyc", head + marshal.dumps(code, 2)
 
 
 def _static_busybox() -> Path:

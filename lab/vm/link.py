@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from ..errors import GuestLost, LabError
 from .channel import Channel, ChannelClosed, FrameError
 from .events import Control, Event, Exited, Output, Stream
-from .inguest.agent import to_bytes
+from .inguest.frames import to_bytes
 
 _LONGEST_LINE = 64 << 20
 _MOST_WAITING = 256 << 20

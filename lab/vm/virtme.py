@@ -218,7 +218,13 @@ def _started(
 
 def _agent() -> Sequence[str]:
     # This very Python and the agent's own file: the guest sees both at the host's paths.
-    return (sys.executable, "-I", "-S", "-B", str(Path(agent.__file__).absolute()))
+    return (
+        sys.executable,
+        "-I",
+        "-S",
+        "-B",
+        str(Path(agent.__file__).absolute().with_name("start.py")),
+    )
 
 
 def _overlaid(writable: Sequence[Path]) -> Iterator[Path]:

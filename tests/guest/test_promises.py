@@ -83,7 +83,7 @@ def test_nothing_is_left_of_earlier_commands(guest_host: Host, own_root: bool) -
     assert "begun\n" == done.stdout
     assert [] == guest_host.process.filter(comm="sleep")
     if own_root:
-        assert guest_host.process.get(ppid=1).args.endswith("/run/lab/agent.py")
+        assert guest_host.process.get(ppid=1).args.endswith("/run/lab/inguest/start.py")
         assert "/run/lab/pid1" in guest_host.process.get(pid=1).args
 
 

@@ -240,6 +240,7 @@ def test_guest_gets_what_it_runs_and_no_more(tmp_path: Path) -> None:
     ]
     assert ".lab/packages/lab/suite/plugin.py" in own
     assert not [name for name in own if "/vm/" in name or "/kernels/" in name]
+    assert ".lab/packages/lab/suite/session.py" not in own
 
 
 def test_guest_has_all_that_it_imports(tmp_path: Path) -> None:
@@ -251,7 +252,10 @@ def test_guest_has_all_that_it_imports(tmp_path: Path) -> None:
         path = whole.relative_to(tree.PACKAGES)
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(data)
-    modules = "lab.suite.plugin, lab.suite.guest_side, lab.errata.reproduce"
+    modules = (
+        "lab.suite.plugin, lab.suite.guest_side, lab.suite.hookspecs, lab.programs.items, "
+        "lab.errata.reproduce"
+    )
 
     done = subprocess.run(
         [sys.executable, "-c", f"import {modules}; print(lab.__path__)"],
@@ -295,7 +299,7 @@ def test_bytecode_goes_only_with_its_source(tmp_path: Path, path: str) -> None:
     relative = PurePosixPath(compiled.relative_to(tmp_path).as_posix())
 
     assert compiled.read_bytes() == sent(tmp_path).bytecode()[relative]
-    assert relative in tree.bytecode_here(tmp_path)
+    assert str(relative) in tree.bytecode_here(tmp_path)
 
     stale = compiled.read_bytes()
     source.write_text("x = 2\n")

@@ -24,13 +24,15 @@ from lab.kernels import Kernel
 from lab.vm import Control, Exited, Guest, Output, Process, Stream
 from lab.vm.channel import Channel
 from lab.vm.console import Console
-from lab.vm.inguest import agent
 from lab.vm.link import Link
 from lab.vm.processor import Accel, AccelKind
+
+from .suite_support import REPOSITORY
 
 pytestmark = pytest.mark.lab
 
 SOON = 20.0
+START = str(REPOSITORY / "lab/vm/inguest/start.py")
 KERNEL = Kernel("0.0", "0.0.0", "0", "test", "none", locked=False, verified_by="nobody")
 
 
@@ -44,9 +46,10 @@ class Local:
 
 _IMPATIENT = """
 import runpy, sys
-names = runpy.run_path(sys.argv.pop(1))
-names["Agent"].GRACE_S = 0.0
-names["main"]()
+sys.path.insert(0, sys.argv[1].rpartition("/")[0].rpartition("/")[0])
+import inguest.children
+inguest.children.Children.GRACE_S = 0.0
+runpy.run_path(sys.argv.pop(1))
 """
 
 
@@ -59,7 +62,7 @@ def local_guest(tmp_path: Path, *, patient: bool = True) -> Iterator[Local]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen(
-            [sys.executable, "-I", *how, agent.__file__, "--fd", str(theirs.fileno()), "n0nce"],
+            [sys.executable, "-I", *how, START, "--fd", str(theirs.fileno()), "n0nce"],
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
@@ -271,7 +274,7 @@ def test_a_tree_arrives_with_modes_links_and_long_names(local: Local, tmp_path: 
 
 def test_what_is_no_tar_is_refused(local: Local, tmp_path: Path) -> None:
     """Broken bytes are an error that says so; the next tar is taken."""
-    with pytest.raises(LabError, match="no tar"):
+    with pytest.raises(LabError, match=r"tar ended with status [12]: tar: "):
         local.guest.push_tree(b"not a tar" * 1000, str(tmp_path))
     empty = io.BytesIO()
     tarfile.open(fileobj=empty, mode="w").close()

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.vm.channel import Channel, ChannelClosed, FrameError
-from lab.vm.inguest.agent import MAX_PAYLOAD, Decoder, encode, to_bytes, to_text
+from lab.vm.inguest.frames import MAX_PAYLOAD, Decoder, encode, to_bytes, to_text
 
 pytestmark = pytest.mark.lab
 

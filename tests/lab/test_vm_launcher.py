@@ -16,7 +16,7 @@ from lab.errors import GuestLost, UsageError
 from lab.kernels import Kernel, KernelFiles
 from lab.vm import LAUNCHERS, Accel, AccelKind, Machine, devices, launcher_named, provide, qemu
 from lab.vm.console import Console
-from lab.vm.inguest.agent import Decoder, encode
+from lab.vm.inguest.frames import Decoder, encode
 from lab.vm.introduction import introduced
 from lab.vm.machine import ByteStream
 from lab.wishes import Wishes

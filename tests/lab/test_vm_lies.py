@@ -13,7 +13,7 @@ import pytest
 from lab.errors import GuestLost
 from lab.vm import Output, Stream
 from lab.vm.channel import Channel
-from lab.vm.inguest.agent import encode, to_text
+from lab.vm.inguest.frames import encode, to_text
 from lab.vm.link import Link
 
 pytestmark = pytest.mark.lab

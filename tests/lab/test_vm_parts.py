@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from lab.vm.accel import FIRST_LINE_S
 from lab.vm.console import Console
 from lab.vm.devices import Disk, FilePort, SerialConsole
 from lab.vm.erofs import cached_image
+from lab.vm.inguest.frames import Decoder
 from lab.vm.initramfs import build_initramfs
 from lab.vm.processor import Accel, processor_arguments
 from lab.vm.tree import Tree, shared_libraries
@@ -69,7 +71,20 @@ def test_an_initramfs_holds_what_init_needs(
     assert (inguest / "init").read_bytes() == (directory / "init").read_bytes()
     assert 0o755 == (directory / "init").stat().st_mode & 0o777
     assert 0o755 == (directory / "bin/busybox").stat().st_mode & 0o777
-    assert (inguest / "agent.py").read_bytes() == (directory / "lab/agent.py").read_bytes()
+    for script in ("pid1", "inguest/start.py"):
+        there = directory / "lab" / script
+        assert (inguest / there.name).read_bytes() == there.read_bytes()
+    # The agent is there as a whole, and runs without its sources.
+    assert not list(directory.glob("lab/inguest/agent.py"))
+    ours, its = socket.socketpair()
+    with ours, its:
+        started = [sys.executable, "-I", "-S", "-B", "lab/inguest/start.py", "--fd", "0", "n0nce"]
+        agent = subprocess.Popen(started, cwd=directory, stdin=its.fileno())
+        its.close()
+        assert [("hello", "n0nce")] == [
+            (hello["event"], hello["nonce"]) for hello in Decoder().feed(ours.recv(1 << 16))
+        ]
+    assert 0 == agent.wait(timeout=60)
     assert [f"{name}.ko" for name in names] == (
         (directory / "lab/modules/order").read_text().split()
     )

@@ -57,7 +57,9 @@ class Patches:
 
 def _tar(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=3) as tar:
+    with tarfile.open(
+        fileobj=buffer, mode="w:gz", format=tarfile.GNU_FORMAT, compresslevel=3
+    ) as tar:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o755

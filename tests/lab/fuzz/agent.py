@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.vm.channel import ChannelClosed
-from lab.vm.inguest.agent import Decoder, encode, to_bytes, to_text
+from lab.vm.inguest.frames import Decoder, encode, to_bytes, to_text
 
 from .corpus import COMPLAINTS, TALK
 from .program import Pytest

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lab.vm.inguest.agent import to_text
+from lab.vm.inguest.frames import to_text
 
 from .messages import Messages
 from .world import DOUBTED, RELEASE
