@@ -8,18 +8,17 @@ live in C; what is here keeps the queue of posted callbacks and gathers the coun
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ioxide._ring import _core, ffi, lib
-from ioxide.config import ServerConfig, WriteOverflow
+from ioxide._ring import _core
+from ioxide.config import ServerConfig
 from ioxide.connection import Connection
 from ioxide.counters import Counters
 from ioxide.modes import ContinuationMode
-from ioxide.opening import RingError, no_descriptor, open_ring, ring_error
+from ioxide.opening import open_driver
 
 
 class StoppedError(RuntimeError):
@@ -58,47 +57,12 @@ class Driver:
 
     def _open(self) -> None:
         """Make the calling thread the owner of a new ring."""
-        config = self._config
-        ring = open_ring(config)
-        info = ffi.new("struct iox_ring_info *")
-        lib.iox_ring_info(ring, info)
-        own = config.incremental
-        try:
-            core = _core.Driver(  # owns the ring from here on, also when it raises
-                int(ffi.cast("uintptr_t", ring)),
-                Connection,
-                groups=own.max_connections if own else 0,
-                recv_slots=own.recv_slots if own else config.recv_slots,
-                recv_buffer_size=own.recv_buffer_size if own else config.recv_buffer_size,
-                bundle=config.recv_bundle,
-                recv_queue_entries=config.recv_queue_entries,
-                recv_queue_bytes=config.recv_queue_bytes,
-                max_connections=config.max_connections or 2**32 - 1,
-                write_slab_size=config.write_slab_size,
-                write_limit=config.write_limit,
-                segmented=config.write_overflow is WriteOverflow.SEGMENTED,
-                pool_max=config.pool_max,
-                zero_copy=config.zero_copy_send,
-                read_timeout_ms=config.read_timeout_ms,
-                send_timeout_ms=config.send_timeout_ms,
-                min_wait_us=config.min_wait_us,
-                min_wait_nr=config.min_wait_nr,
-            )
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):  # of buffers none needs a descriptor
-                what = "the eventfd that wakes a ring"
-                raise RingError(error.errno, no_descriptor(error.errno, what)) from error
-            raise ring_error(
-                error.errno or 0,
-                config,
-                f"{config.recv_slots} receive buffers of {config.recv_buffer_size} bytes could not "
-                "be registered",
-            ) from error
+        core = open_driver(self._config, Connection)
         self._core = core
-        self.ring_fd: int = info.fd
-        self.features: int = info.features
-        self.sq_entries: int = info.sq_entries
-        self.cq_entries: int = info.cq_entries
+        self.ring_fd: int = core.ring_fd
+        self.features: int = core.features
+        self.sq_entries: int = core.sq_entries
+        self.cq_entries: int = core.cq_entries
         self.thread = threading.current_thread()
         # The tick's calls go straight to C.
         self.wait = core.wait

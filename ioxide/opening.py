@@ -15,7 +15,7 @@ from ioxide import soundness
 from ioxide._probe import mask
 from ioxide._probe.findings import Capability
 from ioxide._probe.refusal import explain
-from ioxide._ring import ffi, lib
+from ioxide._ring import _core, ffi, lib
 from ioxide.config import ServerConfig, WriteOverflow
 
 
@@ -62,27 +62,62 @@ def no_descriptor(code: int, what: str) -> str:
     )
 
 
-def open_ring(config: ServerConfig) -> Any:
-    """A ring on the calling thread that can do all that `config` asks for.
+def open_driver(config: ServerConfig, connection_type: type[_core.Connection]) -> _core.Driver:
+    """The owner of a new ring on the calling thread that can do all that `config` asks for.
 
     Raises `RingError` when the kernel refuses the ring, `UnsupportedError` when it lacks what the
     configuration asks for.
     """
     masked = _masked()
     _check_features(config, masked)
-    ring = _setup(
-        config,
-        config.ring_entries,
-        config.cq_entries or 2 * config.ring_entries,
-        config.register_ring_fd and Capability.REGISTERED_RING_FD not in masked,
-    )
+    try:
+        driver = _core.Driver(connection_type, **_settings(config, masked))
+    except OSError as error:
+        raise _start_error(error, config) from error
     try:
         if config.napi_busy_poll_us:
-            _set_napi(ring, config, masked)
+            _set_napi(driver, config, masked)
     except BaseException:
-        lib.iox_ring_close(ring, True)
+        driver.close()
         raise
-    return ring
+    return driver
+
+
+def _settings(config: ServerConfig, masked: frozenset[Capability]) -> dict[str, Any]:
+    """What the core is told: `config`'s values by their own names, but for those that differ."""
+    own = config.incremental
+    differing = {
+        "cq_entries": config.cq_entries or 2 * config.ring_entries,
+        "register_ring_fd": (
+            config.register_ring_fd and Capability.REGISTERED_RING_FD not in masked
+        ),
+        "groups": own.max_connections if own else 0,
+        "recv_slots": own.recv_slots if own else config.recv_slots,
+        "recv_buffer_size": own.recv_buffer_size if own else config.recv_buffer_size,
+        "max_connections": config.max_connections or 2**32 - 1,
+        "segmented": config.write_overflow is WriteOverflow.SEGMENTED,
+    }
+    return {
+        name: differing[name] if name in differing else getattr(config, name)
+        for name in _core.SETTINGS
+    }
+
+
+def _start_error(error: OSError, config: ServerConfig) -> RingError:
+    """Which call of a start the kernel refused, as the core names it, and what to do."""
+    code = error.errno or 0
+    if error.strerror == "eventfd(2)":
+        if code in (errno.EMFILE, errno.ENFILE):
+            return RingError(code, no_descriptor(code, "the eventfd that wakes a ring"))
+        return ring_error(code, config, "the eventfd that wakes a ring could not be made")
+    if error.strerror == "io_uring_setup(2)":
+        return ring_error(code, config, "io_uring_setup failed")
+    return ring_error(
+        code,
+        config,
+        f"{config.recv_slots} receive buffers of {config.recv_buffer_size} bytes could not "
+        "be registered",
+    )
 
 
 def _masked() -> frozenset[Capability]:
@@ -97,21 +132,16 @@ def _masked() -> frozenset[Capability]:
     return masked
 
 
-def _setup(config: ServerConfig, entries: int, cq_entries: int, register_fd: bool) -> Any:
-    code = ffi.new("int *")
-    ring = lib.iox_ring_open(entries, cq_entries, register_fd, code)
-    if ring == ffi.NULL:
-        raise ring_error(-code[0], config, "io_uring_setup failed")
-    return ring
-
-
 @contextlib.contextmanager
 def _ring_to_ask(config: ServerConfig) -> Iterator[tuple[Any, int]]:
     """A small ring to try things on, so that nothing is left on the one that serves; its features.
 
     Raises `RingError` when the kernel refuses it.
     """
-    ring = _setup(config, 4, 8, False)
+    code = ffi.new("int *")
+    ring = lib.iox_ring_open(4, 8, False, code)
+    if ring == ffi.NULL:
+        raise ring_error(-code[0], config, "io_uring_setup failed")
     try:
         info = ffi.new("struct iox_ring_info *")
         lib.iox_ring_info(ring, info)
@@ -196,15 +226,19 @@ def _knows_zero_copy(ring: Any, config: ServerConfig) -> bool:
     return all(lib.iox_ring_knows(ring, operation) for operation in operations)
 
 
-def _set_napi(ring: Any, config: ServerConfig, masked: frozenset[Capability]) -> None:
+def _set_napi(driver: _core.Driver, config: ServerConfig, masked: frozenset[Capability]) -> None:
     """Once, on the ring that serves: a kernel that lacks it refuses it, and nothing is left."""
 
     def there() -> bool:
-        code: int = lib.iox_ring_napi(ring, config.napi_busy_poll_us, config.napi_prefer_busy_poll)
-        # EOPNOTSUPP: a kernel built without CONFIG_NET_RX_BUSY_POLL.
-        if code not in (0, -errno.EINVAL, -errno.EOPNOTSUPP):
-            raise ring_error(-code, config, "NAPI busy polling could not be set")
-        return code == 0
+        try:
+            driver.set_napi(config.napi_busy_poll_us, config.napi_prefer_busy_poll)
+        except OSError as error:
+            # EOPNOTSUPP: a kernel built without CONFIG_NET_RX_BUSY_POLL.
+            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+                return False
+            what = "NAPI busy polling could not be set"
+            raise ring_error(error.errno or 0, config, what) from error
+        return True
 
     setting = f"napi_busy_poll_us={config.napi_busy_poll_us}"
     what = "NAPI busy polling (IORING_REGISTER_NAPI)"

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Types of the module that ``lib.iox_core_module()`` installs; see docs/architecture.md."""
+"""Types of the module that module.c defines; see docs/architecture.md."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import Any
+
+SETTINGS: tuple[str, ...]
+
+def _overflow_on_purpose(at: int, /) -> int: ...
 
 class Await: ...
 class Waiter: ...
@@ -61,28 +65,16 @@ class Worker:
     def detach(self) -> None: ...
 
 class Driver:
-    def __new__(
-        cls,
-        ring: int,
-        connection_type: type[Connection],
-        *,
-        groups: int,
-        recv_slots: int,
-        recv_buffer_size: int,
-        bundle: bool,
-        recv_queue_entries: int,
-        recv_queue_bytes: int,
-        max_connections: int,
-        write_slab_size: int,
-        write_limit: int,
-        segmented: bool,
-        pool_max: int,
-        zero_copy: bool,
-        read_timeout_ms: int,
-        send_timeout_ms: int,
-        min_wait_us: int,
-        min_wait_nr: int,
-    ) -> Driver: ...
+    def __new__(cls, connection_type: type[Connection], /, **settings: int) -> Driver: ...
+    @property
+    def ring_fd(self) -> int: ...
+    @property
+    def features(self) -> int: ...
+    @property
+    def sq_entries(self) -> int: ...
+    @property
+    def cq_entries(self) -> int: ...
+    def set_napi(self, busy_poll_us: int, prefer: bool, /) -> None: ...
     @property
     def listeners_armed(self) -> int: ...
     @property

@@ -98,7 +98,7 @@ struct iox_group *iox_driver_take_group(Driver *self)
 
 	if (!self->free_group_count)
 		return NULL;
-	group = iox_group_new(self->group_slots, self->group_size, true, false);
+	group = iox_group_new(self->settings.recv_slots, self->settings.recv_buffer_size, true, false);
 	if (!group)
 		return NULL;
 	if (iox_group_register(group, self->ring->uring.ring_fd,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Builds ``ioxide._ring._native``: one shared object with a cffi face and a CPython face.
+"""Builds ``ioxide._ring._native``: one shared object with two modules.
 
-The cffi face (``ffi``, ``lib``) serves set-up, the probe and control.  The per-event objects are
-CPython types compiled into the same object; ``lib.iox_core_module()`` installs them as the module
-``ioxide._ring._core``.  That needs the full C API, hence ``py_limited_api=False``.
+One is cffi's (``ffi``, ``lib``), for the probe and for what is asked before a ring is opened.  The
+other one, ``ioxide._ring._core`` (module.c), has CPython types for all that happens on a ring.
+They need the full C API, hence ``py_limited_api=False``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent if "__file__" in globals() else Path("ioxide/_ring"
 
 # Each C file that cffi may call has a .cdef with its declarations, so that a file and what Python
 # sees of it stand next to each other.
-CDEFS = ("core.cdef", "plain/ring.cdef", "plain/group.cdef", "probe.cdef")
+CDEFS = ("plain/ring.cdef", "plain/group.cdef", "probe.cdef")
 SOURCES = (
     "plain/pages.c",
     "plain/clock.c",
@@ -27,6 +27,7 @@ SOURCES = (
     "plain/group.c",
     "plain/ring.c",
     "plain/states.c",
+    "settings.c",
     "errors.c",
     "owner.c",
     "homes.c",
@@ -57,10 +58,10 @@ SOURCES = (
     "counters.c",
     "worker.c",
     "driver.c",
-    "core.c",
+    "module.c",
     "probe.c",
 )
-HEADERS = ("core.h", "ring.h", "group.h", "probe.h")
+HEADERS = ("ring.h", "group.h", "probe.h")
 # What is in `plain` knows no Python; tests/lab/test_core_rooms.py holds that.
 FOLDERS = ("", "plain")
 

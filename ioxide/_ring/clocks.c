@@ -9,7 +9,7 @@
 
 uint64_t iox_recv_fin_timeout(const Connection *conn)
 {
-	return conn->driver->read_timeout ? conn->driver->read_timeout : LINGER_LIMIT;
+	return conn->driver->settings.read_timeout_ms ? conn->driver->settings.read_timeout_ms : LINGER_LIMIT;
 }
 
 void iox_recv_start_clock(Connection *conn)
@@ -17,7 +17,7 @@ void iox_recv_start_clock(Connection *conn)
 	Driver *driver = conn->driver;
 	/* One length for all that are in the list: it is in order of deadline. */
 	uint64_t timeout = conn->life.fin_sent ? iox_recv_fin_timeout(conn)
-			   : conn->served ? driver->read_timeout : 0;
+			   : conn->served ? driver->settings.read_timeout_ms : 0;
 
 	iox_list_remove(&conn->receive.clock);
 	if (!timeout)

@@ -11,6 +11,7 @@
 #include "connection.h"
 #include "counters.h"
 #include "dispatch.h"
+#include "errors.h"
 #include "listeners.h"
 #include "owner.h"
 #include "submit.h"
@@ -135,8 +136,20 @@ static void driver_dealloc(Driver *self)
 	PyObject_GC_Del(self);
 }
 
-static bool init_groups(Driver *self, unsigned groups)
+static bool open_ring(Driver *self)
 {
+	int error;
+
+	self->ring = iox_ring_open(self->settings.ring_entries, self->settings.cq_entries,
+				   self->settings.register_ring_fd, &error);
+	if (!self->ring)
+		iox_raise_os_error(-error, "io_uring_setup(2)");
+	return self->ring;
+}
+
+static bool init_groups(Driver *self)
+{
+	uint32_t groups = self->settings.groups;
 	int ret;
 
 	if (groups) {
@@ -149,99 +162,109 @@ static bool init_groups(Driver *self, unsigned groups)
 			self->free_groups[self->free_group_count++] = (uint16_t)(IOX_FIRST_GROUP + i - 1);
 		return true;
 	}
-	self->shared = iox_group_new(self->group_slots, self->group_size, false, self->bundle);
+	self->shared = iox_group_new(self->settings.recv_slots, self->settings.recv_buffer_size, false,
+				     self->settings.recv_bundle);
 	ret = -ENOMEM;
 	if (self->shared) {
 		Py_BEGIN_ALLOW_THREADS
 		ret = iox_group_register_waiting(self->shared, self->ring->uring.ring_fd, IOX_SHARED_GROUP);
 		Py_END_ALLOW_THREADS
 	}
-	if (ret < 0) {
-		errno = -ret;
-		PyErr_SetFromErrno(PyExc_OSError);
-	}
+	if (ret < 0)
+		iox_raise_os_error(-ret, "IORING_REGISTER_PBUF_RING");
 	return ret >= 0;
 }
 
-PyDoc_STRVAR(driver_doc,
-"Driver(ring, *, ...)\n--\n\n"
-"The owner of one ring; ioxide.driver.Driver is the face with the documentation.\n"
-"Takes the ring over also when it raises, unless that is a TypeError.");
-
-static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+static bool init_slabs(Driver *self)
 {
-	static char *names[] = { "ring", "connection_type", "groups", "recv_slots", "recv_buffer_size",
-				 "bundle", "recv_queue_entries", "recv_queue_bytes",
-				 "max_connections", "write_slab_size", "write_limit", "segmented", "pool_max", "zero_copy", "read_timeout_ms",
-				 "send_timeout_ms", "min_wait_us", "min_wait_nr", NULL };
-	unsigned long long address, read_timeout, send_timeout;
-	unsigned int groups, slots, size, queue, connections, pool_max, min_wait_us, min_wait_nr;
-	Py_ssize_t slab_size, write_limit, queue_bytes;
+	const struct iox_settings *settings = &self->settings;
+
+	if (iox_slab_pool_init(&self->slabs, settings->write_slab_size, settings->write_limit, settings->pool_max,
+			       settings->segmented))
+		return true;
+	PyErr_NoMemory();
+	return false;
+}
+
+static bool open_wake_fd(Driver *self)
+{
+	self->wake_fd = eventfd(0, EFD_CLOEXEC);
+	if (self->wake_fd < 0)
+		iox_raise_os_error(errno, "eventfd(2)");
+	return self->wake_fd >= 0;
+}
+
+PyDoc_STRVAR(driver_doc,
+"Driver(connection_type, **settings)\n--\n\n"
+"The owner of one ring, which it opens; the calling thread is the one that uses it.\n\n"
+"`settings` are those that SETTINGS names, all of them.  ioxide.driver.Driver is the face with the\n"
+"documentation.  Raises TypeError for a setting that is missing, unknown or of another type, OverflowError\n"
+"for a number that does not fit, and OSError, whose strerror names the call that the kernel refused:\n"
+"io_uring_setup(2), IORING_REGISTER_PBUF_RING or eventfd(2).");
+
+static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+	struct iox_settings settings;
 	PyObject *connection_type;
-	int bundle, segmented, zero_copy;
 	Driver *self;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!$IIIpInInnpIpKKII:Driver", names, &address,
-					 &PyType_Type, &connection_type, &groups, &slots, &size, &bundle,
-					 &queue, &queue_bytes, &connections, &slab_size, &write_limit, &segmented, &pool_max,
-					 &zero_copy, &read_timeout, &send_timeout, &min_wait_us,
-					 &min_wait_nr))
+	if (!PyArg_ParseTuple(args, "O!:Driver", &PyType_Type, &connection_type) ||
+	    iox_settings_take(&settings, keywords) < 0)
 		return NULL;
 	if (!PyType_IsSubtype((PyTypeObject *)connection_type, &iox_ConnectionType)) {
 		PyErr_SetString(PyExc_TypeError, "connection_type must be a subclass of Connection");
 		return NULL;
 	}
 	self = (Driver *)type->tp_alloc(type, 0);
-	if (!self) {
-		iox_ring_close((iox_ring *)(uintptr_t)address, true);
+	if (!self)
 		return NULL;
-	}
 	self->closed = true; /* until everything is there */
 	self->wake_fd = self->poll_fd = -1;
-	self->ring = (iox_ring *)(uintptr_t)address;
+	self->settings = settings;
+	self->zero_copy_report = settings.zero_copy_send;
 	self->connection_type = (PyTypeObject *)Py_NewRef(connection_type);
 	self->owner = iox_thread_number();
 	self->thread = PyThread_get_thread_ident();
 	self->forks = iox_forks;
-	self->group_slots = slots;
-	self->group_size = size;
-	self->bundle = bundle;
-	self->recv_queue_entries = queue;
-	self->recv_queue_bytes = (size_t)queue_bytes;
-	self->max_connections = connections;
-	self->write_limit = (size_t)write_limit;
-	self->zero_copy = self->zero_copy_report = zero_copy;
-	self->read_timeout = read_timeout;
-	self->send_timeout = send_timeout;
-	self->min_wait_us = min_wait_us;
-	self->min_wait_nr = min_wait_nr;
 	self->home.driver = self;
 	self->now = iox_clock_ms();
 	IOX_LISTS_INIT(&self->home.ready, &self->home.handing, &self->next, &self->handing, &self->starting, &self->over,
 		       &self->staged, &self->starved, &self->read_clocks, &self->send_clocks);
-	if (!init_groups(self, groups))
-		goto error;
-	if (!iox_slab_pool_init(&self->slabs, (size_t)slab_size, self->write_limit, pool_max, segmented)) {
-		PyErr_NoMemory();
-		goto error;
-	}
-	self->wake_fd = eventfd(0, EFD_CLOEXEC);
-	if (self->wake_fd < 0) {
-		PyErr_SetFromErrno(PyExc_OSError);
-		goto error;
+	if (!open_ring(self) || !init_groups(self) || !init_slabs(self) || !open_wake_fd(self)) {
+		if (self->shared) {
+			iox_group_unregister(self->shared, self->ring->uring.ring_fd);
+			iox_group_unref(self->shared);
+		}
+		iox_slab_pool_clear(&self->slabs);
+		if (self->ring)
+			iox_ring_close(self->ring, true);
+		self->ring = NULL;
+		Py_DECREF(self);
+		return NULL;
 	}
 	self->closed = false;
 	return (PyObject *)self;
-error:
-	if (self->shared) {
-		iox_group_unregister(self->shared, self->ring->uring.ring_fd);
-		iox_group_unref(self->shared);
+}
+
+PyDoc_STRVAR(driver_napi_doc,
+"set_napi($self, busy_poll_us, prefer, /)\n--\n\n"
+"Poll the network device for `busy_poll_us` microseconds before the ring sleeps; `prefer` keeps the device's\n"
+"interrupts off meanwhile.  Raises OSError: EINVAL before Linux 6.9 (IORING_REGISTER_NAPI), EOPNOTSUPP from\n"
+"a kernel that was built without CONFIG_NET_RX_BUSY_POLL.");
+
+static PyObject *driver_set_napi(Driver *self, PyObject *args)
+{
+	unsigned int busy_poll_us;
+	int prefer, ret;
+
+	if (!PyArg_ParseTuple(args, "Ip:set_napi", &busy_poll_us, &prefer) || iox_driver_check_owner(self) < 0)
+		return NULL;
+	ret = iox_ring_napi(self->ring, busy_poll_us, prefer);
+	if (ret < 0) {
+		iox_raise_os_error(-ret, "IORING_REGISTER_NAPI");
+		return NULL;
 	}
-	iox_slab_pool_clear(&self->slabs);
-	iox_ring_close(self->ring, true);
-	self->ring = NULL;
-	Py_DECREF(self);
-	return NULL;
+	Py_RETURN_NONE;
 }
 
 static PyObject *driver_get_listeners_armed(Driver *self, void *Py_UNUSED(closure))
@@ -266,6 +289,29 @@ static PyObject *driver_get_tick(Driver *self, void *Py_UNUSED(closure))
 		Py_RETURN_NONE;
 	return PyLong_FromUnsignedLongLong(self->counters.enters);
 }
+
+static int ring_info(Driver *self, struct iox_ring_info *info)
+{
+	if (!self->ring || self->closed) {
+		PyErr_SetString(PyExc_RuntimeError, "this driver is closed");
+		return -1;
+	}
+	iox_ring_info(self->ring, info);
+	return 0;
+}
+
+#define RING_GETTER(name, member, convert)                                         \
+	static PyObject *driver_get_##name(Driver *self, void *Py_UNUSED(closure)) \
+	{                                                                          \
+		struct iox_ring_info info;                                         \
+									           \
+		return ring_info(self, &info) < 0 ? NULL : convert(info.member);   \
+	}
+
+RING_GETTER(ring_fd, fd, PyLong_FromLong)
+RING_GETTER(features, features, PyLong_FromUnsignedLong)
+RING_GETTER(sq_entries, sq_entries, PyLong_FromUnsignedLong)
+RING_GETTER(cq_entries, cq_entries, PyLong_FromUnsignedLong)
 
 static PyObject *driver_get_enters(Driver *self, void *Py_UNUSED(closure))
 {
@@ -391,6 +437,7 @@ PyDoc_STRVAR(driver_unlisten_doc,
 
 static PyMethodDef driver_methods[] = {
 	{ "attach", (PyCFunction)(void *)driver_attach, METH_VARARGS | METH_KEYWORDS, NULL },
+	{ "set_napi", (PyCFunction)driver_set_napi, METH_VARARGS, driver_napi_doc },
 	{ "continue_by", (PyCFunction)driver_continue_by, METH_VARARGS, driver_continue_doc },
 	{ "wait", (PyCFunction)iox_driver_wait, METH_O, driver_wait_doc },
 	{ "dispatch", (PyCFunction)iox_driver_dispatch, METH_NOARGS, driver_dispatch_doc },
@@ -420,6 +467,10 @@ static PyGetSetDef driver_getset[] = {
 	{ "ready_count", (getter)driver_get_ready_count, NULL, NULL, NULL },
 	{ "forked", (getter)driver_get_forked, NULL, NULL, NULL },
 	{ "ring_fd_registered", (getter)driver_get_ring_fd_registered, NULL, NULL, NULL },
+	{ "ring_fd", (getter)driver_get_ring_fd, NULL, NULL, NULL },
+	{ "features", (getter)driver_get_features, NULL, NULL, NULL },
+	{ "sq_entries", (getter)driver_get_sq_entries, NULL, NULL, NULL },
+	{ "cq_entries", (getter)driver_get_cq_entries, NULL, NULL, NULL },
 	{ "wake_fd", (getter)driver_get_wake_fd, NULL, NULL, NULL },
 	{ "loop", (getter)driver_get_loop, NULL, NULL, NULL },
 	{ "tick", (getter)driver_get_tick, NULL, NULL, NULL },

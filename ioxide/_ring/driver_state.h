@@ -12,6 +12,7 @@
 #include "mailbox.h"
 #include "memory.h"
 #include "ring.h"
+#include "settings.h"
 #include "tally.h"
 
 struct Connection;
@@ -30,12 +31,8 @@ typedef struct Driver {
 	PyObject *on_connection, *on_fault;
 	PyTypeObject *connection_type;
 
-	/* Limits; see ServerConfig */
-	uint32_t recv_queue_entries, max_connections;
-	size_t recv_queue_bytes, write_limit;
-	uint64_t read_timeout, send_timeout; /* ms; 0 = off */
-	unsigned min_wait_us, min_wait_nr;
-	bool zero_copy, zero_copy_report;
+	struct iox_settings settings;
+	bool zero_copy_report;    /* IORING_SEND_ZC_REPORT_USAGE (6.2), until the kernel refuses it */
 
 	struct Connection **slots;
 	uint32_t *free_slots;
@@ -59,8 +56,6 @@ typedef struct Driver {
 	uint32_t vacated;         /* slot of the connection whose runs were copied out last */
 	size_t copied_bytes;      /* memory of runs that were copied out */
 	uint64_t trim_at;         /* ms; when unused memory is given back, 0: there is none */
-	bool bundle;
-	uint32_t group_slots, group_size;  /* incremental: buffers of a connection, and their bytes */
 	uint16_t *free_groups;    /* ids */
 	uint32_t free_group_count;
 	struct iox_mailbox foreign; /* from other threads */

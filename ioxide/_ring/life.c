@@ -149,7 +149,7 @@ static void finalize(Connection *conn)
  */
 static void bound_the_unacknowledged(Connection *conn)
 {
-	unsigned timeout = (unsigned)conn->driver->send_timeout;
+	unsigned timeout = (unsigned)conn->driver->settings.send_timeout_ms;
 
 	if (conn->served && timeout && (timeout < iox_recv_fin_timeout(conn) || iox_send_lent(conn)))
 		conn->life.bounded = !setsockopt(conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout,

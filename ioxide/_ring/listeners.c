@@ -125,7 +125,7 @@ static Connection *keep_or_shed(Driver *self, int fd, bool served, bool wanted)
 	Connection *conn = NULL;
 
 	if (wanted &&
-	    (!served || self->served_count < self->max_connections))
+	    (!served || self->served_count < self->settings.max_connections))
 		conn = iox_conn_new(self, fd, served);
 	if (!conn) {
 		PyErr_Clear();

@@ -60,8 +60,8 @@ static const char *chunk_bytes(const Connection *conn, const struct iox_chunk *c
 
 static bool queue_full(const Connection *conn)
 {
-	return conn->receive.chunk_count >= conn->driver->recv_queue_entries ||
-	       conn->receive.queued_bytes >= conn->driver->recv_queue_bytes;
+	return conn->receive.chunk_count >= conn->driver->settings.recv_queue_entries ||
+	       conn->receive.queued_bytes >= conn->driver->settings.recv_queue_bytes;
 }
 
 void iox_recv_cancel(Connection *conn)
@@ -423,7 +423,7 @@ bool iox_recv_submit(Connection *conn)
 	io_uring_prep_recv(sqe, conn->fd, NULL, 0, 0);
 	sqe->ioprio |= IOX_RECV_MULTISHOT;
 	sqe->flags |= IOSQE_BUFFER_SELECT;
-	if (conn->driver->bundle)
+	if (conn->driver->settings.recv_bundle)
 		sqe->ioprio |= IOX_RECVSEND_BUNDLE;
 	sqe->buf_group = conn->receive.group->id;
 	sqe->user_data = iox_user_data(IOX_KIND_RECV, conn->generation, conn->slot);

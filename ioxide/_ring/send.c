@@ -197,7 +197,7 @@ enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags
 
 int iox_send_check(Connection *conn, size_t length)
 {
-	size_t limit = conn->driver->write_limit, waiting = iox_send_unsent(conn) + conn->send.foreign_bytes;
+	size_t limit = conn->driver->settings.write_limit, waiting = iox_send_unsent(conn) + conn->send.foreign_bytes;
 
 	if (conn->send.error) {
 		iox_raise_os_error(conn->send.error, conn->life.abort_reason);
@@ -306,7 +306,7 @@ bool iox_send_submit(Connection *conn)
 	 * One notification is waited for at a time: while it is due, what follows is copied, because
 	 * waiting for the peer's acknowledgement with every batch would cost more than the copy.
 	 */
-	conn->send.zero_copy = driver->zero_copy && !conn->send.notification_due && !conn->send.notified.mem &&
+	conn->send.zero_copy = driver->settings.zero_copy_send && !conn->send.notification_due && !conn->send.notified.mem &&
 			!(conn->life.want & IOX_WANT_PLAIN_SEND);
 	if (message && conn->send.zero_copy)
 		io_uring_prep_sendmsg_zc(sqe, conn->fd, message, flags);
@@ -326,8 +326,8 @@ bool iox_send_submit(Connection *conn)
 	if (message)
 		driver->counters.sends_vectored++;
 	/* One clock for a batch, however many sends it takes: one that goes on has it already. */
-	if (driver->send_timeout && conn->served && !iox_list_linked(&conn->send.clock)) {
-		conn->send.deadline = driver->now + driver->send_timeout;
+	if (driver->settings.send_timeout_ms && conn->served && !iox_list_linked(&conn->send.clock)) {
+		conn->send.deadline = driver->now + driver->settings.send_timeout_ms;
 		iox_list_append(&driver->send_clocks, &conn->send.clock);
 	}
 	return true;

@@ -75,7 +75,7 @@ static void on_recv(Driver *self, uint32_t generation, uint32_t slot, int res, u
 	uint16_t bid = (uint16_t)(flags >> IOX_CQE_BUFFER_SHIFT);
 	bool buffer = flags & IOX_CQE_F_BUFFER;
 
-	if (buffer && group && (bid >= group->count || (!self->bundle && res > (int)group->size))) {
+	if (buffer && group && (bid >= group->count || (!self->settings.recv_bundle && res > (int)group->size))) {
 		self->counters.unknown_cqes++;
 		return;
 	}
@@ -240,12 +240,12 @@ int64_t iox_tick_next_clock(Driver *self)
  */
 static int enter_twice(Driver *self, int64_t timeout_ns, bool *twice)
 {
-	int64_t minimum = (int64_t)self->min_wait_us * 1000, began = iox_clock_ns();
+	int64_t minimum = (int64_t)self->settings.min_wait_us * 1000, began = iox_clock_ns();
 	int ret;
 
 	if (timeout_ns >= 0 && timeout_ns < minimum)
 		minimum = timeout_ns;
-	ret = iox_ring_enter(self->ring, self->min_wait_nr, IOX_ENTER_GETEVENTS, minimum, 0);
+	ret = iox_ring_enter(self->ring, self->settings.min_wait_nr, IOX_ENTER_GETEVENTS, minimum, 0);
 	/* Refused, or interrupted: a signal's handler is not to wait for the rest. */
 	if ((ret < 0 && ret != -ETIME) || iox_ring_ready(self->ring) || iox_clock_ns() - began < minimum ||
 	    minimum == timeout_ns)
@@ -266,7 +266,7 @@ int iox_tick_enter(Driver *self, bool block, bool idle, int64_t timeout_ns)
 	self->counters.enters++;
 	self->waiting = true;
 	Py_BEGIN_ALLOW_THREADS
-	ret = block && self->min_wait_us ? enter_twice(self, timeout_ns, &twice)
+	ret = block && self->settings.min_wait_us ? enter_twice(self, timeout_ns, &twice)
 					 : iox_ring_enter(self->ring, block, IOX_ENTER_GETEVENTS,
 							  block ? timeout_ns : -1, 0);
 	rest = idle && (ret == -EAGAIN || ret == -EBUSY);

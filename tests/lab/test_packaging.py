@@ -45,7 +45,7 @@ def sources() -> set[str]:
         for path in (ROOT / "ioxide").rglob("*")
         if path.is_file() and path.suffix not in (".so", ".pyc", ".o") and path.name not in BUILT
     }
-    assert "ioxide/_ring/core.cdef" in found
+    assert "ioxide/_ring/probe.cdef" in found
     return found
 
 

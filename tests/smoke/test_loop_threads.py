@@ -306,11 +306,11 @@ def test_no_ring_for_the_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = new()
     fds = open_fds()
 
-    def refuse(_: object) -> None:
+    def refuse(*_: object) -> None:
         raise ioxide.RingError(errno.ENOMEM, "no ring today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver_module, "open_ring", refuse)
+        patch.setattr(driver_module, "open_driver", refuse)
         for _ in range(2):
             with pytest.raises(ioxide.RingError, match="no ring today"):
                 on_a_thread(loop.run_forever)

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The module ioxide._ring._core: the CPython types of the hot path.  It is in the shared object of
+ * ioxide._ring._native, so that both have one copy of the plain files; ioxide/_ring/__init__.py loads it
+ * from there.
+ */
+#include "module.h"
+
+#include "awaitable.h"
+#include "connection.h"
+#include "driver.h"
+#include "owner.h"
+#include "settings.h"
+#include "slice.h"
+#include "waiter.h"
+#include "worker.h"
+
+#include <stdlib.h>
+
+PyDoc_STRVAR(overflow_doc,
+"_overflow_on_purpose(at, /)\n--\n\n"
+"For tools/sanitize: write the byte `at` of a block of 8, and read the first one.  A sanitizer build must\n"
+"not survive 8.  Raises RuntimeError in any other build, which would not notice.");
+
+static PyObject *overflow_on_purpose(PyObject *Py_UNUSED(module), PyObject *arg)
+{
+#ifdef IOX_SANITIZE
+	volatile char *block = malloc(8);
+	long at = PyLong_AsLong(arg);
+	int value = 0;
+
+	if (block && !PyErr_Occurred()) {
+		block[at] = 1;
+		value = block[0];
+	}
+	free((void *)block);
+	return PyErr_Occurred() ? NULL : PyLong_FromLong(value);
+#else
+	PyErr_SetString(PyExc_RuntimeError, "this is no sanitizer build");
+	return NULL;
+#endif
+}
+
+static PyMethodDef core_functions[] = {
+	{ "_overflow_on_purpose", (PyCFunction)overflow_on_purpose, METH_O, overflow_doc },
+	{ NULL },
+};
+
+static int core_exec(PyObject *module)
+{
+	static PyTypeObject *const types[] = { &iox_WaiterType, &iox_AwaitType, &iox_ConnectionType,
+					       &iox_SliceType, &iox_WorkerType, &iox_DriverType };
+	PyObject *names;
+	int ret;
+
+	/* The types are static, and what they keep is one interpreter's. */
+	if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+		PyErr_SetString(PyExc_ImportError,
+				"ioxide runs in the main interpreter of a process only, and this is another one: "
+				"import it there, or start a process of its own");
+		return -1;
+	}
+	if (iox_owner_init() < 0 || iox_waiter_init() < 0)
+		return -1;
+	for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++)
+		if (PyModule_AddType(module, types[i]) < 0)
+			return -1;
+	names = iox_settings_names();
+	if (!names)
+		return -1;
+	ret = PyModule_AddObjectRef(module, "SETTINGS", names);
+	Py_DECREF(names);
+	return ret;
+}
+
+static PyModuleDef_Slot core_slots[] = {
+	{ Py_mod_exec, (void *)core_exec },
+	{ 0, NULL },
+};
+
+static struct PyModuleDef core_definition = {
+	PyModuleDef_HEAD_INIT,
+	.m_name = "ioxide._ring._core",
+	.m_doc = "The CPython types of the reactor's hot path; see docs/architecture.md.",
+	.m_methods = core_functions,
+	.m_slots = core_slots,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+	return PyModuleDef_Init(&core_definition);
+}
