@@ -52,6 +52,7 @@ class ReactorContext:
 
     @property
     def reactor(self) -> Reactor:
+        """The reactor whose thread carries this context."""
         return self._reactor
 
     @property

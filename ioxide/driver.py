@@ -164,6 +164,7 @@ class Driver:
 
     @property
     def listeners_armed(self) -> int:
+        """Listeners that the kernel still has an accept of."""
         return self._core.listeners_armed
 
     @property
@@ -183,6 +184,7 @@ class Driver:
 
     @property
     def closed(self) -> bool:
+        """Whether `close()` or `abandon()` has ended it."""
         return self._closed
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:

@@ -67,6 +67,7 @@ class ReactorThread:
 
     @property
     def name(self) -> str:
+        """The name of its thread."""
         return self._thread.name
 
     @property
@@ -106,6 +107,7 @@ class ReactorThread:
 
     @property
     def is_alive(self) -> bool:
+        """Whether its thread runs."""
         return self._thread.is_alive()
 
     def start(self) -> None:

@@ -207,6 +207,7 @@ class TcpLoop(asyncio.SelectorEventLoop):
         return await super().sock_sendto(sock, data, address)
 
     async def sock_sendfile(self, sock: socket.socket, *args: Any, **options: Any) -> int:
+        """Send a file as asyncio's loop does; `RuntimeError` for the socket of a transport."""
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         return await super().sock_sendfile(sock, *args, **options)
 

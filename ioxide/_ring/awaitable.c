@@ -376,10 +376,34 @@ static PyObject *await_self(PyObject *self)
 	return Py_NewRef(self);
 }
 
+PyDoc_STRVAR(await_send_doc,
+"send($self, value, /)\n"
+"--\n"
+"\n"
+"Go on: the Waiter that a task has to wait for, or StopIteration with the result.  For `await`.");
+
+PyDoc_STRVAR(await_throw_doc,
+"throw($self, type, value=None, traceback=None, /)\n"
+"--\n"
+"\n"
+"Raise an exception where the awaitable waits.  For `await`.");
+
+PyDoc_STRVAR(await_close_doc,
+"close($self, /)\n"
+"--\n"
+"\n"
+"Wait no more.  A receive that is given up loses nothing.");
+
+PyDoc_STRVAR(await_dunder_name_doc,
+"recv, read or flush.");
+
+PyDoc_STRVAR(await_dunder_qualname_doc,
+"Connection.recv, Connection.read or Connection.flush.");
+
 static PyMethodDef await_methods[] = {
-	{ "send", (PyCFunction)await_send_method, METH_O, NULL },
-	{ "throw", (PyCFunction)await_throw, METH_VARARGS, NULL },
-	{ "close", (PyCFunction)await_close, METH_NOARGS, NULL },
+	{ "send", (PyCFunction)await_send_method, METH_O, await_send_doc },
+	{ "throw", (PyCFunction)await_throw, METH_VARARGS, await_throw_doc },
+	{ "close", (PyCFunction)await_close, METH_NOARGS, await_close_doc },
 	{ NULL },
 };
 
@@ -399,8 +423,8 @@ static PyObject *await_get_origin(Await *self, void *Py_UNUSED(closure))
 }
 
 static PyGetSetDef await_getset[] = {
-	{ "__name__", (getter)await_get_name, NULL, NULL, NULL },
-	{ "__qualname__", (getter)await_get_qualname, NULL, NULL, NULL },
+	{ "__name__", (getter)await_get_name, NULL, await_dunder_name_doc, NULL },
+	{ "__qualname__", (getter)await_get_qualname, NULL, await_dunder_qualname_doc, NULL },
 	{ "cr_origin", (getter)await_get_origin, NULL,
 	  "Where it was made, as sys.set_coroutine_origin_tracking_depth() says; None when that is 0.", NULL },
 	{ NULL },

@@ -31,7 +31,7 @@ static PyObject *conn_recv(Connection *conn, PyObject *const *args, Py_ssize_t n
 			     nargs);
 		return NULL;
 	}
-	if (nargs == 1) {
+	if (nargs == 1 && args[0] != Py_None) {
 		limit = PyNumber_AsSsize_t(args[0], PyExc_OverflowError);
 		if (limit == -1 && PyErr_Occurred())
 			return NULL;
@@ -264,42 +264,241 @@ static void conn_dealloc(Connection *conn)
 	Py_TYPE(conn)->tp_free((PyObject *)conn);
 }
 
+PyDoc_STRVAR(conn_recv_doc,
+"recv($self, limit=None, /)\n"
+"--\n"
+"\n"
+"Return what has arrived: `await conn.recv()`.\n"
+"\n"
+"At least one byte, in order, at most `limit` bytes; the rest is kept.  b\"\" when the peer has ended its\n"
+"side, and when this side was closed.  A cancelled recv() loses nothing.  Raises ConnectionResetError when\n"
+"the peer reset the connection, ConnectionAbortedError when a clock (ServerConfig.read_timeout_ms) or\n"
+"abort() ended it, and RuntimeError while another task reads and on another thread than the handler's.\n"
+"ValueError for a `limit` below 1.");
+
+PyDoc_STRVAR(conn_write_doc,
+"write($self, data, /)\n"
+"--\n"
+"\n"
+"Copy `data`, any contiguous bytes-like object, and return.\n"
+"\n"
+"The bytes leave at the end of the batch, those of one batch in one submission.  Raises BufferError when\n"
+"more than ServerConfig.write_limit bytes would wait, BrokenPipeError or the peer's error when nothing can\n"
+"be sent any more, MemoryError without changing anything, and RuntimeError on another thread than the\n"
+"handler's.");
+
+PyDoc_STRVAR(conn_flush_doc,
+"flush($self, /)\n"
+"--\n"
+"\n"
+"Wait until the kernel has taken everything written before this call: `await conn.flush()`.\n"
+"\n"
+"Any number of tasks may wait.  Raises what kept the bytes from being sent, ConnectionAbortedError when the\n"
+"connection was aborted, and RuntimeError on another thread than the handler's.");
+
+PyDoc_STRVAR(conn_close_doc,
+"close($self, /)\n"
+"--\n"
+"\n"
+"Send what was written, then FIN, and throw away what still arrives until the peer closes too.\n"
+"\n"
+"May be called more than once.  Raises RuntimeError on another thread than the handler's.");
+
+PyDoc_STRVAR(conn_abort_doc,
+"abort($self, /)\n"
+"--\n"
+"\n"
+"Drop what was not sent, and reset the connection (RST).\n"
+"\n"
+"Written bytes that the kernel takes at once are still sent.  May be called more than once.  Raises\n"
+"RuntimeError on another thread than the handler's.");
+
+PyDoc_STRVAR(conn_write_threadsafe_doc,
+"write_threadsafe($self, data, /)\n"
+"--\n"
+"\n"
+"write() from any thread: copy `data`, which the reactor sends in its next tick.\n"
+"\n"
+"The calls of one thread on a connection keep their order.  Raises what write() would raise now.  A write\n"
+"that finds the connection ended when the reactor takes it is dropped, and counted in\n"
+"Counters.foreign_drops.");
+
+PyDoc_STRVAR(conn_close_threadsafe_doc,
+"close_threadsafe($self, /)\n"
+"--\n"
+"\n"
+"close() from any thread, after all that this thread wrote before.");
+
+PyDoc_STRVAR(conn_fileno_doc,
+"fileno($self, /)\n"
+"--\n"
+"\n"
+"The descriptor, which stays the connection's own; -1 once it has ended.\n"
+"\n"
+"Raises RuntimeError on another thread than the handler's: the number may be another file's there by the\n"
+"time that it is used.");
+
+PyDoc_STRVAR(conn_recv_slices_doc,
+"_recv_slices($self, /)\n"
+"--\n"
+"\n"
+"For ReadBlock: the received buffers themselves, each as a Slice; [] at the end of the stream.");
+
+PyDoc_STRVAR(conn_faulted_doc,
+"_faulted($self, /)\n"
+"--\n"
+"\n"
+"The handler raised: count the end as one by fault (Counters.closes_fault).  From any thread.");
+
+PyDoc_STRVAR(conn_end_reads_doc,
+"_end_reads($self, /)\n"
+"--\n"
+"\n"
+"Receive nothing any more, and end the stream for who reads; on the reactor's thread.");
+
+PyDoc_STRVAR(conn_flush_threadsafe_doc,
+"_flush_threadsafe($self, settle, /)\n"
+"--\n"
+"\n"
+"flush() from any thread: `settle(waiter)` is called on the reactor's thread when _flushed(waiter) can tell\n"
+"the outcome, and on the calling thread at once when the reactor has ended.");
+
+PyDoc_STRVAR(conn_flushed_doc,
+"_flushed($self, waiter, /)\n"
+"--\n"
+"\n"
+"The outcome of _flush_threadsafe(): None, or raises the OSError that kept the bytes from being sent.");
+
+PyDoc_STRVAR(conn_attach_doc,
+"_attach($self, callback, context, /)\n"
+"--\n"
+"\n"
+"For a transport: call `callback(waiter)` in `context` whenever something happens, until _detach().");
+
+PyDoc_STRVAR(conn_detach_doc,
+"_detach($self, /)\n"
+"--\n"
+"\n"
+"Do not call the callback of _attach() again.");
+
+PyDoc_STRVAR(conn_read_doc,
+"_read($self, reading, /)\n"
+"--\n"
+"\n"
+"Whether the callback is to hear of bytes.\n"
+"\n"
+"While it is not, what has come stays in the queue and nothing more is received, so that the peer meets a\n"
+"closed window.");
+
+PyDoc_STRVAR(conn_take_doc,
+"_take($self, limit, /)\n"
+"--\n"
+"\n"
+"At most `limit` received bytes; b\"\" at the end of the stream, None when there is nothing now.");
+
+PyDoc_STRVAR(conn_take_into_doc,
+"_take_into($self, buffer, /)\n"
+"--\n"
+"\n"
+"Copy received bytes into `buffer`: how many, 0 at the end of the stream, -1 when there is nothing now.");
+
+PyDoc_STRVAR(conn_put_doc,
+"_put($self, data, /)\n"
+"--\n"
+"\n"
+"write() without ServerConfig.write_limit; the number of bytes that wait now.");
+
+PyDoc_STRVAR(conn_watch_doc,
+"_watch($self, unsent, /)\n"
+"--\n"
+"\n"
+"Call the callback when at most `unsent` bytes wait of what was written until now.");
+
+PyDoc_STRVAR(conn_check_doc,
+"_check($self, /)\n"
+"--\n"
+"\n"
+"Raise the OSError that kept written bytes from being sent, if anything did.");
+
+PyDoc_STRVAR(conn_end_writes_doc,
+"_end_writes($self, /)\n"
+"--\n"
+"\n"
+"FIN after what was written; reading goes on.");
+
+PyDoc_STRVAR(conn_drop_doc,
+"_drop($self, /)\n"
+"--\n"
+"\n"
+"End the connection now: with a reset where bytes are cut off, otherwise by close(2) alone.");
+
+PyDoc_STRVAR(conn_duplicate_doc,
+"_duplicate($self, /)\n"
+"--\n"
+"\n"
+"A duplicate of the descriptor (F_DUPFD_CLOEXEC), which is the caller's; -1 once the connection has ended.\n"
+"Raises OSError when there is no descriptor left.");
+
+PyDoc_STRVAR(conn_peername_doc,
+"_peername($self, /)\n"
+"--\n"
+"\n"
+"The address that accept(2) saw, also when the peer has reset since; None once the connection has ended.");
+
+PyDoc_STRVAR(conn_closed_doc,
+"Whether close() or abort() was called, or the connection has ended.  From any thread.");
+
+PyDoc_STRVAR(conn_unsent_doc,
+"Written bytes that the kernel has not taken yet, those of other threads included.  From any thread.");
+
+PyDoc_STRVAR(conn_fd_doc,
+"The descriptor's number, for messages; -1 once the connection has ended.");
+
+PyDoc_STRVAR(conn_broken_doc,
+"Whether receiving or sending has failed.");
+
+PyDoc_STRVAR(conn_queued_doc,
+"Received buffers that nobody has read.");
+
+PyDoc_STRVAR(conn_loop_doc,
+"The loop of the reactor; None when it has ended.");
+
 static PyMethodDef conn_methods[] = {
-	{ "recv", (PyCFunction)conn_recv, METH_FASTCALL, NULL },
-	{ "_recv_slices", (PyCFunction)conn_recv_slices, METH_NOARGS, NULL },
-	{ "write", (PyCFunction)conn_write, METH_O, NULL },
-	{ "flush", (PyCFunction)conn_flush, METH_NOARGS, NULL },
-	{ "close", (PyCFunction)conn_close_method, METH_NOARGS, NULL },
-	{ "abort", (PyCFunction)conn_abort_method, METH_NOARGS, NULL },
-	{ "_faulted", (PyCFunction)conn_faulted, METH_NOARGS, NULL },
-	{ "_end_reads", (PyCFunction)conn_end_reads, METH_NOARGS, NULL },
-	{ "write_threadsafe", (PyCFunction)iox_foreign_write, METH_O, NULL },
-	{ "close_threadsafe", (PyCFunction)conn_close_threadsafe, METH_NOARGS, NULL },
-	{ "_flush_threadsafe", (PyCFunction)conn_flush_threadsafe, METH_O, NULL },
-	{ "_flushed", (PyCFunction)conn_flushed, METH_O, NULL },
-	{ "fileno", (PyCFunction)conn_fileno, METH_NOARGS, NULL },
-	{ "_attach", (PyCFunction)iox_face_attach, METH_VARARGS, NULL },
-	{ "_detach", (PyCFunction)iox_face_detach, METH_NOARGS, NULL },
-	{ "_read", (PyCFunction)iox_face_read, METH_O, NULL },
-	{ "_take", (PyCFunction)iox_face_take, METH_O, NULL },
-	{ "_take_into", (PyCFunction)iox_face_take_into, METH_O, NULL },
-	{ "_put", (PyCFunction)iox_face_put, METH_O, NULL },
-	{ "_watch", (PyCFunction)iox_face_watch, METH_O, NULL },
-	{ "_check", (PyCFunction)iox_face_check, METH_NOARGS, NULL },
-	{ "_end_writes", (PyCFunction)iox_face_end_writes, METH_NOARGS, NULL },
-	{ "_drop", (PyCFunction)iox_face_drop, METH_NOARGS, NULL },
-	{ "_duplicate", (PyCFunction)conn_duplicate, METH_NOARGS, NULL },
-	{ "_peername", (PyCFunction)conn_peername, METH_NOARGS, NULL },
+	{ "recv", (PyCFunction)conn_recv, METH_FASTCALL, conn_recv_doc },
+	{ "_recv_slices", (PyCFunction)conn_recv_slices, METH_NOARGS, conn_recv_slices_doc },
+	{ "write", (PyCFunction)conn_write, METH_O, conn_write_doc },
+	{ "flush", (PyCFunction)conn_flush, METH_NOARGS, conn_flush_doc },
+	{ "close", (PyCFunction)conn_close_method, METH_NOARGS, conn_close_doc },
+	{ "abort", (PyCFunction)conn_abort_method, METH_NOARGS, conn_abort_doc },
+	{ "_faulted", (PyCFunction)conn_faulted, METH_NOARGS, conn_faulted_doc },
+	{ "_end_reads", (PyCFunction)conn_end_reads, METH_NOARGS, conn_end_reads_doc },
+	{ "write_threadsafe", (PyCFunction)iox_foreign_write, METH_O, conn_write_threadsafe_doc },
+	{ "close_threadsafe", (PyCFunction)conn_close_threadsafe, METH_NOARGS, conn_close_threadsafe_doc },
+	{ "_flush_threadsafe", (PyCFunction)conn_flush_threadsafe, METH_O, conn_flush_threadsafe_doc },
+	{ "_flushed", (PyCFunction)conn_flushed, METH_O, conn_flushed_doc },
+	{ "fileno", (PyCFunction)conn_fileno, METH_NOARGS, conn_fileno_doc },
+	{ "_attach", (PyCFunction)iox_face_attach, METH_VARARGS, conn_attach_doc },
+	{ "_detach", (PyCFunction)iox_face_detach, METH_NOARGS, conn_detach_doc },
+	{ "_read", (PyCFunction)iox_face_read, METH_O, conn_read_doc },
+	{ "_take", (PyCFunction)iox_face_take, METH_O, conn_take_doc },
+	{ "_take_into", (PyCFunction)iox_face_take_into, METH_O, conn_take_into_doc },
+	{ "_put", (PyCFunction)iox_face_put, METH_O, conn_put_doc },
+	{ "_watch", (PyCFunction)iox_face_watch, METH_O, conn_watch_doc },
+	{ "_check", (PyCFunction)iox_face_check, METH_NOARGS, conn_check_doc },
+	{ "_end_writes", (PyCFunction)iox_face_end_writes, METH_NOARGS, conn_end_writes_doc },
+	{ "_drop", (PyCFunction)iox_face_drop, METH_NOARGS, conn_drop_doc },
+	{ "_duplicate", (PyCFunction)conn_duplicate, METH_NOARGS, conn_duplicate_doc },
+	{ "_peername", (PyCFunction)conn_peername, METH_NOARGS, conn_peername_doc },
 	{ NULL },
 };
 
 static PyGetSetDef conn_getset[] = {
-	{ "closed", (getter)conn_get_closed, NULL, NULL, NULL },
-	{ "_fd", (getter)conn_get_fd, NULL, NULL, NULL },
-	{ "_broken", (getter)conn_get_broken, NULL, NULL, NULL },
-	{ "unsent", (getter)conn_get_unsent, NULL, NULL, NULL },
-	{ "_queued", (getter)conn_get_queued, NULL, NULL, NULL },
-	{ "_loop", (getter)conn_get_loop, NULL, NULL, NULL },
+	{ "closed", (getter)conn_get_closed, NULL, conn_closed_doc, NULL },
+	{ "_fd", (getter)conn_get_fd, NULL, conn_fd_doc, NULL },
+	{ "_broken", (getter)conn_get_broken, NULL, conn_broken_doc, NULL },
+	{ "unsent", (getter)conn_get_unsent, NULL, conn_unsent_doc, NULL },
+	{ "_queued", (getter)conn_get_queued, NULL, conn_queued_doc, NULL },
+	{ "_loop", (getter)conn_get_loop, NULL, conn_loop_doc, NULL },
 	{ NULL },
 };
 

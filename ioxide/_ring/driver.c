@@ -21,12 +21,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-PyDoc_STRVAR(driver_adopt_doc,
-"_adopt(fd, lent)\n--\n\n"
-"Take a connected TCP socket over; None, and nothing has changed, when there is no room for it.\n"
-"`fd` is the connection's to close from then on.  A `lent` one stays the caller's, who may close it\n"
-"at any time: the connection then works on a duplicate.");
-
 static PyObject *driver_adopt(Driver *self, PyObject *const *args, Py_ssize_t nargs)
 {
 	return iox_driver_adopt(self, args, nargs);
@@ -55,11 +49,6 @@ static PyObject *driver_attach(Driver *self, PyObject *args, PyObject *kwargs)
 	Py_XSETREF(self->on_fault, Py_NewRef(on_fault));
 	Py_RETURN_NONE;
 }
-
-PyDoc_STRVAR(driver_continue_doc,
-"continue_by(on_resume, wake_each)\n--\n\n"
-"How parked tasks go on when it is not inline: on_resume(call) is given each task's resumption;\n"
-"wake_each makes every call from another thread write a wake of its own.");
 
 static PyObject *driver_continue_by(Driver *self, PyObject *args)
 {
@@ -246,12 +235,6 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 	return (PyObject *)self;
 }
 
-PyDoc_STRVAR(driver_napi_doc,
-"set_napi($self, busy_poll_us, prefer, /)\n--\n\n"
-"Poll the network device for `busy_poll_us` microseconds before the ring sleeps; `prefer` keeps the device's\n"
-"interrupts off meanwhile.  Raises OSError: EINVAL before Linux 6.9 (IORING_REGISTER_NAPI), EOPNOTSUPP from\n"
-"a kernel that was built without CONFIG_NET_RX_BUSY_POLL.");
-
 static PyObject *driver_set_napi(Driver *self, PyObject *args)
 {
 	unsigned int busy_poll_us;
@@ -353,9 +336,6 @@ static PyObject *driver_get_loop(Driver *self, void *Py_UNUSED(closure))
 	return Py_NewRef(self->home.loop ? self->home.loop : Py_None);
 }
 
-PyDoc_STRVAR(driver_generation_doc,
-"For tests: the generation that was given out last; 24 bits, then from 1 again.");
-
 static PyObject *driver_get_generation(Driver *self, void *Py_UNUSED(closure))
 {
 	return PyLong_FromUnsignedLong(self->generation);
@@ -371,74 +351,219 @@ static int driver_set_generation(Driver *self, PyObject *value, void *Py_UNUSED(
 	return 0;
 }
 
-PyDoc_STRVAR(driver_begin_run_doc,
-"begin_run()\n--\n\n"
-"The loop runs on the calling thread, which is the ring's, until end_run(): the ring is entered by an\n"
-"index of that thread's, if it was opened so.");
+PyDoc_STRVAR(driver_attach_doc,
+"attach($self, /, loop, poll_fd, on_connection, on_fault)\n"
+"--\n"
+"\n"
+"Name the loop that runs on this ring.\n"
+"\n"
+"`poll_fd` is its selector's descriptor, which the ring watches; -1 for none.  `on_connection(connection)` is\n"
+"called for what a listener without one of its own accepts, `on_fault(message, error)` with exceptions that\n"
+"nobody else will see.");
 
-PyDoc_STRVAR(driver_end_run_doc,
-"end_run()\n--\n\n"
-"Nothing of the ring is left in the thread's keeping.  Does nothing where the ring is not the caller's:\n"
-"a child that was forked inside a run leaves it, too.");
+PyDoc_STRVAR(driver_set_napi_doc,
+"set_napi($self, busy_poll_us, prefer, /)\n"
+"--\n"
+"\n"
+"Poll the network device for `busy_poll_us` microseconds before the ring sleeps.\n"
+"\n"
+"`prefer` keeps the device's interrupts off meanwhile.  Raises OSError: EINVAL before Linux 6.9\n"
+"(IORING_REGISTER_NAPI), EOPNOTSUPP from a kernel built without CONFIG_NET_RX_BUSY_POLL.");
 
-PyDoc_STRVAR(driver_close_doc,
-"close()\n--\n\n"
-"End every operation, give back buffers and slabs, close the ring and the eventfd.  False when the\n"
-"kernel did not let go of an operation within 5 s; its memory then stays mapped.");
-
-PyDoc_STRVAR(driver_abandon_doc,
-"abandon()\n--\n\n"
-"close() on another thread than the ring's, and in a forked child: the kernel ends by itself what it\n"
-"still has.  Raises RuntimeError while the ring's loop runs, and in a child for connections of the\n"
-"parent's, which it shares.");
+PyDoc_STRVAR(driver_continue_by_doc,
+"continue_by($self, on_resume, wake_each, /)\n"
+"--\n"
+"\n"
+"Say how parked tasks go on where it is not inline.\n"
+"\n"
+"`on_resume(call)` is given each task's resumption, None resumes inline; `wake_each` makes every call from\n"
+"another thread write a wake of its own.");
 
 PyDoc_STRVAR(driver_wait_doc,
-"wait(timeout)\n--\n\n"
-"Submit what is staged and wait for a completion, at most `timeout` seconds (None: for ever).");
+"wait($self, timeout, /)\n"
+"--\n"
+"\n"
+"Submit what is staged and wait for a completion, at most `timeout` seconds (None: for ever).\n"
+"\n"
+"Raises OSError when io_uring_enter(2) fails, and RuntimeError when the kernel dropped completions or the\n"
+"ring is another thread's.");
 
 PyDoc_STRVAR(driver_dispatch_doc,
-"dispatch()\n--\n\n"
-"Take in the batch and resume inline every task it has woken.  True when the loop's own selector\n"
-"has something ready.");
+"dispatch($self, /)\n"
+"--\n"
+"\n"
+"Take in the batch and resume inline every task it has woken.\n"
+"\n"
+"True when the loop's own selector has something ready.");
 
 PyDoc_STRVAR(driver_take_in_doc,
-"take_in()\n--\n\n"
-"The first half of dispatch(): take in the batch, and resume nothing.  True when the loop's own\n"
-"selector has something ready.  resume_batch() has to follow before the next wait() may block.");
+"take_in($self, /)\n"
+"--\n"
+"\n"
+"The first half of dispatch(): take in the batch, and resume nothing.\n"
+"\n"
+"True when the loop's own selector has something ready.  resume_batch() has to follow before the next\n"
+"wait() may block.");
 
 PyDoc_STRVAR(driver_resume_batch_doc,
-"resume_batch()\n--\n\n"
+"resume_batch($self, /)\n"
+"--\n"
+"\n"
 "The second half of dispatch(): resume inline every task that take_in() has woken.");
 
 PyDoc_STRVAR(driver_feed_doc,
-"_feed(batch)\n--\n\n"
-"For tests: take (user_data, res, flags) in as if the kernel had completed it.");
+"_feed($self, batch, /)\n"
+"--\n"
+"\n"
+"For tests: take each (user_data, res, flags) of `batch` in as if the kernel had completed it.");
 
 PyDoc_STRVAR(driver_listen_doc,
-"listen(fd, on_connection=None, on_error=None)\n--\n\n"
-"Accept on a listening socket that nobody else accepts on.  Its connections go to `on_connection`, as\n"
-"connections of asyncio without clocks and limits; to the driver's own on_connection, with both, when\n"
-"there is none.  While accept(2) fails for want of descriptors or memory, or because `fd` is no\n"
-"listening socket, the listener rests 100 ms at a time and `on_error` is called with the OSError, at\n"
-"most once a second.  Raises RuntimeError for the 65th listener of a driver.");
-
-PyDoc_STRVAR(driver_accept_doc,
-"accept(fd)\n--\n\n"
-"Take one connection of the listening socket `fd`, which other processes may hold as well and which\n"
-"must be O_NONBLOCK; a connection of asyncio, with TCP_NODELAY set.  None when there is none: another\n"
-"process was faster, or there is no room for it and it was closed (Counters.accepts_shed).  Raises the\n"
-"OSError of accept4(2); EMFILE, ENFILE, ENOBUFS and ENOMEM are counted (Counters.accept_pauses).");
+"listen($self, fd, on_connection=None, on_error=None, /)\n"
+"--\n"
+"\n"
+"Accept on a listening socket that nobody else accepts on.\n"
+"\n"
+"Its connections go to `on_connection`, as connections of asyncio without clocks and limits; to the driver's\n"
+"own on_connection, with both, when there is none.  While accept(2) fails for want of descriptors or memory,\n"
+"or because `fd` is no listening socket, the listener rests 100 ms at a time and `on_error` is called with\n"
+"the OSError, at most once a second.  Raises RuntimeError for the 65th listener of a driver.");
 
 PyDoc_STRVAR(driver_unlisten_doc,
-"unlisten(fd=None)\n--\n\n"
-"Stop accepting, on one listening socket or on all.  One may be closed at once, and its port is then\n"
-"free; all of them may be closed once listeners_armed is 0.  On another thread, while the loop does not\n"
-"run, and in a forked child: the ring that there is holds the sockets until it ends.");
+"unlisten($self, fd=None, /)\n"
+"--\n"
+"\n"
+"Stop accepting, on one listening socket or on all.\n"
+"\n"
+"One may be closed at once, and its port is then free; all of them may be closed once listeners_armed is 0.\n"
+"On another thread, while the loop does not run, and in a forked child: the ring that there is holds the\n"
+"sockets until it ends.");
+
+PyDoc_STRVAR(driver_accept_doc,
+"accept($self, fd, /)\n"
+"--\n"
+"\n"
+"Take one connection of the listening socket `fd`, which other processes may hold as well.\n"
+"\n"
+"It must be O_NONBLOCK.  The result is a connection of asyncio, with TCP_NODELAY set; None when there is\n"
+"none: another process was faster, or there is no room for it and it was closed (Counters.accepts_shed).\n"
+"Raises the OSError of accept4(2); EMFILE, ENFILE, ENOBUFS and ENOMEM are counted (Counters.accept_pauses).");
+
+PyDoc_STRVAR(driver_adopt_doc,
+"_adopt($self, fd, lent, /)\n"
+"--\n"
+"\n"
+"Take a connected TCP socket over; None, and nothing has changed, when there is no room for it.\n"
+"\n"
+"`fd` is the connection's to close from then on.  A `lent` one stays the caller's, who may close it at any\n"
+"time: the connection then works on a duplicate.");
+
+PyDoc_STRVAR(driver_wake_doc,
+"wake($self, /)\n"
+"--\n"
+"\n"
+"End a wait(); from any thread.");
+
+PyDoc_STRVAR(driver_connections_doc,
+"connections($self, /)\n"
+"--\n"
+"\n"
+"A list of the connections that have not ended.");
+
+PyDoc_STRVAR(driver_counters_doc,
+"counters($self, /)\n"
+"--\n"
+"\n"
+"What the core has counted, by the names of ioxide.Counters.  From any thread.");
+
+PyDoc_STRVAR(driver_begin_run_doc,
+"begin_run($self, /)\n"
+"--\n"
+"\n"
+"The loop runs on the calling thread, which is the ring's, until end_run().\n"
+"\n"
+"The ring is entered by an index of that thread's, if it was opened so.");
+
+PyDoc_STRVAR(driver_end_run_doc,
+"end_run($self, /)\n"
+"--\n"
+"\n"
+"The loop has stopped: nothing of the ring is left in the thread's keeping.\n"
+"\n"
+"Does nothing where the ring is not the caller's: a child that was forked inside a run leaves it, too.");
+
+PyDoc_STRVAR(driver_close_doc,
+"close($self, /)\n"
+"--\n"
+"\n"
+"End every operation, give back buffers and slabs, close the ring and the eventfd.\n"
+"\n"
+"False when the kernel did not let go of an operation within 5 s; its memory then stays mapped.  Raises\n"
+"RuntimeError on another thread, and from inside another of these calls.");
+
+PyDoc_STRVAR(driver_abandon_doc,
+"abandon($self, /)\n"
+"--\n"
+"\n"
+"close() on another thread than the ring's, and in a forked child.\n"
+"\n"
+"The kernel ends by itself what it still has.  Raises RuntimeError while the ring's loop runs, and in a child\n"
+"for connections of the parent's, which it shares.");
+
+PyDoc_STRVAR(driver_listeners_armed_doc,
+"Listeners that the kernel still has an accept of.");
+
+PyDoc_STRVAR(driver_connection_count_doc,
+"Connections that have not ended.");
+
+PyDoc_STRVAR(driver_listener_count_doc,
+"Listening sockets that are accepted on.");
+
+PyDoc_STRVAR(driver_here_doc,
+"Whether the calling thread, of this very process, is the one that uses the ring.");
+
+PyDoc_STRVAR(driver_closed_doc,
+"Whether close() or abandon() has ended it.");
+
+PyDoc_STRVAR(driver_ready_count_doc,
+"Tasks and connections that are to go on.");
+
+PyDoc_STRVAR(driver_forked_doc,
+"Whether this is a forked child of the process that made it.");
+
+PyDoc_STRVAR(driver_ring_fd_registered_doc,
+"Whether the ring is entered by an index of its thread's instead of its descriptor.");
+
+PyDoc_STRVAR(driver_ring_fd_doc,
+"The ring's descriptor.  Raises RuntimeError when the driver is closed, as the next three do.");
+
+PyDoc_STRVAR(driver_features_doc,
+"The IORING_FEAT_ bits that io_uring_setup(2) returned.");
+
+PyDoc_STRVAR(driver_sq_entries_doc,
+"Entries of the submission queue, as the kernel rounded them.");
+
+PyDoc_STRVAR(driver_cq_entries_doc,
+"Entries of the completion queue, as the kernel rounded them.");
+
+PyDoc_STRVAR(driver_wake_fd_doc,
+"The eventfd that other threads' wakes are written to.");
+
+PyDoc_STRVAR(driver_loop_doc,
+"The loop of attach(); None before, and after close().");
+
+PyDoc_STRVAR(driver_tick_doc,
+"Which tick's callbacks run now; None while the ring waits.  From any thread.");
+
+PyDoc_STRVAR(driver_enters_doc,
+"How often io_uring_enter(2) was called.");
+
+PyDoc_STRVAR(driver_generation_doc,
+"For tests: the generation that was given out last; 24 bits, then from 1 again.");
 
 static PyMethodDef driver_methods[] = {
-	{ "attach", (PyCFunction)(void *)driver_attach, METH_VARARGS | METH_KEYWORDS, NULL },
-	{ "set_napi", (PyCFunction)driver_set_napi, METH_VARARGS, driver_napi_doc },
-	{ "continue_by", (PyCFunction)driver_continue_by, METH_VARARGS, driver_continue_doc },
+	{ "attach", (PyCFunction)(void *)driver_attach, METH_VARARGS | METH_KEYWORDS, driver_attach_doc },
+	{ "set_napi", (PyCFunction)driver_set_napi, METH_VARARGS, driver_set_napi_doc },
+	{ "continue_by", (PyCFunction)driver_continue_by, METH_VARARGS, driver_continue_by_doc },
 	{ "wait", (PyCFunction)iox_driver_wait, METH_O, driver_wait_doc },
 	{ "dispatch", (PyCFunction)iox_driver_dispatch, METH_NOARGS, driver_dispatch_doc },
 	{ "take_in", (PyCFunction)iox_driver_take_in, METH_NOARGS, driver_take_in_doc },
@@ -448,9 +573,9 @@ static PyMethodDef driver_methods[] = {
 	{ "unlisten", (PyCFunction)(void *)iox_driver_unlisten, METH_FASTCALL, driver_unlisten_doc },
 	{ "accept", (PyCFunction)iox_driver_accept, METH_O, driver_accept_doc },
 	{ "_adopt", (PyCFunction)(void *)driver_adopt, METH_FASTCALL, driver_adopt_doc },
-	{ "wake", (PyCFunction)driver_wake, METH_NOARGS, "wake()\n--\n\nEnd a wait(); from any thread." },
-	{ "connections", (PyCFunction)driver_connections, METH_NOARGS, NULL },
-	{ "counters", (PyCFunction)driver_counters, METH_NOARGS, NULL },
+	{ "wake", (PyCFunction)driver_wake, METH_NOARGS, driver_wake_doc },
+	{ "connections", (PyCFunction)driver_connections, METH_NOARGS, driver_connections_doc },
+	{ "counters", (PyCFunction)driver_counters, METH_NOARGS, driver_counters_doc },
 	{ "begin_run", (PyCFunction)iox_driver_begin_run, METH_NOARGS, driver_begin_run_doc },
 	{ "end_run", (PyCFunction)iox_driver_end_run, METH_NOARGS, driver_end_run_doc },
 	{ "close", (PyCFunction)iox_driver_close, METH_NOARGS, driver_close_doc },
@@ -459,22 +584,22 @@ static PyMethodDef driver_methods[] = {
 };
 
 static PyGetSetDef driver_getset[] = {
-	{ "listeners_armed", (getter)driver_get_listeners_armed, NULL, NULL, NULL },
-	{ "connection_count", (getter)driver_get_connection_count, NULL, NULL, NULL },
-	{ "listener_count", (getter)driver_get_listener_count, NULL, NULL, NULL },
-	{ "here", (getter)driver_get_here, NULL, NULL, NULL },
-	{ "closed", (getter)driver_get_closed, NULL, NULL, NULL },
-	{ "ready_count", (getter)driver_get_ready_count, NULL, NULL, NULL },
-	{ "forked", (getter)driver_get_forked, NULL, NULL, NULL },
-	{ "ring_fd_registered", (getter)driver_get_ring_fd_registered, NULL, NULL, NULL },
-	{ "ring_fd", (getter)driver_get_ring_fd, NULL, NULL, NULL },
-	{ "features", (getter)driver_get_features, NULL, NULL, NULL },
-	{ "sq_entries", (getter)driver_get_sq_entries, NULL, NULL, NULL },
-	{ "cq_entries", (getter)driver_get_cq_entries, NULL, NULL, NULL },
-	{ "wake_fd", (getter)driver_get_wake_fd, NULL, NULL, NULL },
-	{ "loop", (getter)driver_get_loop, NULL, NULL, NULL },
-	{ "tick", (getter)driver_get_tick, NULL, NULL, NULL },
-	{ "enters", (getter)driver_get_enters, NULL, NULL, NULL },
+	{ "listeners_armed", (getter)driver_get_listeners_armed, NULL, driver_listeners_armed_doc, NULL },
+	{ "connection_count", (getter)driver_get_connection_count, NULL, driver_connection_count_doc, NULL },
+	{ "listener_count", (getter)driver_get_listener_count, NULL, driver_listener_count_doc, NULL },
+	{ "here", (getter)driver_get_here, NULL, driver_here_doc, NULL },
+	{ "closed", (getter)driver_get_closed, NULL, driver_closed_doc, NULL },
+	{ "ready_count", (getter)driver_get_ready_count, NULL, driver_ready_count_doc, NULL },
+	{ "forked", (getter)driver_get_forked, NULL, driver_forked_doc, NULL },
+	{ "ring_fd_registered", (getter)driver_get_ring_fd_registered, NULL, driver_ring_fd_registered_doc, NULL },
+	{ "ring_fd", (getter)driver_get_ring_fd, NULL, driver_ring_fd_doc, NULL },
+	{ "features", (getter)driver_get_features, NULL, driver_features_doc, NULL },
+	{ "sq_entries", (getter)driver_get_sq_entries, NULL, driver_sq_entries_doc, NULL },
+	{ "cq_entries", (getter)driver_get_cq_entries, NULL, driver_cq_entries_doc, NULL },
+	{ "wake_fd", (getter)driver_get_wake_fd, NULL, driver_wake_fd_doc, NULL },
+	{ "loop", (getter)driver_get_loop, NULL, driver_loop_doc, NULL },
+	{ "tick", (getter)driver_get_tick, NULL, driver_tick_doc, NULL },
+	{ "enters", (getter)driver_get_enters, NULL, driver_enters_doc, NULL },
 	{ "_generation", (getter)driver_get_generation, (setter)driver_set_generation,
 	  driver_generation_doc, NULL },
 	{ NULL },

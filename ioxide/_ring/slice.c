@@ -94,8 +94,14 @@ static PyBufferProcs slice_buffer = {
 	.bf_releasebuffer = (releasebufferproc)slice_releasebuffer,
 };
 
+PyDoc_STRVAR(slice_end_doc,
+"end($self, /)\n"
+"--\n"
+"\n"
+"Make no view any more, and give the buffer back with the last one; on any thread.");
+
 static PyMethodDef slice_methods[] = {
-	{ "end", (PyCFunction)slice_end, METH_NOARGS, NULL },
+	{ "end", (PyCFunction)slice_end, METH_NOARGS, slice_end_doc },
 	{ NULL },
 };
 

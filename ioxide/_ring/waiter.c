@@ -375,21 +375,80 @@ static PyObject *waiter_repr(Waiter *self)
 	return PyUnicode_FromFormat("<ioxide wait %s at %p>", states[self->state], self);
 }
 
+PyDoc_STRVAR(waiter_add_done_callback_doc,
+"add_done_callback($self, callback, /, *, context=None)\n"
+"--\n"
+"\n"
+"What a Task calls: `callback(waiter)` runs in `context` when the wait has ended.  One callback at a time.");
+
+PyDoc_STRVAR(waiter_remove_done_callback_doc,
+"remove_done_callback($self, callback, /)\n"
+"--\n"
+"\n"
+"Forget the callback: 1 if it was there, otherwise 0.");
+
+PyDoc_STRVAR(waiter_cancel_doc,
+"cancel($self, /, msg=None)\n"
+"--\n"
+"\n"
+"Cancel the wait: True, or False when it has ended.");
+
+PyDoc_STRVAR(waiter_cancelled_doc,
+"cancelled($self, /)\n"
+"--\n"
+"\n"
+"Whether the wait was cancelled.");
+
+PyDoc_STRVAR(waiter_done_doc,
+"done($self, /)\n"
+"--\n"
+"\n"
+"Whether nobody waits any more.");
+
+PyDoc_STRVAR(waiter_exception_doc,
+"exception($self, /)\n"
+"--\n"
+"\n"
+"None, or raises CancelledError.  What a receive raises, its Await raises.");
+
+PyDoc_STRVAR(waiter_get_loop_doc,
+"get_loop($self, /)\n"
+"--\n"
+"\n"
+"The loop of the task that waits.");
+
+PyDoc_STRVAR(waiter_result_doc,
+"result($self, /)\n"
+"--\n"
+"\n"
+"None, or raises CancelledError.  What a receive returns, its Await returns.");
+
+PyDoc_STRVAR(waiter_resume_doc,
+"_resume($self, /)\n"
+"--\n"
+"\n"
+"Resume the task now; for Driver.continue_by().");
+
+PyDoc_STRVAR(waiter_asyncio_future_blocking_doc,
+"Part of asyncio's protocol between a Task and what it waits for.");
+
 static PyMethodDef waiter_methods[] = {
-	{ "add_done_callback", (PyCFunction)waiter_add_done_callback, METH_FASTCALL | METH_KEYWORDS, NULL },
-	{ "remove_done_callback", (PyCFunction)waiter_remove_done_callback, METH_O, NULL },
-	{ "cancel", (PyCFunction)waiter_cancel, METH_FASTCALL | METH_KEYWORDS, NULL },
-	{ "cancelled", (PyCFunction)waiter_cancelled, METH_NOARGS, NULL },
-	{ "done", (PyCFunction)waiter_done, METH_NOARGS, NULL },
-	{ "exception", (PyCFunction)waiter_result, METH_NOARGS, NULL },
-	{ "get_loop", (PyCFunction)waiter_get_loop, METH_NOARGS, NULL },
-	{ "result", (PyCFunction)waiter_result, METH_NOARGS, NULL },
-	{ "_resume", (PyCFunction)waiter_resume_method, METH_NOARGS, NULL },
+	{ "add_done_callback", (PyCFunction)waiter_add_done_callback, METH_FASTCALL | METH_KEYWORDS,
+	  waiter_add_done_callback_doc },
+	{ "remove_done_callback", (PyCFunction)waiter_remove_done_callback, METH_O, waiter_remove_done_callback_doc },
+	{ "cancel", (PyCFunction)waiter_cancel, METH_FASTCALL | METH_KEYWORDS, waiter_cancel_doc },
+	{ "cancelled", (PyCFunction)waiter_cancelled, METH_NOARGS, waiter_cancelled_doc },
+	{ "done", (PyCFunction)waiter_done, METH_NOARGS, waiter_done_doc },
+	{ "exception", (PyCFunction)waiter_result, METH_NOARGS, waiter_exception_doc },
+	{ "get_loop", (PyCFunction)waiter_get_loop, METH_NOARGS, waiter_get_loop_doc },
+	{ "result", (PyCFunction)waiter_result, METH_NOARGS, waiter_result_doc },
+	{ "_resume", (PyCFunction)waiter_resume_method, METH_NOARGS, waiter_resume_doc },
 	{ NULL },
 };
 
 static PyGetSetDef waiter_getset[] = {
-	{ "_asyncio_future_blocking", (getter)waiter_get_blocking, (setter)waiter_set_blocking, NULL, NULL },
+	{ "_asyncio_future_blocking", (getter)waiter_get_blocking, (setter)waiter_set_blocking,
+	  waiter_asyncio_future_blocking_doc, NULL },
 	{ NULL },
 };
 

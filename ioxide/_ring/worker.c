@@ -75,10 +75,6 @@ static int check_own_thread(Worker *self)
 	return -1;
 }
 
-PyDoc_STRVAR(worker_start_doc,
-"start(connection)\n--\n\n"
-"On the reactor: hand a connection to the worker's on_connection.  False when the worker has ended.");
-
 static PyObject *worker_start(Worker *self, PyObject *conn)
 {
 	if (!PyObject_TypeCheck(conn, &iox_ConnectionType)) {
@@ -120,10 +116,6 @@ static int start_one(Worker *self)
 	return result ? 0 : iox_driver_report(self->driver, "a connection's handler could not be started");
 }
 
-PyDoc_STRVAR(worker_drain_doc,
-"drain()\n--\n\n"
-"On the worker: start and resume what the reactor has handed over.  Called by its loop.");
-
 static PyObject *worker_drain(Worker *self, PyObject *Py_UNUSED(ignored))
 {
 	struct iox_node taken;
@@ -161,10 +153,6 @@ static PyObject *worker_drain(Worker *self, PyObject *Py_UNUSED(ignored))
 	}
 	Py_RETURN_NONE;
 }
-
-PyDoc_STRVAR(worker_detach_doc,
-"detach()\n--\n\n"
-"On the worker, when its loop ends: take nothing any more, and close what was not started.");
 
 static PyObject *worker_detach(Worker *self, PyObject *Py_UNUSED(ignored))
 {
@@ -222,6 +210,27 @@ static void worker_dealloc(Worker *self)
 	Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
+PyDoc_STRVAR(worker_start_doc,
+"start($self, connection, /)\n"
+"--\n"
+"\n"
+"Hand a connection to the worker's on_connection; on the reactor's thread.\n"
+"\n"
+"False when the worker has ended.  Raises TypeError and ValueError for what is no connection of this\n"
+"worker's reactor.");
+
+PyDoc_STRVAR(worker_drain_doc,
+"drain($self, /)\n"
+"--\n"
+"\n"
+"Start and resume what the reactor has handed over; on the worker's thread, where its loop calls it.");
+
+PyDoc_STRVAR(worker_detach_doc,
+"detach($self, /)\n"
+"--\n"
+"\n"
+"Take nothing any more, and close what was not started; on the worker's thread, when its loop ends.");
+
 static PyMethodDef worker_methods[] = {
 	{ "start", (PyCFunction)worker_start, METH_O, worker_start_doc },
 	{ "drain", (PyCFunction)worker_drain, METH_NOARGS, worker_drain_doc },
@@ -229,12 +238,18 @@ static PyMethodDef worker_methods[] = {
 	{ NULL },
 };
 
+PyDoc_STRVAR(worker_doc,
+"Worker(driver, loop, on_connection)\n--\n\n"
+"The calling thread, which runs `loop`, as a home of handlers (the pool modes).\n\n"
+"`on_connection(connection)` is called there for each connection that start() hands over.  Raises\n"
+"RuntimeError when the thread is a worker already.");
+
 PyTypeObject iox_WorkerType = {
 	PyVarObject_HEAD_INIT(NULL, 0)
 	.tp_name = "ioxide._ring._core.Worker",
 	.tp_basicsize = sizeof(Worker),
 	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-	.tp_doc = "Worker(driver, *, loop, on_connection)\n--\n\nThe thread it is made on, as a home of tasks.",
+	.tp_doc = worker_doc,
 	.tp_new = worker_new,
 	.tp_dealloc = (destructor)worker_dealloc,
 	.tp_traverse = (traverseproc)worker_traverse,
