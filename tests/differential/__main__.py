@@ -65,6 +65,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=None, help="the first seed of a search")
     options = parser.parse_args()
+    if not options.minutes > 0:
+        parser.error(f"--minutes {options.minutes:g}: must be more than 0")
     with pair() as both:
         if options.scenario is not None:
             return _show(both, options.scenario)

@@ -50,6 +50,9 @@ PEER_STEPS = {
 OPS = (*LOOP_STEPS, *PEER_STEPS)
 
 KINDS = ("connections", "workers", "threads", "fork")
+WAYS_OF = {"connections": WAYS, "workers": ("free", "busy"), "fork": ("run", "made")}
+"""What ``way`` may be; each letter of that of ``threads`` is a thread: see `processes`."""
+PARTS = ("made", "data", "lost", "steps")
 
 
 class ScenarioError(Exception):
@@ -95,7 +98,7 @@ class Scenario:
         """The scenario as a line that `parse` reads; what is as usual is left out."""
         usual = asdict(Scenario())
         data: dict[str, Any] = {k: v for k, v in asdict(self).items() if v != usual[k]}
-        for key in ("made", "data", "lost", "steps"):
+        for key in PARTS:
             if key in data:
                 data[key] = [_short(step) for step in getattr(self, key)]
         return json.dumps(data, separators=(",", ":"))
@@ -128,22 +131,50 @@ def parse(line: str) -> Scenario:
         data = json.loads(line)
     except ValueError as error:
         raise ScenarioError(f"{line!r} is not JSON: {error}") from None
-    if not isinstance(data, dict) or (unknown := set(data) - set(asdict(Scenario()))):
-        raise ScenarioError(f"{line!r} has keys that no scenario has: {sorted(unknown)}")
-    for key in ("made", "data", "lost", "steps"):
-        steps = []
-        for values in data.get(key, ()):
-            if not values or values[0] not in OPS or len(values) > 4:
-                raise ScenarioError(f"{values!r} in {key!r} is no step; the words are {OPS}")
-            op, on, n, at_once = (*values, 0, 0, 0)[:4]
-            steps.append(Step(op, on, n, bool(at_once)))
-        data[key] = tuple(steps)
+    usual = asdict(Scenario())
+    if not isinstance(data, dict):
+        raise ScenarioError(f"{line!r} is no object of JSON; an empty one is {{}}")
+    if unknown := set(data) - set(usual):
+        raise ScenarioError(
+            f"{line!r} has keys that no scenario has: {sorted(unknown)}; there are {sorted(usual)}"
+        )
+    for key, value in data.items():
+        if key in PARTS:
+            data[key] = _steps(key, value)
+        elif type(value) is not type(usual[key]):
+            raise ScenarioError(f"{key} {value!r} must be {type(usual[key]).__name__}")
     scenario = Scenario(**data)
+    if scenario.connections < 0:
+        raise ScenarioError(f"connections {scenario.connections} must not be negative")
     for name, value, allowed in (
         ("kind", scenario.kind, KINDS),
-        ("way", scenario.way, WAYS),
+        ("way", scenario.way, WAYS_OF.get(scenario.kind, WAYS)),
         ("api", scenario.api, APIS),
     ):
-        if scenario.kind == "connections" and value not in allowed:
+        if (name, scenario.kind) == ("way", "threads"):
+            if len(value) < 3 or set(value) - set("ht"):
+                raise ScenarioError(
+                    f"way {value!r} of threads must be three letters or more, each h or t"
+                )
+        elif value not in allowed:
             raise ScenarioError(f"{name} {value!r} is none of {allowed}")
     return scenario
+
+
+def _steps(key: str, value: Any) -> tuple[Step, ...]:
+    """The steps of one part of a scenario; raises `ScenarioError`."""
+    if not isinstance(value, list):
+        raise ScenarioError(f"{key} {value!r} must be a list of steps")
+    steps = []
+    for values in value:
+        if not isinstance(values, list) or not 1 <= len(values) <= 4 or values[0] not in OPS:
+            raise ScenarioError(f"{values!r} in {key!r} is no step; the words are {OPS}")
+        if key != "steps" and values[0] not in IN_CALLBACKS:
+            raise ScenarioError(
+                f"{values[0]!r} cannot be in {key!r}; the words of a callback are {IN_CALLBACKS}"
+            )
+        if any(type(number) is not int or number < 0 for number in values[1:]):
+            raise ScenarioError(f"{values!r} in {key!r}: behind the word are counts, from 0 on")
+        op, on, n, at_once = (*values, 0, 0, 0)[:4]
+        steps.append(Step(op, on, n, bool(at_once)))
+    return tuple(steps)
