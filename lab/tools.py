@@ -93,11 +93,13 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout_s: float = 600,
+    allowed: Sequence[int] = (0,),
 ) -> str:
     """Run a program found by `find` and return its output.
 
     `what` says in words what it is for. Raises MissingTool when it is not installed and LabError
-    with its last lines when it fails or takes longer than `timeout_s` seconds.
+    with its last lines when it ends with a status that is not `allowed` or takes longer than
+    `timeout_s` seconds.
     """
     program = find(str(argv[0]))
     command = [str(program), *map(str, argv[1:])]
@@ -115,7 +117,7 @@ def run(
         )
     except subprocess.TimeoutExpired as error:
         raise LabError(f"{what}: {argv[0]} was not done after {timeout_s:g} s") from error
-    if done.returncode != 0:
+    if done.returncode not in allowed:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-6:]
         raise LabError(
             f"{what}: {argv[0]} ended with status {done.returncode}: {' / '.join(lines)}"

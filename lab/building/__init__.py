@@ -7,22 +7,24 @@ from __future__ import annotations
 from .build import Outcome, build
 from .debian import DebianSource
 from .git import GitCommit
-from .order import BASES, CLOUD, DEFCONFIG, Order, setting
-from .progress import Progress
+from .kbuild import BuildFailed
+from .options import add_options, order_of
+from .order import Order
+from .progress import Progress, Shown
 from .sources import Sources
 from .tree import DirectoryTree
 
 __all__ = [
-    "BASES",
-    "CLOUD",
-    "DEFCONFIG",
+    "BuildFailed",
     "DebianSource",
     "DirectoryTree",
     "GitCommit",
     "Order",
     "Outcome",
     "Progress",
+    "Shown",
     "Sources",
+    "add_options",
     "build",
-    "setting",
+    "order_of",
 ]

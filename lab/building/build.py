@@ -29,7 +29,7 @@ from ..kernels import built, obtain, offered
 from ..kernels.model import Release, RemoteFile
 from . import equipment, sources
 from .configuration import Fragment, configure, fragment
-from .kbuild import Kbuild, full
+from .kbuild import BuildFailed, Kbuild, full
 from .order import CLOUD, Order
 from .progress import Progress
 from .sources import Sources
@@ -217,9 +217,9 @@ def _stage(kbuild: Kbuild, release: str, staged: Path, *, modules: bool, debug_i
         with image.open("rb") as file:
             text = arch.here().version_text(file) or ""
     except OSError as error:
-        raise LabError(f"make made no {arch.here().kbuild_image}: {error.strerror}") from error
+        raise BuildFailed(f"make made no {arch.here().kbuild_image}: {error.strerror}") from error
     if text.split(" ", 1)[0] != release:
-        raise LabError(f"{image} calls itself {text.split(' ', 1)[0]!r}, and make {release!r}")
+        raise BuildFailed(f"{image} calls itself {text.split(' ', 1)[0]!r}, and make {release!r}")
     shutil.copyfile(image, staged / "vmlinuz")
     shutil.copyfile(kbuild.objects / ".config", staged / "config")
     if debug_info:

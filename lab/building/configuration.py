@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import arch
-from ..errors import LabError, UsageError
-from .kbuild import Kbuild
+from ..errors import UsageError
+from .kbuild import BuildFailed, Kbuild
 from .order import DEFCONFIG, Order
 
 _HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ def configure(kbuild: Kbuild, order: Order, base: str, wanted: Fragment) -> str:
     """Write the configuration into kbuild's object directory; its text. `base` is the text of the
     base, empty for the tree's own defconfig.
 
-    Raises UsageError naming what was asked for and cannot be, LabError naming what the lab
+    Raises UsageError naming what was asked for and cannot be, BuildFailed naming what the lab
     needs and this tree does not have.
     """
     place = kbuild.objects / ".config"
@@ -81,7 +81,7 @@ def configure(kbuild: Kbuild, order: Order, base: str, wanted: Fragment) -> str:
         sentence = f"the configuration cannot be: {'; '.join(told)}{more}"
         if theirs:
             raise UsageError(sentence)
-        raise LabError(sentence, hint="a guest of the lab needs it; see docs/lab-guests.md")
+        raise BuildFailed(sentence, hint="a guest of the lab needs it; see docs/lab-guests.md")
     return text
 
 

@@ -8,19 +8,11 @@ is a directory of the cache; of the next commit git writes only the files that d
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from .. import tools
 from ..errors import KernelUnavailable, LabError, UsageError
-from . import sources
+from . import commits, sources
 
-_OWN = (
-    # Settings of this user's must not change what is in a file, nor start programs.
-    *("-c", "core.autocrlf=false", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"),
-    *("-c", "gc.auto=0", "-c", "advice.detachedHead=false"),
-)
-_LONG_S = 3600.0
 _NO_REF = ("couldn't find remote ref", "not our ref", "no such remote ref")
 
 
@@ -40,10 +32,10 @@ class GitCommit:
         if not ref or ref.startswith("-"):
             raise UsageError(f"--ref {ref!r} is no ref of a repository")
         if self._directory is not None:
-            self._objects = _objects(self._directory)
-            self._commit = _resolved(self._directory, ref)
+            commits.objects_of(self._directory)
+            self._commit = commits.resolved(self._directory, ref)
         else:
-            self._objects, self._commit = Path(), ""
+            self._commit = ""
 
     @property
     def place(self) -> str:
@@ -58,22 +50,19 @@ class GitCommit:
     @property
     def origin(self) -> str:
         """See `Sources`."""
+        if self._ref == self._commit:
+            return f"commit {self._commit[:12]} of {self._named}"
         return f"{self._ref} of {self._named}, commit {self._commit[:12] or 'unknown yet'}"
 
     def pin(self, workshop: Path) -> str:
         """See `Sources`."""
         own = workshop / "git"
-        if not (own / "HEAD").exists():
-            # A template of this user's might bring hooks.
-            tools.run(
-                ["git", "init", "-q", "--bare", "--template=", own], what="making a repository"
-            )
         if self._directory is not None:
-            (own / "objects/info").mkdir(exist_ok=True)
-            (own / "objects/info/alternates").write_text(f"{self._objects}\n")
+            commits.borrow(self._directory, own)
         else:
+            commits.make(own)
             self._commit = self._fetched(own)
-        tree = _git(own, "rev-parse", "--verify", f"{self._commit}^{{tree}}").strip()
+        tree = commits.git(own, "rev-parse", "--verify", f"{self._commit}^{{tree}}").strip()
         return f"git {tree}"
 
     def lay(self, workshop: Path) -> Path:
@@ -83,10 +72,10 @@ class GitCommit:
         (own / "index.lock").unlink(missing_ok=True)  # of a git that was killed; ours is the lock
         at = (f"--work-tree={tree}",)
         # Only what differs from the index is written: object files of all others stay good.
-        _git(own, *at, "read-tree", "--reset", "-u", self._commit)
+        commits.git(own, *at, "read-tree", "--reset", "-u", self._commit)
         # What a killed checkout left unwritten, and what git does not know.
-        _git(own, *at, "checkout-index", "--all", "--force", "--quiet")
-        _git(own, *at, "clean", "-q", "-ffdx")
+        commits.git(own, *at, "checkout-index", "--all", "--force", "--quiet")
+        commits.git(own, *at, "clean", "-q", "-ffdx")
         sources.check(tree, self.origin)
         return tree
 
@@ -104,7 +93,7 @@ class GitCommit:
 
     def _fetched(self, own: Path) -> str:
         try:
-            _git(own, "fetch", "-q", "--depth=1", "--no-tags", "--", self._named, self._ref)
+            commits.git(own, "fetch", "-q", "--depth=1", "--no-tags", "--", self._named, self._ref)
         except LabError as error:
             if any(words in str(error).lower() for words in _NO_REF):
                 raise UsageError(f"there is no ref {self._ref!r} in {self._named}") from error
@@ -112,46 +101,4 @@ class GitCommit:
                 f"{self._named} does not give {self._ref}: {error.message}",
                 hint="a repository here, --git DIR, needs no network",
             ) from error
-        return _git(own, "rev-parse", "--verify", "FETCH_HEAD^{commit}").strip()
-
-
-def _git(own: Path, *words: str) -> str:
-    environment = {k: v for k, v in tools.environment().items() if not k.startswith("GIT_")}
-    environment |= {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
-    environment |= {k: v for k, v in os.environ.items() if k.startswith("GIT_SSL_")}
-    return tools.run(
-        ["git", *_OWN, f"--git-dir={own}", *words],
-        what="reading a commit",
-        env=environment,
-        timeout_s=_LONG_S,
-    )
-
-
-def _objects(directory: Path) -> Path:
-    """Where a repository keeps its objects. Raises UsageError when it is none."""
-    try:
-        common = _in(directory, "rev-parse", "--git-common-dir").strip()
-    except LabError as error:
-        raise UsageError(f"--git {directory} is no repository: {error.message}") from error
-    return (directory / common / "objects").resolve()
-
-
-def _resolved(directory: Path, ref: str) -> str:
-    try:
-        return _in(
-            directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}"
-        ).strip()
-    except LabError as error:
-        raise UsageError(
-            f"there is no commit {ref!r} in {directory}",
-            hint="a tag, a branch or a commit: `git tag --list` and `git log` in it show them",
-        ) from error
-
-
-def _in(directory: Path, *words: str) -> str:
-    environment = {k: v for k, v in tools.environment().items() if not k.startswith("GIT_")}
-    return tools.run(
-        ["git", "-C", directory, *words],
-        what="reading a commit",
-        env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
-    )
+        return commits.git(own, "rev-parse", "--verify", "FETCH_HEAD^{commit}").strip()

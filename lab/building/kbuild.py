@@ -26,8 +26,12 @@ _FOREIGN = re.compile(
 _FULL = ("No space left on device", "Disk quota exceeded")
 _WRONG = re.compile(r"(\berror\b|\*\*\*|undefined reference|fatal:)", re.IGNORECASE)
 _MOST_WRONG = 400
-_END_S = 10.0
+_END_S = 3.0
 WHEN = "Thu Jan  1 00:00:00 UTC 1970"
+
+
+class BuildFailed(LabError):
+    """These sources cannot be built so; others can, perhaps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Kbuild:
         lines = done.stdout.strip().splitlines()
         if done.returncode or not lines:
             said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-            raise LabError(f"make {target} in {self.tree} says no version: {said}")
+            raise BuildFailed(f"make {target} in {self.tree} says no version: {said}")
         return lines[-1].strip()
 
     def make(self, words: Sequence[str], *, jobs: int, progress: Progress | None = None) -> int:
@@ -87,7 +91,7 @@ class Kbuild:
                     if match := COMPILED.match(line):
                         compiled += 1
                         if progress is not None:
-                            progress.compiled(compiled, match[1])
+                            progress.compiled(compiled, match[1].removeprefix(f"{self.objects}/"))
                     elif len(wrong) < _MOST_WRONG and _WRONG.search(line):
                         wrong.append(line.strip())
             status = process.wait()
@@ -110,7 +114,7 @@ class Kbuild:
             return full(self.objects)
         # "make: *** [...] Error 2" says where, the first complaint says what.
         first = next((line for line in wrong if "***" not in line), (wrong or [last])[0])
-        return LabError(
+        return BuildFailed(
             f"make {words[-1]} ended with status {status}: {first or 'it said nothing'}",
             hint=f"{self.log} has all that it said; the same command goes on from there",
         )

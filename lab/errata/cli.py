@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import project as projects
+from ..building.options import add_options
 from ..errors import LabError, UsageError
 from ..facts.kernel import Kernel, version_key
 from ..facts.verdicts import Conclusion, ExitCode
@@ -74,11 +75,17 @@ def add_commands(commands: Any) -> None:
         "bisect",
         help="find between which releases a test's verdict changes",
         description="Tries a test on released kernels, fetched as needed, and halves the distance "
-        "between the two named ones. What errata.toml lists does not count.",
+        "between the two named ones; with --git on commits, each of which is built. What "
+        "errata.toml lists does not count.",
         allow_abbrev=False,
     )
     for side in ("good", "bad"):
-        bisect.add_argument(f"--{side}", required=True, metavar="RELEASE")
+        bisect.add_argument(f"--{side}", required=True, metavar="RELEASE-or-REF")
+    bisect.add_argument(
+        "--git", type=Path, metavar="DIR", help="a repository of the kernel: find the commit"
+    )
+    bisect.add_argument("--fresh", action="store_true", help="with --git: try again what is known")
+    add_options(bisect)
     bisect.add_argument("node", metavar="NODEID", help="tests/...py::test_it")
 
 
@@ -246,6 +253,8 @@ def _bisect(arguments: argparse.Namespace) -> Conclusion:
         raise UsageError(
             f"{arguments.node!r} is no node id of a test here", hint="tests/...py::test_it"
         )
+    if arguments.git is not None:
+        return _bisect_commits(arguments, root)
     good, bad = (kernels.resolve(name) for name in (arguments.good, arguments.bad))
     releases = between(kernels.offered(), good, bad)
     results = new_directory(root / "lab-results", f"bisect-{good.upstream}-{bad.upstream}")
@@ -256,6 +265,48 @@ def _bisect(arguments: argparse.Namespace) -> Conclusion:
     trial = Trial(arguments.node, root, results)
     boundary = bisect(releases, good=good, attempt=trial, say=_say)
     return Conclusion(ExitCode.PROVED, str(boundary))
+
+
+def _bisect_commits(arguments: argparse.Namespace, root: Path) -> Conclusion:
+    import hashlib
+    import json
+
+    from .. import building
+    from .bisect import Side, Tried
+    from .commits import Bisection
+    from .trial import Trial
+
+    order, git = building.order_of(arguments), arguments.git
+    if not git.is_dir():
+        raise UsageError(f"--git {git} is no directory")
+    # What was tried by another test, or of another kind of kernel, says nothing here.
+    test = (root / arguments.node.split("::")[0]).read_bytes()
+    kind = [order.base, order.debug, order.debug_info, sorted(order.settings.items())]
+    identity = [str(git.resolve()), arguments.good, arguments.bad, arguments.node, test.hex(), kind]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    directory = root / "lab-results" / f"bisect-{key}"
+    directory.mkdir(parents=True, exist_ok=True)
+    if arguments.fresh:
+        (directory / "steps.json").unlink(missing_ok=True)
+    bisection = Bisection(git, arguments.good, arguments.bad, directory)
+    before = f", {bisection.known} tried before" if bisection.known else ""
+    _say(f"lab: {bisection.between} commits{before}, results in {directory}")
+    trial = Trial(arguments.node, root, directory)
+
+    def attempt(commit: str) -> Tried:
+        progress = building.Shown()
+        try:
+            outcome = building.build(building.GitCommit(str(git), commit), order, progress)
+        except (building.BuildFailed, UsageError) as error:
+            return Tried(Side.UNDECIDED, f"it cannot be built: {error.message}")
+        finally:
+            progress.end()
+        return trial(outcome.kernel)
+
+    turn = bisection.run(attempt, _say)
+    bisection.over()
+    _say(f"lab: git's log of it is {directory / 'bisect.log'}")
+    return Conclusion(ExitCode.PROVED, str(turn))
 
 
 def failed(error: LabError) -> Conclusion:

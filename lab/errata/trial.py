@@ -38,7 +38,7 @@ class Trial:
 
     def __call__(self, kernel: Kernel) -> Tried:
         """The test's side on this release. Raises UsageError when it is not one test."""
-        where = self.results / kernel.release
+        where = self.results / kernel.package
         where.mkdir(parents=True, exist_ok=True)
         command = [
             *(

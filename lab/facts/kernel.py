@@ -61,6 +61,12 @@ class Kernel:
         return Flavour.CLOUD if "-cloud-" in self.release else Flavour.FULL
 
     @property
+    def title(self) -> str:
+        """Its name in a report: "6.12.107"; of one that was built here it says so."""
+        debug = "+debug" if self.flavour is Flavour.DEBUG else ""
+        return self.upstream + debug + (f" {BUILT}" if self.source == BUILT else "")
+
+    @property
     def identity(self) -> tuple[str, str, str]:
         """(upstream, package, release): what one kernel is told from another by."""
         return self.upstream, self.package, self.release

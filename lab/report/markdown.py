@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..facts.kernel import BUILT
 from ..facts.verdicts import Verdict, counted, good
 from . import previous
 from .content import counts
@@ -101,7 +102,8 @@ def _row(name: str, leg: Mapping[str, Any]) -> Sequence[str]:
     kernel = leg["kernel"]
     release = "not to be had"
     if kernel is not None:
-        release = kernel["release"] + ("" if kernel["locked"] else ", unlocked")
+        how = BUILT if kernel["source"] == BUILT else "" if kernel["locked"] else "unlocked"
+        release = kernel["release"] + (f", {how}" if how else "")
     return (
         name,
         release,

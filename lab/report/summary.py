@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import COMMAND
+from ..facts.kernel import BUILT
 from ..facts.verdicts import Conclusion, Verdict, counted, good
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ def _guest_lines(report: RunReport) -> list[str]:
     guest = report.guests[0]
     return [
         f"release {guest.uname}, package {report.kernel.package} from {report.kernel.source}",
+        *([f"verified by {report.kernel.verified_by}"] if report.kernel.source == BUILT else ()),
         f"accel {guest.accel.kind}: {guest.accel.reason}",
         *([f"booted {report.launcher.words}"] if report.launcher.words else ()),
         *([f"guests with {report.wishes}"] if report.wishes else ()),

@@ -55,8 +55,8 @@ class Promises:
     @property
     def cell(self) -> str:
         """The kernel's name in reports: "6.12.107", or "6.12.107 as 6.6"."""
-        upstream = str(self._kernel.upstream)
-        return f"{upstream} as {self.plays}" if self.plays else upstream
+        title = self._kernel.title
+        return f"{title} as {self.plays}" if self.plays else title
 
     @property
     def environment(self) -> dict[str, str]:

@@ -93,7 +93,8 @@ import gzip, pathlib, struct, sys
 
 head, release, image, *objects = sys.argv[1:]
 data = bytearray(pathlib.Path(head).read_bytes())
-text = f"{release} (a fake)".encode() + b"\\0"
+state = pathlib.Path("state").read_text().strip() if pathlib.Path("state").exists() else ""
+text = f"{release} (a fake) {state}".encode() + b"\\0"
 data[0x300 : 0x300 + len(text)] = text
 pathlib.Path(image).write_bytes(data)
 """
@@ -121,11 +122,12 @@ def make_tree(root: Path, version: str = "6.10.0") -> Path:
     return root
 
 
-def git(directory: Path, *words: str) -> str:
+def git(directory: Path, *words: str, stdin: str = "") -> str:
     """Run git as somebody else would, whatever this user has set."""
     return subprocess.run(
         ["git", "-c", "user.name=n", "-c", "user.email=e@x", "-C", directory, *words],
         check=True,
+        input=stdin,
         capture_output=True,
         text=True,
         env={**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"},

@@ -8,11 +8,12 @@ import re
 import shutil
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from lab import cache
+from lab import cache, tools
 from lab.building import equipment
 from lab.cli import main
 from lab.errors import KernelUnavailable, MissingTool, UsageError
@@ -21,10 +22,13 @@ from lab.kernels import built, choice, lock, obtain, offered, resolve
 from lab.kernels.debian import Debian
 from lab.kernels.mainline import Mainline
 from lab.kernels.planning import planned
+from lab.report import markdown
 from tests.lab.kbuild_support import commit, lab_process, make_tree, snapshot
+from tests.lab.test_kernels_sources import Repository, repository
 
 pytestmark = pytest.mark.lab
 
+__all__ = ["repository"]  # a fixture
 WHOLE = 4
 """How many files a build of all compiles."""
 
@@ -300,6 +304,88 @@ def test_tree_with_no_version_is_2(
     assert nothing_built()
 
 
+# -- Debian's source packages ---------------------------------------------------------------------
+
+
+def source_package(tmp_path: Path, name: str, tree: Path) -> bytes:
+    """A package as Debian makes them of a kernel's sources."""
+    root = tmp_path / f"package-{name}"
+    place = root / "usr/src" / f"{name}.tar.xz"
+    place.parent.mkdir(parents=True)
+    # Times of long ago, as in a real one.
+    words: list[str | Path] = [
+        "--mtime=@1000000000",
+        f"--transform=s,^[.],{name},",
+        "-C",
+        tree,
+        ".",
+    ]
+    tools.run(["tar", "-cJf", place, *words], what="packing sources")
+    (root / "DEBIAN").mkdir()
+    (root / "DEBIAN/control").write_text(
+        f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: n <e@x>\nDescription: it\n"
+    )
+    made = tmp_path / f"{name}.deb"
+    tools.run(["dpkg-deb", "--build", root, made], what="making a package")
+    return made.read_bytes()
+
+
+def test_source_package_of_the_archive(
+    tree: Path,
+    repository: Repository,
+    tmp_path: Path,
+    calls: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = source_package(tmp_path / "one", "linux-source-6.10", tree)
+    (tree / "kernel/fork.c").write_text("int other = 2;\n")
+    second = source_package(tmp_path / "two", "linux-source-6.10", tree)
+    names = [f"linux-source-6.10_6.10.{n}-1" for n in (9, 11)]
+    contents = dict(zip(names, (first, second), strict=True))
+    repository.suite("trixie", names[:1], contents=contents)
+    repository.suite("sid", [*names[1:], "linux-source-6.9_6.9.1-1"], contents=contents)
+
+    assert 0 == build("--debian", "linux-source-6.10=6.10.9-1"), capsys.readouterr().err
+    assert 0 == build("--debian", "linux-source-6.10")
+    # The files of both have the same old times: nothing of the first may be left in the second.
+    assert WHOLE == compiled()
+    old, new = sorted(built.records(), key=lambda record: record.made)
+    assert "Debian's linux-source-6.10 6.10.9-1" == old.facts["sources"]
+    assert "Debian's linux-source-6.10 6.10.11-1" == new.facts["sources"]
+    calls.write_text("")
+    assert 0 == build("--debian", "linux-source-6.10")
+    assert "" == calls.read_text(), "make was called"
+
+    assert 2 == build("--debian", "linux-source-6.10=6.10.10-1")
+    assert "no version 6.10.10-1 of linux-source-6.10 (it has 6.10.9-1, 6.10.11-1)" in (
+        capsys.readouterr().err
+    )
+    assert 2 == build("--debian", "linux-source-7.9")
+    assert "(it has linux-source-6.9, linux-source-6.10)" in capsys.readouterr().err
+
+
+# -- in reports ----------------------------------------------------------------------------------
+
+
+def test_reports_say_that_it_was_built(tree: Path) -> None:
+    assert 0 == build("--tree", tree)
+    assert 0 == build("--tree", tree, "--flavour", "debug")
+    titles = [resolve(name).title for name in ("6.10.0-lab", "6.10+debug")]
+    assert ["6.10.0 built", "6.10.0+debug built"] == titles
+    kernel = resolve("6.10.0-lab")
+    leg = {
+        "kernel": asdict(kernel),
+        "guests": [],
+        "proved": 0,
+        "selected": 0,
+        "verdicts": {},
+        "exit": {"code": 3, "why": "nothing"},
+        "errata": {},
+        "probe": None,
+    }
+    assert "6.10.0-lab, built" in markdown._row("6.10.0 built", leg)
+
+
 # -- what ends a build ---------------------------------------------------------------------------
 
 
@@ -341,6 +427,14 @@ def test_compiler_error_is_told(tree: Path, capsys: pytest.CaptureFixture[str]) 
     assert log is not None
     assert "out of order" in Path(log[1]).read_text()
     assert nothing_built()
+
+
+def test_build_that_fails_after_a_good_one_adds_no_kernel(tree: Path) -> None:
+    """The image of the good one is still there."""
+    assert 0 == build("--tree", tree)
+    (tree / "kernel/fork.c").write_text("#error out of order\n")
+    assert 3 == build("--tree", tree)
+    assert 1 == len(built.records())
 
 
 def test_full_disk_is_told_and_the_build_goes_on(
@@ -418,7 +512,9 @@ HELD = "touch {0}/begun; while [ ! -e {0}/go ]; do sleep 0.05; done"
 def test_interrupt_ends_make_and_the_next_build_goes_on(
     number: signal.Signals, tree: Path, tmp_path: Path
 ) -> None:
-    during = f"{HELD.format(tmp_path)}; touch {tmp_path}/after"
+    # What does not hear a polite end is ended all the same.
+    deaf = "trap '' TERM; " if number == signal.SIGTERM else ""
+    during = f"{deaf}{HELD.format(tmp_path)}; touch {tmp_path}/after"
     process = lab_process(["kernels", "build", "--tree", str(tree)], {"FAKE_DURING": during})
     wait_for(tmp_path / "begun")
     process.send_signal(number)

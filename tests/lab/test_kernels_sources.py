@@ -7,9 +7,10 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -61,14 +62,21 @@ class Repository:
         options = ("--homedir", self.home, "--batch", "--passphrase", "")
         tools.run(["gpg", *options, *arguments], what="signing")
 
-    def suite(self, name: str, packages: Sequence[str], *, until: str = "") -> None:
-        """Make a suite of empty packages "name_version"."""
+    def suite(
+        self,
+        name: str,
+        packages: Sequence[str],
+        *,
+        until: str = "",
+        contents: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
+        """Make a suite of packages "name_version", which are empty but for these `contents`."""
         stanzas = []
         for package in packages:
             title, version = package.split("_")
             path = self.root / f"pool/{package}_amd64.deb"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(package.encode())
+            path.write_bytes(contents.get(package, package.encode()))
             stanzas.append(
                 f"Package: {title}\nVersion: {version}\nArchitecture: amd64\n"
                 f"Filename: pool/{path.name}\nSize: {path.stat().st_size}\n"
