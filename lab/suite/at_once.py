@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from ..errors import COMMAND
+
 
 class Auto(int):
     """What `-n auto` becomes until it is known how many guests suit the machine."""
@@ -32,7 +34,8 @@ def take_over(config: pytest.Config) -> None:
     if number is None and getattr(option, "tx", None):
         raise pytest.UsageError(
             f"--tx={option.tx[0]}: the workers of a run in guests are the guests; "
-            "-n N says how many there are at once"
+            "-n N says how many there are at once; without a kernel, --tx can start a worker of "
+            f"xdist's own by `{COMMAND} run`, which gives no verdicts"
         )
     if getattr(option, "dist", "no") not in ("no", "load"):
         raise pytest.UsageError(

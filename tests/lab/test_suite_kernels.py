@@ -143,6 +143,21 @@ def test_guest_that_is_lost_costs_only_its_kernels_test(little: Little) -> None:
     assert "6.1.176: tests/test_it.py::test_one lost" in ran.last_line
 
 
+def test_pytests_own_options_on_two_kernels(little: Little) -> None:
+    """-k selects, JUnit goes where it is told, and -n 2 on two kernels is two guests, not four."""
+    little.tests("def test_inc(): pass\ndef test_other(): assert False\ndef test_since(): pass\n")
+
+    ran = on(little, "-n", "2", "-k", "inc", "-x", "--junitxml=r.xml")
+
+    assert ran.code == 0, ran.output
+    assert [{"test_inc": "passed", "test_since": "passed"}] * 2 == [*verdicts(ran).values()]
+    cases = ElementTree.parse(little.root / "r.xml").getroot().iter("testcase")
+    assert ["test_inc"] * 2 + ["test_since"] * 2 == sorted(str(one.get("name")) for one in cases)
+    assert not (ran.files / "junit.xml").exists()
+    legs = json.loads((ran.files / "results.json").read_text())["legs"]
+    assert [1, 1] == [len(leg["guests"]) for leg in legs.values()]
+
+
 def test_first_failure_ends_all_kernels(little: Little) -> None:
     little.tests("def test_a(): assert False\ndef test_b(): pass\n")
 

@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""Plain `pytest -n 2` on this machine: several processes obey the law as one does."""
+"""Plain `pytest -n 2` on this machine: several processes obey the law as one does. And workers of
+pytest-xdist's own in guests."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from lab.rules.contract import series_of_release
-from tests.lab.suite_support import PRESENT, Little
+from lab.suite import xdist_worker
+from tests.lab.suite_support import PRESENT, REPOSITORY, Little
 
 pytestmark = pytest.mark.lab
 
@@ -99,6 +108,64 @@ def test_fine(): pass
 
     assert ran.code == 0, ran.output
     assert "1 passed, 1 xfailed" in ran.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_worker_of_xdist_in_a_guest(tmp_path: Path) -> None:
+    """`lab run` starts it by --tx: the tests run on the guest's kernel and have a tmp_path there;
+    the exit code is pytest's."""
+    shutil.copy(REPOSITORY / "tests/kernels/kernels.lock", tmp_path)
+    (tmp_path / "lab.toml").write_text('kernels = ["6.12"]\nlock = "kernels.lock"\n')
+    (tmp_path / "test_it.py").write_text(
+        """
+import os
+
+def test_where(tmp_path):
+    assert os.uname().release.startswith("6.12.")
+    (tmp_path / "file").write_text("x")
+    assert ["file"] == os.listdir(tmp_path)
+
+def test_bad(): assert False, os.uname().release
+"""
+    )
+    copies = f"--copy {REPOSITORY / 'lab'} --copy {tmp_path / 'test_it.py'}"
+    run = f"{sys.executable} -m lab run --kernel 6.12 {copies} -- python3"
+    plugins = ("-p", "xdist", "-p", "lab.suite.xdist_worker")
+    words = [*plugins, "--dist=load", "--tx", f"popen//python={run}", "test_it.py"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words],
+        cwd=tmp_path,
+        env={
+            **{k: v for k, v in os.environ.items() if not k.startswith("PYTEST")},
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+    assert 1 == done.returncode, done.stdout
+    assert re.search(r"1 failed, 1 passed in ", done.stdout), done.stdout
+    assert re.search(r"AssertionError: 6\.12\.\d+", done.stdout), done.stdout
+
+
+def test_directories_of_a_worker_are_made(tmp_path: Path) -> None:
+    """Those above its own, which it makes itself; and nothing of whoever is no worker."""
+    named = tmp_path / "a/b/popen-gw0"
+    config = SimpleNamespace(option=SimpleNamespace(basetemp=str(named)))
+    xdist_worker.pytest_configure(cast("Any", config))
+    assert [] == [*tmp_path.iterdir()]
+    config.workerinput = {}
+    xdist_worker.pytest_configure(cast("Any", config))
+    assert named.parent.is_dir()
+    assert not named.exists()
+    config.option.basetemp = None
+    xdist_worker.pytest_configure(cast("Any", config))
 
 
 def test_process_that_ends_without_a_word_is_not_0(little: Little) -> None:
