@@ -116,11 +116,14 @@ def test_nightly_shards_are_whole() -> None:
     jobs = read(ROOT / ".github/workflows/nightly.yml")["jobs"]
     from tests.conformance import __main__ as runner
     from tests.conformance import suites
+    from tests.lab import pythons
 
     parts = jobs["conformance"]["strategy"]["matrix"]["part"]
     names = " ".join(parts).split()
     every = {"cpython", *(suite.package for suite in suites.SUITES), *runner.PROGRAMS}
     assert sorted(every) == sorted(names)
+    versions = jobs["pythons"]["strategy"]["matrix"]["python"]
+    assert list(pythons.PYTHONS) == [f"python{version}" for version in versions]
     shares = jobs["errata"]["strategy"]["matrix"]["share"]
     assert [f"{number}/{len(shares)}" for number in range(1, len(shares) + 1)] == shares
     kernels: Any = list(range(10))
