@@ -7,6 +7,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ from lab.project import ProgramFormat, Project
 from lab.project.globs import matches
 from lab.project.positions import lines_of
 from lab.project.travel import largest, weigh
-from lab.vm import rootfs
+from lab.vm import AccelKind, direct, launcher_named, rootfs
+from lab.vm.processor import Accel
 from lab.wishes import Wishes
 
 pytestmark = pytest.mark.lab
@@ -435,6 +437,30 @@ def test_a_heavy_environment_is_said_with_what_is_large(
         '(3072 MiB), small (0 MiB), one.py (0 MiB); environment-exclude = ["torch"] leaves it out'
     )
     assert "" == rootfs.heavy(["torch"])
+
+
+def test_excluded_package_is_in_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its files nor its metadata; what is called alike stays, and the image is another."""
+    packages = tmp_path / "lib/python3.11/site-packages"
+    files(packages, "torch/big.py", "torch-2.0.dist-info/METADATA", "torchvision/one.py", "six.py")
+    monkeypatch.setattr(rootfs, "_environment", lambda: (tmp_path,))
+    monkeypatch.setattr(rootfs, "_standard_library", lambda: ())
+
+    def gone(*leave_out: str) -> set[str]:
+        kept = set(rootfs._walk(tmp_path, leave_out))
+        return {path.relative_to(packages).as_posix() for path in {*everything} - kept}
+
+    everything = set(rootfs._walk(tmp_path, ()))
+    assert 4 == len(everything)
+    assert {"torch/big.py", "torch-2.0.dist-info/METADATA"} == gone("torch")
+    stamps = [list(rootfs._identity(one)) for one in ((), ("torch",))]
+    assert stamps[0] != stamps[1]
+    launcher = launcher_named("qemu", ["torch"])
+    asked: list[object] = []
+    monkeypatch.setattr(direct, "build_rootfs", asked.append)
+    files_of: Any = None
+    launcher.prepare(files_of, accel=Accel(AccelKind.TCG, "", "", ""), wishes=Wishes())
+    assert [("torch",)] == asked
 
 
 @pytest.mark.parametrize("by_git", [False, True], ids=["walked", "of-git"])
