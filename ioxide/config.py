@@ -333,3 +333,12 @@ class ServerConfig:
     def replace(self, **changes: object) -> ServerConfig:
         """A copy with some values changed, checked anew."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+def given(config: ServerConfig | None) -> ServerConfig:
+    """`config`, or the defaults for None; raises TypeError for anything else."""
+    if config is None:
+        return ServerConfig()
+    if not isinstance(config, ServerConfig):
+        raise TypeError(f"config must be an ioxide.ServerConfig, not {config!r}")
+    return config

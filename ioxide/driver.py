@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ioxide._ring import _core
-from ioxide.config import ServerConfig
+from ioxide.config import ServerConfig, given
 from ioxide.connection import Connection
 from ioxide.counters import Counters
 from ioxide.modes import ContinuationMode
@@ -36,17 +36,17 @@ class Driver:
     """
 
     def __init__(self, config: ServerConfig) -> None:
-        self._config = config
+        self._config = given(config)
         self._attached: dict[str, Any] | None = None
         self._counted: dict[str, int] = {}  # on rings before this one
         self._open()
         self._posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self.drains_posts = config.context
+        self.drains_posts = self._config.context
         self._on_fault: Callable[[str, BaseException], object] | None = None
         self._lock = threading.RLock()  # a signal handler may post() inside a post()
         self._closed = False
         self._final: dict[str, int] | None = None
-        self.mode = config.continuation_mode
+        self.mode = self._config.continuation_mode
         self.posts_run = 0
         self.callback_faults = 0
         self.handler_faults = 0

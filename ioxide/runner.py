@@ -8,7 +8,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ioxide.config import ServerConfig
+from ioxide.config import ServerConfig, given
 from ioxide.driver import Driver
 from ioxide.loop import Loop
 
@@ -29,7 +29,7 @@ def new_event_loop(config: ServerConfig | None = None) -> Loop:
     `config` asks for.  ``run_forever()`` on another thread raises `RingError`, too, since a new
     ring is opened there.
     """
-    driver = Driver(config or ServerConfig())
+    driver = Driver(given(config))
     try:
         return Loop(driver)
     except BaseException:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from ioxide.advice import advice, memory, processors
-from ioxide.config import ServerConfig
+from ioxide.config import ServerConfig, given
 from ioxide.context import Reactor
 from ioxide.counters import Counters
 from ioxide.handlers import Handler
@@ -107,7 +107,7 @@ class Server:
             )
         self._handler = handler
         self._on_start = on_start
-        self.config = config or ServerConfig()
+        self.config = given(config)
         self.reactors: tuple[Reactor, ...] = ()
         self.ports: tuple[int, ...] = ()
         self._ended = threading.Event()

@@ -183,6 +183,20 @@ def test_config_is_frozen() -> None:
         SMALL.port = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("config", [0, {}, "defaults"])
+@pytest.mark.parametrize(
+    "start",
+    [lambda config: ioxide.Server(echo, config), ioxide.new_event_loop, ioxide.Driver],
+    ids=["Server", "new_event_loop", "Driver"],
+)
+def test_what_is_no_configuration_is_named(start: Any, config: object) -> None:
+    """Each door refuses it by its value; an empty one is not taken for the defaults."""
+    with pytest.raises(TypeError, match=r"must be an ioxide\.ServerConfig") as caught:
+        start(config)
+
+    assert repr(config) in str(caught.value)
+
+
 def test_handler_must_be_callable() -> None:
     """A handler that cannot be called is refused at once."""
     with pytest.raises(TypeError, match="async function"):
