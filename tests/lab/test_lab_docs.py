@@ -35,6 +35,10 @@ WEIGHTS = {
 }
 
 
+OTHERS = ("--junitxml", "--collect-only", "--tx", "--dist")
+"""Options of pytest's own and of pytest-xdist's on the pages."""
+
+
 def blocks(page: str, language: str) -> list[str]:
     """The page's blocks of one language."""
     text = (ROOT / page).read_text()
@@ -139,7 +143,7 @@ def test_every_command_of_the_pages_is_understood(
     flags = {flag for group in theirs._groups for one in group.options for flag in one.names()}
     for word in before:
         flag = word.partition("=")[0]
-        if flag.startswith("--") and flag not in ("--junitxml", "--collect-only"):
+        if flag.startswith("--") and flag not in OTHERS:
             assert flag in flags or f"{flag} " in known or f"{flag}]" in known, flag
 
 

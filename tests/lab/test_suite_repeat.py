@@ -17,6 +17,7 @@ from lab.facts.records import Record, of_runs
 from lab.facts.verdicts import Verdict
 from lab.suite import selection
 from tests.lab.suite_support import REPOSITORY, Little, Ran
+from tests.lab.test_programs_run import GOOD, programs
 
 pytestmark = pytest.mark.lab
 
@@ -198,3 +199,51 @@ def test_worst_run_is_the_verdict() -> None:
     assert of_runs([Record(Verdict.PASSED), Record(Verdict.LOST, why="gone")]).why == (
         "1 passed, 1 lost: gone"
     )
+
+
+def test_every_kind_of_test_can_be_run_again(little: Little, tmp_path: Path) -> None:
+    """Of pytest, of unittest with its parts, a program, one on the host, and one in another guest.
+    What a class and a module share is made for each run of the file."""
+    programs(little, {"tap": GOOD})
+    little.tests(f"""
+import unittest
+
+@pytest.fixture(scope="module")
+def shared():
+    with open({str(tmp_path / "shared")!r}, "a") as file:
+        file.write("x")
+
+class TestBoth:
+    seen = 0
+    def test_one(self, shared): self.own = 1
+    def test_two(self, shared): assert not hasattr(self, "own")
+
+class Old(unittest.TestCase):
+    def setUp(self): self.value = 1
+    def test_parts(self):
+        for n in range(2):
+            with self.subTest(n=n): self.assertEqual(self.value, 1)
+
+def test_output(capsys, monkeypatch, caplog, tmp_path_factory):
+    monkeypatch.setenv("X", "1")
+    print("out")
+    assert capsys.readouterr().out == "out\\n"
+
+def test_on_the_host(guest_host): assert guest_host.check_output("echo a") == "a"
+
+@pytest.mark.guest(memory="900M")
+def test_elsewhere(): pass
+""")
+
+    ran = little.lab("--repeat", "2", "--lab-guests=1")
+
+    assert ran.code == 0, ran.output
+    assert ran.results is not None
+    often = {
+        name.rpartition("::")[2]: [run["verdict"] for run in found["runs"]]
+        for name, found in ran.results["verdicts"].items()
+    }
+    names = ("test_one", "test_two", "test_parts", "test_output", "test_on_the_host")
+    assert often == dict.fromkeys((*names, "test_elsewhere", "unit/tap"), ["passed"] * 2)
+    assert "xx" == (tmp_path / "shared").read_text()
+    assert 2 == len(ran.results["guests"])
