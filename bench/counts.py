@@ -7,11 +7,12 @@ difference of their requests: what connecting, asking and starting cost is in bo
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.errors import Void
@@ -19,8 +20,37 @@ from bench.native import callgrind_library
 from bench.process import CONNECTIONS, Server, running
 
 SMALL = 5 * CONNECTIONS
+"""Requests of the smaller one of two loads."""
 LARGE = 45 * CONNECTIONS
 MAX_SLICES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What serves, over how many connections."""
+
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Of `ioxide.ServerConfig`, where it is a `Server`."""
+    style: str = "handler"
+    """``handler`` is a `Server`; ``protocol`` and ``streams`` are programs on its loop."""
+    connections: int = CONNECTIONS
+
+    def run(
+        self, *, wrapper: Sequence[str] = (), arguments: Sequence[str] = (), in_band: bool = False
+    ) -> contextlib.AbstractContextManager[Server]:
+        """Start it."""
+        module = "bench.serve"
+        if self.style != "handler":
+            module = "bench.peer"
+            arguments = ["ioxide", self.style, *arguments]
+        return running(
+            self.settings,
+            wrapper=wrapper,
+            arguments=arguments,
+            batch=True,
+            in_band=in_band,
+            module=module,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,26 +154,26 @@ def total_calls(table: str) -> int:
     return calls
 
 
-def system_calls(settings: Mapping[str, object], *, limit: float) -> float:
+def system_calls(program: Program, *, limit: float) -> float:
     """System calls of a request: the least of three tries, or the first one within `limit`.
 
     A batch that the machine tore costs more than the server needs, so one good try is enough.
     """
     tries: list[float] = []
     while len(tries) < 3 and not (tries and tries[-1] <= limit):
-        tries.append(_system_calls(settings))
+        tries.append(_system_calls(program))
     return min(tries)
 
 
-def _system_calls(settings: Mapping[str, object]) -> float:
+def _system_calls(program: Program) -> float:
     """As strace sees them: two processes, two numbers of requests."""
     _need("strace")
     totals = []
     for requests in (SMALL, 5 * LARGE):
         with tempfile.NamedTemporaryFile("r", prefix="ioxide-strace-") as table:
             wrapper = ["strace", "-f", "-c", "-qq", "-o", table.name]
-            with running(settings, wrapper=wrapper, batch=True) as server:
-                server.load(requests=requests, batches=True)
+            with program.run(wrapper=wrapper) as server:
+                server.load(requests=requests, connections=program.connections, batches=True)
             totals.append(total_calls(table.read()))
     return per_request(totals[0], totals[1], 5 * LARGE - SMALL)
 
@@ -156,7 +186,7 @@ def summed(text: str) -> int:
     return int(found[0])
 
 
-def instructions(settings: Mapping[str, object], *, slices: int = 5) -> Instructions:
+def instructions(program: Program, *, slices: int = 5) -> Instructions:
     """User instructions of a request, counted by callgrind, in one process that has warmed up."""
     _need("valgrind")
     found = []
@@ -164,11 +194,13 @@ def instructions(settings: Mapping[str, object], *, slices: int = 5) -> Instruct
         wrapper = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no"]
         wrapper += [f"--callgrind-out-file={scratch}/out"]
         library = ["--callgrind", str(callgrind_library())]
-        with running(
-            settings, wrapper=wrapper, arguments=library, batch=True, in_band=True
-        ) as server:
+        with program.run(wrapper=wrapper, arguments=library, in_band=True) as server:
+
+            def load(requests: int) -> None:
+                server.load(requests=requests, connections=program.connections, batches=True)
+
             server.ask("count")
-            server.load(requests=LARGE, batches=True)
+            load(LARGE)
             files: set[Path] = set()
 
             def dump() -> int:
@@ -182,7 +214,7 @@ def instructions(settings: Mapping[str, object], *, slices: int = 5) -> Instruct
                 totals = []
                 for requests in (SMALL, LARGE):
                     before = server.settled()
-                    server.load(requests=requests, batches=True)
+                    load(requests)
                     check_clean(before, server.settled())
                     totals.append(dump())
                 found.append(per_request(totals[0], totals[1], LARGE - SMALL))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``python -m bench gate``: what a plaintext request may cost, at 64 connections.
+"""``python -m bench gate``: what a plaintext request may cost, at 64 connections and at one.
 
 Counts, no times: a busy machine gets the same answer.  Status 0 when every rule holds, 1 when one
 does not, 3 when a figure could not be had.
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.counts import Counts, Instructions, count, instructions, system_calls
+from bench.counts import Counts, Instructions, Program, count, instructions, system_calls
 from bench.wrk import compare
 
 MAX_SYSTEM_CALLS = 0.05
@@ -23,6 +23,15 @@ MAX_INSTRUCTIONS = {(3, 11): 10_000}
 """User instructions of a request; 7,950 were measured with CPython 3.11.7 (docs/affinity.md)."""
 OTHER_INSTRUCTIONS = 12_000
 """For any other Python, whose interpreter costs something else."""
+
+ALONE = ("handler", "protocol")
+"""What is counted with one connection too: a `Server`'s handler, and asyncio's protocol."""
+MAX_SYSTEM_CALLS_ALONE = 2.1
+"""One enter that sends the answer and returns with its completion, one that waits for the next
+request."""
+MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 31_600, "protocol": 29_600}}
+"""User instructions; 30,709 and 28,750 were measured with CPython 3.11.7 (docs/affinity.md)."""
+OTHER_INSTRUCTIONS_ALONE = 45_000
 
 MODES: dict[str, Mapping[str, object]] = {
     "inline": {},
@@ -50,7 +59,8 @@ def apart(one: float, other: float) -> float:
 
 
 def at_most(what: str, value: float, limit: float) -> Rule:
-    return Rule(says=f"{what} at most {limit:g}", measured=f"{value:.4g}", holds=value <= limit)
+    measured = f"{value:.4g}" if value < 1000 else f"{value:.0f}"
+    return Rule(says=f"{what} at most {limit:g}", measured=measured, holds=value <= limit)
 
 
 def same(what: str, on: float, off: float) -> Rule:
@@ -63,8 +73,10 @@ def same(what: str, on: float, off: float) -> Rule:
     )
 
 
-def limit_of(version: tuple[int, int]) -> int:
-    """Instructions that a request may take on this Python."""
+def limit_of(version: tuple[int, int], *, alone: str | None = None) -> int:
+    """Instructions that a request may take on this Python; `alone`: what serves one connection."""
+    if alone is not None:
+        return MAX_INSTRUCTIONS_ALONE.get(version, {}).get(alone, OTHER_INSTRUCTIONS_ALONE)
     return MAX_INSTRUCTIONS.get(version, OTHER_INSTRUCTIONS)
 
 
@@ -96,14 +108,32 @@ def instruction_rules(
     )
 
 
+def alone_rules(
+    calls: Mapping[str, float], costs: Mapping[str, Instructions], *, version: tuple[int, int]
+) -> Iterable[Rule]:
+    """What a request costs when it is the only one: each takes a tick of its own."""
+    for style in ALONE:
+        what = f"per request of one connection, {style}"
+        yield at_most(f"system calls {what},", calls[style], MAX_SYSTEM_CALLS_ALONE)
+        limit = limit_of(version, alone=style)
+        yield at_most(f"user instructions {what},", costs[style].low, limit)
+
+
 def run() -> int:
     """Measure, print, judge."""
     version = sys.version_info[:2]
     counts = {name: count(settings) for name, settings in MODES.items()}
+    programs = {name: Program(settings=settings) for name, settings in MODES.items()}
     calls = {
-        name: system_calls(settings, limit=MAX_SYSTEM_CALLS) for name, settings in MODES.items()
+        name: system_calls(program, limit=MAX_SYSTEM_CALLS) for name, program in programs.items()
     }
-    costs = {name: instructions(settings) for name, settings in MODES.items()}
+    costs = {name: instructions(program) for name, program in programs.items()}
+    alone = {style: Program(style=style, connections=1) for style in ALONE}
+    calls_alone = {
+        style: system_calls(program, limit=MAX_SYSTEM_CALLS_ALONE)
+        for style, program in alone.items()
+    }
+    costs_alone = {style: instructions(program) for style, program in alone.items()}
     print(f"plaintext, 64 connections, Python {sys.version.split()[0]}; of one request:\n")
     print(
         f"{'':12} instructions [noise]   system calls  enters   posts  handles  completions/enter"
@@ -115,10 +145,16 @@ def run() -> int:
             f"{name:12} {noise:22} {calls[name]:12.4f}  {each.enters:.5f} {each.posts:6.2f}"
             f" {each.handles:8.2f} {each.completions_per_enter:10.1f}"
         )
+    print("\none connection; of one request:\n")
+    for style in ALONE:
+        cost = costs_alone[style]
+        noise = f"{cost.low:.0f} [+{cost.high / cost.low - 1:.2%}]"
+        print(f"{style:12} {noise:22} {calls_alone[style]:12.4f}")
     rules = [
         *counted_rules(counts["inline"], counts["context off"], counts["posted"]),
         at_most("system calls per request", calls["inline"], MAX_SYSTEM_CALLS),
         *instruction_rules(costs["inline"], costs["context off"], costs["posted"], version=version),
+        *alone_rules(calls_alone, costs_alone, version=version),
     ]
     print()
     for rule in rules:

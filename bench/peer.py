@@ -3,15 +3,17 @@
 
 LOOP is asyncio, uvloop or ioxide; STYLE is protocol, streams or uvicorn (an ASGI app served by
 uvicorn with httptools).  It says its port and obeys ``stats`` as `bench.serve` does, with what can
-be known of every loop.
+be known of every loop; with ``--control`` it obeys `bench.serve`'s other commands on that port.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import functools
 import importlib
+import json
 import socket
 import sys
 import threading
@@ -99,15 +101,56 @@ async def uvicorn(options: argparse.Namespace, listener: socket.socket) -> Calla
 STYLES: dict[str, Serving] = {"protocol": protocol, "streams": streams, "uvicorn": uvicorn}
 
 
-async def serve(begin: Callable[[socket.socket], Awaitable[Callable[[], int]]]) -> None:
-    """Until standard input ends."""
-    loop = asyncio.get_running_loop()
+class Control(asyncio.Protocol):
+    """Obeys the commands of one who measures, over the loop itself (see `bench.serve`)."""
+
+    def __init__(self, callgrind: ctypes.CDLL | None, counted: Callable[[], int]) -> None:
+        self._callgrind = callgrind
+        self._counted = counted
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._write = transport.write  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        self._write(json.dumps(self._obey(data.decode().strip())).encode() + b"\n")
+
+    def _obey(self, line: str) -> dict[str, Any]:
+        command, _, rest = line.partition(" ")
+        if command == "stats":
+            return {**used(), "connections_now": self._counted() + 1}  # this one as well
+        if command == "count" and self._callgrind is not None:
+            self._callgrind.start_counting()
+            return {}
+        if command == "dump" and self._callgrind is not None:
+            self._callgrind.dump_counts(rest.encode())
+            return {}
+        return {"error": f"no such command here: {line}"}
+
+
+def _listener(port: int) -> socket.socket:
     # The protocol by name: asyncio sets TCP_NODELAY only where a socket says that it is TCP.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     listener.listen(1024)
     listener.setblocking(False)
+    return listener
+
+
+async def serve(
+    options: argparse.Namespace, begin: Callable[[socket.socket], Awaitable[Callable[[], int]]]
+) -> None:
+    """Until standard input ends."""
+    loop = asyncio.get_running_loop()
+    listener = _listener(options.port)
     counted = await begin(listener)
+    if options.control:
+        callgrind = ctypes.CDLL(options.callgrind) if options.callgrind else None
+        if callgrind is not None and not callgrind.running_on_valgrind():
+            raise SystemExit("--callgrind is for a process that runs in valgrind")
+        control = functools.partial(Control, callgrind, counted)
+        await loop.create_server(control, sock=_listener(options.control))
+        await loop.create_future()  # until it is killed: in valgrind no other thread runs
     ended = asyncio.Event()
 
     def obey() -> None:
@@ -126,11 +169,14 @@ def main() -> None:
     parser.add_argument("loop", choices=LOOPS)
     parser.add_argument("style", choices=STYLES)
     parser.add_argument("--http", default="httptools", help="uvicorn's parser")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--control", type=int, help="the port that commands come in on")
+    parser.add_argument("--callgrind", metavar="LIBRARY")
     options = parser.parse_args()
     module, _, name = LOOPS[options.loop].partition(":")
     factory = getattr(importlib.import_module(module), name)
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(functools.partial(STYLES[options.style], options)))
+        runner.run(serve(options, functools.partial(STYLES[options.style], options)))
 
 
 if __name__ == "__main__":

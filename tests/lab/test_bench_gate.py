@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from bench import gate
-from bench.counts import count, instructions, system_calls
+from bench.counts import Program, count, instructions, system_calls
 
 pytestmark = pytest.mark.lab
 
@@ -30,10 +30,25 @@ def test_inline_makes_no_post() -> None:
 
 def test_a_request_takes_few_system_calls() -> None:
     """strace sees at most one call for twenty requests."""
-    assert gate.MAX_SYSTEM_CALLS >= system_calls({}, limit=gate.MAX_SYSTEM_CALLS)
+    assert gate.MAX_SYSTEM_CALLS >= system_calls(Program(), limit=gate.MAX_SYSTEM_CALLS)
 
 
 @pytest.mark.slow
 def test_instructions_are_counted() -> None:
     """callgrind's count of a request is in the order of what was measured, and not nothing."""
-    assert 3_000 < instructions({}, slices=3).low < 20_000
+    assert 3_000 < instructions(Program(), slices=3).low < 20_000
+
+
+@pytest.mark.parametrize("style", gate.ALONE)
+def test_a_lone_request_takes_two_system_calls(style: str) -> None:
+    """strace sees neither more nor none: with one connection each request is a tick."""
+    limit = gate.MAX_SYSTEM_CALLS_ALONE
+    assert 1 <= system_calls(Program(style=style, connections=1), limit=limit) <= limit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", gate.ALONE)
+def test_instructions_of_a_lone_request_are_counted(style: str) -> None:
+    """More than one of a batch takes, and no more than the gate allows the dearest Python."""
+    cost = instructions(Program(style=style, connections=1), slices=3).low
+    assert 12_000 < cost < gate.OTHER_INSTRUCTIONS_ALONE

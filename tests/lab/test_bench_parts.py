@@ -191,6 +191,24 @@ def test_each_cost_can_break_its_rule(inline: int, off: int, posted: int, count:
     assert count == len(broken(*rules))
 
 
+@pytest.mark.parametrize(
+    ("handler", "protocol", "calls", "count"),
+    [
+        (31_600, 29_600, 2.1, 0),
+        (31_601, 29_600, 2.1, 1),
+        (31_600, 29_601, 2.1, 1),
+        (31_600, 29_600, 2.2, 2),
+    ],
+)
+def test_a_lone_request_can_break_its_rules(
+    handler: int, protocol: int, calls: float, count: int
+) -> None:
+    """What serves one connection has limits of its own, for each of the two."""
+    costs = {"handler": cost(handler), "protocol": cost(protocol)}
+    counted = dict.fromkeys(costs, calls)
+    assert count == len(broken(*gate.alone_rules(counted, costs, version=(3, 11))))
+
+
 def test_a_page_keeps_what_is_outside_its_markers() -> None:
     """Only what is between the markers changes; a page without them, or with two, is refused."""
     begin, end = page.BEGIN.format(name="x"), page.END.format(name="x")
