@@ -130,11 +130,13 @@ class PythonProcess:
             self.lied(f"it said {said.kind} where {wanted} was due")
         return said.fields
 
-    def prove(self, hello: StrEnum, expected: Expected, seconds: float) -> None:
-        """Have its first message, `hello`, prove that it is the process of this run. Raises Gone,
-        RunOver."""
-        if wrong := expected.contradicted(self.expect(hello, seconds)):
+    def prove(self, hello: StrEnum, expected: Expected, seconds: float) -> Mapping[str, Any]:
+        """Have its first message, `hello`, prove that it is the process of this run; what else that
+        says. Raises Gone, RunOver."""
+        fields = self.expect(hello, seconds)
+        if wrong := expected.contradicted(fields):
             raise RunOver(wrong)
+        return fields
 
     def _checked(self, obj: Mapping[str, Any]) -> Said:
         try:

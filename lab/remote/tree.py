@@ -172,13 +172,23 @@ def _keep(path: Path, compiled: bytes) -> None:
 
 def bytecode_here(root: Path) -> dict[str, bytes]:
     """Every compiled file below `root`, whatever it is of."""
-    found = {}
+    return {name: _content(f"{root}/{name}") for name in _below(root) if name.endswith(".pyc")}
+
+
+def strangers_here(root: Path, manifest: Manifest) -> list[str]:
+    """What Python or pytest would load of the tree at `root` that was not sent there."""
+    sent = {*manifest.files, str(MANIFEST)}
+    return sorted(name for name in _below(root) if name.endswith(_LOADED) and name not in sent)
+
+
+_LOADED = (".py", ".so", ".pth", ".ini", ".toml", ".cfg")
+"""Ends of the names of what may be loaded. Compiled files are part of the proof."""
+
+
+def _below(root: Path) -> Iterator[str]:
     for directory, _, names in os.walk(root):
         below = directory[len(os.fspath(root)) :].lstrip("/")
-        for name in names:
-            if name.endswith(".pyc"):
-                found[f"{below}/{name}" if below else name] = _content(f"{directory}/{name}")
-    return found
+        yield from (f"{below}/{name}" if below else name for name in names)
 
 
 def pack(tree: Mapping[PurePosixPath, bytes], sources: Mapping[PurePosixPath, Path]) -> bytes:

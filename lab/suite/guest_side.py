@@ -38,8 +38,10 @@ class GuestSide:
         self._collect_errors: list[str] = []
         gc.disable()  # hardly anything of what is imported and collected is garbage
         own = identify(config.rootpath, None)
-        self.skips_need_proof = tree.Manifest.here(config.rootpath).skips_need_proof
-        self._control.say(Said.HELLO, **own.proof())
+        manifest = tree.Manifest.here(config.rootpath)
+        self.skips_need_proof = manifest.skips_need_proof
+        strangers = tree.strangers_here(config.rootpath, manifest)
+        self._control.say(Said.HELLO, **own.proof(), strangers=strangers)
         kind, welcome = self._control.listen()
         if kind != Told.WELCOME:
             raise pytest.UsageError(f"the host said {kind!r} where a welcome was due")

@@ -30,6 +30,7 @@ from ..wishes import Wishes
 from . import home
 from .kernel_watch import Heard, KernelWatch
 from .plan import Caller, Lab, Outcome, Plan, Visit
+from .strangers import Strangers
 from .worker import Worker
 
 CONSOLES = "console*.log"
@@ -121,6 +122,7 @@ class Session:
         self._stack = ExitStack()
         self._guest: Guest | None = None
         self._worker: Worker | None = None
+        self._strangers = Strangers()
         self._losses = 0
         self._marks = 0
         self._watch: KernelWatch | None = None
@@ -308,6 +310,7 @@ class Session:
                 raise _Refused(f"there is no guest{such}: {error}") from error
             raise
         self._guest = guest
+        self._strangers = Strangers()
         self._watch = KernelWatch(guest, self._plan.allowed)
         self.logs.append(self._watch.log)
         self.guests.append(guest)
@@ -404,6 +407,8 @@ class Session:
         )
         self.logs.append(worker.process.log)
         worker.greet(expected, self._known(guest), self._plan.programs)
+        if strange := self._strangers.problem(worker.strangers, self._previous):
+            self.problems.append(strange)
         due = [name for name in self._plan.selected if name not in self._plan.on_host]
         worker.compare(due, subset=self._plan.subset)
         self._hear_others()

@@ -36,7 +36,7 @@ class Told(StrEnum):
 
 
 FROM_GUEST: Kinds = {
-    Said.HELLO: dict.fromkeys(PROOF, str),
+    Said.HELLO: {**dict.fromkeys(PROOF, str), "strangers": list},
     Said.COLLECTED: {"ids": list, "errors": list},
     Said.START: {"id": str},
     Said.REPORT: {"id": str, "data": dict},

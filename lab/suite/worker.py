@@ -42,6 +42,8 @@ class Worker:
     ) -> None:
         self._slowdown = guest.slowdown
         self._finished = self._failures = 0
+        self.strangers: Sequence[str] = ()
+        """What it might load of the tree that was not sent there."""
         self.left: Sequence[str] = ()
         """What it says that its tests left for the repository, once it has ended."""
         self.process = PythonProcess(
@@ -58,7 +60,8 @@ class Worker:
 
     def greet(self, expected: Expected, probe: Probed | None, programs: Mapping[str, Any]) -> None:
         """Let it prove who it is, and tell it what it may know. Raises Gone, RunOver."""
-        self.process.prove(Said.HELLO, expected, 30 + 10 * self._slowdown)
+        hello = self.process.prove(Said.HELLO, expected, 30 + 10 * self._slowdown)
+        self.strangers = [str(name) for name in hello["strangers"]]
         told = {**programs, "slowdown": self._slowdown} if programs else {}
         known = {} if probe is None else probe.to_object()
         self.process.tell(Told.WELCOME, expected=expected.to_json(), probe=known, programs=told)

@@ -112,6 +112,27 @@ def test_after(): pass
     assert "test_exit lost and 5 more" in ran.last_line
 
 
+def test_file_that_a_test_left_for_the_next_pytest_is_said(little: Little) -> None:
+    """The process that goes on after a death might load it in place of what was sent."""
+    little.tests("""
+def test_leaves():
+    for name in ("tests/conftest.py", "notes.txt", "new.py"): os.mknod(name)
+def test_exit(): os._exit(0)
+def test_after(): pass
+def test_again(): os._exit(0)
+def test_last(): pass
+""")
+
+    ran = little.lab()
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts["test_after"] == ran.verdicts["test_last"] == "passed"
+    assert [
+        "tests left new.py, tests/conftest.py in the guest's tree, and pytest began again there "
+        "after tests/test_it.py::test_exit: what ran from then on may not be what was sent"
+    ] == (ran.results or {})["problems"]
+
+
 def test_lost_test_is_not_tried_again(little: Little) -> None:
     """A test that ends its process runs once: a second try could hide what it did."""
     little.tests("""
