@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,13 +61,21 @@ def digest(path: Path) -> str:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Hold the lock `name`; others who want it wait. A dead holder's lock is free at once."""
+def locked(name: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator[int]:
+    """Hold the lock `name`; others who want it wait, and `waiting` is called where that is so. A
+    dead holder's lock is free at once.
+
+    Yields the lock's descriptor: whatever inherits it holds the lock, too.
+    """
     directory = root() / "locks"
     descriptor = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
     finally:
         os.close(descriptor)
 

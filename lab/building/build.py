@@ -11,10 +11,8 @@ What was built becomes a kernel when everything about it has been checked, and n
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -25,8 +23,9 @@ from pathlib import Path
 from .. import arch, cache
 from ..errors import KernelUnavailable, LabError, UsageError
 from ..facts.kernel import BUILT, Flavour, Kernel, series_of, version_key
-from ..kernels import built, obtain, offered
+from ..kernels import built, choice, known, obtain
 from ..kernels.model import Release, RemoteFile
+from ..kernels.source import SourceUnreachable
 from . import equipment, sources
 from .configuration import Fragment, configure, fragment
 from .kbuild import BuildFailed, Kbuild, full
@@ -120,25 +119,16 @@ def _build(
 def _workshop(what: Sources, progress: Progress) -> Iterator[tuple[Path, int]]:
     """The workshop of these sources, and the descriptor of its lock, which is held."""
     name = hashlib.sha256(what.place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    root = cache.root()
-    descriptor = os.open(
-        root / "locks" / f"{cache.build_lock(name)}.lock",
-        os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
-        0o644,
-    )
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.said(f"another build has {what.place}: waiting for its end")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        workshop = root / "building" / name
+
+    def waiting() -> None:
+        progress.said(f"another build has {what.place}: waiting for its end")
+
+    with cache.locked(cache.build_lock(name), waiting=waiting) as descriptor:
+        workshop = cache.root() / "building" / name
         workshop.mkdir(parents=True, exist_ok=True)
         sources.check_place(workshop)
         (workshop / "place").write_text(f"{what.place}\n")  # used today: not to be pruned
         yield workshop, descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _kbuild(
@@ -182,7 +172,11 @@ def _cloud(tree: Path, workshop: Path, held: int, progress: Progress) -> str:
     objects.mkdir(exist_ok=True)
     version = Kbuild(tree, objects, workshop / "version.log", held).ask("kernelversion")
     of = version_key(series_of(version))
-    kernels = [one for one in offered() if one.flavour is Flavour.CLOUD]
+    try:
+        offers = [release.kernel for release in choice.SOURCES["debian"].listing()]
+    except SourceUnreachable as error:
+        raise KernelUnavailable(f"Debian's configuration cannot be had: {error}") from error
+    kernels = [one for one in (*known(), *offers) if one.flavour is Flavour.CLOUD]
     if not kernels:
         raise KernelUnavailable(
             "no cloud kernel of Debian's is offered, so none has a configuration"

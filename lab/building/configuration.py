@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,14 +99,13 @@ def _explained(tree: Path, found: Mapping[str, str], symbol: str, value: str) ->
     """Why a symbol has not the value that it should have, as far as the tree tells."""
     now = found.get(symbol, "n")
     became = f"{symbol}={value} came out as {'not set' if now == 'n' else now}"
-    blocks = list(_blocks(tree, symbol.removeprefix("CONFIG_")))
+    found_in = [_read_kconfig(text, symbol.removeprefix("CONFIG_")) for text in _kconfig(tree)]
+    blocks = [block for some in found_in for block in some]
     if not blocks:
         return f"{became}: no Kconfig of this tree has it"
-    rules = [rule for block in blocks for rule in re.findall(r"^\s+depends on (.+)$", block, re.M)]
+    rules = [rule for block in blocks for rule in block.rules]
     if not rules:
-        prompt = any(
-            re.search(r'^\s+(?:bool|tristate|prompt)\s+"', block, re.M) for block in blocks
-        )
+        prompt = any(block.prompt for block in blocks)
         return became + (
             ", though it depends on nothing by itself" if prompt else ": only other symbols set it"
         )
@@ -116,13 +116,46 @@ def _explained(tree: Path, found: Mapping[str, str], symbol: str, value: str) ->
     return f"{became}: it depends on {rule}{state}"
 
 
-def _blocks(tree: Path, name: str) -> Iterator[str]:
-    """What the Kconfig files of a tree say of a symbol."""
-    head = re.compile(rf"^(?:menu)?config {re.escape(name)}[ \t]*$", re.MULTILINE)
+def _kconfig(tree: Path) -> Iterator[str]:
+    """The texts of a tree's Kconfig files."""
     for path in sorted(tree.rglob("Kconfig*")):
-        try:
-            text = path.read_text(errors="replace").replace("\\\n", " ") if path.is_file() else ""
-        except OSError:
-            continue
-        for match in head.finditer(text):
-            yield re.split(r"^\S", text[match.end() :], maxsplit=1, flags=re.MULTILINE)[0]
+        with suppress(OSError):
+            if path.is_file():
+                yield path.read_text(errors="replace").replace("\\\n", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What a Kconfig file says of a symbol in one place."""
+
+    rules: tuple[str, ...]
+    """What it depends on: by itself, and by the `if` around it."""
+    prompt: bool
+    """Whether a person may set it."""
+
+
+def _read_kconfig(text: str, name: str) -> list[_Block]:
+    """The places of a Kconfig file that define a symbol (Documentation/kbuild/kconfig-language)."""
+    if name not in text:
+        return []
+    around: list[str] = []
+    found: list[_Block] = []
+    ours: list[str] | None = None
+    for line in [*text.splitlines(), "endmenu"]:
+        words = line.split()
+        if line[:1].strip() and not line.startswith("#"):  # an entry begins, and ends the last one
+            if ours is not None:
+                body = "\n".join(ours)
+                rules = re.findall(r"^\s+depends on (.+?)\s*$", body, re.M)
+                prompt = re.search(r'^\s+(?:bool|tristate|string|int|hex|prompt)\s+"', body, re.M)
+                found.append(_Block((*around, *rules), prompt is not None))
+                ours = None
+            if words[0] == "if":
+                around.append(" ".join(words[1:]))
+            elif words[0] == "endif" and around:
+                around.pop()
+            elif words[0] in ("config", "menuconfig") and words[1:2] == [name]:
+                ours = []
+        elif ours is not None:
+            ours.append(line)
+    return found

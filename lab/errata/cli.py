@@ -6,11 +6,12 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import project as projects
-from ..building.options import add_options
+from ..building import Order, add_options, order_of
 from ..errors import LabError, UsageError
 from ..facts.kernel import Kernel, version_key
 from ..facts.verdicts import Conclusion, ExitCode
@@ -255,6 +256,8 @@ def _bisect(arguments: argparse.Namespace) -> Conclusion:
         )
     if arguments.git is not None:
         return _bisect_commits(arguments, root)
+    if arguments.fresh or order_of(arguments) != Order(jobs=arguments.jobs):
+        raise UsageError("--fresh, --base, --flavour, --set and --debug-info go with --git")
     good, bad = (kernels.resolve(name) for name in (arguments.good, arguments.bad))
     releases = between(kernels.offered(), good, bad)
     results = new_directory(root / "lab-results", f"bisect-{good.upstream}-{bad.upstream}")
@@ -271,12 +274,12 @@ def _bisect_commits(arguments: argparse.Namespace, root: Path) -> Conclusion:
     import hashlib
     import json
 
-    from .. import building
+    from .. import building, cache
     from .bisect import Side, Tried
     from .commits import Bisection
     from .trial import Trial
 
-    order, git = building.order_of(arguments), arguments.git
+    order, git = order_of(arguments), arguments.git
     if not git.is_dir():
         raise UsageError(f"--git {git} is no directory")
     # What was tried by another test, or of another kind of kernel, says nothing here.
@@ -286,27 +289,29 @@ def _bisect_commits(arguments: argparse.Namespace, root: Path) -> Conclusion:
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     directory = root / "lab-results" / f"bisect-{key}"
     directory.mkdir(parents=True, exist_ok=True)
-    if arguments.fresh:
-        (directory / "steps.json").unlink(missing_ok=True)
-    bisection = Bisection(git, arguments.good, arguments.bad, directory)
-    before = f", {bisection.known} tried before" if bisection.known else ""
-    _say(f"lab: {bisection.between} commits{before}, results in {directory}")
-    trial = Trial(arguments.node, root, directory)
+    waiting = partial(_say, "lab: the same bisection is under way: waiting for its end")
+    with cache.locked(f"bisect-{key}", waiting=waiting):
+        if arguments.fresh:
+            (directory / "steps.json").unlink(missing_ok=True)
+        bisection = Bisection(git, arguments.good, arguments.bad, directory)
+        before = f", {bisection.known} tried before" if bisection.known else ""
+        _say(f"lab: {bisection.between} commits{before}, results in {directory}")
+        trial = Trial(arguments.node, root, directory)
 
-    def attempt(commit: str) -> Tried:
-        progress = building.Shown()
-        try:
-            outcome = building.build(building.GitCommit(str(git), commit), order, progress)
-        except (building.BuildFailed, UsageError) as error:
-            return Tried(Side.UNDECIDED, f"it cannot be built: {error.message}")
-        finally:
-            progress.end()
-        return trial(outcome.kernel)
+        def attempt(commit: str) -> Tried:
+            progress = building.Shown()
+            try:
+                outcome = building.build(building.GitCommit(str(git), commit), order, progress)
+            except (building.BuildFailed, UsageError) as error:
+                return Tried(Side.UNDECIDED, f"it cannot be built: {error.message}")
+            finally:
+                progress.end()
+            return trial(outcome.kernel)
 
-    turn = bisection.run(attempt, _say)
-    bisection.over()
-    _say(f"lab: git's log of it is {directory / 'bisect.log'}")
-    return Conclusion(ExitCode.PROVED, str(turn))
+        turn = bisection.run(attempt, _say)
+        bisection.over()
+        _say(f"lab: git's log of it is {directory / 'bisect.log'}")
+        return Conclusion(ExitCode.PROVED, str(turn))
 
 
 def failed(error: LabError) -> Conclusion:

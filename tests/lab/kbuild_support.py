@@ -66,7 +66,8 @@ kconfig = open(sys.argv[1]).read()
 rules = {}
 for block in kconfig.split("\\nconfig ")[1:]:
     name = block.split()[0]
-    rules[name] = re.findall(r"depends on (\\w+)", block)
+    rules[name] = re.findall(r"depends on (\\w+)$", block, re.M)
+rules["INNER"] = ["OUTER"]
 found = {}
 for line in open(sys.argv[2]):
     if match := re.match(r"CONFIG_(\\w+)=(.*)", line):
@@ -117,6 +118,22 @@ def make_tree(root: Path, version: str = "6.10.0") -> Path:
     names += ["LOCALVERSION", "DEBUG_INFO_NONE", "DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT", "PARENT"]
     kconfig = "".join(f'config {name}\n\tbool "it"\n' for name in dict.fromkeys(names))
     kconfig += 'config CHILD\n\tbool "it"\n\tdepends on PARENT\n\tdepends on IO_URING\n'
+    kconfig += """
+menuconfig OUTER
+\tbool "it"
+if OUTER && NET
+config INNER
+\tbool "it"
+\tdepends on PARENT || IPV6
+endif
+config HIDDEN
+\tbool
+\thelp
+\t  depends on nothing
+config LONELY
+\tbool "it"
+\tdepends on OUTER
+"""
     (root / "Kconfig").write_text(f"# all of it\n{kconfig}")
     (root / "arch/x86/configs/defconfig").write_text("CONFIG_NET=y\nCONFIG_UNKNOWN=y\n")
     return root

@@ -156,6 +156,40 @@ def test_file_with_an_old_time_is_compiled_all_the_same(tree: Path) -> None:
     assert WHOLE == compiled()
 
 
+def test_compiler_is_called_by_ccache_where_there_is_one(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 0 == build("--tree", tree, "--set", "PARENT=y")
+    directory = tmp_path / "with"
+    directory.mkdir()
+    script = directory / "ccache"
+    script.write_text(f'#!/bin/sh\necho >> {tmp_path}/used\nexec "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    assert 0 == build("--tree", tree)
+    assert WHOLE == len((tmp_path / "used").read_text().splitlines())
+    # It makes no other kernel.
+    assert 0 == build("--tree", tree, "--set", "PARENT=y")
+    assert 2 == len(built.records())
+
+
+def test_environment_changes_no_kernel(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make lab` hands its own flags down, and a shell may have some for other programs."""
+    for name, value in (
+        ("MAKEFLAGS", "n"),
+        ("CC", "/bin/false"),
+        ("VERSION", "1.2.3"),
+        ("ARCH", "arm64"),
+        ("LOCALVERSION", "-mine"),
+        ("KCFLAGS", "-DBROKEN"),
+        ("GIT_DIR", "/nowhere"),
+    ):
+        monkeypatch.setenv(name, value)
+    assert 0 == build("--tree", tree)
+    assert ["6.10.0-lab"] == [kernel.release for kernel in built_kernels()]
+    assert WHOLE == compiled()
+
+
 def test_settings_and_flavour_make_another_kernel(tree: Path) -> None:
     assert 0 == build("--tree", tree)
     assert 0 == build("--tree", tree, "--set", "PARENT=y", "--set", "CONFIG_CHILD=y")
@@ -269,6 +303,14 @@ def test_repository_elsewhere(
             ("--tree", "{tree}", "--set", "CHILD=y"),
             "CONFIG_CHILD=y came out as not set: it depends on PARENT && IO_URING, of which not set"
             ": PARENT",
+        ),
+        (
+            ("--tree", "{tree}", "--set", "INNER=y"),
+            "it depends on OUTER && NET && (PARENT || IPV6), of which not set: OUTER, PARENT",
+        ),
+        (
+            ("--tree", "{tree}", "--set", "NR_OF=y", "--set", "HIDDEN=2"),
+            "CONFIG_NR_OF=y came out as not set: no Kconfig of this tree has it",
         ),
     ],
 )
