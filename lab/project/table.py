@@ -67,7 +67,7 @@ def project_of(root: Path, file: str, table: object, faults: Faults) -> Project:
         )
     if fields.get("skips_need_proof") and not {"probe", "contract"} <= fields.keys():
         faults.add(
-            ("skips-need-proof",), "skips are proved by a probe and a contract: name them both"
+            ("skips-need-proof",), "a skip is proved by the keys probe and contract: name them both"
         )
     return Project(root=root, file=file, guest=guest, **fields)
 

@@ -29,7 +29,7 @@ IN_GUESTS: Mapping[str, Sequence[str]] = {
     ),
     "suite": (
         "__init__", "errata", "guest_side", "hookspecs", "left", "plugin", "selection", "skips",
-        "stash", "wire",
+        "stash", "wire", "xdist_names",
     ),
     "errata": ("__init__", "reproduce"),
 }

@@ -89,6 +89,9 @@ HOST_PLUGINS = frozenset((
 # fmt: on
 """Of what `-p` names, with or without `no:` before it, these stay with the host."""
 
+XDIST_NAMES = f"{__package__}.xdist_names"
+"""Stands in for pytest-xdist in a guest."""
+
 PASSED = ("PYTHONWARNINGS",)
 """Environment variables that hold in a guest as they do here."""
 
@@ -189,6 +192,8 @@ def _of_others(config: pytest.Config) -> list[str]:
 def arguments(config: pytest.Config) -> list[str]:
     """The options that a guest's pytest is given."""
     words = [word for name in plugins(config) for word in ("-p", name)]
+    if any(map(config.pluginmanager.hasplugin, ("xdist", "xdist.plugin"))):
+        words += ["-p", XDIST_NAMES]
     words += [*_of_others(config), *coverage.arguments(config)]
     for name, value in given(config).items():
         if name in SWITCHES:

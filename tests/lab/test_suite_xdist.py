@@ -45,6 +45,22 @@ def _promise(little: Little, cell: str) -> None:
         file.write(f'"{HERE}".{cell}\n')
 
 
+def test_guest_knows_what_tests_name_of_xdist(little: Little) -> None:
+    """Its marker under --strict-markers, and its fixtures, although no guest loads it."""
+    little.tests("""
+@pytest.mark.xdist_group("one")
+def test_names(worker_id, testrun_uid, pytestconfig):
+    assert worker_id == "master"
+    assert testrun_uid
+    assert not pytestconfig.pluginmanager.hasplugin("xdist")
+""")
+
+    ran = little.lab("-p", "xdist")
+
+    assert ran.code == 0, ran.output
+    assert ran.verdicts == {"test_names": "passed"}
+
+
 def test_good_session_is_0(little: Little, how: tuple[str, ...]) -> None:
     """What is absent by probe and contract is skipped."""
     little.tests(TESTS)
