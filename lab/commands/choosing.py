@@ -196,8 +196,9 @@ def _split(given: str) -> Sequence[str]:
     is a name or the path of a file."""
     words = given.split()
     paths = [word for word in words if "/" in word]
+    one = "/" in given and Path(given).exists()
     there = all(Path(word.partition(":")[0]).exists() for word in paths)
-    return words if there and not Path(given).exists() else [given]
+    return [given] if one or not there else words
 
 
 def kernel_of(arguments: argparse.Namespace, *, flavour: Flavour | None = None) -> Kernel:

@@ -73,8 +73,8 @@ def _escaped(found: re.Match[str]) -> str:
 
 def _changes(whole: Mapping[str, Any]) -> list[str]:
     """What has changed since the run before of the same selection."""
-    lines = [f"- note: {plain(text)}" for text in whole["notes"]]
-    if (found := whole["previous"]) is not None:
+    lines = [f"- note: {plain(text)}" for text in whole.get("notes", ())]
+    if (found := whole.get("previous")) is not None:
         where = plain(found["directory"])
         changed = [f"- {plain(line)}" for line in previous.told(found)]
         if changed:
