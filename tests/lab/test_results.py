@@ -114,6 +114,7 @@ def test_behind(): say("[    3.000000] harmless")
     kernel = part_of(ran, bad["kernel_log"])
     assert "lab: end 2 .\n[    2.000000] BUG: KASAN: use-after-free in it\n" in kernel
     assert "harmless" not in kernel
+    assert "lab: start 1 " not in kernel
     assert "lost: " in part_of(ran, gone["output"])
     assert "harmless" in part_of(ran, behind["kernel_log"])
     (guest,) = leg["guests"]

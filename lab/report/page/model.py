@@ -3,20 +3,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from ...facts.verdicts import Verdict, good
 from .changed import changed
 from .reading import Source
 from .rows import LETTERS, NOTHING, Bad, Cell, Changes, Column, Details, Group, Row, seconds
-from .shown import MOST_ID, Budget, Excerpt, line, shown
+from .shown import MOST_ID, Budget, Excerpt, line, link, shown
 from .tables import capabilities, errata, issues
 
 
@@ -58,14 +56,14 @@ def model(sources: Sequence[Source], base: Path, complaints: Sequence[str] = ())
     details.tests = [line(name, 4_000) for name in ids]
     rows = [_test_row(number, name, columns) for number, name in enumerate(ids)]
     details.verdicts = ["".join(cell.letter for cell in row.cells) for row in rows]
-    with Budget() as budget:
+    with Budget(base) as budget:
         for wanted in (False, True):  # what is not good comes first where the room is short
             for number, name in enumerate(ids):
                 for column in columns:
                     record = column.leg["verdicts"].get(name)
                     if record is not None and good(record["verdict"]) is wanted:
                         details.cells[f"t-{number}-{column.number}"] = _test(
-                            record, column, budget, base, good=wanted
+                            record, column, budget, good=wanted
                         )
     details.kernels = [_kernel(column, base) for column in columns]
     return Model(
@@ -153,20 +151,20 @@ def _bad(rows: Sequence[Row], ids: Sequence[str], columns: Sequence[Column]) -> 
 
 
 def _test(
-    record: Mapping[str, Any], column: Column, budget: Budget, base: Path, *, good: bool
+    record: Mapping[str, Any], column: Column, budget: Budget, *, good: bool
 ) -> dict[str, Any]:
     """The details of a test, by keys of one letter: there may be ten thousand of them."""
-    found = _run(record, column, budget, base, good=good)
+    found = _run(record, column, budget, good=good)
     found |= {"r": line(record["reproduce"], 8_000)} if record.get("reproduce") else {}
     if record.get("runs"):
-        found["u"] = [_run(one, column, budget, base, good=good) for one in record["runs"]]
+        found["u"] = [_run(one, column, budget, good=good) for one in record["runs"]]
     found |= {"q": line(" ".join(record["guest"]))} if record.get("guest") else {}
     found |= {"i": record["issues"]} if record.get("issues") else {}
     return found
 
 
 def _run(
-    record: Mapping[str, Any], column: Column, budget: Budget, base: Path, *, good: bool
+    record: Mapping[str, Any], column: Column, budget: Budget, *, good: bool
 ) -> dict[str, Any]:
     """What there is of one run of a test."""
     found: dict[str, Any] = {"v": record["verdict"], "s": record["seconds"]}
@@ -177,7 +175,7 @@ def _run(
     for key, name in (("o", "output"), ("l", "kernel_log")):
         if record.get(name):
             part = budget.excerpt(column.source.directory, record[name], good=good)
-            found[key] = _text(part, base)
+            found[key] = _text(part, budget)
     if record.get("complaints"):
         found["c"] = [shown(text) for text in record["complaints"][:100]]
     if record.get("subtests"):
@@ -189,9 +187,9 @@ def _run(
     return found
 
 
-def _text(part: Excerpt, base: Path) -> dict[str, Any]:
+def _text(part: Excerpt, budget: Budget) -> dict[str, Any]:
     found: dict[str, Any] = {"x": part.text, "n": part.size, "f": part.file.name, "a": part.begin}
-    found |= {"h": link(part.file, base)} if part.file.is_file() else {}
+    found |= {"h": href} if (href := budget.link(part.file)) else {}
     found |= {"m": part.left_out} if part.left_out else {}
     found |= {"e": part.why} if part.why else {}
     return found
@@ -252,9 +250,3 @@ def _kernel(column: Column, base: Path) -> dict[str, Any]:
         "said": [line(text) for text in texts[:200]],
         "guests": guests,
     }
-
-
-def link(file: Path, base: Path) -> str:
-    """The address of a file, from the page's directory."""
-    path = os.path.relpath(file.absolute(), base.absolute())
-    return quote(os.fsencode(path))

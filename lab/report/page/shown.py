@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
+from urllib.parse import quote
 
 MOST_ID = 300
 """Characters of an id; results.json has all of them."""
@@ -67,7 +68,10 @@ class Excerpt:
 class Budget:
     """Reads parts of files as long as a page has room for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: Path) -> None:
+        """`base` is the directory of the page."""
+        self._base = base
+        self._links: dict[Path, str] = {}
         self._left = {True: MOST_OF_ALL_GOOD, False: MOST_OF_ALL_BAD}
         self._files: dict[Path, BinaryIO | str] = {}
         self._stack = ExitStack()
@@ -110,6 +114,12 @@ class Budget:
         )
         return Excerpt(text, size, left_out, file, begin)
 
+    def link(self, file: Path) -> str:
+        """The address of a file; empty if it is not there."""
+        if file not in self._links:
+            self._links[file] = link(file, self._base) if file.is_file() else ""
+        return self._links[file]
+
     def _open(self, file: Path) -> BinaryIO | str:
         if file not in self._files:
             try:
@@ -127,3 +137,9 @@ def output(data: bytes) -> str:
 def _read(file: BinaryIO, begin: int, end: int) -> bytes:
     file.seek(begin)
     return file.read(end - begin)
+
+
+def link(file: Path, base: Path) -> str:
+    """The address of a file, from the page's directory."""
+    path = os.path.relpath(file.absolute(), base.absolute())
+    return quote(os.fsencode(path))
