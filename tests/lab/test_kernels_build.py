@@ -309,7 +309,7 @@ def test_repository_elsewhere(
             "it depends on OUTER && NET && (PARENT || IPV6), of which not set: OUTER, PARENT",
         ),
         (
-            ("--tree", "{tree}", "--set", "NR_OF=y", "--set", "HIDDEN=2"),
+            ("--tree", "{tree}", "--set", "NR_OF=y"),
             "CONFIG_NR_OF=y came out as not set: no Kconfig of this tree has it",
         ),
     ],
