@@ -173,12 +173,21 @@ def test_a_transport_waits_for_buffers_that_a_handler_holds(changes: dict[str, A
     """With every buffer of the group lent to a handler a transport stalls, and then goes on."""
     hoarders: list[ioxide.Connection] = []
     lent: list[int] = []
-    release = threading.Event()
+    filled, release = threading.Event(), threading.Event()
+
+    def all_lent() -> bool:
+        stats = server.stats()
+        return (sum(lent), 4) == (stats.bytes_received, stats.buffers_held_now)
 
     async def hoard(conn: ioxide.Connection) -> None:
         hoarders.append(conn)
-        async with conn.read() as slices:
-            lent.append(sum(len(part) for part in slices))
+        async with contextlib.AsyncExitStack() as stack:
+            # A bundle may come in pieces, and a buffer of it be short: on 6.10 and 6.11 by what was
+            # left in another connection (docs/bundles.md). So it reads until all are lent.
+            while not all_lent():
+                slices = await stack.enter_async_context(conn.read())
+                lent.append(sum(len(part) for part in slices))
+            filled.set()
             await asyncio.to_thread(release.wait, TIMEOUT)
 
     few = {"recv_slots": 4, "recv_buffer_size": 64}
@@ -194,7 +203,9 @@ def test_a_transport_waits_for_buffers_that_a_handler_holds(changes: dict[str, A
 
         until(lambda: len(hoarders) == 1, "the handler's start")
         on_reactor(reactor, fill)
-        until(lambda: lent == [256], "all four buffers lent")
+        assert filled.wait(TIMEOUT), "all four buffers lent"
+        taken = sum(lent)
+        assert all_lent()
         until(lambda: at_rest(server), "a reactor at rest")
         before = server.stats().recv_enobufs
         other = elsewhere(reactor.loop.create_server(_Echo, "127.0.0.1", 0))
@@ -203,13 +214,14 @@ def test_a_transport_waits_for_buffers_that_a_handler_holds(changes: dict[str, A
                 client.sendall(b"question" * 200)
                 until(lambda: server.stats().recv_enobufs > before, "a transport without a buffer")
                 until(lambda: at_rest(server), "a stall without a spin")
-                assert 256 == server.stats().bytes_received
+                assert taken == server.stats().bytes_received
                 release.set()
                 assert b"question" * 200 == read_exactly(client, 1600)
         finally:
             reactor.loop.call_soon_threadsafe(other.close)
     stats = server.stats()
-    assert (256 + 1600, 0) == (stats.bytes_received, stats.buffers_held_now)
+    assert taken + 1600 <= stats.bytes_received <= 256 + 1600
+    assert 0 == stats.buffers_held_now
     if "recv_bundle" in changes:
         assert stats.recv_bundles > 0, "another way was taken"
 

@@ -220,12 +220,15 @@ def test_a_timeout_bounds_the_inside() -> None:
 
     async def work(_: ioxide.Connection) -> None:
         async def inside() -> None:
+            # What has not begun is cancelled without a trace: the clock starts in here.
+            home.call_soon_threadsafe(bound.reschedule, home.time() + 0.05)
             try:
                 await asyncio.Event().wait()
             finally:
                 ended.set()
 
-        async with asyncio.timeout(0.05):
+        home = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as bound:
             await detached(inside())
 
     outcome = handle(work)[1]

@@ -47,9 +47,12 @@ def test_bundle_that_finds_no_data() -> None:
         waiting(far, len(message))
         ring.recv(far.fileno(), group=buffers.group)  # no bundle, no length: the whole buffer
         found += ring.collect(1)
-        # Where the first receive has used buffer 0 up, that is IOX-ERR-013, which has its own test.
         assert [c.buffer_id for c in found[1:]] in ([0], [1]), described(found)
-        if (length, found[1].res) != (4096, 1000):
+        # Where the first receive has used buffer 0 up, that is IOX-ERR-013, which has its own test.
+        # What its entry says means nothing then: 6.11.11 may write there what a receive on another
+        # connection had left to expect (`msg_inq`, not set when a request begins).
+        used_up = found[1].buffer_id == 1
+        if (4096 if used_up else length, found[1].res) != (4096, 1000):
             assert (100, 100) == (length, found[1].res), (
                 f"the entry says {length}; {described(found)}"
             )
