@@ -29,9 +29,9 @@ ALONE = ("handler", "protocol")
 MAX_SYSTEM_CALLS_ALONE = 2.1
 """One enter that sends the answer and returns with its completion, one that waits for the next
 request."""
-MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 31_600, "protocol": 29_600}}
-"""User instructions; 30,709 and 28,750 were measured with CPython 3.11.7 (docs/affinity.md)."""
-OTHER_INSTRUCTIONS_ALONE = 45_000
+MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 22_000, "protocol": 19_700}}
+"""User instructions; 21,214 and 19,061 were measured with CPython 3.11.7 (docs/affinity.md)."""
+OTHER_INSTRUCTIONS_ALONE = 30_000
 
 MODES: dict[str, Mapping[str, object]] = {
     "inline": {},

@@ -89,31 +89,29 @@ PyObject *iox_driver_end_run(Driver *self, PyObject *Py_UNUSED(ignored))
 	Py_RETURN_NONE;
 }
 
-PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
+/* Stages what there is to submit and hands over what workers wait for, before an enter. */
+static int prepare_enter(Driver *self)
 {
-	int64_t timeout_ns = -1, clock;
-	bool idle;
-	int ret;
-
-	if (timeout != Py_None) {
-		double seconds = PyFloat_AsDouble(timeout);
-
-		if (seconds == -1.0 && PyErr_Occurred())
-			return NULL;
-		/* Rounded up, as selectors.EpollSelector does: waking early would spin. */
-		timeout_ns = seconds > 1e9 ? (int64_t)1e18 : seconds > 0 ? (int64_t)(seconds * 1e9) + 1 : 0;
-	}
-	if (iox_driver_begin(self, "wait()") < 0)
-		return NULL;
 	/* Handlers ran since the last look: clocks that are set or waited for now count from now. */
 	self->now = iox_clock_ms();
 	iox_tick_stage(self);
 	iox_driver_let_go(self);
 	/* Before the clocks: a worker may set one meanwhile. */
-	if (iox_list_linked(&self->handing) && iox_homes_hand_over(self) < 0) {
-		self->inside = NULL;
-		return NULL;
-	}
+	return iox_list_linked(&self->handing) ? iox_homes_hand_over(self) : 0;
+}
+
+/*
+ * One enter, at most `timeout_ns` long (-1: for ever).  1 when it blocked, 0 when it was not to, because
+ * there is work; -1 with an exception set.
+ */
+static int enter_once(Driver *self, int64_t timeout_ns)
+{
+	int64_t clock;
+	bool idle;
+	int ret;
+
+	if (prepare_enter(self) < 0)
+		return -1;
 	idle = timeout_ns != 0 && !iox_tick_has_work(self);
 	if (!idle || iox_list_linked(&self->staged)) {
 		timeout_ns = 0; /* what is staged found the submission queue full */
@@ -128,14 +126,61 @@ PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 	self->sleeping_until = timeout_ns < 0 ? UINT64_MAX : self->now + (uint64_t)timeout_ns / 1000000;
 	ret = iox_tick_enter(self, timeout_ns != 0, idle, timeout_ns);
 	self->sleeping_until = 0;
-	self->inside = NULL;
 	/*
 	 * The kernel reports lost completions (EBADR) once, to any enter that asks for events, of which
 	 * this is one of several; it counts them for good.
 	 */
-	if (ret < 0 || iox_ring_dropped(self->ring) != self->drops_told)
-		return enter_failed(self, -ret);
+	if (ret < 0 || iox_ring_dropped(self->ring) != self->drops_told) {
+		self->inside = NULL;
+		enter_failed(self, -ret);
+		return -1;
+	}
 	if (PyErr_CheckSignals() < 0)
+		return -1;
+	return timeout_ns != 0;
+}
+
+/*
+ * An answer is mostly sent within the enter that submits it, so a lone request would cost two turns of the
+ * loop: one for that completion, which is nobody's business, and one for the next request.  So wait() takes
+ * in a batch of nothing but sends itself, and waits on unless somebody is woken by it.
+ */
+static int wait_on(Driver *self, int64_t timeout_ns)
+{
+	int64_t began = timeout_ns > 0 ? iox_clock_ns() : 0, left = timeout_ns;
+	int blocked;
+
+	while ((blocked = enter_once(self, left)) > 0 && iox_tick_only_sends(self)) {
+		iox_tick_reap(self);
+		if (iox_tick_has_work(self))
+			return 0;
+		if (timeout_ns > 0) {
+			left = timeout_ns - (iox_clock_ns() - began);
+			if (left <= 0)
+				return 0;
+		}
+	}
+	return blocked < 0 ? -1 : 0;
+}
+
+PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
+{
+	int64_t timeout_ns = -1;
+	int ret;
+
+	if (timeout != Py_None) {
+		double seconds = PyFloat_AsDouble(timeout);
+
+		if (seconds == -1.0 && PyErr_Occurred())
+			return NULL;
+		/* Rounded up, as selectors.EpollSelector does: waking early would spin. */
+		timeout_ns = seconds > 1e9 ? (int64_t)1e18 : seconds > 0 ? (int64_t)(seconds * 1e9) + 1 : 0;
+	}
+	if (iox_driver_begin(self, "wait()") < 0)
+		return NULL;
+	ret = wait_on(self, timeout_ns);
+	self->inside = NULL;
+	if (ret < 0)
 		return NULL;
 	Py_RETURN_NONE;
 }

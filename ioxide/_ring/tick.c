@@ -160,6 +160,17 @@ void iox_tick_reap(Driver *self)
 		iox_group_batch(self->shared);
 }
 
+bool iox_tick_only_sends(const Driver *self)
+{
+	const struct io_uring_cq *cq = &self->ring->uring.cq;
+	unsigned head = self->ring->cq_head, ready = iox_ring_ready(self->ring);
+
+	for (unsigned i = 0; i < ready; i++)
+		if (cq->cqes[(head + i) & cq->ring_mask].user_data >> 56 != IOX_KIND_SEND)
+			return false;
+	return ready;
+}
+
 static bool clock_due(Driver *self)
 {
 	return (iox_list_linked(&self->read_clocks) &&
