@@ -188,6 +188,25 @@ def test_what_has_changed_comes_first(run: Crafted) -> None:
     assert "#t-1-1" == found.links[found.links.index("#times") + 1]
 
 
+def test_many_that_never_ran_are_told_together(tmp_path: Path) -> None:
+    """By kernel and reason, and what is worse comes before them; the table has each."""
+    names = (HOSTILE, *(f"tests/test_late.py::test_it[{n}]" for n in range(30)))
+    run = crafted(tmp_path, names=names)
+
+    def change(whole: dict[str, Any]) -> None:
+        for name in names[1:]:
+            record = whole["legs"]["6.12.107"]["verdicts"][name]
+            record |= {"verdict": "never ran", "why": "the run ended before it"}
+
+    run.edit(change)
+    found = page_of(run)
+    words = re.sub(r"\s+", " ", found.words)
+    assert "Not good 31 tests" in words
+    assert "never ran 6.12.107 30 tests: the run ended before it" in words
+    assert 2 == len(re.findall(r'class="badge b-', found.text))
+    assert 30 == len(re.findall(r'<td class="n">', found.text))
+
+
 def test_each_run_of_a_test_has_its_evidence(run: Crafted) -> None:
     def change(whole: dict[str, Any]) -> None:
         record = whole["legs"]["6.1.176"]["verdicts"][HOSTILE]

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ...facts.verdicts import Verdict, good
+from ..summary import MOST_NAMED
 from .changed import changed
 from .reading import Source
-from .rows import LETTERS, NOTHING, Bad, Cell, Changes, Column, Details, Group, Row, seconds
+from .rows import LETTERS, NOTHING, RED, Bad, Cell, Changes, Column, Details, Group, Row, seconds
 from .shown import MOST_ID, Budget, Excerpt, line, link, shown
 from .tables import capabilities, errata, issues
 
@@ -25,8 +26,10 @@ class Model:
     columns: Sequence[Column]
     groups: Sequence[Group]
     bad: Sequence[Bad]
+    red: int
+    """How many tests are not good, those that never ran among them."""
     said: Sequence[tuple[str, str, str]]
-    """(kernel, "disproved" or "not proved", sentence)."""
+    """(kernel, what is so, sentence)."""
     capabilities: Sequence[Row]
     issues: Sequence[Row]
     errata: Sequence[Row]
@@ -65,12 +68,16 @@ def model(sources: Sequence[Source], base: Path, complaints: Sequence[str] = ())
                         details.cells[f"t-{number}-{column.number}"] = _test(
                             record, column, budget, good=wanted
                         )
+    unbegun = [row for row in rows if {cell.letter for cell in row.cells} & set(RED) == {"n"}]
+    unbegun = unbegun if len(unbegun) > MOST_NAMED else []
+    together = {row.number for row in unbegun}
     details.kernels = [_kernel(column, base) for column in columns]
     return Model(
         columns=columns,
         groups=list(_groups(ids, rows)),
-        bad=list(_bad(rows, ids, columns)),
-        said=list(_said(columns)),
+        bad=list(_bad([row for row in rows if row.number not in together], ids, columns)),
+        red=sum(row.red for row in rows),
+        said=[*_said(columns), *_never(unbegun, ids, columns)],
         capabilities=capabilities(columns, details),
         issues=issues(columns, ids, details),
         errata=errata(columns, ids, details),
@@ -106,7 +113,7 @@ def _test_row(number: int, name: str, columns: Sequence[Column]) -> Row:
         target = f"t-{number}-{column.number}"
         cells.append(Cell(LETTERS[kind], text, kind.value, target))
     file, _, rest = name.partition("::")
-    red = any(cell.letter in "fslnu" for cell in cells)
+    red = any(cell.letter in RED for cell in cells)
     return Row(number, line(rest or file, MOST_ID), line(file, MOST_ID), cells, red)
 
 
@@ -128,7 +135,7 @@ def _summed(cells: Sequence[Cell]) -> tuple[str, str]:
     if not there:
         return NOTHING, ""
     passed = sum(cell.letter == "p" for cell in there)
-    red = [cell.letter for cell in there if cell.letter in "fslnu"]
+    red = [cell.letter for cell in there if cell.letter in RED]
     return (min(red, key="fsuln".index) if red else "p"), f"{passed}/{len(there)}"
 
 
@@ -139,15 +146,26 @@ def _bad(rows: Sequence[Row], ids: Sequence[str], columns: Sequence[Column]) -> 
         cells = [
             (column.name, cell)
             for column, cell in zip(columns, row.cells, strict=True)
-            if cell.letter in "fslnu"
+            if cell.letter in RED
         ]
         name = ids[row.number]
         whys = [
             column.leg["verdicts"][name]["why"]
             for column, cell in zip(columns, row.cells, strict=True)
-            if cell.letter in "fslnu"
+            if cell.letter in RED
         ]
         yield Bad(line(name, MOST_ID), line(whys[0], 300), cells)
+
+
+def _never(
+    rows: Sequence[Row], ids: Sequence[str], columns: Sequence[Column]
+) -> Iterator[tuple[str, str, str]]:
+    """Tests that never ran, together by the reason that they share."""
+    for column in columns:
+        records = [column.leg["verdicts"].get(ids[row.number]) for row in rows]
+        whys = Counter(r["why"] for r in records if r and r["verdict"] == Verdict.NEVER_RAN)
+        for why, number in whys.items():
+            yield column.name, "never ran", f"{number} tests: {line(why, 500)}"
 
 
 def _test(

@@ -22,6 +22,8 @@ LETTERS = {
     Verdict.XFAILED: "x",
 }
 """A verdict in one letter, for classes and for the filter."""
+RED = "fslnu"
+"""The letters of what is not good."""
 NOTHING = "-"
 """The letter of a test that a kernel has no verdict of."""
 _ORDER = (Weight.DISPROVES, Weight.UNPROVES, Weight.HARMLESS, Weight.PROVES)
