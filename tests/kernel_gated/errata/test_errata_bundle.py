@@ -49,8 +49,8 @@ def test_bundle_that_finds_no_data() -> None:
         found += ring.collect(1)
         assert [c.buffer_id for c in found[1:]] in ([0], [1]), described(found)
         # Where the first receive has used buffer 0 up, that is IOX-ERR-013, which has its own test.
-        # What its entry says means nothing then: 6.11.11 may write there what a receive on another
-        # connection had left to expect (`msg_inq`, not set when a request begins).
+        # What its entry says means nothing then: 6.11.11 may write there what it expects, which is
+        # whatever stood in memory (`msg_inq` of io_msg_alloc_async(), not set before the receive).
         used_up = found[1].buffer_id == 1
         if (4096 if used_up else length, found[1].res) != (4096, 1000):
             assert (100, 100) == (length, found[1].res), (
