@@ -98,7 +98,7 @@ def _build(
         if sentence := what.changed():
             raise LabError(
                 f"{sentence}; what was built of it is of no known sources, and is not used",
-                hint="build again when it is at rest: what has been compiled stays",
+                hint="build again when it is at rest",
             )
         package = directory / f"linux-{release}.tar"
         built.pack(staged, package)
