@@ -68,13 +68,16 @@ def read_plan(path: Path) -> Mapping[str, Any]:
     """What `lab plan` printed. Raises UsageError for what is none."""
     try:
         plan = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as a plan: {error}") from error
     legs = plan.get("legs") if isinstance(plan, dict) else None
     if not isinstance(legs, list) or plan.get("version") != PLAN_VERSION:
         raise UsageError(f"{path} is no plan of version {PLAN_VERSION}, as `lab plan` prints")
     if not all(isinstance(leg, dict) and isinstance(leg.get("name"), str) for leg in legs):
         raise UsageError(f"{path} has a leg without a name")
+    names = [leg["name"] for leg in legs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"{path} names {', '.join(twice)} more than once")
     return dict(plan)
 
 
@@ -95,7 +98,14 @@ def gathered(places: Iterable[Path]) -> tuple[list[Found], list[Complaint]]:
                 whole = json.loads(text)
                 version = whole["version"]
                 legs = [dict(leg) for leg in whole["legs"].values()]
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+            ) as error:
                 complaints.append(Complaint(Kind.UNREADABLE, str(file), f"{error!r}"))
                 continue
             if version != content.VERSION:
@@ -203,13 +213,35 @@ def _leg(
     own = content.own_conclusion(leg)
     if code == ExitCode.PROVED and own.code is not ExitCode.PROVED:
         yield Complaint(Kind.CONTRADICTION, name, f"it says 0, and its verdicts say: {own}")
+    passed = sum(found["verdict"] == Verdict.PASSED for found in verdicts.values())
+    if (leg["selected"], leg["proved"]) != (len(verdicts), passed):
+        why = (
+            f"it says that {leg['proved']} of {leg['selected']} were proved, and has "
+            f"{len(verdicts)} verdicts, of which {passed} passed"
+        )
+        yield Complaint(Kind.CONTRADICTION, name, why)
     if kernel is None:
+        if code == ExitCode.PROVED:
+            why = "it says 0, and names no kernel that it ran on"
+            yield Complaint(Kind.CONTRADICTION, name, why)
         return
+    plays = (leg["contract"] or {}).get("plays")
+    if plays:
+        why = f"{kernel['release']} ran, and did without what {plays} lacks (--as)"
+        yield Complaint(Kind.OTHER_KERNEL, name, why)
     if planned.get("locked") and planned["release"] not in (kernel["release"], kernel["replaces"]):
         yield Complaint(
             Kind.OTHER_KERNEL, name, f"{kernel['release']} ran, planned was {planned['release']}"
         )
-    if list(leg["narrowed"]) != list(narrowed):
+    series = str(planned.get("series") or "")
+    if (
+        series
+        and not planned.get("locked")
+        and not f"{kernel['release']}.".startswith(f"{series}.")
+    ):
+        why = f"{kernel['release']} ran, planned was one of {series}"
+        yield Complaint(Kind.OTHER_KERNEL, name, why)
+    if _narrowing(leg["narrowed"]) != _narrowing(narrowed):
         yield Complaint(
             Kind.OTHER_TESTS,
             name,
@@ -217,6 +249,11 @@ def _leg(
         )
     if verdicts and not any(guest["release"] == kernel["release"] for guest in leg["guests"]):
         yield Complaint(Kind.NO_GUEST, name, f"no guest proved that it was {kernel['release']}")
+
+
+def _narrowing(words: Sequence[str]) -> list[str]:
+    """The words that say which tests run, sorted: a run puts its options first."""
+    return sorted(word for word in words if word not in ("-x", "--exitfirst"))
 
 
 def _words(words: Sequence[str]) -> str:

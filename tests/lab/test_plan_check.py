@@ -30,10 +30,21 @@ PLAN = {
     "version": 1,
     "narrowed": [],
     "legs": [
-        {"name": "6.12", "locked": True, "release": "6.12.1-cloud"},
-        {"name": "6.6", "locked": False, "release": ""},
+        {"name": "6.12", "series": "6.12", "locked": True, "release": "6.12.1-cloud"},
+        {"name": "6.6", "series": "6.6", "locked": False, "release": ""},
     ],
 }
+PLAYED = {
+    "cell": "6.1",
+    "series": "6.6",
+    "plays": "6.1",
+    "masked": ["INC"],
+    "inherited": "",
+    "expected": {},
+    "surprises": [],
+    "notes": [],
+}
+"""The contract of a run with `--as 6.1`."""
 Jobs = dict[str, Any]
 SUCCESS: Jobs = {"plan": {"result": "success"}, "lab": {"result": "success", "outputs": {}}}
 
@@ -171,6 +182,10 @@ def other_kernel(results: Results) -> None:
     results.write("lab-results-6.12", leg("6.12", "6.12.2-cloud"))
 
 
+def other_series() -> dict[str, Any]:
+    return leg("6.6", "6.12.30-generic")
+
+
 def replace(name: str, value: object) -> Callable[[dict[str, Any]], None]:
     return lambda one: one.update({name: value})
 
@@ -231,6 +246,13 @@ RED: list[tuple[str, Callable[[Results], None], Kind, int]] = [
     ("problem and green", changed(replace("problems", ["a gap"])), Kind.CONTRADICTION, 3),
     ("no guest", changed(replace("guests", [])), Kind.NO_GUEST, 3),
     ("other kernel", other_kernel, Kind.OTHER_KERNEL, 3),
+    ("played older", changed(replace("contract", PLAYED)), Kind.OTHER_KERNEL, 3),
+    ("other series", lambda r: r.write("lab-results-6.6", other_series()), Kind.OTHER_KERNEL, 3),
+    ("green without a kernel", changed(replace("kernel", None)), Kind.CONTRADICTION, 3),
+    ("verdict gone", changed(lambda one: one["verdicts"].popitem()), Kind.CONTRADICTION, 3),
+    ("more selected", changed(replace("selected", 500)), Kind.CONTRADICTION, 3),
+    ("none proved and green", changed(replace("proved", 0)), Kind.CONTRADICTION, 3),
+    ("nested without end", said("[" * 100_000), Kind.UNREADABLE, 3),
     ("other tests", changed(replace("narrowed", ["-k", "echo"])), Kind.OTHER_TESTS, 3),
 ]
 
@@ -276,6 +298,16 @@ def test_spoilt_results_are_red_for_their_reason(
     assert kind in kinds
     assert code == exit_code
     assert f": {kind}: " in told
+
+
+def test_words_of_a_selection_may_stand_in_another_order(results: Results) -> None:
+    """A run puts its options first; -x leaves no test out."""
+    results.plan["narrowed"] = ["tests/a.py", "-k", "echo", "-x"]
+    for name, release in (("6.12", "6.12.1-cloud"), ("6.6", "6.6.30-generic")):
+        one = {**leg(name, release), "narrowed": ["-k", "echo", "tests/a.py"]}
+        results.write(f"lab-results-{name}", one)
+
+    assert (set(), 0) == complaints_of(results)[:2]
 
 
 def test_every_kind_of_complaint_is_tried() -> None:
@@ -365,7 +397,11 @@ def test_newest_wants_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_plan_that_is_none(tmp_path: Path) -> None:
     place = tmp_path / "plan.json"
-    for text in ("", "[]", '{"version": 1, "legs": [{}]}', '{"version": 9, "legs": []}'):
+    leg = '{"name": "6.12"}'
+    for text in (
+        *("", "[]", "[" * 100_000, '{"version": 1, "legs": [{}]}', '{"version": 9, "legs": []}'),
+        f'{{"version": 1, "legs": [{leg}, {leg}]}}',
+    ):
         place.write_text(text)
         with pytest.raises(UsageError):
             read_plan(place)
