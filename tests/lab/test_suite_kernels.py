@@ -287,7 +287,8 @@ def test_guests_are_bounded_by_the_machine(little: Little, number: str) -> None:
     ran = on(little, "-n", number)
     assert ran.code == 0, ran.output
     assert ("8 guests at once, not 100: there is no room" in ran.output) is (number == "100")
-    assert "gw0" not in ran.output
+    # The path of the test's directory names the worker of xdist that runs it here.
+    assert "gw0" not in ran.output.replace(str(little.root), "")
 
 
 def test_kernel_named_twice_runs_once(little: Little) -> None:

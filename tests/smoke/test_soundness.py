@@ -7,6 +7,8 @@ Each outcome is forged here, since this machine's kernel has only one of the two
 from __future__ import annotations
 
 import errno
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -69,6 +71,66 @@ def test_what_cannot_be_tried_is_refused_and_tried_again(monkeypatch: pytest.Mon
 
     _forge(monkeypatch, "recv_bundle", down)
     assert "loopback" in soundness.complaint(BUNDLE)
+    _forge(monkeypatch, "recv_bundle", str)
+    assert soundness.complaint(BUNDLE) == ""
+
+
+@contextmanager
+def _signals(every_us: int) -> Iterator[None]:
+    """SIGALRM for this process all the time, `every_us` microseconds apart."""
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, every_us / 1e6, every_us / 1e6)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _repeated(experiment: Callable[[], str], times: int) -> None:
+    for _ in range(times):
+        assert "" == experiment()
+
+
+def test_signals_spoil_no_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receive at an urgent mark fails while a signal is pending; the kernel is right even so.
+
+    The control is the experiment on the thread that the signals go to.
+    """
+    monkeypatch.setattr(soundness, "_ATTEMPTS", 1)
+    with _signals(every_us=100):
+        with pytest.raises(soundness._SilenceError, match="bytes never came"):
+            _repeated(soundness._bytes_in_order, 100)
+        _repeated(lambda: soundness._tried(soundness._bytes_in_order), 12)
+
+
+def test_silence_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that did not come once may have a harmless reason; thrice is the kernel's fault."""
+    silences = ["700 bytes never came"] * 2
+
+    def answer() -> str:
+        if silences:
+            raise soundness._SilenceError(silences.pop())
+        return ""
+
+    _forge(monkeypatch, "recv_bundle", answer)
+    assert "" == soundness.complaint(BUNDLE)
+    silences += ["700 bytes never came"] * 3
+    monkeypatch.setattr(soundness, "_results", {})
+    assert "700 bytes never came, in 3 attempts" in soundness.complaint(BUNDLE)
+
+
+def test_no_thread_for_an_experiment_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start fails by that, and the next one asks."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="thread for an experiment") as raised:
+            soundness.complaint(BUNDLE)
+    assert raised.value.errno == errno.EAGAIN
     _forge(monkeypatch, "recv_bundle", str)
     assert soundness.complaint(BUNDLE) == ""
 
