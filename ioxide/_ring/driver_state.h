@@ -48,6 +48,7 @@ typedef struct Driver {
 	uint64_t now;             /* ms, read once a batch */
 
 	struct iox_listener listeners[IOX_MAX_LISTENERS];
+	unsigned listener_slots; /* of them, those that were ever used: each tick looks at no other */
 	unsigned listeners_armed;
 	bool accepting;
 	bool accepts_failed;      /* a listener has an error to tell of */

@@ -59,6 +59,8 @@ PyObject *iox_driver_listen(Driver *self, PyObject *const *args, Py_ssize_t narg
 			.on_connection = given(args, nargs, 1),
 			.on_error = given(args, nargs, 2),
 		};
+		if (i >= self->listener_slots)
+			self->listener_slots = i + 1;
 		self->accepting = true;
 		Py_RETURN_NONE;
 	}
@@ -109,7 +111,7 @@ static bool arm_listener(Driver *self, unsigned index)
 
 bool iox_listeners_arm(Driver *self)
 {
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS && self->accepting; i++) {
+	for (unsigned i = 0; i < self->listener_slots && self->accepting; i++) {
 		struct iox_listener *listener = &self->listeners[i];
 
 		if (listener->used && !listener->armed && !listener->stopping && !listener->retry_at &&
@@ -184,7 +186,7 @@ static void note_failure(Driver *self, struct iox_listener *listener, int error)
 int iox_listeners_report(Driver *self)
 {
 	self->accepts_failed = false;
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
+	for (unsigned i = 0; i < self->listener_slots; i++) {
 		struct iox_listener *listener = &self->listeners[i];
 		PyObject *on_error, *error, *result;
 		int ret = 0;
@@ -214,7 +216,7 @@ void iox_listeners_complete(Driver *self, uint32_t generation, uint32_t index, i
 	struct iox_listener *listener;
 	bool refused;
 
-	if (index >= IOX_MAX_LISTENERS || !self->listeners[index].armed ||
+	if (index >= self->listener_slots || !self->listeners[index].armed ||
 	    self->listeners[index].generation != generation) {
 		self->counters.stale_cqes++;
 		return;
@@ -276,7 +278,7 @@ uint64_t iox_listeners_soonest(const Driver *self)
 {
 	uint64_t soonest = UINT64_MAX;
 
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
+	for (unsigned i = 0; i < self->listener_slots; i++)
 		if (self->listeners[i].retry_at && self->listeners[i].retry_at < soonest)
 			soonest = self->listeners[i].retry_at;
 	return soonest;
@@ -284,7 +286,7 @@ uint64_t iox_listeners_soonest(const Driver *self)
 
 void iox_listeners_expire(Driver *self)
 {
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++)
+	for (unsigned i = 0; i < self->listener_slots; i++)
 		if (self->listeners[i].retry_at && self->listeners[i].retry_at <= self->now)
 			self->listeners[i].retry_at = 0;
 }
@@ -328,7 +330,7 @@ PyObject *iox_driver_unlisten(Driver *self, PyObject *const *args, Py_ssize_t na
 		return NULL;
 	if (all)
 		self->accepting = false;
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
+	for (unsigned i = 0; i < self->listener_slots; i++) {
 		struct iox_listener *listener = &self->listeners[i];
 
 		if (listener->used && !listener->stopping && (all || listener->fd == fd) &&
@@ -345,7 +347,7 @@ PyObject *iox_driver_unlisten(Driver *self, PyObject *const *args, Py_ssize_t na
 
 int iox_listeners_traverse(const Driver *self, visitproc visit, void *arg)
 {
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
+	for (unsigned i = 0; i < self->listener_slots; i++) {
 		Py_VISIT(self->listeners[i].on_connection);
 		Py_VISIT(self->listeners[i].on_error);
 	}
@@ -354,7 +356,7 @@ int iox_listeners_traverse(const Driver *self, visitproc visit, void *arg)
 
 void iox_listeners_clear(Driver *self)
 {
-	for (unsigned i = 0; i < IOX_MAX_LISTENERS; i++) {
+	for (unsigned i = 0; i < self->listener_slots; i++) {
 		Py_CLEAR(self->listeners[i].on_connection);
 		Py_CLEAR(self->listeners[i].on_error);
 	}
