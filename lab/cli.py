@@ -97,6 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             words = " ".join(rest)
             its_parser = getattr(arguments, "parser", parser)
             its_parser.error(f"unknown arguments: {words}; a command to run stands behind --")
+        if getattr(arguments, "narrowed", None):
+            try:
+                arguments.narrowed = _narrowing(arguments.narrowed)
+            except UsageError as error:
+                print(f"lab: {error}", file=sys.stderr)
+                return error.exit_code
         return int(handler(arguments))
     if errata_commands.handles(arguments.command):
         if rest:
@@ -122,6 +128,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.repeat is not None:
             asked = [*asked, f"--lab-repeat={arguments.repeat}"]
         return int(_test(names, [*plays, *by, *asked, *rest]).code)
+
+
+def _narrowing(words: Sequence[str]) -> Sequence[str]:
+    """Those of a plan's words that leave tests out. Raises UsageError."""
+    import pytest
+
+    from .suite import narrowing
+
+    try:
+        return narrowing.of_words(words)
+    except pytest.UsageError as error:
+        raise UsageError(f"--narrowed {' '.join(words)}: {error}") from error
 
 
 def _errata(arguments: argparse.Namespace) -> Conclusion:

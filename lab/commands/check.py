@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LabError, UsageError
+from ..facts.verdicts import Conclusion, ExitCode
 from ..report import reconciliation
 
 EPILOG = """\
@@ -58,10 +59,17 @@ def run(arguments: argparse.Namespace) -> int:
     complaints += reconciliation.reconcile(plan, found, jobs)
     for complaint in complaints:
         print(complaint)
-    if arguments.summary is not None:
-        with arguments.summary.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(reconciliation.markdown(plan, found, complaints))
     conclusion = reconciliation.concluded(plan, complaints)
+    if arguments.summary is not None:
+        try:
+            with arguments.summary.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(reconciliation.markdown(plan, found, complaints))
+        except OSError as error:
+            why = f"the summary cannot be written to {arguments.summary}: {error.strerror}"
+            if conclusion.code is ExitCode.PROVED:
+                conclusion = Conclusion(ExitCode.NOT_PROVED, why)
+            else:
+                print(f"lab: {why}", file=sys.stderr)
     print(conclusion)
     return int(conclusion.code)
 
@@ -69,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _jobs(text: str) -> Mapping[str, Any]:
     try:
         jobs = json.loads(text)
+    except RecursionError as error:
+        raise UsageError("--jobs is nested too deeply") from error
     except ValueError as error:
         raise UsageError(f"--jobs is no JSON: {error}") from error
     if not isinstance(jobs, dict):

@@ -185,20 +185,10 @@ def names_of(arguments: argparse.Namespace, project: Project | None) -> tuple[st
                 'kernels = ["6.1", "6.12"]',
             )
         return kernels.matching(table)
-    words = [word for given in arguments.kernel or () for word in _split(given)]
+    words = [word for given in arguments.kernel or () for word in kernels.split(given)]
     if not words and not own:
         raise UsageError("--kernel names no kernel")
     return kernels.matching([*words, *own], table=() if project is None else project.kernels)
-
-
-def _split(given: str) -> Sequence[str]:
-    """The names in one `--kernel`. A path with a space in it is one name, unless each of the words
-    is a name or the path of a file."""
-    words = given.split()
-    paths = [word for word in words if "/" in word]
-    one = "/" in given and Path(given).exists()
-    there = all(Path(word.partition(":")[0]).exists() for word in paths)
-    return [given] if one or not there else words
 
 
 def kernel_of(arguments: argparse.Namespace, *, flavour: Flavour | None = None) -> Kernel:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .. import project as projects
-from ..errors import LabError
+from ..errors import LabError, UsageError
 from ..kernels.planning import planned
 from ..report.reconciliation import PLAN_VERSION
 
@@ -28,7 +28,8 @@ def add_parser(commands: Any) -> None:
         "--kernel",
         action="append",
         metavar="NAME",
-        help="instead of those of the table, or of the catalogue without a table; repeatable",
+        help="instead of those of the table, or of the catalogue without a table; several names, "
+        "patterns (6.1*) and all as for test; repeatable",
     )
     parser.add_argument(
         "--narrowed",
@@ -42,12 +43,17 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print it; the exit code."""
+    notes: list[str] = []
     try:
-        names = arguments.kernel or projects.here().kernels
-        rows = [asdict(row) for row in planned(names)]
+        if arguments.kernel is not None and not any(name.strip() for name in arguments.kernel):
+            raise UsageError("--kernel names no kernel")
+        table = projects.here().kernels
+        rows = [asdict(row) for row in planned(arguments.kernel or (), table=table, notes=notes)]
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return error.exit_code
+    for note in notes:
+        print(f"lab: {note}", file=sys.stderr)
     # One line: a workflow's outputs are lines.
     print(json.dumps({"version": PLAN_VERSION, "narrowed": arguments.narrowed, "legs": rows}))
     return 0

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ..facts.kernel import Flavour, Kernel
 from .choice import built_here, known, obtain, offered, resolve
 from .model import KernelFiles
-from .patterns import matching
+from .patterns import matching, split
 
 __all__ = [
     "Flavour",
@@ -18,4 +18,5 @@ __all__ = [
     "obtain",
     "offered",
     "resolve",
+    "split",
 ]

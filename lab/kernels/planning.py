@@ -13,6 +13,7 @@ from . import lock, store
 from .catalogue import catalogue, series
 from .choice import NEWEST, built_here
 from .model import newest_first
+from .patterns import matching, split
 from .source import named
 
 
@@ -36,21 +37,27 @@ class Planned:
     an unlocked one."""
 
 
-def planned(names: Iterable[str]) -> tuple[Planned, ...]:
-    """The kernels meant by these names, in their order; without names, those of the catalogue, of
-    which the last is taken as `newest`.
+def planned(
+    names: Iterable[str], *, table: Sequence[str] = (), notes: list[str] | None = None
+) -> tuple[Planned, ...]:
+    """The kernels meant by these names, which are spelled as for a run, in their order; without
+    names those of the `table`, and without one those of the catalogue, of which the last is taken
+    as `newest`.
 
-    Raises UsageError for a name that no kernel could have, and for two names of one kernel.
+    A kernel that two names mean is planned once, by the first, and `notes` gets a sentence about
+    it. Raises UsageError for a name that no kernel could have, and for one that only the sources
+    could tell.
     """
-    rows = [_one(name.strip()) for name in names or _all()]
-    for number, row in enumerate(rows):
-        for other in rows[:number]:
-            if row.name == other.name:
-                raise UsageError(f"the kernel {row.name} is named twice")
-            if row.locked and (row.release, row.package) == (other.release, other.package):
-                raise UsageError(
-                    f"{other.name} and {row.name} both mean {row.release}: name it once"
-                )
+    asked = [word for given in names for word in split(given)] or list(table) or _all()
+    rows: list[Planned] = []
+    for row in map(_one, matching(asked, table=table, ask=False)):
+        same = (other for other in rows if row.locked and row.entry == other.entry)
+        if (other := next(same, None)) is None:
+            rows.append(row)
+        elif notes is not None:
+            notes.append(
+                f"{other.name} and {row.name} are one kernel, {row.package}, and it is planned once"
+            )
     return tuple(rows)
 
 

@@ -80,7 +80,7 @@ def leg(report: RunReport, base: Path) -> dict[str, Any]:
         "asked": report.asked,
         "kernel": asdict(report.kernel),
         "cell": report.row.name if report.row else report.kernel.series,
-        "narrowed": list(report.narrowed),
+        "narrowed": [*report.narrowed, *report.remembered],
         "contract": _contract(report),
         "launcher": report.launcher.name,
         "wishes": report.wishes.options(),

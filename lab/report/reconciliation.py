@@ -15,10 +15,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import LabError, UsageError
 from ..facts.verdicts import Conclusion, ExitCode, Verdict
 from . import content
 from .markdown import plain, table
+from .page.reading import parse
 
 PLAN_VERSION = 1
 
@@ -40,6 +41,7 @@ class Kind(StrEnum):
     NOT_PROVED = "not proved"
     OTHER_KERNEL = "other kernel"
     OTHER_TESTS = "other tests"
+    OTHER_TREE = "other tree"
     NO_GUEST = "no guest"
     CONTRADICTION = "contradiction"
 
@@ -68,13 +70,26 @@ def read_plan(path: Path) -> Mapping[str, Any]:
     """What `lab plan` printed. Raises UsageError for what is none."""
     try:
         plan = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as a plan: {error}") from error
+    except OSError as error:
+        raise UsageError(f"the plan {path} cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply to be a plan") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no plan: it is no JSON: {error}") from error
     legs = plan.get("legs") if isinstance(plan, dict) else None
     if not isinstance(legs, list) or plan.get("version") != PLAN_VERSION:
         raise UsageError(f"{path} is no plan of version {PLAN_VERSION}, as `lab plan` prints")
-    if not all(isinstance(leg, dict) and isinstance(leg.get("name"), str) for leg in legs):
-        raise UsageError(f"{path} has a leg without a name")
+    for leg in legs:
+        if not isinstance(leg, dict) or not isinstance(leg.get("name"), str):
+            raise UsageError(f"{path} has a leg without a name")
+        for key in ("release", "series"):
+            if not isinstance(leg.get(key, ""), str):
+                raise UsageError(f"{path}: the {key} of {leg['name']} is {leg[key]!r}, not a text")
+        if leg.get("locked") and not leg.get("release"):
+            raise UsageError(f"{path}: {leg['name']} is locked and has no release")
+    narrowed = plan.get("narrowed", [])
+    if not isinstance(narrowed, list) or not all(isinstance(word, str) for word in narrowed):
+        raise UsageError(f"{path}: narrowed is {narrowed!r}, not a list of texts")
     names = [leg["name"] for leg in legs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"{path} names {', '.join(twice)} more than once")
@@ -95,27 +110,20 @@ def gathered(places: Iterable[Path]) -> tuple[list[Found], list[Complaint]]:
         for file in files:
             try:
                 text = file.read_bytes()
-                whole = json.loads(text)
-                version = whole["version"]
-                legs = [dict(leg) for leg in whole["legs"].values()]
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                TypeError,
-                AttributeError,
-                RecursionError,
-            ) as error:
-                complaints.append(Complaint(Kind.UNREADABLE, str(file), f"{error!r}"))
-                continue
-            if version != content.VERSION:
-                why = f"it is of version {version}, and this lab reads {content.VERSION}"
-                complaints.append(Complaint(Kind.UNREADABLE, str(file), why))
-                continue
-            key = hashlib.sha256(text).hexdigest()
-            if key not in seen:
+                key = hashlib.sha256(text).hexdigest()
+                if key in seen:
+                    continue
                 seen.add(key)
-                found += [Found(file, leg) for leg in legs]
+                whole = parse(text, file).whole
+            except OSError as error:
+                why = f"it cannot be read: {error.strerror}"
+                complaints.append(Complaint(Kind.UNREADABLE, str(file), why))
+            except LabError as error:
+                why = "it " + error.message.removeprefix(f"{file} ")
+                complaints.append(Complaint(Kind.UNREADABLE, str(file), why))
+            else:
+                found += [Found(file, leg) for leg in whole["legs"].values()]
+                complaints += _end(file, whole)
     return found, complaints
 
 
@@ -139,10 +147,9 @@ def reconcile(
             where = ", ".join(str(one.path) for one in mine)
             complaints.append(Complaint(Kind.TWICE, name, f"{len(mine)} runs say so: {where}"))
         for one in mine:
-            try:
-                complaints += _leg(leg, one.leg, plan.get("narrowed", []))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                complaints.append(Complaint(Kind.UNREADABLE, name, f"{one.path}: {error!r}"))
+            complaints += _leg(leg, one.leg, plan.get("narrowed", []))
+    legs = {one.leg["asked"]: one.leg for one in found if one.leg["asked"] in names}
+    complaints += [*_trees(legs), *_ids(legs)]
     for one in found:
         if one.leg.get("asked") not in names:
             about = str(one.leg.get("asked"))
@@ -173,14 +180,11 @@ def markdown(
 
 
 def _row(name: str, leg: Mapping[str, Any] | None) -> Sequence[str]:
-    try:
-        if leg is None or leg["kernel"] is None:
-            return (name, "-", "-", "-", str(leg["exit"]["why"]) if leg else "no results")
-        accel = ", ".join(dict.fromkeys(str(guest["accel"]) for guest in leg["guests"]))
-        proved = f"{leg['proved']} of {leg['selected']}"
-        return (name, str(leg["kernel"]["release"]), proved, accel or "-", str(leg["exit"]["code"]))
-    except (KeyError, TypeError):
-        return (name, "-", "-", "-", "unreadable")
+    if leg is None or leg["kernel"] is None:
+        return (name, "-", "-", "-", str(leg["exit"]["why"]) if leg else "no results")
+    accel = ", ".join(dict.fromkeys(str(guest["accel"]) for guest in leg["guests"]))
+    proved = f"{leg['proved']} of {leg['selected']}"
+    return (name, str(leg["kernel"]["release"]), proved, accel or "-", str(leg["exit"]["code"]))
 
 
 def _jobs(jobs: Mapping[str, Any]) -> Iterable[Complaint]:
@@ -194,10 +198,46 @@ def _jobs(jobs: Mapping[str, Any]) -> Iterable[Complaint]:
             yield Complaint(kind, f"job {name}", f"its result is {result!r}")
 
 
+def _end(file: Path, whole: Mapping[str, Any]) -> Iterable[Complaint]:
+    """What a run says of itself that none of its kernels says: its files are not whole, say."""
+    code, why = whole["exit"]["code"], whole["exit"]["why"]
+    if code == ExitCode.PROVED or any(leg["exit"]["code"] for leg in whole["legs"].values()):
+        return
+    kinds = {ExitCode.DISPROVED: Kind.DISPROVED, ExitCode.INTERRUPTED: Kind.CANCELLED}
+    why = f"each of its kernels says 0, and the run says {code}: {why}"
+    yield Complaint(kinds.get(code, Kind.NOT_PROVED), str(file), why)
+
+
+def _trees(legs: Mapping[str, Mapping[str, Any]]) -> Iterable[Complaint]:
+    """Runs whose guests had other files than those of the first kernel of the plan."""
+    first = ""
+    for name, leg in legs.items():
+        sha256 = leg["identity"].get("tree_sha256", "")
+        if not sha256:
+            continue
+        if not first:
+            first, its = name, sha256
+        elif sha256 != its:
+            why = f"the tree in its guests had the sha256 {sha256[:12]}, that of {first} {its[:12]}"
+            yield Complaint(Kind.OTHER_TREE, name, why)
+
+
+def _ids(legs: Mapping[str, Mapping[str, Any]]) -> Iterable[Complaint]:
+    """Kernels without tests that others have: tests are collected on the host, so that the kernel
+    decides about none of them."""
+    ran = {name: leg["verdicts"] for name, leg in legs.items() if leg["verdicts"]}
+    every = dict.fromkeys(test for verdicts in ran.values() for test in verdicts)
+    for name, verdicts in ran.items():
+        if lacking := [test for test in every if test not in verdicts]:
+            more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+            why = f"it has no verdict for {lacking[0]}{more}, and another kernel has"
+            yield Complaint(Kind.OTHER_TESTS, name, why)
+
+
 def _leg(
     planned: Mapping[str, Any], leg: Mapping[str, Any], narrowed: Sequence[str]
 ) -> Iterable[Complaint]:
-    """What is wrong with one leg. Raises KeyError and the like for what is no leg."""
+    """What is wrong with one leg."""
     name, kernel, verdicts = planned["name"], leg["kernel"], leg["verdicts"]
     code, why = leg["exit"]["code"], str(leg["exit"]["why"])
     if code == ExitCode.INTERRUPTED:
@@ -216,8 +256,8 @@ def _leg(
     passed = sum(found["verdict"] == Verdict.PASSED for found in verdicts.values())
     if (leg["selected"], leg["proved"]) != (len(verdicts), passed):
         why = (
-            f"it says that {leg['proved']} of {leg['selected']} were proved, and has "
-            f"{len(verdicts)} verdicts, of which {passed} passed"
+            f"it says that {leg['proved']} of {leg['selected']} were proved, and by its verdicts "
+            f"{passed} of {len(verdicts)} passed"
         )
         yield Complaint(Kind.CONTRADICTION, name, why)
     if kernel is None:
@@ -225,11 +265,17 @@ def _leg(
             why = "it says 0, and names no kernel that it ran on"
             yield Complaint(Kind.CONTRADICTION, name, why)
         return
+    if code == ExitCode.PROVED and not leg["identity"].get("tree_sha256"):
+        why = "it says 0, and not which tree its guests had"
+        yield Complaint(Kind.CONTRADICTION, name, why)
     plays = (leg["contract"] or {}).get("plays")
     if plays:
         why = f"{kernel['release']} ran, and did without what {plays} lacks (--as)"
         yield Complaint(Kind.OTHER_KERNEL, name, why)
-    if planned.get("locked") and planned["release"] not in (kernel["release"], kernel["replaces"]):
+    if planned.get("locked") and planned["release"] not in (
+        kernel["release"],
+        kernel.get("replaces"),
+    ):
         yield Complaint(
             Kind.OTHER_KERNEL, name, f"{kernel['release']} ran, planned was {planned['release']}"
         )
@@ -247,7 +293,9 @@ def _leg(
             name,
             f"it ran {_words(leg['narrowed'])}, planned was {_words(narrowed)}",
         )
-    if verdicts and not any(guest["release"] == kernel["release"] for guest in leg["guests"]):
+    if verdicts and not any(
+        guest["release"] == kernel["release"] and guest["nonce"] for guest in leg["guests"]
+    ):
         yield Complaint(Kind.NO_GUEST, name, f"no guest proved that it was {kernel['release']}")
 
 

@@ -46,6 +46,9 @@ class RunReport:
     """How often each test was to run."""
     narrowed: Sequence[str]
     """What this run was narrowed by, as arguments of pytest; none if it was a whole one."""
+    remembered: Sequence[str]
+    """What it was narrowed by that depends on the run before it (--lf), so that no other run can
+    be."""
     row: Row | None
     """What the contract promises this kernel; None if it has no row for it."""
     comparison: Comparison

@@ -19,6 +19,12 @@ class Auto(int):
     """What `-n auto` becomes until it is known how many guests suit the machine."""
 
 
+def refuse_loop(config: pytest.Config) -> None:
+    """Raises pytest.UsageError for `-f` of pytest-xdist."""
+    if getattr(config.option, "looponfail", False):
+        raise pytest.UsageError("--looponfail: a run in guests ends; repeat it with --lf")
+
+
 def take_over(config: pytest.Config) -> None:
     """See to it that pytest-xdist starts no workers for a run in guests.
 
@@ -27,8 +33,6 @@ def take_over(config: pytest.Config) -> None:
     """
     option = config.option
     number = getattr(option, "numprocesses", None)
-    if getattr(option, "looponfail", False):
-        raise pytest.UsageError("--looponfail: a run in guests ends; repeat it with --lf")
     if getattr(option, "px", None):
         raise pytest.UsageError("--px: the workers are guests, and no proxy starts them")
     if number is None and getattr(option, "tx", None):

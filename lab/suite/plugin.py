@@ -171,6 +171,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """pytest-xdist begins to loop here, before it configures anything."""
+    if config.getoption("lab_kernel"):
+        from .at_once import refuse_loop
+
+        refuse_loop(config)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers and the mode."""
     for marker in MARKERS:
@@ -217,7 +226,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
         at_once.take_over(config)
         try:
-            names = kernels.matching(names, table=project.kernels)
+            words = [word for given in names for word in kernels.split(given)]
+            if not words:
+                raise UsageError("--kernel names no kernel")
+            names = kernels.matching(words, table=project.kernels)
         except LabError as error:
             raise pytest.UsageError(str(error)) from error
         # Before a test is collected: pytest keeps what it makes of it then.
@@ -387,4 +399,4 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     conclusion = config.stash.get(CONCLUSION, None)
     # pytest itself prints what was wrong with a request, and does it after this.
     if conclusion is not None and conclusion.code != ExitCode.USAGE:
-        print(printable(str(conclusion), sys.stdout.encoding), flush=True)
+        print(printable(str(conclusion), getattr(sys.stdout, "encoding", None)), flush=True)

@@ -23,7 +23,7 @@ from ..report.results import new_directory, point_latest
 from ..rules import dmesg
 from ..vm import launcher_named
 from ..wishes import Wishes
-from . import at_once, home, issues, options, selection, times
+from . import at_once, home, issues, narrowing, options, selection, times
 from .column import Column
 from .lanes import WORTH_A_GUEST, Lanes, Work
 from .plan import Plan
@@ -252,13 +252,11 @@ class Preparation:
         return name in self.may_miss or series_of(name) in self.may_miss
 
     def narrowed(self) -> list[str]:
-        """What this run was narrowed by, for the line that repeats it."""
-        option = self.config.option
-        words: list[str] = []
-        for flag, value in (("-k", option.keyword), ("-m", option.markexpr)):
-            words += [flag, value] if value else []
+        """What this run was narrowed by, for the line that repeats it; not what the repository's
+        settings leave out of each run, nor what depends on the run before."""
         named = self.config.args_source is pytest.Config.ArgsSource.ARGS
-        return [*words, *([*self.config.args, *self.programs.words] if named else ())]
+        paths = [*self.config.args, *self.programs.words] if named else ()
+        return [*narrowing.options(self.config), *paths]
 
     def selection_key(self) -> str:
         """The same for each run of the same tests on the same kernels in the same guests."""
@@ -277,9 +275,7 @@ class Preparation:
     def wanted(self) -> tuple[int, ...]:
         """The issues that must be proved: only a whole run can be blamed for a hole."""
         option = self.config.option
-        narrowed = option.keyword or option.markexpr or selection.looks_in_cache(self.config)
-        whole = self.config.args_source is not pytest.Config.ArgsSource.ARGS
-        if not whole or narrowed or not self.project.issues:
+        if option.keyword or option.markexpr or not self.whole() or not self.project.issues:
             return ()
         return issues.work_is_in(self.project.path(self.project.issues))
 

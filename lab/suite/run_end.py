@@ -17,7 +17,7 @@ from ..report import content, markdown, page, previous
 from ..report.kernels import render_kernels
 from ..report.summary import RunReport, render, rule
 from ..rules import errata
-from . import issues, times
+from . import issues, narrowing, times
 from .column import Column
 from .guest_run import GuestRun
 from .preparation import Preparation
@@ -163,6 +163,7 @@ class RunEnd:
             cell=column.cell,
             times=column.times,
             narrowed=preparation.narrowed(),
+            remembered=narrowing.remembered(preparation.config),
             row=column.promises.row,
             comparison=comparison,
             launcher=preparation.launcher,

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -45,6 +45,24 @@ class Typed:
 
 def typed(config: pytest.Config) -> list[Typed]:
     """All options that somebody typed, in the order in which pytest reads them."""
+    return read(config, [*config.getini("addopts"), *_of_this_run(config)])[0]
+
+
+def typed_for_this_run(config: pytest.Config) -> list[Typed]:
+    """Those of a command line and PYTEST_ADDOPTS, not those that the settings add to each run."""
+    return read(config, _of_this_run(config))[0]
+
+
+def _of_this_run(config: pytest.Config) -> list[str]:
+    return [
+        *shlex.split(os.environ.get("PYTEST_ADDOPTS", "")),
+        *map(str, config.invocation_params.args),
+    ]
+
+
+def read(config: pytest.Config, words: Sequence[str]) -> tuple[list[Typed], list[str]]:
+    """The options and the paths and ids among these words, each in their order. Raises
+    pytest.UsageError for an option without its value."""
     found: list[Typed] = []
 
     class Keep(argparse.Action):
@@ -57,8 +75,12 @@ def typed(config: pytest.Config) -> list[Typed]:
                 values = [values]
             found.append(Typed(self.dest, option_string or "", values))
 
+    class Reader(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise pytest.UsageError(message)
+
     # As pytest's own, which takes no abbreviation, and arguments from a file named by @FILE.
-    reader = argparse.ArgumentParser(allow_abbrev=False, add_help=False, fromfile_prefix_chars="@")
+    reader = Reader(allow_abbrev=False, add_help=False, fromfile_prefix_chars="@")
     for action in _parser(config)._actions:
         if action.option_strings:
             more: dict[str, Any] = {"const": _NO_VALUE} if action.nargs == argparse.OPTIONAL else {}
@@ -66,14 +88,8 @@ def typed(config: pytest.Config) -> list[Typed]:
                 *action.option_strings, dest=action.dest, action=Keep, nargs=action.nargs, **more
             )
     reader.add_argument("file_or_dir", nargs="*")
-    reader.parse_known_args(
-        [
-            *config.getini("addopts"),
-            *shlex.split(os.environ.get("PYTEST_ADDOPTS", "")),
-            *map(str, config.invocation_params.args),
-        ]
-    )
-    return found
+    known, _ = reader.parse_known_args(list(words))
+    return found, list(known.file_or_dir)
 
 
 def definer(config: pytest.Config, name: str) -> tuple[str, ModuleType] | None:

@@ -105,6 +105,19 @@ def test_groups_of_kernels_have_names() -> None:
     assert asked("--kernel", "every") == ("6.1.176", "6.12.90", "6.12.94", "6.12.107")
 
 
+def test_kernel_of_ones_own_stands_for_its_series_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a series that somebody names it is another kernel."""
+    monkeypatch.setattr(choice, "resolve", lambda name: kernel("6.6.30" if name == "/a" else name))
+    table = ("6.1", "6.6", "newest")
+
+    assert asked("--kernel-file", "/a", "--kernel", "all", table=table) == ("6.1", "newest", "/a")
+    assert asked("--kernel", "/a", "--kernel", "all", table=table) == ("/a", "6.1", "newest")
+    assert asked("--kernel", "6.6", "--kernel-file", "/a", table=table) == ("6.6", "/a")
+    assert asked("--kernel", "all 6.6", "--kernel-file", "/a", table=table) == (
+        *("6.1", "newest", "6.6", "/a"),
+    )
+
+
 @pytest.mark.usefixtures("archive")
 @pytest.mark.parametrize(
     ("words", "sentence"),

@@ -5,6 +5,7 @@ way in which one is not."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,7 +84,7 @@ def leg(asked: str, release: str) -> dict[str, Any]:
             }
         ],
         "at_once": 1,
-        "identity": {},
+        "identity": {"tree_sha256": "a" * 64},
         "probe": None,
         "capabilities": {},
         "errata": [],
@@ -186,12 +187,48 @@ def other_series() -> dict[str, Any]:
     return leg("6.6", "6.12.30-generic")
 
 
+def failed_and_green(one: dict[str, Any]) -> None:
+    """As many tests as before, and as many of them passed."""
+    one["verdicts"]["a.py::test_b"].update(verdict="failed")
+
+
+def fewer(one: dict[str, Any]) -> None:
+    one["verdicts"].popitem()
+    one.update(selected=1)
+
+
+def other_ids(one: dict[str, Any]) -> None:
+    one["verdicts"] = {f"b.py::{number}": v for number, v in enumerate(one["verdicts"].values())}
+
+
 def replace(name: str, value: object) -> Callable[[dict[str, Any]], None]:
     return lambda one: one.update({name: value})
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Results], None]:
     return lambda results: results.change(change)
+
+
+def spoilt(change: Callable[[dict[str, Any]], object]) -> Callable[[Results], None]:
+    """Change the leg of 6.6 so that it is none."""
+
+    def spoil(results: Results) -> None:
+        one = leg("6.6", "6.6.30-generic")
+        change(one)
+        results.write("lab-results-6.6", one)
+
+    return spoil
+
+
+def end(code: int) -> Callable[[Results], None]:
+    """The run ends so, and no kernel of it says why."""
+
+    def spoil(results: Results) -> None:
+        text = json.loads(results.file("lab-results-6.6").read_text())
+        text["exit"] = {"code": code, "why": "the files are not whole"}
+        results.file("lab-results-6.6").write_text(json.dumps(text))
+
+    return spoil
 
 
 def said(text: str) -> Callable[[Results], None]:
@@ -242,7 +279,7 @@ RED: list[tuple[str, Callable[[Results], None], Kind, int]] = [
     ("nothing passed", changed(nothing_passed), Kind.NOTHING_PROVED, 3),
     ("lost", changed(lost), Kind.NOT_PROVED, 3),
     ("failed", changed(failed), Kind.DISPROVED, 1),
-    ("failed and green", changed(lambda one: verdict(one, "failed")), Kind.CONTRADICTION, 3),
+    ("failed and green", changed(failed_and_green), Kind.CONTRADICTION, 3),
     ("problem and green", changed(replace("problems", ["a gap"])), Kind.CONTRADICTION, 3),
     ("no guest", changed(replace("guests", [])), Kind.NO_GUEST, 3),
     ("other kernel", other_kernel, Kind.OTHER_KERNEL, 3),
@@ -254,6 +291,23 @@ RED: list[tuple[str, Callable[[Results], None], Kind, int]] = [
     ("none proved and green", changed(replace("proved", 0)), Kind.CONTRADICTION, 3),
     ("nested without end", said("[" * 100_000), Kind.UNREADABLE, 3),
     ("other tests", changed(replace("narrowed", ["-k", "echo"])), Kind.OTHER_TESTS, 3),
+    ("deselected", changed(replace("narrowed", ["--deselect=a.py::t"])), Kind.OTHER_TESTS, 3),
+    ("fewer tests", changed(fewer), Kind.OTHER_TESTS, 3),
+    ("other ids", changed(other_ids), Kind.OTHER_TESTS, 3),
+    ("other tree", changed(replace("identity", {"tree_sha256": "b" * 64})), Kind.OTHER_TREE, 3),
+    ("no tree and green", changed(replace("identity", {})), Kind.CONTRADICTION, 3),
+    (
+        "guest without a nonce",
+        spoilt(lambda one: one["guests"][0].update(nonce="")),
+        Kind.NO_GUEST,
+        3,
+    ),
+    ("run disproved", end(1), Kind.DISPROVED, 1),
+    ("run not proved", end(3), Kind.NOT_PROVED, 3),
+    ("run interrupted", end(130), Kind.CANCELLED, 3),
+    ("exit is no number", end(False), Kind.UNREADABLE, 3),
+    ("verdict is none", spoilt(lambda one: verdict(one, "excellent")), Kind.UNREADABLE, 3),
+    ("no identity", spoilt(replace("identity", None)), Kind.UNREADABLE, 3),
 ]
 
 
@@ -298,6 +352,7 @@ def test_spoilt_results_are_red_for_their_reason(
     assert kind in kinds
     assert code == exit_code
     assert f": {kind}: " in told
+    assert not re.search(r"\w+(Error|Exception)\b", told)
 
 
 def test_words_of_a_selection_may_stand_in_another_order(results: Results) -> None:
@@ -308,6 +363,58 @@ def test_words_of_a_selection_may_stand_in_another_order(results: Results) -> No
         results.write(f"lab-results-{name}", one)
 
     assert (set(), 0) == complaints_of(results)[:2]
+
+
+def test_a_run_may_do_without_a_kernel_of_no_plan(results: Results) -> None:
+    """With ALLOW_MISSING a run is 0 although one of its kernels is 3; that kernel is not proved."""
+    one = leg("6.6", "6.6.30-generic")
+    unobtainable(one)
+    one.update(selected=0, proved=0)
+    text = {**whole(one), "exit": {"code": 0, "why": "6.12: 1 passed; 6.6 is missing"}}
+    results.file("lab-results-6.6").write_text(json.dumps(text))
+
+    assert ({Kind.EMPTY}, 3) == complaints_of(results)[:2]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "it is no JSON, cut off or edited: Expecting value"),
+        ("[" * 100_000, "it is nested too deeply to be a results.json"),
+        ('{"version": 2}', "it is of version 2, and this lab reads 1"),
+        ('{"version": 1}', "it is not as the lab writes it, so it was edited: it has no ended"),
+        ("[]", "it is not as the lab writes it, so it was edited: it is [], not an object"),
+    ],
+)
+def test_what_is_unreadable_is_told_in_a_sentence(
+    results: Results, text: str, sentence: str
+) -> None:
+    results.file("lab-results-6.6").write_text(text)
+    _, complaints = gathered([results.root])
+    [only] = complaints
+    assert Kind.UNREADABLE == only.kind
+    assert only.why.startswith(sentence)
+    assert str(results.root) not in only.why
+
+
+def test_summary_that_cannot_be_written_is_not_proved(results: Results, tmp_path: Path) -> None:
+    """What came of the check is said all the same, and 1 stays 1."""
+    place, summary = tmp_path / "plan.json", tmp_path / "no/where/summary.md"
+    place.write_text(json.dumps(PLAN))
+    words = ("check", str(place), str(results.root), "--summary", str(summary))
+
+    good = lab(*words)
+    results.change(failed)
+    red = lab(*words)
+
+    why = f"the summary cannot be written to {summary}: No such file or directory\n"
+    assert (3, f"lab: exit 3 (not proved): {why}", "") == (
+        good.returncode,
+        good.stdout,
+        good.stderr,
+    )
+    assert (1, f"lab: {why}") == (red.returncode, red.stderr)
+    assert "6.6: disproved: a.py::t failed" in red.stdout
 
 
 def test_every_kind_of_complaint_is_tried() -> None:
@@ -377,15 +484,62 @@ def test_without_a_table_the_plan_is_the_catalogue() -> None:
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["6.12", "6.1", "6.12"], "the kernel 6.12 is named twice"),
-        (["7.3", "newest"], "7.3 and newest both mean 7.3.4"),
         (["nonsense"], "'nonsense' is neither in the lock nor a version"),
         (["./bzImage"], "is a kernel of this machine's own"),
+        (["every"], "'every' is told by the sources alone, and here none is asked"),
+        (["6.12.9*"], "'6.12.9*' is told by the sources alone, and here none is asked"),
+        (["all"], "'all' means the kernels of the table, and it names none"),
     ],
 )
 def test_plan_refuses_what_no_matrix_can_have(names: list[str], sentence: str) -> None:
-    with pytest.raises(UsageError, match=sentence.replace(".", r"\.").replace("/", "/")):
+    with pytest.raises(UsageError) as raised:
         planned(names)
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "table", "found"),
+    [
+        (["6.12 6.1"], [], ["6.12", "6.1"]),
+        (["6.1", " 6.12 newest "], [], ["6.1", "6.12", "newest"]),
+        (["6.1[08]", "6.6"], [], ["6.10", "6.18", "6.6"]),
+        (["all", "6.1"], ["6.1?", "6.6"], ["6.10", "6.12", "6.18", "6.6", "6.1"]),
+        ([], ["6.6*", "6.1"], ["6.6", "6.1"]),
+    ],
+)
+def test_names_in_a_plan_are_spelled_as_for_a_run(
+    names: list[str], table: list[str], found: list[str]
+) -> None:
+    assert found == [row.name for row in planned(names, table=table)]
+
+
+def test_kernel_named_twice_is_planned_once() -> None:
+    """As a run has it once, with the same sentence."""
+    notes: list[str] = []
+    rows = planned(["6.12", "7.3", "6.12", "newest"], notes=notes)
+    assert ["6.12", "7.3"] == [row.name for row in rows]
+    [note] = notes
+    assert f"7.3 and newest are one kernel, {rows[1].package}, and it is planned once" == note
+
+    done = lab("plan", "--kernel", "7.3 newest")
+    assert (0, f"lab: {note}\n") == (done.returncode, done.stderr)
+    assert ["7.3"] == [one["name"] for one in json.loads(done.stdout)["legs"]]
+
+
+def test_plan_says_of_its_words_what_a_run_says() -> None:
+    """What leaves no test out is in neither, so that it makes no run red."""
+    words = ["tests/a.py", "-x", "--tb", "short", "-n", "2", "--deselect", "a.py::t", "-k"]
+
+    done = lab("plan", "--kernel", "6.12", "--narrowed", *words, "one or two")
+    wrong = lab("plan", "--kernel", "6.12", "--narrowed", *words)
+
+    assert 0 == done.returncode, done.stderr
+    expected = ["-k", "one or two", "--deselect=a.py::t", "tests/a.py"]
+    assert expected == json.loads(done.stdout)["narrowed"]
+    assert (2, "") == (wrong.returncode, wrong.stdout)
+    assert (
+        f"lab: --narrowed {' '.join(words)}: argument -k: expected one argument\n" == wrong.stderr
+    )
 
 
 def test_newest_wants_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,6 +555,9 @@ def test_plan_that_is_none(tmp_path: Path) -> None:
     for text in (
         *("", "[]", "[" * 100_000, '{"version": 1, "legs": [{}]}', '{"version": 9, "legs": []}'),
         f'{{"version": 1, "legs": [{leg}, {leg}]}}',
+        '{"version": 1, "legs": [{"name": "6.12", "locked": true}]}',
+        '{"version": 1, "legs": [{"name": "6.12", "series": 6.12}]}',
+        f'{{"version": 1, "narrowed": "-k", "legs": [{leg}]}}',
     ):
         place.write_text(text)
         with pytest.raises(UsageError):

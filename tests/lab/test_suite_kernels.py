@@ -268,6 +268,7 @@ def test_behind_{name}(): pass
         (("-n", "2", "--lab-guests=2"), "-n and --lab-guests both say how many guests"),
         (("-n", "2", "--dist=each"), "--dist=each: the lab hands out"),
         (("--tx", "popen"), "--tx=popen: the workers of a run in guests are the guests"),
+        (("-p", "xdist.looponfail", "-f"), "--looponfail: a run in guests ends"),
         (("--kernel", "6.13"), "unknown kernel '6.13'"),
     ],
 )

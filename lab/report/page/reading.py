@@ -269,6 +269,7 @@ _LEG = {
     "launcher": _Maybe(str),
     "wishes": _TEXTS,
     "guests": [_GUEST],
+    "identity": _Each(str),
     "probe": _Maybe({"error": _Maybe(str), "capabilities": _Each({"evidence": dict, "note": str})}),
     "capabilities": _Each(_CAPABILITY),
     "errata": [
