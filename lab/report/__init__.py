@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from .progress import PlainProgress, Progress, make_progress
+from .display import make_progress
+from .progress import PlainProgress, Progress
 from .summary import RunReport, render
 
 __all__ = ["PlainProgress", "Progress", "RunReport", "make_progress", "render"]

@@ -1,26 +1,33 @@
 # SPDX-License-Identifier: MIT
-"""What a person sees while a run goes on: a live line on a terminal, plain lines elsewhere."""
+"""What a person sees while a run goes on: a live screen on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..facts.verdicts import Verdict, Weight, counted, weight
+from ..facts.verdicts import Verdict, counted
 
 if TYPE_CHECKING:
-    from rich.live import Live
-    from rich.text import Text
-
     from ..facts.records import Record
 
 SILENCE_SECONDS = 30.0
 """Without a terminal, a test that runs longer than this is named again, so often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Whom something is told of: one of the guests that run tests at once."""
+
+    number: int
+    """From 1; its successor, if it dies, has the same number."""
+    kernel: str
+    """The kernel's name in the report."""
 
 
 class Progress(ABC):
@@ -32,19 +39,30 @@ class Progress(ABC):
         self.verdicts: Counter[Verdict] = Counter()
         self.running: dict[str, float] = {}
         """The tests that run just now, and since when."""
+        self.expected: dict[str, float] = {}
+        """How long each of them took the last time, in seconds, as far as that is known."""
+        self.owed: float | None = None
+        """How long the tests that have not begun took the last time, together; None if that is
+        not known."""
         self.started = time.monotonic()
 
-    def expect(self, total: int) -> None:
-        """So many verdicts are owed."""
-        self.total = total
+    def expect(self, total: int, seconds: float | None = None) -> None:
+        """So many verdicts are owed, and took so many seconds the last time."""
+        self.total, self.owed = total, seconds
 
-    def begin(self, name: str) -> None:
-        """A test is about to run."""
+    def begin(self, name: str, guest: Guest | None = None, *, seconds: float = 0.0) -> None:
+        """A test is about to run; it took so many seconds the last time."""
+        del guest
         self.running[name] = time.monotonic()
+        self.expected[name] = seconds
+        if self.owed is not None:
+            self.owed = max(0.0, self.owed - seconds)
 
-    def verdict(self, name: str, record: Record) -> None:
+    def verdict(self, name: str, record: Record, guest: Guest | None = None) -> None:
         """A test has its verdict."""
+        del guest
         self.running.pop(name, None)
+        self.expected.pop(name, None)
         self.done += 1
         self.verdicts[record.verdict] += 1
         why = f"  {record.why}" if record.why and record.verdict is not Verdict.PASSED else ""
@@ -63,10 +81,20 @@ class Progress(ABC):
         """The verdicts so far, in words."""
         return counted(self.verdicts.elements())
 
-    def phase(self, text: str) -> None:
-        """The run enters a phase that is not a test; empty text: back to tests."""
+    def phase(self, text: str, guest: Guest | None = None, what: str = "") -> None:
+        """The run, or one of its guests, enters a phase that is not a test; empty text: back to
+        tests. `what` is the phase without the words that say whose it is."""
+        del guest, what
         if text:
             self.line(f"lab: {text}")
+
+    def gone(self, guest: Guest) -> None:  # noqa: B027
+        """No test will run in this guest any more."""
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Whoever writes to the terminal within the block has it alone."""
+        yield
 
     @abstractmethod
     def line(self, text: str, verdict: Verdict | None = None) -> None:
@@ -97,72 +125,3 @@ class PlainProgress(Progress):
         for name, since in self.running.items():
             if now - max(said, since) > SILENCE_SECONDS:
                 self.line(f"lab: still in {name}, for {now - since:.0f} s")
-
-
-class LiveProgress(Progress):
-    """A terminal: the lines scroll by above one live line."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._live: Live | None = None
-        self._phase = ""
-
-    def phase(self, text: str) -> None:
-        self._phase = text
-        super().phase(text)
-
-    def begin(self, name: str) -> None:
-        super().begin(name)
-        self._start()
-
-    def line(self, text: str, verdict: Verdict | None = None) -> None:
-        from rich.text import Text
-
-        style = ""
-        if verdict is not None:
-            style = {Weight.DISPROVES: "red", Weight.UNPROVES: "magenta"}.get(weight(verdict), "")
-        self._start().console.print(Text(text, style=style), soft_wrap=True)
-
-    def stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    def _start(self) -> Live:
-        if self._live is None:
-            from rich.console import Console
-            from rich.live import Live
-
-            # No redirection: pytest owns stdout and stderr, and writes only after stop().
-            self._live = Live(
-                console=Console(file=sys.stdout),
-                get_renderable=self._now,
-                refresh_per_second=4,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
-        return self._live
-
-    def _now(self) -> Text:
-        from rich.text import Text
-
-        now = time.monotonic()
-        tests = (f"{name} ({now - since:.0f} s)" for name, since in self.running.items())
-        what = ", ".join(tests) or self._phase
-        minutes, seconds = divmod(int(self.elapsed()), 60)
-        return Text(
-            f"{minutes:02}:{seconds:02}  {self.done}/{self.total}  {self.counts()}  | {what}",
-            style="bold",
-            overflow="ellipsis",
-            no_wrap=True,
-        )
-
-
-def make_progress(write: Callable[[str], None]) -> Progress:
-    """The way that suits where stdout goes; `write` writes a plain line."""
-    terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    if terminal and not os.environ.get("CI"):
-        return LiveProgress()
-    return PlainProgress(write)

@@ -12,6 +12,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +22,15 @@ from ..errors import LabError
 from ..facts.records import Record
 from ..facts.verdicts import Verdict, printable
 from ..remote.losses import RunOver
-from ..report.progress import Progress, make_progress
+from ..report.display import make_progress
+from ..report.progress import Guest, Progress
 from ..report.results import point_latest
+from ..report.terminal import Harmless
 from ..wishes import Wishes
-from . import coverage, evidence, home, issues, limits, selection
+from . import coverage, evidence, home, issues, limits, selection, times
 from .column import Column
 from .host_side import HostSide
-from .lanes import Begun, Lanes, Lent, Over, Ran
+from .lanes import Begun, Lanes, Lent, Over, Ran, Work
 from .preparation import Preparation
 from .reconcile import DoubleVerdict
 from .turn import Turn
@@ -44,7 +47,9 @@ class GuestRun:
         self.config = preparation.config
         self.columns = preparation.columns
         self.host_side = HostSide(lambda fault: self.faults.append(fault))
-        self.progress: Progress = make_progress(self._write_line)
+        self.progress: Progress = make_progress(
+            self._write_line, verbosity=self.config.get_verbosity()
+        )
         self.collected = 0
         self.left_out: dict[str, int] = {}
         """How many tests were left out, by marker."""
@@ -59,6 +64,8 @@ class GuestRun:
         self.own_wishes: Mapping[str, Wishes] = {}
         """As in `Plan`."""
         self._limits: dict[str, float] = {}
+        self._took: Mapping[str, times.Took] = {}
+        """How long the tests took the last time, by kernel."""
 
     def _write_line(self, text: str) -> None:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
@@ -95,7 +102,17 @@ class GuestRun:
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
         self.left_out["slow"] = self.config.stash.get(selection.SLOW_LEFT_OUT, 0)
-        self.progress.expect(sum(len(session.items) * column.times for column in self.columns))
+        names = [item.nodeid for item in session.items]
+        self._took = times.took(self.config, [column.cell for column in self.columns])
+        seconds = [
+            column.times * self._took[column.cell].all(names)
+            for column in self.columns
+            if column.cell in self._took
+        ]
+        self.progress.expect(
+            sum(len(names) * column.times for column in self.columns),
+            sum(seconds) if seconds else None,
+        )
         if not self.config.option.collectonly:
             try:
                 point_latest(self._preparation.results)
@@ -116,6 +133,7 @@ class GuestRun:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Have every item run in a guest and report here what it said there."""
+        self._disarm_terminal()
         option = self.config.option
         broken = session.testsfailed and not option.continue_on_collection_errors
         if broken or option.collectonly:
@@ -153,15 +171,22 @@ class GuestRun:
         begun: dict[tuple[int, Turn], float] = {}
         with lanes:
             try:
-                for event in lanes.events(self.progress):
+                for event in lanes.events(self):
                     column = by_work[id(event.work)]
                     match event:
-                        case Begun(work, turn):
+                        case Begun(work, turn, lane):
                             begun[id(work), turn] = time.monotonic()
-                            self.progress.begin(column.label(turn))
+                            self.progress.begin(
+                                column.label(turn),
+                                Guest(lane, column.cell),
+                                seconds=self._seconds_last_time(column, turn),
+                            )
                         case Lent(_, visit):
                             behind = items[visit.following] if visit.following else None
-                            self.host_side.run(items[visit.name], behind, visit, column.probe_of)
+                            with self._terminal_for_tests():
+                                self.host_side.run(
+                                    items[visit.name], behind, visit, column.probe_of
+                                )
                         case Ran():
                             self._take(column, items[event.turn.name], event)
                         case Over():
@@ -224,7 +249,39 @@ class GuestRun:
             if wishes := self.own_wishes.get(item.nodeid):
                 report.user_properties.append(("guest", str(wishes)))
             column.report(report, record.verdict, item.ihook, run=ran.turn.number)
-        self.progress.verdict(column.label(ran.turn), record)
+        self.progress.verdict(column.label(ran.turn), record, Guest(ran.lane, column.cell))
+
+    # -- what is shown while it runs ---------------------------------------------------------
+
+    def phase(self, work: Work, lane: int, text: str, what: str) -> None:
+        """As `lanes.Watcher.phase`."""
+        self.progress.phase(text, self._guest(work, lane), what)
+
+    def gone(self, work: Work, lane: int) -> None:
+        """As `lanes.Watcher.gone`."""
+        self.progress.gone(self._guest(work, lane))
+
+    def tick(self) -> None:
+        """As `lanes.Watcher.tick`."""
+        self.progress.tick()
+
+    def _disarm_terminal(self) -> None:
+        """From here on pytest shows what tests have printed."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and sys.stdout.isatty():
+            writer = reporter._tw  # pytest has no other way to what it writes to
+            writer._file = Harmless(writer._file)
+
+    def _guest(self, work: Work, lane: int) -> Guest:
+        return Guest(lane, next(one.cell for one in self.columns if one.work is work))
+
+    def _seconds_last_time(self, column: Column, turn: Turn) -> float:
+        took = self._took.get(column.cell)
+        return took.one(turn.name) if took is not None else 0.0
+
+    def _terminal_for_tests(self) -> AbstractContextManager[None]:
+        """With -s a test on the host may write to the terminal."""
+        return self.progress.aside() if self.config.option.capture == "no" else nullcontext()
 
     def _seconds(self, name: str, slowdown: float) -> float:
         asked = self.config.getoption("lab_timeout")

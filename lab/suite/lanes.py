@@ -17,11 +17,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from ..errors import LabError
 from ..remote.losses import RunOver
-from .plan import Lab, Listener, Outcome, Plan, Visit
+from .plan import Lab, Outcome, Plan, Visit
 from .session import Common, Session
 from .shares import Shares
 from .times import estimated
@@ -39,7 +39,10 @@ in a quarter of that."""
 class Phase:
     """A lane enters a phase that is not a test; empty text: back to tests."""
 
+    work: Work
     text: str
+    what: str
+    """The same without whose phase it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Begun:
 
     work: Work
     turn: Turn
+    lane: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Ran:
     turn: Turn
     outcome: Outcome
     seconds: float
+    lane: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,19 @@ class Ended:
 
 
 Event = Phase | Begun | Lent | Ran | Over | Ended
+
+
+class Watcher(Protocol):
+    """Who wants to know what the lanes are at, beside their tests."""
+
+    def phase(self, work: Work, lane: int, text: str, what: str) -> None:
+        """A lane enters a phase that is not a test, see `Phase`."""
+
+    def gone(self, work: Work, lane: int) -> None:
+        """A lane has no guest any more, and will have none for this work."""
+
+    def tick(self) -> None:
+        """Time passes and nothing is said; called about once a second."""
 
 
 class Work:
@@ -171,8 +189,8 @@ class Lanes:
             if not any(lane.is_alive() for lane in self.lanes):
                 os.close(self.interrupt_fd)
 
-    def events(self, listener: Listener) -> Iterator[Begun | Lent | Ran | Over]:
-        """What happens, until the last lane has ended; phases and silence are the listener's.
+    def events(self, watcher: Watcher) -> Iterator[Begun | Lent | Ran | Over]:
+        """What happens, until the last lane has ended; phases and silence are the watcher's.
 
         A lane begins no test before whoever goes through this has come back from its last one: a
         run that is to end at the first failure ends there. What ends a work is yielded, not raised:
@@ -184,13 +202,14 @@ class Lanes:
             try:
                 lane, event = self._events.get(timeout=1.0)
             except queue.Empty:
-                listener.tick()
+                watcher.tick()
                 continue
             match event:
-                case Phase(text):
-                    listener.phase(text)
+                case Phase(work, text, what):
+                    watcher.phase(work, lane.number, text, what)
                 case Ended(error):
                     running -= 1
+                    watcher.gone(lane.work, lane.number)
                     if error is not None:
                         raise error
                 case Begun():
@@ -271,8 +290,9 @@ class _Lane(threading.Thread):
         """Released once for each verdict that is in the book."""
         self.returned = threading.Semaphore(0)
         """Released once for each test that the host has run with our guest."""
-        self._number, self._first, self._head = number, first, ""
-        self._work = first
+        self.number, self._first, self._head = number, first, ""
+        self.work = first
+        """What it serves, or has served last."""
 
     def run(self) -> None:
         error: BaseException | None = None
@@ -287,10 +307,10 @@ class _Lane(threading.Thread):
 
     def _serve(self, work: Work) -> None:
         """Run tests of this work until there are none left, in a session of its own."""
-        who = [f"lane {self._number}"] * (self._number > 1) + [work.label] * bool(work.label)
+        who = [f"lane {self.number}"] * (self.number > 1) + [work.label] * bool(work.label)
         self._head = "".join(f"{word}: " for word in who)
         self._mine.clear()
-        self._work = work
+        self.work = work
         session = Session(
             work.lab, work.plan, self, work.common, interrupt=self._lanes.interrupt_fd
         )
@@ -324,11 +344,12 @@ class _Lane(threading.Thread):
             session.prepare(turn.name)
             if work.stopped:
                 return  # while its guest was booting
-            self._lanes.tell(self, Begun(work, turn))
+            self._lanes.tell(self, Begun(work, turn, self.number))
             began = time.monotonic()
             # The guest is told of the test behind this one, to keep what both need.
             outcome = session.run(turn.name, self._following(work, turn.name))
-            self._lanes.tell(self, Ran(work, turn, outcome, time.monotonic() - began))
+            seconds = time.monotonic() - began
+            self._lanes.tell(self, Ran(work, turn, outcome, seconds, self.number))
             if why := session.given_up:
                 raise RunOver(why)
             self.judged.acquire()
@@ -349,7 +370,7 @@ class _Lane(threading.Thread):
 
     def phase(self, text: str) -> None:
         """As `Listener.phase`."""
-        self._lanes.tell(self, Phase(self._head + text if text else ""))
+        self._lanes.tell(self, Phase(self.work, self._head + text if text else "", text))
 
     def tick(self) -> None:
         """As `Listener.tick`: the main thread has a clock of its own, so all that is to be done is
@@ -359,7 +380,7 @@ class _Lane(threading.Thread):
 
     def visit(self, visit: Visit) -> None:
         """As `Caller.visit`: pytest's own thread runs it, and the guest is not ours meanwhile."""
-        self._lanes.tell(self, Lent(self._work, visit))
+        self._lanes.tell(self, Lent(self.work, visit))
         self.returned.acquire()
         if not visit.over:
             raise KeyboardInterrupt

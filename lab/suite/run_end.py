@@ -66,6 +66,7 @@ class RunEnd:
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Ctrl-C is 130; what pytest raises in its likeness (collection errors) is not."""
+        self._run.progress.stop()
         if isinstance(excinfo.value, pytest.exit.Exception):
             self._run.problems.append(f"pytest was told to exit: {excinfo.value}")
         elif not isinstance(excinfo.value, pytest.Session.Interrupted):
@@ -73,6 +74,7 @@ class RunEnd:
 
     def pytest_internalerror(self, excrepr: object) -> None:
         """pytest itself broke, so nothing is proved."""
+        self._run.progress.stop()
         last = str(excrepr).strip().splitlines()[-1:]
         self._run.problems.append(f"pytest broke: {' '.join(last)}")
 

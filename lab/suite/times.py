@@ -48,6 +48,37 @@ def remember(
     cache.set(KEY, before)
 
 
+class Took:
+    """How long the tests of one kernel took the last time, in seconds."""
+
+    def __init__(self, seconds: Mapping[str, float], usual: float) -> None:
+        """A test that is not among `seconds` counts as a `usual` one."""
+        self._seconds, self._usual = seconds, usual
+
+    def one(self, name: str) -> float:
+        """This test."""
+        return self._seconds.get(name, self._usual)
+
+    def all(self, names: Iterable[str]) -> float:
+        """All of these, one after the other."""
+        return sum(map(self.one, names))
+
+
+def took(config: pytest.Config, cells: Iterable[str]) -> Mapping[str, Took]:
+    """What is known of these kernels. A test that is new counts as a usual one of its kernel, and a
+    kernel that is new as the others; empty where nothing is known of any."""
+    before = known(config)
+    every = [seconds for times in before.values() for seconds in times.values()]
+    if not every:
+        return {}
+    usual = sum(every) / len(every)
+
+    def of(times: Mapping[str, float]) -> Took:
+        return Took(times, sum(times.values()) / len(times) if times else usual)
+
+    return {cell: of(before.get(cell, {})) for cell in cells}
+
+
 def estimated(names: Iterable[str], seconds: Mapping[str, float]) -> float:
     """How long these tests take by the `seconds` that are known, where a test that is not among
     them counts as a usual one; infinite if none is known."""

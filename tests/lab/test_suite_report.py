@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -117,39 +114,6 @@ def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     shown.begin("tests/a.py::test_a")
     shown.tick()
     assert lines == ["lab: still in tests/a.py::test_a, for 0 s"]
-
-
-def test_terminal_has_a_live_line(little: Little) -> None:
-    """On a terminal the present test and the counts stand in one line below the verdicts, and the
-    cursor is given back."""
-    little.tests("def test_one(): time.sleep(0.6)\ndef test_two(): time.sleep(0.6)\n")
-    ours, theirs = pty.openpty()
-    env = {k: v for k, v in little.environment(TERM="xterm").items() if k != "CI"}
-    command = [sys.executable, "-m", "lab", "test", "--kernel=6.12"]
-    process = subprocess.Popen(
-        [*command, "-p", "tests.lab.hostile.plugin"],
-        cwd=little.root,
-        env=env,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    output = b""
-    # A terminal whose other side is closed ends in EIO, not in an empty read.
-    while True:
-        try:
-            output += os.read(ours, 65536)
-        except OSError:
-            break
-    os.close(ours)
-    text = output.decode()
-
-    assert process.wait(timeout=60) == 0, text
-    assert re.search(r"1/2  1 passed  \| tests/test_it.py::test_two", text)
-    assert re.search(r"\[2/2 +\d+s\] passed    tests/test_it.py::test_two", text)
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
-    assert "lab: exit 0 (proved): 2 passed" in text
 
 
 def test_report_says_what_was_done(little: Little) -> None:

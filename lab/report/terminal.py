@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""Words of tests and kernels on a terminal, which obeys whoever writes to it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TextIO
+
+from ..facts.verdicts import printable
+
+_HIDDEN = "\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+_CONTROLS = re.compile(f"[\x00-\x1f\x7f-\x9f{_HIDDEN}]")
+# Colours (SGR) stay: pytest's own are among them, and they end with pytest's next.
+_BUT_COLOURS = re.compile(
+    f"(\x1b\\[[0-9;:]*m|\r\n)|[\x00-\x08\x0b-\x1f\x7f-\x9f{_HIDDEN}]", re.ASCII
+)
+
+
+def safe(text: str, encoding: str | None) -> str:
+    """The text, which is one line, with escapes for what a terminal would obey or not show."""
+    return printable(_CONTROLS.sub(_escape, text), encoding)
+
+
+class Harmless:
+    """A terminal that shows what a test has painted, cursor movements and all, as escapes. Colours
+    and line ends remain."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """As a file's."""
+        self._file.write(_BUT_COLOURS.sub(lambda found: found[1] or _escape(found), text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
