@@ -11,9 +11,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ioxide import _probe_cli, _serve
+from ioxide import _errata_cli, _probe_cli, _serve
 
-_COMMANDS = (_probe_cli, _serve)
+_COMMANDS = (_errata_cli, _probe_cli, _serve)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

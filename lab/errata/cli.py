@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from .. import project as projects
 from ..building import Order, add_options, order_of
 from ..errors import LabError, UsageError
+from ..facts.errata import Measured
 from ..facts.kernel import Kernel, version_key
 from ..facts.verdicts import Conclusion, ExitCode
 from ..rules import contract, dmesg
 from ..rules import errata as catalogue
-from . import lists, table
+from . import lists, record, table
 
 if TYPE_CHECKING:
     from .sweep import Swept
@@ -130,7 +131,7 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         )
     projects.check(project)
     errata, promised = catalogue.of(project), contract.of(project)
-    listed, page_name = project.path(project.errata.list), project.errata.page
+    listed = project.path(project.errata.list)
     names = arguments.kernel or [EVERY]
     sent = sending.of(project)
     with cache.scratch() as directory, tree.bytecode_kept(directory):
@@ -184,16 +185,30 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         listed.write_text(lists.updated(listed.read_text(), errata, swept.measured))
         _say(f"lab: {listed.name} has the lists as measured; review the diff")
     whole = bool({EVERY, MEASURED}.intersection(names)) and arguments.share == (1, 1)
-    page, place = table.render(errata, swept.measured), project.path(page_name)
-    whole, changed = whole and bool(page_name), False
-    if whole:
-        changed = not place.exists() or place.read_text() != page
-    if whole and not arguments.check and swept.measured:
-        place.write_text(page)
-        _say(f"lab: {page_name} {'is new' if changed else 'is what it was'}")
-    if not whole and page_name:
-        _say(f"lab: {page_name} is written by --kernel {EVERY} or {MEASURED}")
-    return _concluded(swept, changed=page_name if changed and arguments.check else "")
+    texts = _texts(project, errata, swept.measured)
+    changed = ""
+    for name, text in texts.items():
+        place = project.path(name)
+        same = place.exists() and place.read_text() == text
+        changed = changed or ("" if same or not whole else name)
+        if (whole or arguments.update) and not arguments.check and swept.measured:
+            place.write_text(text)
+            _say(f"lab: {name} {'is what it was' if same else 'is new'}")
+        elif not whole:
+            _say(f"lab: {name} is written by --update, or by --kernel {EVERY} or {MEASURED}")
+    return _concluded(swept, changed=changed if arguments.check else "")
+
+
+def _texts(
+    project: projects.Project, errata: catalogue.Catalogue, measured: Sequence[Measured]
+) -> dict[str, str]:
+    """The page and the table, by their names, of what is recorded and what was measured."""
+    assert project.errata is not None
+    recorded = project.errata.table
+    before = record.read(project.path(recorded), errata) if recorded else []
+    rows = record.merged(before, measured)
+    texts = {project.errata.page: table.render(errata, rows), recorded: record.render(errata, rows)}
+    return {name: text for name, text in texts.items() if name}
 
 
 def chosen(names: Sequence[str], measured: Callable[[Kernel], bool]) -> list[Kernel]:

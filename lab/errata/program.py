@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Which program a measurement was made by, so that it stands as long as that program is the same.
 
-A reproducer's program is its module and what that imports of the directory that the table follows,
-the sources that the table names, and what runs it. Comments, docstrings and layout are no part of
-it, nor is any other test.
+A reproducer's program is its module and what that imports of the directories that the table
+follows, the sources that the table names, and what runs it. Comments, docstrings and layout are no
+part of it, nor is any other test.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import LabError
@@ -54,8 +54,8 @@ def _sha256(root: Path, errata: Errata, module: str) -> str:
     return whole.hexdigest()
 
 
-def _with_imports(root: Path, followed: str, module: str) -> set[str]:
-    """The module and all that it imports of the followed directory, directly or not."""
+def _with_imports(root: Path, followed: Sequence[str], module: str) -> set[str]:
+    """The module and all that it imports of the followed directories, directly or not."""
     found: set[str] = set()
     todo = [module]
     while todo:
@@ -66,7 +66,7 @@ def _with_imports(root: Path, followed: str, module: str) -> set[str]:
     return found
 
 
-def _imports(root: Path, followed: str, tree: ast.Module) -> Iterator[str]:
+def _imports(root: Path, followed: Sequence[str], tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -79,7 +79,7 @@ def _imports(root: Path, followed: str, tree: ast.Module) -> Iterator[str]:
             # The file of a dotted name, if it is a module's. The packages it is in hold nothing.
             place = PurePosixPath(*name.split("."))
             for path in (place.with_suffix(".py"), place / "__init__.py"):
-                if path.is_relative_to(followed) and (root / path).is_file():
+                if any(map(path.is_relative_to, followed)) and (root / path).is_file():
                     yield str(path)
 
 

@@ -17,7 +17,7 @@ _HEAD = f"""\
 <!-- Written by `{COMMAND} errata`; edit errata.toml and the reproducers instead. -->
 # Errata: there, and broken
 
-Each erratum has a test of its own in `tests/kernel_gated/errata/`, which shows the defect and that
+Each erratum has a test of its own in `{{where}}/`, which shows the defect and that
 what it takes to provoke it happened. `{COMMAND} errata --kernel every` boots every release that
 the lab's sources offer and asks it. Nothing here is taken from a changelog.
 
@@ -29,11 +29,17 @@ _SIGNS = {
     Seen.FAILED: "failed",
     None: "?",
 }
+_UNSEEN = """\
+## Reported, and seen on no release
+
+Each was tried by its reproducer, which passed.
+
+"""
 _LEGEND = """\
-**bad**: shown on this release. good: the same test passed. -: the release has not what the erratum
-spoils. ?: not decided: the guest was lost, or the test is newer than the measurement. failed: the
-test ended in neither way. *Built from source*: the kernel's own sources with a small configuration,
-named by `--kernel-file` or in `$LAB_KERNEL_DIR`.
+**bad**: shown on this release. good: the same test passed, also where the kernel refuses what it
+asks for. -: the release has not what the erratum spoils. ?: not decided: the guest was lost, or the
+test is newer than the measurement. failed: the test ended in neither way. *Built from source*: the
+kernel's own sources with a small configuration, named by `--kernel-file` or in `$LAB_KERNEL_DIR`.
 """
 
 
@@ -49,14 +55,17 @@ def render(catalogue: Catalogue, measured: Iterable[Measured]) -> str:
     rows = in_order(measured)
     series = {series_of(row.upstream) for row in rows}
     parts = [
-        _HEAD,
+        _HEAD.format(where=catalogue.reproducers_in),
         f"Measured on {len(rows)} releases of {len(series)} series, "
         f"{rows[0].upstream} to {rows[-1].upstream}.\n\n"
         if rows
         else "Nothing is measured yet.\n\n",
     ]
-    parts += [_section(erratum, rows) for erratum in catalogue]
-    parts += ["## Every release\n\n", *_matrix(catalogue, rows), "\n", _LEGEND]
+    shown = [e for e in catalogue if any(r.findings[e.id].seen is Seen.PRESENT for r in rows)]
+    parts += [_section(erratum, rows) for erratum in shown]
+    if others := [erratum for erratum in catalogue if erratum not in shown]:
+        parts += [_UNSEEN, *(_unseen(erratum, rows) for erratum in others), "\n"]
+    parts += ["## Every release\n\n", *_matrix(shown, rows), "\n", _LEGEND]
     return "".join(parts)
 
 
@@ -70,19 +79,32 @@ def _section(erratum: Erratum, rows: Sequence[Measured]) -> str:
         lines.append(f"- reported: {erratum.reported}")
     lines += [f"- <{link}>" for link in erratum.links]
     lines.append("")
-    spans = boundaries(erratum.id, rows)
-    if not any(bad for _, bad, _, _ in spans):
-        tried = sum(row.findings[erratum.id].seen is Seen.ABSENT for row in rows)
-        return "\n".join([*lines, f"Seen on none of the {tried} releases that could have it.\n\n"])
     lines += [
         "| series | bad | first bad | first good after it |",
         "|---|---|---|---|",
         *(
             f"| {name} | {bad} of {bad + good} | {first_bad or '-'} | {first_good or '-'} |"
-            for name, bad, good, (first_bad, first_good) in spans
+            for name, bad, good, (first_bad, first_good) in boundaries(erratum.id, rows)
         ),
     ]
     return "\n".join(lines) + "\n\n"
+
+
+def _unseen(erratum: Erratum, rows: Sequence[Measured]) -> str:
+    """A line of an erratum that is reported and was seen on no release: on which it was tried."""
+    tried = [row for row in rows if row.findings[erratum.id].seen is Seen.ABSENT]
+    spans = []
+    for name, group in groupby(tried, key=lambda row: series_of(row.upstream)):
+        some = [row.upstream for row in group]
+        many = f"{some[0]} to {some[-1]} ({len(some)} releases)"
+        spans.append(f"{name}: {many if len(some) > 1 else some[0]}")
+    where = "; ".join(spans) if spans else "no release that could have it"
+    links = "".join(f" <{link}>" for link in erratum.links)
+    reported = f" Reported: {erratum.reported}." if erratum.reported else ""
+    return (
+        f"- **{erratum.id}: {erratum.title}** (`{erratum.reproducer}`).{reported}{links} "
+        f"Tried on {where}.\n"
+    )
 
 
 def boundaries(id: str, rows: Sequence[Measured]) -> list[tuple[str, int, int, tuple[str, str]]]:
@@ -109,10 +131,10 @@ def _build(row: Measured) -> str:
     return ", built from source" if row.package.startswith("local-") else ""
 
 
-def _matrix(catalogue: Catalogue, rows: Sequence[Measured]) -> list[str]:
+def _matrix(catalogue: Iterable[Erratum], rows: Sequence[Measured]) -> list[str]:
     ids = [erratum.id for erratum in catalogue]
     lines = [
-        "| release | " + " | ".join(id.removeprefix("IOX-ERR-") for id in ids) + " |\n",
+        "| release | " + " | ".join(id.rpartition("-")[2] for id in ids) + " |\n",
         "|---" * (len(ids) + 1) + "|\n",
     ]
     lines += [

@@ -46,12 +46,14 @@ class Errata:
     """The file that names them, relative to the root."""
     reproducers: str
     """The directory of their reproducers."""
-    followed: str
-    """The directory whose modules are part of a reproducer's program when it imports them."""
+    followed: tuple[str, ...]
+    """Directories whose modules are part of a reproducer's program when it imports them."""
     sources: tuple[str, ...] = ()
     """More files that are part of every reproducer's program."""
     page: str = ""
     """The page that a sweep writes; empty for none."""
+    table: str = ""
+    """The same as JSON, which keeps what was found before; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

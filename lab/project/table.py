@@ -148,6 +148,10 @@ def _inside(value: object) -> str:
     return str(path)
 
 
+def _directories(value: object) -> tuple[str, ...]:
+    return (_inside(value),) if isinstance(value, str) else _globs(value)
+
+
 def _globs(value: object) -> tuple[str, ...]:
     return tuple(_inside(pattern) for pattern in _texts(value))
 
@@ -204,7 +208,7 @@ def _errata(value: object, above: Keys, faults: Faults) -> Errata | None:
                 faults.add(above, f"{_named(above, faults)} has no {key}")
     if not all(key in fields for key in needed):
         return None
-    return Errata(**{"followed": fields["reproducers"], **fields})
+    return Errata(**{"followed": (fields["reproducers"],), **fields})
 
 
 def _programs(value: object, above: Keys, faults: Faults) -> tuple[Program, ...]:
@@ -231,9 +235,10 @@ def _programs(value: object, above: Keys, faults: Faults) -> tuple[Program, ...]
 _ERRATA: Mapping[str, Callable[..., Any]] = {
     "list": _inside,
     "reproducers": _inside,
-    "followed": _inside,
+    "followed": _directories,
     "sources": _globs,
     "page": _inside,
+    "table": _inside,
 }
 _PROGRAM_KEYS: Mapping[str, Callable[..., Any]] = {
     "name": _program_name,

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from ioxide._errata.waiting import described, waiting
 from ioxide._probe.rawring import Completion, RawRing
 from ioxide._ring._native import lib
-from tests.kernel_gated.errata.waiting import described, waiting
 from tests.kernel_gated.rawtools import REACTOR_FLAGS, pattern, tcp_pair, total
 
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.needs("BUNDLE")]

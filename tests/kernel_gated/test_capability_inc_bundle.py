@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from ioxide._errata.provided import Provided
+from ioxide._errata.waiting import described, waiting
 from ioxide._probe.rawring import RawRing
 from ioxide._ring._native import lib
-from tests.kernel_gated.errata.provided import Provided
-from tests.kernel_gated.errata.waiting import described, waiting
 from tests.kernel_gated.rawtools import REACTOR_FLAGS, pattern, tcp_pair
 
 pytestmark = pytest.mark.kernel_gated

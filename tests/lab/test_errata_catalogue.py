@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ioxide._errata import every
 from lab import project
 from lab.errors import LabError
 from lab.rules.errata import Catalogue, Erratum, of, read
@@ -136,11 +139,11 @@ def test_two_entries_may_not_share(catalogue: Callable[..., Catalogue]) -> None:
         catalogue(entry + entry.replace("IOX-ERR-001", "IOX-ERR-002"))
 
 
-def _raised(function: ast.FunctionDef) -> set[str]:
+def _raised(function: Callable[[], None]) -> set[str]:
     """The ids a function raises ErratumPresent with."""
     return {
         str(node.args[0].value)
-        for node in ast.walk(function)
+        for node in ast.walk(ast.parse(inspect.getsource(function)))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id == "ErratumPresent"
@@ -149,25 +152,33 @@ def _raised(function: ast.FunctionDef) -> set[str]:
 
 
 def test_every_reproducer_raises_its_own_id() -> None:
-    """The project's own catalogue and the tests agree: each entry's test raises its id and no
-    other test raises any; a reproducer takes no fixture, for a sweep runs it without pytest."""
+    """The project's own catalogue, its tests and the programs that ioxide ships agree: each entry
+    has a reproducer that raises its id, no other function raises any, and each is run by the test
+    of its name, which takes no fixture, for a sweep runs it without pytest."""
     read.cache_clear()
-    wanted = {erratum.reproducer: erratum.id for erratum in of(project.read(ROOT))}
+    wanted = {erratum.id: erratum.reproducer for erratum in of(project.read(ROOT))}
     found = {}
-    for path in sorted((ROOT / REPRODUCERS).glob("*.py")):
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef) and (ids := _raised(node)):
-                name = f"{REPRODUCERS}/{path.name}::{node.name}"
+    for module in every.MODULES:
+        short = module.__name__.rpartition(".")[2]
+        test = importlib.import_module(f"tests.kernel_gated.errata.test_errata_{short}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__ and (ids := _raised(function)):
                 assert len(ids) == 1, f"{name} raises {ids}"
-                assert node.args.args == [], f"{name} takes fixtures"
-                (found[name],) = ids
+                (id,) = ids
+                assert every.REPRODUCERS[id].run is function, f"{name} raises {id}"
+                found[id] = f"{REPRODUCERS}/test_errata_{short}.py::test_{name}"
+                run = inspect.getsource(getattr(test, f"test_{name}"))
+                assert f"def test_{name}() -> None:" in run
+                assert run.endswith(f"    {short}.{name}()\n"), run
     assert wanted == found
+    raising = [p for p in (ROOT / "ioxide/_errata").glob("*.py") if "raise Err" in p.read_text()]
+    assert {path.stem for path in raising} == {m.__name__.rpartition(".")[2] for m in every.MODULES}
 
 
 def test_every_capability_is_one_of_the_probe() -> None:
-    """An erratum spoils a capability that the probe knows."""
+    """An erratum spoils a capability that the probe knows, or what every io_uring has."""
     from ioxide import Capability
 
     read.cache_clear()
     for erratum in of(project.read(ROOT)):
-        assert erratum.capability in list(Capability), erratum.id
+        assert erratum.capability in [*Capability, "IO_URING"], erratum.id

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from ioxide._errata.present import ErratumPresent
 from lab import project
 from lab.errata.reproduce import find, probe_environment, reproduce
 from lab.facts.errata import Seen
 from lab.facts.probed import Finding, Probed
 from lab.remote import sending
 from lab.rules import contract, errata
-from tests.kernel_gated.errata.present import ErratumPresent
 
 pytestmark = pytest.mark.lab
 

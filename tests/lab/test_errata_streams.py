@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pytest
 
+from ioxide._errata.streams import incremental_disorder, plain_disorder
 from ioxide._probe.rawring import Completion
-from tests.kernel_gated.errata.streams import incremental_disorder, plain_disorder
 from tests.kernel_gated.rawtools import pattern
 
 pytestmark = pytest.mark.lab

@@ -524,7 +524,7 @@ def test_broken_record_is_refused(tmp_path: Path) -> None:
 ERRATA = Errata(
     "errata.toml",
     REPRODUCERS,
-    followed="tests/kernel_gated",
+    followed=("tests/kernel_gated",),
     sources=("ioxide/_probe/rawring.py", "ioxide/_ring/probe.c", "ioxide/_ring/probe.h"),
 )
 
@@ -643,8 +643,12 @@ def test_page_is_the_same_in_any_order() -> None:
     ]
     assert page == table.render(CATALOGUE, other)
     assert "| 6.12 | 1 of 3 | 6.12.43 | 6.12.107 |" in page
-    assert "| 6.18.15 (6.18.15+fake1) | **bad** | good | - |" in page
-    assert "Seen on none of the 6 releases that could have it." in page
+    assert "| 6.18.15 (6.18.15+fake1) | **bad** |\n" in page
+    unseen = page.partition("## Reported, and seen on no release")[2]
+    assert "- **IOX-ERR-002: It is broken, b** (`" in unseen
+    assert "Tried on 6.12: 6.12.9 to 6.12.107 (3 releases); 6.18: 6.18.5 to 6.18.15 (2 " in unseen
+    assert "IOX-ERR-003: It is broken, c** (`" in unseen
+    assert "Tried on no release that could have it." in unseen
 
 
 def test_lists_are_written_as_measured() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from ioxide._errata.present import ErratumPresent
 from lab.facts.verdicts import Verdict
 from lab.rules.errata import Catalogue, Erratum
 from lab.suite.errata import Judged, judge, note, raised
-from tests.kernel_gated.errata.present import ErratumPresent
 from tests.lab.suite_support import PRESENT, REPRODUCERS, Little
 
 pytestmark = pytest.mark.lab

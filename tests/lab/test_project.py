@@ -134,7 +134,7 @@ command = "./list all"
     assert found.by_make is True
     assert ("torch",) == found.environment_exclude
     assert found.errata is not None
-    assert ("tests/errata", "tests/errata") == (found.errata.reproducers, found.errata.followed)
+    assert ("tests/errata", ("tests/errata",)) == (found.errata.reproducers, found.errata.followed)
     unit, other = found.programs
     assert ("unit", "build/tests", ProgramFormat.TAP, 5.0) == (
         unit.name,

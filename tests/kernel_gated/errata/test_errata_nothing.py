@@ -3,72 +3,21 @@
 
 from __future__ import annotations
 
-import errno
-import socket
-
 import pytest
 
-from ioxide._probe.rawring import Completion, RawRing
-from ioxide._ring._native import lib
-from tests.kernel_gated.errata.present import ErratumPresent
-from tests.kernel_gated.errata.provided import Provided
-from tests.kernel_gated.errata.waiting import described, waiting
-from tests.kernel_gated.rawtools import REACTOR_FLAGS, pattern, tcp_pair
+from ioxide._errata import nothing
+from ioxide._errata.present import needed_by
 
 pytestmark = pytest.mark.kernel_gated
 
-MESSAGE = pattern(1000)
 
-
-def _twice(flags: int) -> list[Completion]:
-    """A receive that must not wait and finds nothing, and one that finds `MESSAGE`."""
-    with (
-        tcp_pair() as (near, far),
-        RawRing(flags=REACTOR_FLAGS) as ring,
-        Provided(ring) as buffers,
-    ):
-        ring.push(
-            lib.IOX_PROBE_OP_RECV,
-            fd=far.fileno(),
-            op_flags=socket.MSG_DONTWAIT,
-            ioprio=flags,
-            flags=lib.IOX_PROBE_SQE_BUFFER_SELECT,
-            buf_group=buffers.group,
-        )
-        found = ring.collect(1)
-        # The control: there was nothing, and the kernel says so.
-        assert [-errno.EAGAIN] == [c.res for c in found], described(found)
-        near.sendall(MESSAGE)
-        waiting(far, len(MESSAGE))
-        ring.recv(far.fileno(), group=buffers.group)
-        found += ring.collect(1)
-        assert [len(MESSAGE)] == [c.res for c in found[1:]], described(found)
-        bid = found[1].buffer_id
-        assert bid is not None
-        assert MESSAGE == buffers.read(bid, len(MESSAGE))
-        return found
-
-
-@pytest.mark.needs("BUNDLE")
+@pytest.mark.needs(*needed_by(nothing.bundle_that_finds_nothing))
 def test_bundle_that_finds_nothing() -> None:
     """IOX-ERR-013: a bundle that ends with EAGAIN leaves the first buffer to the next receive."""
-    found = _twice(lib.IOX_RECVSEND_BUNDLE)
-    if found[1].buffer_id == 1:
-        raise ErratumPresent("IOX-ERR-013", f"{described(found)}: nothing was put into buffer 0")
-    assert found[1].buffer_id == 0, described(found)
+    nothing.bundle_that_finds_nothing()
 
 
-@pytest.mark.needs("PBUF_RING")
+@pytest.mark.needs(*needed_by(nothing.receive_that_finds_nothing))
 def test_receive_that_finds_nothing() -> None:
-    """IOX-ERR-015: a receive that ends with EAGAIN names a buffer that it leaves in the ring.
-
-    It is the control of IOX-ERR-013, too: a buffer that a plain receive uses up is named by it.
-    """
-    found = _twice(0)
-    named, used = found[0].buffer_id, found[1].buffer_id
-    if named is not None and named == used:
-        raise ErratumPresent(
-            "IOX-ERR-015",
-            f"{described(found)}: who provides buffer {named} again has it in the ring twice",
-        )
-    assert used == (0 if named is None else named + 1), described(found)
+    """IOX-ERR-015: a receive that ends with EAGAIN names a buffer that it leaves in the ring."""
+    nothing.receive_that_finds_nothing()

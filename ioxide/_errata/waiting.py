@@ -10,9 +10,10 @@ import termios
 import time
 
 from ioxide._probe.rawring import WAIT_MS, Completion, RawRing
-from ioxide._ring._native import lib
+from ioxide._ring import lib
 
 OP_READ = 22  # IORING_OP_READ, 5.6
+OP_WRITE = 23  # IORING_OP_WRITE, 5.6
 OP_RECVMSG = 10  # IORING_OP_RECVMSG, 5.3
 
 

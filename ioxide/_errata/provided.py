@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from ioxide._probe.rawring import RawRing
-from ioxide._ring._native import ffi, lib
+from ioxide._ring import ffi, lib
 
 REGISTER_PBUF_RING, UNREGISTER_PBUF_RING = 22, 23  # IORING_REGISTER_*, 5.19
 
@@ -90,6 +90,11 @@ class Provided:
         """The length that entry `index` of the ring says its buffer has."""
         fields = _ENTRY.unpack_from(self._table, index * _ENTRY.size)
         return int(fields[1])
+
+    def write(self, bid: int, data: bytes) -> None:
+        """Put `data` at the start of buffer `bid`, to be sent from there."""
+        start = bid * self.size
+        self._data[start : start + len(data)] = data
 
     def read(self, bid: int, length: int, *, offset: int = 0) -> bytes:
         """`length` bytes of the buffers from `offset` of buffer `bid` on."""
