@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.project import read
-from tests.others import liburing, measured, page
+from tests.others import liburing, measured, page, psutil_suite
 from tests.others.measured import Measured, Said
 
 from .suite_support import REPOSITORY
@@ -118,6 +118,73 @@ def test_readme_of_liburing_shows_its_table() -> None:
     assert "kernels.lock" == read(liburing.EXAMPLE).lock
     lock = REPOSITORY / "tests/kernels/kernels.lock"
     assert lock.read_text() == (liburing.EXAMPLE / "kernels.lock").read_text()
+
+
+HOST = {"t.py::a": "passed", "t.py::b": "skipped", "t.py::c": "passed"}
+GUEST = {name: psutil_suite.End(verdict) for name, verdict in HOST.items()}
+LATE = psutil_suite.Difference("t.py::c", "passed", "failed", "time", "A reason.", said="too late")
+
+
+def test_difference_of_psutil_has_a_reason_and_each_reason_a_difference() -> None:
+    guest = GUEST | {"t.py::c": psutil_suite.End("failed", "it was too late")}
+    stale = replace(LATE, tests="t.py::a")
+
+    assert [] == psutil_suite.faults(HOST, guest, [LATE])
+    assert [] == psutil_suite.faults(HOST, guest, [LATE, replace(stale, sometimes=True)])
+    assert {"time": 1} == psutil_suite.explained(HOST, guest, [LATE, stale])
+    assert ["t.py::c passed on this machine and failed in the guest: it was too late"] == (
+        psutil_suite.faults(HOST, guest, [])
+    )
+    assert ["t.py::a does not differ as differences.toml says: A reason."] == (
+        psutil_suite.faults(HOST, guest, [LATE, stale])
+    )
+    assert ["t.py::c passed on this machine and not collected in the guest"] == (
+        psutil_suite.faults(HOST, {n: end for n, end in GUEST.items() if n != "t.py::c"}, [])
+    )
+
+
+def test_reason_of_psutil_explains_no_other_failure_of_its_test() -> None:
+    guest = GUEST | {"t.py::c": psutil_suite.End("failed", "a wrong value")}
+
+    assert [
+        "t.py::c passed on this machine and failed in the guest: a wrong value",
+        "t.py::c does not differ as differences.toml says: A reason.",
+    ] == psutil_suite.faults(HOST, guest, [LATE])
+    assert not psutil_suite.explained(HOST, guest, [LATE])
+
+
+def test_reason_of_psutil_need_not_hold_where_this_machine_lacks_the_same() -> None:
+    """A test that fails on this machine, too, cannot differ; a test that is gone is said."""
+    here, guest = HOST | {"t.py::c": "failed"}, GUEST | {"t.py::c": psutil_suite.End("failed")}
+
+    assert [] == psutil_suite.faults(here, guest, [LATE])
+    gone = replace(LATE, tests="t.py::gone")
+    assert ["t.py::gone does not differ as differences.toml says: A reason."] == (
+        psutil_suite.faults(here, guest, [gone])
+    )
+
+
+def test_reasons_of_psutil_are_told_once_and_of_a_known_kind() -> None:
+    known = psutil_suite.differences(psutil_suite.KNOWN)
+    words = {"passed", "failed", "skipped", "splat", "lost"}
+
+    assert known
+    assert len(known) == len({(one.tests, one.host, one.guest, one.said) for one in known})
+    for one in known:
+        assert one.because in psutil_suite.BECAUSE
+        assert one.host in words
+        assert one.guest in words
+        assert one.host != one.guest
+        assert one.sometimes is (one.because in ("time", "host"))
+        assert one.said or one.guest == "passed"
+        assert len(one.why.split()) > 4
+
+
+def test_readme_of_psutil_shows_its_table() -> None:
+    text = (psutil_suite.EXAMPLE / "README.md").read_text()
+    (shown,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+
+    assert tomllib.loads((psutil_suite.EXAMPLE / "lab.toml").read_text()) == tomllib.loads(shown)
 
 
 @pytest.mark.parametrize(
