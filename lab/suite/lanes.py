@@ -21,8 +21,9 @@ from typing import Protocol, Self
 
 from ..errors import LabError
 from ..remote.losses import RunOver
+from .common import Common
 from .plan import Lab, Outcome, Plan, Visit
-from .session import Common, Session
+from .session import Session
 from .shares import Shares
 from .times import estimated
 from .turn import Turn

@@ -9,9 +9,8 @@ identity, an id nobody sent, a broken frame) ends the run: nothing such a guest 
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from ..rules import dmesg
 from ..vm import Guest
 from ..wishes import Wishes
 from . import home
+from .common import Common
 from .kernel_watch import Heard, KernelWatch
 from .plan import Caller, Lab, Outcome, Plan, Visit
 from .strangers import Strangers
@@ -43,39 +43,6 @@ DYING_S, DYING_PER_SLOWDOWN_S = 1.0, 0.3
 """So long, in seconds, the guest may take to its end behind a process that nobody of us killed."""
 MARKED_NAME = 300
 """The kernel takes log lines of less than a kilobyte, and a node id may be longer."""
-
-
-class Common:
-    """What the sessions of one run share: the probe's answers, the numbers of guests, and which of
-    them cannot be had."""
-
-    def __init__(self) -> None:
-        self.probes: dict[Wishes, Probed] = {}
-        """What the kernel can do in a guest with these wishes: a module may bring what is missing
-        elsewhere, and a sysctl take it away."""
-        self.boots = 0
-        self.refused: dict[Wishes, str] = {}
-        """Why there is no guest with what some tests wish for."""
-        self._counting, self._asking = threading.Lock(), threading.Lock()
-
-    def number(self) -> int:
-        """The next guest's, from 1."""
-        with self._counting:
-            self.boots += 1
-            return self.boots
-
-    def probed(self, wishes: Wishes, ask: Callable[[], Probed], *, wait: bool) -> Probed | None:
-        """What the kernel can do in a guest with these wishes. The first session asks its guest,
-        the others wait for the answer (or, without `wait`, get None meanwhile): such guests are
-        the same. Where the first is told nothing, the next one asks."""
-        if not self._asking.acquire(blocking=wait):
-            return None
-        try:
-            if wishes not in self.probes:
-                self.probes[wishes] = ask()
-            return self.probes[wishes]
-        finally:
-            self._asking.release()
 
 
 class _Refused(Exception):
