@@ -14,11 +14,15 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import LabError
+
+BYTECODE_DAYS = 30
+"""So long what Python has compiled for a repository is kept without a run of it."""
 
 
 def root() -> Path:
@@ -94,6 +98,21 @@ def scratch() -> Iterator[Path]:
     finally:
         remove(path)
         os.close(descriptor)
+
+
+def bytecode_of(repository: Path) -> Path:
+    """The directory of what Python compiles in runs of that repository, made if missing. Those of
+    repositories that had no run for a month are removed."""
+    name = hashlib.sha256(os.fsencode(repository.resolve())).hexdigest()[:16]
+    place = root() / "bytecode" / name
+    with locked("bytecode"):
+        place.mkdir(parents=True, exist_ok=True)
+        os.utime(place)
+        oldest = time.time() - BYTECODE_DAYS * 86_400
+        for other in place.parent.iterdir():
+            if other.stat().st_mtime < oldest:
+                remove(other)
+    return place
 
 
 def package_lock(sha256: str) -> str:

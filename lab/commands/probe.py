@@ -89,7 +89,7 @@ def probed(kernel: Kernel, *, fresh: bool = False) -> Probed:
             return Probed.from_json(place.read_text())
         except (FileNotFoundError, ValueError):
             pass
-    with cache.scratch() as directory, tree.bytecode_kept(directory):
+    with tree.bytecode_kept(cache.bytecode_of(project.root)):
         tar = sent.pack(sent.bytecode())
     report = _in_guest(kernel, project, tar)
     with cache.locked("probes"), cache.scratch() as directory:

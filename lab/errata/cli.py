@@ -134,7 +134,7 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     listed = project.path(project.errata.list)
     names = arguments.kernel or [EVERY]
     sent = sending.of(project)
-    with cache.scratch() as directory, tree.bytecode_kept(directory):
+    with tree.bytecode_kept(cache.bytecode_of(project.root)):
         compiled = sent.bytecode()
         tar = sent.pack(compiled)
     tree_sha256, extension_sha256 = sent.hashes()

@@ -96,8 +96,8 @@ def hashes(
 def bytecode_kept(directory: Path) -> Iterator[None]:
     """Where Python is told to write no bytecode (PYTHONDONTWRITEBYTECODE), write it below here.
 
-    The tree stays as clean as it is to be, and guests are spared what they would otherwise compile
-    with every start.
+    The tree stays as clean as it is to be, and neither guests nor the next run here compile what
+    was compiled.
     """
     before = sys.dont_write_bytecode, sys.pycache_prefix
     if sys.dont_write_bytecode:

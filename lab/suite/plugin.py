@@ -234,8 +234,10 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from error
         # Before a test is collected: pytest keeps what it makes of it then.
         kept = contextlib.ExitStack()
-        with contextlib.suppress(LabError):  # no cache: the run says so when it wants the kernel
-            kept.enter_context(tree.bytecode_kept(kept.enter_context(cache.scratch())))
+        with contextlib.suppress(
+            LabError, OSError
+        ):  # no cache: the run says so when it wants the kernel
+            kept.enter_context(tree.bytecode_kept(cache.bytecode_of(project.root)))
         config.add_cleanup(kept.close)
         preparation = Preparation(config, names)
         run = GuestRun(preparation)

@@ -11,12 +11,14 @@ import py_compile
 import subprocess
 import sys
 import tarfile
+import time
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
+from lab import cache
 from lab.facts.probed import Probed
 from lab.facts.records import Record
 from lab.facts.verdicts import Verdict
@@ -349,6 +351,36 @@ def test_bytecode_goes_along_where_python_writes_none(
         assert os.fspath(name) in archive.getnames()
     assert [here / "ioxide/__pycache__/x.pyc"] == list(here.rglob("*.pyc"))
     assert sys.dont_write_bytecode
+
+
+def test_next_run_compiles_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under PYTHONDONTWRITEBYTECODE, too: what was compiled is kept in the lab's cache, until the
+    repository had no run for long."""
+    here = tmp_path / "here"
+    small_tree(here)
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    compiled: list[Path] = []
+    real = tree._compiled
+
+    def counted(path: Path, source: bytes) -> bytes:
+        compiled.append(path)
+        return real(path, source)
+
+    monkeypatch.setattr(tree, "_compiled", counted)
+    counts = []
+    for _ in range(2):
+        with tree.bytecode_kept(cache.bytecode_of(here)):
+            assert sent(here).bytecode()
+        counts.append(len(compiled))
+
+    assert counts[0] > 20
+    assert counts[1] == counts[0]
+    other = cache.bytecode_of(tmp_path / "other")
+    long_ago = time.time() - (cache.BYTECODE_DAYS + 1) * 86_400
+    os.utime(other, (long_ago, long_ago))
+    assert cache.bytecode_of(here).exists()
+    assert not other.exists()
 
 
 @pytest.mark.parametrize(
