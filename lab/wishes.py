@@ -124,18 +124,22 @@ class _Refused(Exception):
 def read(values: Mapping[str, object]) -> tuple[Wishes, Sequence[Wrong]]:
     """The wishes that `values` are, and all that is wrong with them.
 
-    Keys are those of `KEYS`. Numbers may be text, as on a command line; `memory` is in MiB or a
-    text like "1G"; `cmdline` is one text or a list of them; `sysctl` is a table, or a list of
-    NAME=VALUE. A value of None counts as not given.
+    Keys are those of `KEYS`. `cpus` is a number; `memory` is a number of MiB or a text like "1G";
+    `sysctl` is a table; `cmdline` is one text or a list of them; `modules` and `devices` are lists.
+    A value of None counts as not given.
     """
+    return _read(values, _READERS)
+
+
+def _read(values: Mapping[str, object], readers: _Readers) -> tuple[Wishes, Sequence[Wrong]]:
     found: dict[str, Any] = {}
     wrong: list[Wrong] = []
     for key, value in values.items():
-        if key not in _READERS:
+        if key not in readers:
             wrong.append(Wrong(key, f"is unknown; a guest is asked for {', '.join(KEYS)}"))
         elif value is not None:
             try:
-                field, reader = _READERS[key]
+                field, reader = readers[key]
                 found[field] = reader(value)
             except _Refused as refused:
                 wrong.append(Wrong(key, str(refused)))
@@ -143,13 +147,16 @@ def read(values: Mapping[str, object]) -> tuple[Wishes, Sequence[Wrong]]:
 
 
 def _cpus(value: object) -> int:
-    text = str(value)
-    whole = not isinstance(value, bool) and isinstance(value, int | str)
-    if not whole or re.fullmatch(r"\d{1,9}", text, re.ASCII) is None:
+    if isinstance(value, bool) or not isinstance(value, int):
         raise _Refused(f"is {value!r}, which is no number of processors, 1 to {MOST_CPUS}")
-    if not 1 <= int(text) <= MOST_CPUS:
-        raise _Refused(f"is {text}; a guest has 1 to {MOST_CPUS} processors")
-    return int(text)
+    if not 1 <= value <= MOST_CPUS:
+        raise _Refused(f"is {value}; a guest has 1 to {MOST_CPUS} processors")
+    return value
+
+
+def _typed_cpus(value: object) -> int:
+    digits = isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII) is not None
+    return _cpus(int(value) if digits else value)  # type: ignore[call-overload]
 
 
 def _memory(value: object) -> int:
@@ -167,17 +174,30 @@ def _memory(value: object) -> int:
 
 
 def _sysctl(value: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, Mapping):
+        raise _Refused(f"is {value!r}, which is not a table of names and values")
+    return _settings(list(value.items()))
+
+
+def _typed_sysctl(value: object) -> tuple[tuple[str, str], ...]:
+    given = []
+    for text in _texts(value, "a list of NAME=VALUE"):
+        name, equals, one = text.partition("=")
+        if not equals:
+            raise _Refused(f"is {text!r}, which is not NAME=VALUE")
+        given.append((name.strip(), one.strip()))
+    return _settings(given)
+
+
+def _settings(given: Sequence[tuple[object, object]]) -> tuple[tuple[str, str], ...]:
     pairs: dict[str, str] = {}
-    if isinstance(value, Mapping):
-        given = [(name, one) for name, one in value.items()]
-    else:
-        given = []
-        for text in _texts(value, "a table of names and values"):
-            name, equals, one = text.partition("=")
-            if not equals:
-                raise _Refused(f"is {text!r}, which is not NAME=VALUE")
-            given.append((name.strip(), one.strip()))
     for name, one in given:
+        if isinstance(one, Mapping):
+            inner = next(iter(one), "name")
+            raise _Refused(
+                f"has a table called {name!r}: a name with dots stands in quotes, "
+                f'"{name}.{inner}" = ...'
+            )
         if not isinstance(name, str) or _SYSCTL.fullmatch(name) is None or ".." in name:
             raise _Refused(f"names {name!r}, which is no name like vm.swappiness")
         if why := _THE_LABS_SYSCTLS.get(name.replace("/", ".")):
@@ -193,7 +213,8 @@ def _sysctl(value: object) -> tuple[tuple[str, str], ...]:
 
 def _cmdline(value: object) -> tuple[str, ...]:
     words: list[str] = []
-    for text in _texts(value, "words for the kernel's command line"):
+    texts = [value] if isinstance(value, str) else value
+    for text in _texts(texts, "words for the kernel's command line"):
         if not text.isascii() or not text.isprintable() or text.count('"') % 2:
             raise _Refused(f"is {text!r}, which is not one line of ASCII with its quotes closed")
         words += _WORD.findall(text)
@@ -228,15 +249,14 @@ def _devices(value: object) -> tuple[str, ...]:
 
 
 def _texts(value: object, meant: str) -> Sequence[str]:
-    """One text or several."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Sequence) and all(isinstance(one, str) for one in value):
+    """A list of texts."""
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
         return list(value)
     raise _Refused(f"is {value!r}, which is not {meant}")
 
 
-_READERS: Mapping[str, tuple[str, Callable[[object], object]]] = {
+_Readers = Mapping[str, tuple[str, Callable[[object], object]]]
+_READERS: _Readers = {
     "cpus": ("cpus", _cpus),
     "memory": ("memory_mib", _memory),
     "sysctl": ("sysctl", _sysctl),
@@ -244,6 +264,8 @@ _READERS: Mapping[str, tuple[str, Callable[[object], object]]] = {
     "modules": ("modules", _modules),
     "devices": ("devices", _devices),
 }
+_TYPED: _Readers = {**_READERS, "cpus": ("cpus", _typed_cpus), "sysctl": ("sysctl", _typed_sysctl)}
+"""Those of a command line, where everything is text."""
 KEYS = tuple(_READERS)
 """What a table or a marker may say."""
 OPTIONS: Mapping[str, str] = {
@@ -259,9 +281,9 @@ assert {field for field, _ in _READERS.values()} == {one.name for one in fields(
 
 
 def from_options(values: Mapping[str, object], *, prefix: str = "--") -> Wishes:
-    """The wishes of a command line, whose options begin with `prefix`. Raises UsageError that
-    names all that cannot be meant."""
-    wishes, wrong = read(values)
+    """The wishes of a command line, whose options begin with `prefix`: numbers are text, `sysctl`
+    is a list of NAME=VALUE. Raises UsageError that names all that cannot be meant."""
+    wishes, wrong = _read(values, _TYPED)
     if wrong:
         named = (f"{prefix}{OPTIONS[one.key]} {one.why}" for one in wrong)
         raise UsageError("; ".join(named))

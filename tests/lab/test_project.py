@@ -5,6 +5,7 @@ meant is named with its line."""
 from __future__ import annotations
 
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import pytest
 from lab import project
 from lab.errors import UsageError
 from lab.project import ProgramFormat, Project
+from lab.project import table as reader
 from lab.project.globs import matches
 from lab.project.positions import lines_of
 from lab.project.travel import largest, weigh
 from lab.vm import AccelKind, direct, launcher_named, rootfs
 from lab.vm.processor import Accel
-from lab.wishes import Wishes
+from lab.wishes import KEYS, Wishes
 
 pytestmark = pytest.mark.lab
 
@@ -256,6 +258,92 @@ def test_a_wrong_value_is_named_with_its_line(table: Write, text: str, said: str
     [line] = complaint(table(f"[tool.lab]\n{kernels}\n{text}\n"))
     assert line.startswith("pyproject.toml:3: ")
     assert said in line
+
+
+VALUES = {
+    "text": '"3"',
+    "number": "3",
+    "fraction": "1.5",
+    "switch": "true",
+    "date": "2026-01-01",
+    "texts": '["a.b=3"]',
+    "numbers": "[3]",
+    "mixed": '["a.b=3", 3]',
+    "lists": '[["a.b=3"]]',
+    "table": "{a = 3}",
+    "tables": "[{a = 3}]",
+}
+"""A value of each type that TOML has, as it is written."""
+_TEXT, _LIST, _COMMAND = {"text"}, {"texts"}, {"text", "texts"}
+TYPES: dict[str, set[str]] = {
+    "kernels": _LIST,
+    "include": _LIST,
+    "exclude": _LIST,
+    "products": _LIST,
+    "environment-exclude": _LIST,
+    "plugins": _LIST,
+    "setup": _COMMAND,
+    "probe": _COMMAND,
+    "mask-variable": _TEXT,
+    "contract": _TEXT,
+    "skips-need-proof": {"switch"},
+    "issues": _TEXT,
+    "errata": {"table"},
+    "errata.list": _TEXT,
+    "errata.reproducers": _TEXT,
+    "errata.followed": _TEXT,
+    "errata.sources": _LIST,
+    "errata.page": _TEXT,
+    "dmesg-allow": _TEXT,
+    "by-make": {"switch"},
+    "lock": _TEXT,
+    "programs": {"tables"},
+    "programs.name": _TEXT,
+    "programs.directory": _TEXT,
+    "programs.command": _COMMAND,
+    "programs.format": _TEXT,
+    "programs.timeout": {"number", "fraction"},
+    "cpus": {"number"},
+    "memory": {"number", "text"},
+    "sysctl": {"table"},
+    "cmdline": _COMMAND,
+    "modules": _LIST,
+    "devices": _LIST,
+}
+"""Which of them each key of the table takes."""
+
+
+def test_types_of_all_keys_are_known() -> None:
+    """A new key has its row here."""
+    nested = {f"errata.{key}" for key in reader._ERRATA}
+    nested |= {f"programs.{key}" for key in reader._PROGRAM_KEYS}
+    assert {*reader._KEYS, *KEYS, *nested} == TYPES.keys()
+
+
+@pytest.mark.parametrize("key", TYPES)
+def test_values_of_wrong_types_are_refused_with_their_line(table: Write, key: str) -> None:
+    above, _, last = key.rpartition(".")
+    needed = {
+        "": {} if key == "kernels" else {"kernels": '["6.12"]'},
+        "errata": {"list": '"a"', "reproducers": '"b"'},
+        "programs": {"name": '"a"', "directory": '"b"'},
+    }[above]
+    if key == "programs.command":
+        del needed["directory"]
+    needed.pop(last, None)
+    header = {"": "", "errata": "[tool.lab.errata]", "programs": "[[tool.lab.programs]]"}[above]
+    kernels = 'kernels = ["6.12"]' if above else ""
+    others = "\n".join(f"{name} = {text}" for name, text in needed.items())
+
+    for kind in VALUES.keys() - TYPES[key]:
+        text = f"[tool.lab]\n{kernels}\n{header}\n{last} = {VALUES[kind]}\n{others}\n"
+        lines = complaint(table(text))
+
+        assert all(line.startswith("pyproject.toml:4: ") for line in lines), (kind, lines)
+        assert f"{last} " in lines[0] or f".{last}] " in lines[0], kind
+        (wrong,) = tomllib.loads(f"key = {VALUES[kind]}").values()
+        shown = (wrong, wrong[0]) if isinstance(wrong, list) else (wrong,)
+        assert any(repr(one) in lines[0] for one in shown), (kind, lines)
 
 
 def test_lines_of_dotted_keys_and_tables() -> None:

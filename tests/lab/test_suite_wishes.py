@@ -26,7 +26,7 @@ def test_usual(): pass
 @pytest.mark.guest(cpus=2, sysctl={"vm.swappiness": 7})
 def test_one(): assert False
 def test_usual_too(): pass
-@pytest.mark.guest(sysctl={"vm.swappiness": "7"}, cpus="2")
+@pytest.mark.guest(sysctl={"vm.swappiness": "7"}, cpus=2)
 class TestBoth:
     def test_two(self): pass
     @pytest.mark.guest(memory="1G", cpus=1)

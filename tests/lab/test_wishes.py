@@ -18,8 +18,8 @@ from lab.wishes import KEYS, OPTIONS, Wishes, from_options, read
 pytestmark = pytest.mark.lab
 
 
-def test_a_table_a_marker_and_a_command_line_mean_the_same() -> None:
-    """Text or number, table or NAME=VALUE: the wishes are equal, and so is their hash."""
+def test_a_table_and_a_command_line_mean_the_same() -> None:
+    """Number or text, table or NAME=VALUE: the wishes are equal, and so is their hash."""
     table, wrong = read(
         {
             "cpus": 2,
@@ -77,7 +77,8 @@ def test_later_wishes_win_or_are_added() -> None:
     ("key", "value", "sentence"),
     [
         ("cpus", 0, "is 0; a guest has 1 to 64 processors"),
-        ("cpus", "65", "is 65; a guest has 1 to 64 processors"),
+        ("cpus", 65, "is 65; a guest has 1 to 64 processors"),
+        ("cpus", "2", "is '2', which is no number of processors, 1 to 64"),
         ("cpus", "two", "is 'two', which is no number of processors, 1 to 64"),
         ("cpus", True, "is True, which is no number of processors, 1 to 64"),
         ("cpus", 1.5, "is 1.5, which is no number of processors, 1 to 64"),
@@ -85,18 +86,24 @@ def test_later_wishes_win_or_are_added() -> None:
         ("memory", "-1", "is '-1', which is no size: a number of MiB, or one like 768M or 2G"),
         ("memory", 1, "is 1; a guest needs at least 128 MiB to boot"),
         ("memory", "3T", "is 3T; a guest has at most 1 TiB"),
-        ("sysctl", ["vm.swappiness"], "is 'vm.swappiness', which is not NAME=VALUE"),
+        ("sysctl", ["a.b=1"], "is ['a.b=1'], which is not a table of names and values"),
+        (
+            "sysctl",
+            {"vm": {"swappiness": 1}},
+            "has a table called 'vm': a name with dots stands in quotes, \"vm.swappiness\" = ...",
+        ),
         ("sysctl", {"../x": 1}, "names '../x', which is no name like vm.swappiness"),
         ("sysctl", {"vm/../../x": 1}, "names 'vm/../../x', which is no name like vm.swappiness"),
         ("sysctl", {"a.b": 1.5}, "sets a.b to 1.5, which is neither text nor a whole number"),
         ("sysctl", {"a.b": "1\n2"}, "sets a.b to '1\\n2', which is not one line of text"),
-        ("sysctl", ["a.b=1", "a.b=2"], "sets a.b twice, to '1' and '2'"),
         ("sysctl", 3, "is 3, which is not a table of names and values"),
         ("cmdline", 'a="b', "is 'a=\"b', which is not one line of ASCII with its quotes closed"),
         ("cmdline", "a\nb", "is 'a\\nb', which is not one line of ASCII with its quotes closed"),
         ("cmdline", "x" * 1024, "has 1025 bytes; at most 1024 fit beside the lab's own words"),
         ("modules", ["../x"], "names '../x', which is no name of a kernel module"),
         ("modules", 3, "is 3, which is not a list of kernel modules"),
+        ("modules", "veth", "is 'veth', which is not a list of kernel modules"),
+        ("devices", "a", "is 'a', which is not a list of devices"),
         ("devices", ["a b"], "is 'a b', which is not DRIVER[,PROPERTY=VALUE]..."),
         ("colour", 1, f"is unknown; a guest is asked for {', '.join(KEYS)}"),
     ],
@@ -106,6 +113,21 @@ def test_what_cannot_be_meant_is_refused(key: str, value: object, sentence: str)
     wishes, (wrong,) = read({key: value})
     assert (wrong.key, wrong.why) == (key, sentence)
     assert not wishes
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("cpus", "65", "--cpus is 65; a guest has 1 to 64 processors"),
+        ("cpus", "two", "--cpus is 'two', which is no number of processors, 1 to 64"),
+        ("sysctl", ["vm.swappiness"], "--sysctl is 'vm.swappiness', which is not NAME=VALUE"),
+        ("sysctl", ["a.b=1", "a.b=2"], "--sysctl sets a.b twice, to '1' and '2'"),
+    ],
+)
+def test_option_that_cannot_be_meant_is_refused(key: str, value: object, sentence: str) -> None:
+    """On a command line numbers are text, and a sysctl is NAME=VALUE."""
+    with pytest.raises(UsageError, match=f"^{re.escape(sentence)}$"):
+        from_options({key: value})
 
 
 @pytest.mark.parametrize(
