@@ -36,6 +36,7 @@ def test_everything_in_use_works_in_a_guest(foreign: Foreign) -> None:
     ran = foreign.lab()
 
     foreign_support.check(ran)
+    assert foreign_support.as_expected(foreign.root)
     told = ran.why("test_told")
     assert "'flavour': 'plain', 'spicy': False, 'topping': [], 'size': None" in told
     assert "'quantity': 0, 'level': 2, 'maybe': 'no'} ('none', 'dark') square" in told
