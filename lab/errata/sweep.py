@@ -161,7 +161,7 @@ def summary(measured: Measured) -> str:
 
 
 def _short(id: str) -> str:
-    return id.removeprefix("IOX-ERR-")
+    return id.rpartition("-")[2]
 
 
 def evidence(measured: Measured) -> list[tuple[str, Finding]]:
