@@ -7,7 +7,7 @@ import json
 import sys
 
 from ioxide._errata.every import REPRODUCERS
-from ioxide._errata.present import ErratumPresent
+from ioxide._errata.present import ErratumPresent, NotTried
 
 
 def main(id: str) -> None:
@@ -18,6 +18,8 @@ def main(id: str) -> None:
         REPRODUCERS[id].run()
     except ErratumPresent as present:
         outcome, why = "bad", present.evidence
+    except NotTried as reason:
+        outcome, why = "not tried", str(reason)
     except Exception as error:
         words = str(error).splitlines() or [""]
         outcome, why = "failed", f"{type(error).__name__}: {words[0]}"

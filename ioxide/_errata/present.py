@@ -24,6 +24,10 @@ class ErratumPresent(Exception):
         self.evidence = evidence
 
 
+class NotTried(Exception):
+    """This process may not do what provokes the erratum; the text says what that is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reproducer:
     """A function that raises ErratumPresent where the kernel has the erratum, and returns where it

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import errno
+import socket
 import struct
-from contextlib import suppress
+import time
 
 from ioxide._errata.connections import REACTOR_FLAGS, pattern, tcp_pair
 from ioxide._errata.present import ErratumPresent, control, reproducer
@@ -87,12 +88,7 @@ def sends_in_the_order_of_their_buffers() -> None:
     ):
         for bid in (0, 1):
             buffers.write(bid, pattern(buffers.size, seed=bid))
-        near.setblocking(False)
-        filler = 0
-        with suppress(BlockingIOError):
-            while True:
-                filler += near.send(bytes(65536))
-        near.setblocking(True)
+        filler = _fill(near)
         send = {
             "fd": near.fileno(),
             "flags": lib.IOX_PROBE_SQE_BUFFER_SELECT,
@@ -110,14 +106,30 @@ def sends_in_the_order_of_their_buffers() -> None:
         # The first has not been run again: its ring runs nothing until it is entered.
         ring.push(lib.IOX_PROBE_OP_SEND, user_data=1, **send)
         found = ring.collect(2)
-        assert [4096, 4096] == [c.res for c in found], described(found)
-        assert {0, 1} == {c.buffer_id for c in found}, described(found)
+        assert len(found) == 2, described(found)
+        # A send takes its buffer; on 6.10 the next one, too, and the second send finds none.
+        total = sum(max(c.res, 0) for c in found)
         got = b""
-        while len(got) < 2 * buffers.size:
+        while len(got) < total:
             got += far.recv(65536)
         first, second = (pattern(buffers.size, seed=bid) for bid in (0, 1))
         if got == second + first:
             raise ErratumPresent(
                 "IOX-ERR-026", f"{described(found)}: buffer 1 was sent before buffer 0"
             )
-        assert got == first + second
+        assert got == first + second, described(found)
+
+
+def _fill(near: socket.socket) -> int:
+    """Send until the socket takes nothing for a while: how many bytes it took."""
+    near.setblocking(False)
+    filled, refused = 0, 0
+    while refused < 5:
+        try:
+            filled += near.send(bytes(65536))
+            refused = 0
+        except BlockingIOError:
+            refused += 1
+            time.sleep(0.02)
+    near.setblocking(True)
+    return filled

@@ -117,7 +117,7 @@ def test_reproducers_that_hang_or_die(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "wild.py").write_text(
         "import os, time\n"
         "from ioxide._errata.every import REPRODUCERS\n"
-        "from ioxide._errata.present import ErratumPresent, reproducer\n"
+        "from ioxide._errata.present import ErratumPresent, NotTried, reproducer\n"
         "@reproducer('IOX-ERR-901')\n"
         "def bad() -> None: raise ErratumPresent('IOX-ERR-901', 'res=1')\n"
         "@reproducer('IOX-ERR-902')\n"
@@ -126,6 +126,8 @@ def test_reproducers_that_hang_or_die(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "def dies() -> None: os.abort()\n"
         "@reproducer('IOX-ERR-904')\n"
         "def fails() -> None: assert False, 'nothing was provoked'\n"
+        "@reproducer('IOX-ERR-907')\n"
+        "def may_not() -> None: raise NotTried('it is refused')\n"
         "@reproducer('IOX-ERR-905')\n"
         "def good() -> None: pass\n"
     )
@@ -134,7 +136,7 @@ def test_reproducers_that_hang_or_die(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     monkeypatch.setenv("PYTHONOPTIMIZE", "1")
     monkeypatch.setattr(trying, "LIMIT_S", 5.0)
-    ids = [f"IOX-ERR-90{n}" for n in range(1, 6)]
+    ids = [f"IOX-ERR-90{n}" for n in (1, 2, 3, 4, 5, 7)]
     harmful = Reproducer("IOX-ERR-906", _present, "it burns")
     mine = {id: Reproducer(id, _present, "") for id in ids} | {harmful.id: harmful}
     for one in mine.values():
@@ -149,6 +151,7 @@ def test_reproducers_that_hang_or_die(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "IOX-ERR-902": ("failed", "its process did not end within 5 s"),
         "IOX-ERR-904": ("failed", "AssertionError: nothing was provoked"),
         "IOX-ERR-905": ("good", ""),
+        "IOX-ERR-907": ("not tried", "it is refused"),
         "IOX-ERR-906": ("not tried", "on a kernel that has it it burns: try it in a guest"),
     } == found
 
