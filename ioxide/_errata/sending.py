@@ -16,14 +16,20 @@ from ioxide._probe.rawring import Completion, RawRing
 from ioxide._ring import ffi, lib
 
 REGISTER_BUFFERS = 0
-FIXED_BUF = 1 << 2  # IORING_RECVSEND_FIXED_BUF, 6.0
+FIXED_BUF, VECTORIZED = 1 << 2, 1 << 5  # IORING_RECVSEND_FIXED_BUF, IORING_SEND_VECTORIZED (6.17)
 OP_SENDMSG_ZC = 48  # IORING_OP_SENDMSG_ZC, 6.1
 MESSAGE = pattern(4096)
+WAYS = {
+    "sendmsg": (OP_SENDMSG_ZC, FIXED_BUF),
+    "zero-copy send": (lib.IOX_PROBE_OP_SEND_ZC, FIXED_BUF | VECTORIZED),
+    "send": (lib.IOX_PROBE_OP_SEND, FIXED_BUF | VECTORIZED),
+}
 
 
-def _message(*, within: bool) -> tuple[list[Completion], bytes]:
-    """What a zero-copy sendmsg says that names a registered buffer, and what arrives of it; the
-    message's memory is `within` that buffer or outside of it."""
+def _vectored(way: str, *, within: bool) -> tuple[list[Completion], bytes]:
+    """What a send of a vector says that names a registered buffer, and what arrives of it; the
+    vector is of memory `within` that buffer or outside of it."""
+    opcode, flags = WAYS[way]
     with tcp_pair() as (near, far), RawRing() as ring:
         registered, outside = bytearray(MESSAGE), bytearray(MESSAGE[::-1])
         vector = struct.pack("=QQ", ring.keep(registered), len(registered))
@@ -33,11 +39,11 @@ def _message(*, within: bool) -> tuple[list[Completion], bytes]:
         parts = struct.pack("=QQ", ring.keep(chosen), len(chosen))
         header = struct.pack("=QI4xQQQQi4x", 0, 0, ring.keep(parts), 1, 0, 0, 0)
         ring.push(
-            OP_SENDMSG_ZC,
+            opcode,
             fd=near.fileno(),
-            addr=ring.keep(header),
+            addr=ring.keep(header if opcode == OP_SENDMSG_ZC else parts),
             len=1,
-            ioprio=FIXED_BUF,
+            ioprio=flags,
             buf_group=0,
         )
         found = ring.collect(lambda all: any(not c.more for c in all))
@@ -50,28 +56,32 @@ def _message(*, within: bool) -> tuple[list[Completion], bytes]:
 
 
 @reproducer("IOX-ERR-025", needs=("SEND_ZC",))
-def message_of_another_buffer() -> None:
-    """IOX-ERR-025: a sendmsg that names a registered buffer sends memory of that buffer alone.
+def vector_of_another_buffer() -> None:
+    """IOX-ERR-025: a send of a vector that names a registered buffer sends of that buffer alone.
 
-    What is not in the buffer is EFAULT; a kernel that has no vectors of registered buffers (before
-    6.15) is to refuse the flag, not to ignore it.
+    What is not in the buffer is EFAULT; a kernel that has no vectors of registered buffers is to
+    refuse the flag, not to ignore it.
     """
-    found, got = _message(within=False)
-    if found[0].res > 0:
-        assert got == MESSAGE[::-1][: found[0].res]
-        raise ErratumPresent(
-            "IOX-ERR-025", f"{described(found)}: sent was memory that is not in the named buffer"
-        )
-    assert found[0].res in (-errno.EFAULT, -errno.EINVAL, -errno.EOPNOTSUPP), described(found)
+    for way in WAYS:
+        found, got = _vectored(way, within=False)
+        if found[0].res > 0:
+            assert got == MESSAGE[::-1][: found[0].res]
+            raise ErratumPresent(
+                "IOX-ERR-025",
+                f"{way}: {described(found)}: sent was memory that is not in the named buffer",
+            )
+        refusals = (-errno.EFAULT, -errno.EINVAL, -errno.EOPNOTSUPP)
+        assert found[0].res in refusals, f"{way}: {described(found)}"
 
 
 @control(needs=("SEND_ZC",))
-def message_of_its_buffer() -> None:
+def vector_of_its_buffer() -> None:
     """The control of IOX-ERR-025: memory of the named buffer is sent, or the flag is refused."""
-    found, got = _message(within=True)
-    if found[0].res not in (-errno.EINVAL, -errno.EOPNOTSUPP):
-        assert found[0].res > 0, described(found)
-        assert got == MESSAGE[: found[0].res]
+    for way in WAYS:
+        found, got = _vectored(way, within=True)
+        if found[0].res not in (-errno.EINVAL, -errno.EOPNOTSUPP):
+            assert found[0].res > 0, f"{way}: {described(found)}"
+            assert got == MESSAGE[: found[0].res]
 
 
 @reproducer("IOX-ERR-026", needs=("PBUF_RING",))

@@ -11,16 +11,16 @@ from ioxide._errata.present import needed_by
 pytestmark = pytest.mark.kernel_gated
 
 
-@pytest.mark.needs(*needed_by(sending.message_of_another_buffer))
-def test_message_of_another_buffer() -> None:
-    """IOX-ERR-025: a sendmsg that names a registered buffer sends memory of that buffer alone."""
-    sending.message_of_another_buffer()
+@pytest.mark.needs(*needed_by(sending.vector_of_another_buffer))
+def test_vector_of_another_buffer() -> None:
+    """IOX-ERR-025: a send of a vector that names a registered buffer sends of that buffer alone."""
+    sending.vector_of_another_buffer()
 
 
-@pytest.mark.needs(*needed_by(sending.message_of_its_buffer))
-def test_message_of_its_buffer() -> None:
+@pytest.mark.needs(*needed_by(sending.vector_of_its_buffer))
+def test_vector_of_its_buffer() -> None:
     """The control of IOX-ERR-025: memory of the named buffer is sent, or the flag is refused."""
-    sending.message_of_its_buffer()
+    sending.vector_of_its_buffer()
 
 
 @pytest.mark.needs(*needed_by(sending.sends_in_the_order_of_their_buffers))
