@@ -6,12 +6,10 @@ from __future__ import annotations
 import pytest
 
 from ioxide._errata import connecting
-from ioxide._errata.present import needed_by
 
 pytestmark = pytest.mark.kernel_gated
 
 
-@pytest.mark.needs(*needed_by(connecting.connect_that_is_shut_down))
 def test_connect_that_is_shut_down() -> None:
     """IOX-ERR-028: a connect ends with ECONNRESET when its socket is shut down, not with a
     timeout."""

@@ -6,12 +6,10 @@ from __future__ import annotations
 import pytest
 
 from ioxide._errata import idle
-from ioxide._errata.present import needed_by
 
 pytestmark = pytest.mark.kernel_gated
 
 
-@pytest.mark.needs(*needed_by(idle.idle_rings_and_blocked_tasks))
 def test_idle_rings_and_blocked_tasks() -> None:
     """IOX-ERR-017: a thread that waits in a ring for a peer does not count as waiting for a
     disk."""

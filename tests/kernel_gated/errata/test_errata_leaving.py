@@ -6,12 +6,10 @@ from __future__ import annotations
 import pytest
 
 from ioxide._errata import leaving
-from ioxide._errata.present import needed_by
 
 pytestmark = pytest.mark.kernel_gated
 
 
-@pytest.mark.needs(*needed_by(leaving.thread_with_an_idle_worker))
 def test_thread_with_an_idle_worker() -> None:
     """IOX-ERR-029: a thread whose ring is closed ends at once, whatever worker it had."""
     leaving.thread_with_an_idle_worker()

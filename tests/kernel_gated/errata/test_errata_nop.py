@@ -6,18 +6,15 @@ from __future__ import annotations
 import pytest
 
 from ioxide._errata import nop
-from ioxide._errata.present import needed_by
 
 pytestmark = pytest.mark.kernel_gated
 
 
-@pytest.mark.needs(*needed_by(nop.file_of_a_nop))
 def test_file_of_a_nop() -> None:
     """IOX-ERR-030: a NOP gives back the file that it was given."""
     nop.file_of_a_nop()
 
 
-@pytest.mark.needs(*needed_by(nop.file_of_a_plain_nop))
 def test_file_of_a_plain_nop() -> None:
     """The control of IOX-ERR-030: without the flag the file is given back."""
     nop.file_of_a_plain_nop()

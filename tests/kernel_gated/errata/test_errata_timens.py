@@ -6,12 +6,10 @@ from __future__ import annotations
 import pytest
 
 from ioxide._errata import timens
-from ioxide._errata.present import needed_by
 
 pytestmark = pytest.mark.kernel_gated
 
 
-@pytest.mark.needs(*needed_by(timens.absolute_timeout_in_a_time_namespace))
 def test_absolute_timeout_in_a_time_namespace() -> None:
     """IOX-ERR-024: an absolute timeout is one of the clock that the program sees."""
     timens.absolute_timeout_in_a_time_namespace()

@@ -23,7 +23,6 @@ def test_end_of_a_tcp_stream_right_behind_a_message() -> None:
     unix.end_of_a_tcp_stream_right_behind_a_message()
 
 
-@pytest.mark.needs(*needed_by(unix.control_message_that_nobody_asked_for))
 def test_control_message_that_nobody_asked_for() -> None:
     """IOX-ERR-022: a message without control data arrives without any."""
     unix.control_message_that_nobody_asked_for()

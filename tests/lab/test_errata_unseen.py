@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""Reproducers of errata that were seen on few releases or none, shown what a bad kernel shows.
+
+Each is run on this kernel with what it sees of it made worse, in the one place where the defect
+would be seen; on the way there all its controls hold.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ioxide._errata import leaving, overwritten, polls, sending, unix
+from ioxide._errata.present import ErratumPresent, needed_by
+from ioxide._probe.rawring import Completion, RawRing
+from ioxide._ring import lib
+
+pytestmark = pytest.mark.lab
+
+Found = list[Completion]
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[RawRing, Found], Found]], None]:
+    """Changes what every ring's `collect` returns."""
+    collect = RawRing.collect
+
+    def changed(change: Callable[[RawRing, Found], Found]) -> None:
+        def forged(ring: RawRing, *args: Any, **options: Any) -> Found:
+            return change(ring, collect(ring, *args, **options))
+
+        monkeypatch.setattr(RawRing, "collect", forged)
+
+    return changed
+
+
+def test_poll_that_says_more_and_is_gone(seen: Callable[..., None]) -> None:
+    """IOX-ERR-019: F_MORE on the last completion, and a cancel that finds nothing."""
+
+    def change(_: RawRing, found: Found) -> Found:
+        return [
+            c._replace(flags=c.flags | lib.IOX_CQE_F_MORE)
+            if c.user_data == polls.POLL
+            else c._replace(res=-2)
+            for c in found
+        ]
+
+    seen(change)
+    with pytest.raises(ErratumPresent, match=r"IOX-ERR-019: .* MORE, and a cancel finds no poll"):
+        polls.last_completion_of_a_nested_poll()
+
+
+@pytest.mark.needs(*needed_by(unix.end_of_a_stream_right_behind_a_message))
+def test_end_that_is_missed(seen: Callable[..., None]) -> None:
+    """IOX-ERR-021: the message with F_MORE, and nothing behind it."""
+
+    def change(_: RawRing, found: Found) -> Found:
+        assert [len(unix.MESSAGE), 0] == [c.res for c in found]
+        return [found[0]._replace(flags=found[0].flags | lib.IOX_CQE_F_MORE)]
+
+    seen(change)
+    with pytest.raises(ErratumPresent, match=r"IOX-ERR-021: res=123 .*of the end nothing"):
+        unix.end_of_a_stream_right_behind_a_message()
+
+
+def test_control_data_that_came(seen: Callable[..., None]) -> None:
+    """IOX-ERR-022: the message's header says that control data came, and it is SCM_INQ."""
+
+    def change(ring: RawRing, found: Found) -> Found:
+        kept: list[bytearray] = [one[0] for one in ring._alive]  # type: ignore[index]
+        header = next(one for one in kept if len(one) == struct.calcsize("=QI4xQQQQi4x"))
+        held = next(one for one in kept if len(one) == unix.CONTROL)
+        fields = [*struct.unpack("=QI4xQQQQi4x", header)]
+        fields[5] = 24
+        header[:] = struct.pack("=QI4xQQQQi4x", *fields)
+        held[:20] = struct.pack("=QiiI", 20, 1, unix.SCM_INQ, 0)
+        return found
+
+    seen(change)
+    with pytest.raises(ErratumPresent, match=r"IOX-ERR-022: 24 bytes .* \(SCM_INQ\), 20 bytes"):
+        unix.control_message_that_nobody_asked_for()
+
+
+@pytest.mark.needs(*needed_by(sending.vector_of_another_buffer))
+@pytest.mark.parametrize("way", sending.WAYS)
+def test_memory_of_another_buffer(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """IOX-ERR-025: memory outside of the named buffer arrives, whichever send it is of."""
+    outside = sending.MESSAGE[::-1]
+
+    def vectored(asked: str, *, within: bool) -> tuple[Found, bytes]:
+        assert not within
+        return (
+            ([Completion(0, 4096, 0)], outside) if asked == way else ([Completion(0, -14, 0)], b"")
+        )
+
+    monkeypatch.setattr(sending, "_vectored", vectored)
+    with pytest.raises(ErratumPresent, match=f"IOX-ERR-025: {way}: res=4096: sent was memory"):
+        sending.vector_of_another_buffer()
+
+
+def test_thread_that_waits_for_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IOX-ERR-029: the thread is there for 5 s more where a worker was asked for."""
+    really = leaving._leaving
+
+    def leaving_late(*, worker: bool) -> float:
+        return really(worker=worker) + worker * leaving.IDLE_S
+
+    monkeypatch.setattr(leaving, "_leaving", leaving_late)
+    with pytest.raises(ErratumPresent, match=r"IOX-ERR-029: the thread took 5\.\d s to end"):
+        leaving.thread_with_an_idle_worker()
+
+
+@pytest.mark.needs(*needed_by(overwritten.entry_that_is_overwritten))
+def test_receive_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IOX-ERR-031: the process of the receive is there after its time and after SIGKILL."""
+    real, pids = os.waitpid, []
+
+    def never(pid: int, _: int) -> tuple[int, int]:
+        pids.append(pid)
+        return 0, 0
+
+    monkeypatch.setattr(os, "waitpid", never)
+    monkeypatch.setattr(overwritten, "LIMIT_S", 0.2)
+    with pytest.raises(ErratumPresent, match=r"IOX-ERR-031: .* nor by SIGKILL"):
+        overwritten.entry_that_is_overwritten()
+    monkeypatch.undo()
+    assert real(pids[0], 0)[0] == pids[0]
