@@ -8,6 +8,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -182,3 +183,28 @@ def test_every_capability_is_one_of_the_probe() -> None:
     read.cache_clear()
     for erratum in of(project.read(ROOT)):
         assert erratum.capability in [*Capability, "IO_URING"], erratum.id
+
+
+@pytest.mark.parametrize(
+    ("chosen", "left"), [((), 0), (("--lab-guest",), 1), (("--lab-kernel=6.12",), 1)]
+)
+def test_reproducer_that_harms_is_for_guests(chosen: tuple[str, ...], left: int) -> None:
+    """One that a bad kernel suffers of is no test of a run on the machine itself."""
+    from tests.kernel_gated.errata import conftest
+
+    harmful = {f"test_{one.run.__name__}" for one in every.REPRODUCERS.values() if one.harm}
+    assert harmful == {"test_file_of_a_nop", "test_entry_that_is_overwritten"}
+    items = [SimpleNamespace(name="test_entry_that_is_overwritten"), SimpleNamespace(name="test_x")]
+    options: dict[str, object] = {"lab_guest": False, "lab_kernel": None}
+    for option in chosen:
+        name, _, value = option.removeprefix("--").replace("-", "_").partition("=")
+        options[name] = [value] if value else True
+    gone: list[object] = []
+    config = SimpleNamespace(
+        getoption=options.__getitem__,
+        hook=SimpleNamespace(pytest_deselected=lambda items: gone.extend(items)),
+    )
+    conftest.pytest_collection_modifyitems(config, items)  # type: ignore[arg-type]
+    assert left == sum(item.name == "test_entry_that_is_overwritten" for item in items)
+    assert (1 - left) == len(gone)
+    assert items[-1].name == "test_x"
