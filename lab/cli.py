@@ -76,6 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="run the selection N times on each kernel, and tell how often each verdict came",
     )
+    for flag, what in (("--hold", "open a shell in it"), ("--gdb", "wait for gdb")):
+        test.add_argument(
+            flag,
+            action="store_true",
+            help=f"keep the guest of each test that is not good, and {what}",
+        )
     errata_commands.add_commands(verbs)
     commands.add_parsers(verbs)
     arguments, rest = parser.parse_known_args(argv)
@@ -127,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = wishes.options("--lab-")
         if arguments.repeat is not None:
             asked = [*asked, f"--lab-repeat={arguments.repeat}"]
+        asked += [f"--lab-{flag}" for flag in ("hold", "gdb") if getattr(arguments, flag)]
         return int(_test(names, [*plays, *by, *asked, *rest]).code)
 
 

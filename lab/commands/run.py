@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 from .. import project as projects
 from ..errors import COMMAND, GuestLost, LabError, UsageError
 from ..rules import dmesg
-from ..vm import Launcher
-from . import booting, choosing, pulling, streams
+from ..vm import Launcher, streams
+from . import booting, choosing, pulling
 from .booting import say
 from .log import told
 

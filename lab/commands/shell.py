@@ -5,16 +5,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import termios
-import tty
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from .. import project as projects
-from . import booting, choosing, streams
+from ..vm import streams, terminal
+from . import booting, choosing
 from .run import add_options, environment, guarded, working_directory
 
 
@@ -58,36 +53,5 @@ def _shell(arguments: argparse.Namespace) -> int:
             return streams.pump(process)
         env.setdefault("TERM", os.environ.get("TERM", "vt100"))
         env.setdefault("PS1", f"[{guest.kernel.upstream} $PWD]# ")
-        process = guest.spawn(["/bin/sh", "-i"], env=env, cwd=cwd, window=_window())
-        changed = [False]
-
-        def resized(_number: int, _frame: FrameType | None) -> None:
-            changed[0] = True
-
-        def follow() -> None:
-            if changed[0]:
-                changed[0] = False
-                process.resize(_window())
-
-        before = signal.signal(signal.SIGWINCH, resized)
-        try:
-            with _raw():
-                return streams.pump(process, end_of_input=b"\x04", each_round=follow)
-        finally:
-            signal.signal(signal.SIGWINCH, before)
-
-
-def _window() -> tuple[int, int]:
-    size = os.get_terminal_size(0)
-    return size.lines or 24, size.columns or 80
-
-
-@contextmanager
-def _raw() -> Iterator[None]:
-    """The terminal raw: what is typed, Ctrl-C included, is the guest's."""
-    before = termios.tcgetattr(0)
-    try:
-        tty.setraw(0)
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        process = guest.spawn(["/bin/sh", "-i"], env=env, cwd=cwd, window=terminal.window(0))
+        return terminal.attach(process, stdin=0, stdout=1)

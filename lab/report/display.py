@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 
 from .progress import PlainProgress, Progress
-from .screen import Screen
 
 
 def make_progress(write: Callable[[str], None], *, verbosity: int = 0) -> Progress:
@@ -19,5 +18,7 @@ def make_progress(write: Callable[[str], None], *, verbosity: int = 0) -> Progre
     """
     dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
     if sys.stdout.isatty() and not dumb and not any(map(os.environ.get, ("CI", "NO_COLOR"))):
+        from .screen import Screen  # and rich with it
+
         return Screen(sys.stdout, verbosity=verbosity)
     return PlainProgress(write)

@@ -79,6 +79,7 @@ class Screen(Progress):
         self._live: Live | None = None
         self._stack = ExitStack()
         self._over = False
+        """Whether nothing may be painted, for good or for a while."""
         self._lines: dict[int, _Line] = {}
         self._phase = ""
 
@@ -106,7 +107,7 @@ class Screen(Progress):
     def verdict(self, name: str, record: Record, guest: Guest | None = None) -> None:
         super().verdict(name, record)
         if guest is not None:
-            self._lines[guest.number] = _Line(guest.kernel, "between", "", time.monotonic())
+            self._lines[guest.number] = _Line(guest.kernel, "", "", time.monotonic())
 
     def gone(self, guest: Guest) -> None:
         self._lines.pop(guest.number, None)
@@ -119,10 +120,12 @@ class Screen(Progress):
 
     @contextmanager
     def aside(self) -> Iterator[None]:
+        before, self._over = self._over, True
         self._end()
         try:
             yield
         finally:
+            self._over = before
             self._start()
 
     def stop(self) -> None:

@@ -29,6 +29,7 @@ from ..report.terminal import Harmless
 from ..wishes import Wishes
 from . import coverage, evidence, home, issues, limits, selection, times
 from .column import Column
+from .hold import Hold
 from .host_side import HostSide
 from .lanes import Begun, Lanes, Lent, Over, Ran, Work
 from .preparation import Preparation
@@ -50,6 +51,9 @@ class GuestRun:
         self.progress: Progress = make_progress(
             self._write_line, verbosity=self.config.get_verbosity()
         )
+        self._hold = Hold(self.config, self.progress)
+        self._lanes = 0
+        """How many guests run tests at once."""
         self.collected = 0
         self.left_out: dict[str, int] = {}
         """How many tests were left out, by marker."""
@@ -169,6 +173,7 @@ class GuestRun:
         self.progress.phase(self._preparation.bound)
         by_work = {id(column.work): column for column in self.columns}
         begun: dict[tuple[int, Turn], float] = {}
+        self._lanes = len(lanes.lanes)
         with lanes:
             try:
                 for event in lanes.events(self):
@@ -250,6 +255,7 @@ class GuestRun:
                 report.user_properties.append(("guest", str(wishes)))
             column.report(report, record.verdict, item.ihook, run=ran.turn.number)
         self.progress.verdict(column.label(ran.turn), record, Guest(ran.lane, column.cell))
+        self._hold.look(column, ran, record, others=self._lanes - 1)
 
     # -- what is shown while it runs ---------------------------------------------------------
 
@@ -259,6 +265,7 @@ class GuestRun:
 
     def gone(self, work: Work, lane: int) -> None:
         """As `lanes.Watcher.gone`."""
+        self._lanes -= 1
         self.progress.gone(self._guest(work, lane))
 
     def tick(self) -> None:

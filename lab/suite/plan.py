@@ -118,6 +118,8 @@ class Outcome:
     sections: list[tuple[str, str]] = field(default_factory=list)
     guest: Guest | None = None
     """In which it ran."""
+    guest_is_up: bool = False
+    """Whether that guest is still there."""
     began: float = 0.0
     """By `time.monotonic()`."""
     kernel_log: Part | None = None

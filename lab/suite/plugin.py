@@ -133,6 +133,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "to the guest's speed",
     )
     group.addoption(
+        "--lab-hold",
+        action="store_true",
+        help="keep the guest of each test that is not good, and open a shell in it",
+    )
+    group.addoption(
+        "--lab-gdb",
+        action="store_true",
+        help="keep the guest of each test that is not good, and wait for gdb",
+    )
+    group.addoption(
         "--lab-unlisted",
         action="store_true",
         help=f"judge errata as on a release that no list names (what `{COMMAND} bisect` does)",
@@ -142,9 +152,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None, None]:
-    """`--kernel` is short for `--lab-kernel`, and `--repeat` for `--lab-repeat`, unless the
-    repository has an option of that name: its conftest.py was read by now, and nothing of it may
-    change because the lab is installed."""
+    """`--kernel` is short for `--lab-kernel`, and so on, unless the repository has an option of
+    that name: its conftest.py was read by now, and nothing of it may change because the lab is
+    installed."""
     result = yield
     # The parser is not part of pytest's public interface, which has no word for its options.
     groups = [parser._anonymous, *parser._groups]
@@ -156,6 +166,10 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None
     if "--repeat" not in taken:
         parser.getgroup("lab").addoption(
             "--repeat", dest="lab_repeat", metavar="N", help="as --lab-repeat"
+        )
+    for flag in {"--hold", "--gdb"} - taken:
+        parser.getgroup("lab").addoption(
+            flag, dest=f"lab_{flag[2:]}", action="store_true", help=f"as --lab-{flag[2:]}"
         )
     return result
 
@@ -263,6 +277,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--repeat {times} is of runs in guests: name a kernel, --kernel 6.12"
         )
+    for flag in ("hold", "gdb"):
+        if config.getoption(f"lab_{flag}"):
+            raise pytest.UsageError(f"--{flag} is of guests: name a kernel, --kernel 6.12")
     local = LocalSide(project)
     config.stash[MODE] = Mode(
         functools.cache(local.probe),

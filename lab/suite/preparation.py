@@ -23,7 +23,7 @@ from ..report.results import new_directory, point_latest
 from ..rules import dmesg
 from ..vm import launcher_named
 from ..wishes import Wishes
-from . import at_once, home, issues, narrowing, options, selection, times
+from . import at_once, hold, home, issues, narrowing, options, selection, times
 from .column import Column
 from .lanes import WORTH_A_GUEST, Lanes, Work
 from .plan import Plan
@@ -49,6 +49,7 @@ class Preparation:
         """
         options.check(config)
         selection.check(config)
+        hold.check(config)
         # On a read-only checkout --lf has no memory; that is no reason to lose the verdicts of a
         # run whose settings make errors of warnings.
         config.addinivalue_line("filterwarnings", "default::pytest.PytestCacheWarning")

@@ -135,6 +135,7 @@ class Session:
                 break
         self._previous = name
         self._during = f"after {name}"
+        outcome.guest_is_up = self._guest is not None and self._guest is outcome.guest
         self._losses = self._losses + 1 if outcome.lost else 0
         if self._losses >= LOSSES_IN_A_ROW:
             self.given_up = f"given up: {self._losses} tests in a row were lost"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from . import streams, terminal
 from .accel import choose_accel
 from .devices import NetworkPair
 from .direct import boot
@@ -36,4 +37,6 @@ __all__ = [
     "build_rootfs",
     "choose_accel",
     "launcher_named",
+    "streams",
+    "terminal",
 ]

@@ -210,4 +210,4 @@ def started(
         command = (str(program()), *arguments)
         qemu = stack.enter_context(running(command, log=words, inherit=(its_agent, its_monitor)))
         known = deaths(accel, cpus=cpus)
-        yield Machine(qemu, Console(console), stray, agent, monitor.Monitor(ours).describe, known)
+        yield Machine(qemu, Console(console), stray, agent, monitor.Monitor(ours), known)

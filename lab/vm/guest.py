@@ -20,6 +20,7 @@ from .events import Completed, Event, Exited, Output, Stream
 from .inguest.frames import CHUNK, to_bytes, to_text
 from .kmsg import Gap, Piece, Reader, Record
 from .link import ANSWER_S, Inbox, Link
+from .machine import Hypervisor
 from .processor import Accel
 from .pull import Pulled
 
@@ -106,6 +107,7 @@ class Guest:
         console: Console,
         link: Link,
         deaths: Sequence[Death] = (),
+        hypervisor: Hypervisor | None = None,
     ) -> None:
         self.kernel = kernel
         self.accel = accel
@@ -124,6 +126,8 @@ class Guest:
         """Bytes an ordinary process in it may lock (RLIMIT_MEMLOCK), -1 for no limit."""
         self.deaths = deaths
         """By what fault of its emulator it can die."""
+        self.hypervisor = hypervisor
+        """Who looks into it from outside; None if nobody can."""
         self.console = console.path
         self._console = console
         self._reader = Reader()

@@ -84,6 +84,7 @@ def introduced(
             console=machine.console,
             link=link,
             deaths=machine.deaths,
+            hypervisor=machine.hypervisor,
         )
 
 
@@ -100,10 +101,10 @@ def _lost(machine: Machine, cause: str) -> GuestLost:
     reason = (machine.console.reason() or machine.process.how_it_ended()) if ended else ""
     sign = first_sign(machine.console.text().splitlines(), machine.deaths) if ended else None
     excuse = sign[1] if sign is not None else ""
-    if not ended and machine.standing is not None:
+    if not ended and machine.hypervisor is not None:
         # It hangs or lies: keep where its processors stand, nobody can ask them later.
         state = machine.console.path.with_name(machine.console.path.stem + "-state.txt")
-        state.write_text(machine.standing().text)
+        state.write_text(machine.hypervisor.describe().text)
     blamed = f"{reason} ({excuse})" if excuse else reason
     sentence = f"the guest died: {blamed} ({cause})" if reason else cause
     return GuestLost(sentence, console_tail=machine.console.tail(), excuse=excuse)

@@ -80,11 +80,24 @@ class HostProcess(Protocol):
         ...
 
 
-class Ask(Protocol):
-    """Asks where a machine's processors stand."""
+class Hypervisor(Protocol):
+    """What runs a machine, for who wants to look into it from outside."""
 
-    def __call__(self, *, times: int = 1, apart_s: float = 0.0) -> Standing:
-        """So often, so many seconds apart. Never raises for a machine that does not tell."""
+    def describe(self, *, times: int = 1, apart_s: float = 0.0) -> Standing:
+        """Where the processors stand, asked for so often, so many seconds apart. Never raises for a
+        machine that does not tell."""
+        ...
+
+    def registers(self) -> str:
+        """All registers of all processors. Raises LabError."""
+        ...
+
+    def serve_gdb(self, door: Path) -> None:
+        """Let one gdb after the other debug the guest by the socket `door`. Raises LabError."""
+        ...
+
+    def end_gdb(self) -> None:
+        """No gdb any more, and the guest goes on. Raises LabError."""
         ...
 
 
@@ -97,8 +110,8 @@ class Machine:
     stray: Path
     """Where output goes that nobody asked for; the file need not exist."""
     agent: ByteStream
-    standing: Ask | None = None
-    """Where its processors stand; None if nobody can tell."""
+    hypervisor: Hypervisor | None = None
+    """None if nobody can look into it."""
     deaths: Sequence[Death] = ()
     """By what fault of its emulator it can die."""
 

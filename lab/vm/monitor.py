@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""What QEMU itself can tell about a guest that has fallen silent."""
+"""What QEMU itself can tell about a guest, whatever the guest is at."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .. import arch
+from ..errors import LabError
 from .standing import Standing
+
+if TYPE_CHECKING:
+    from qemu.qmp import QMPClient
 
 _PATIENCE_S = 5.0
 
@@ -24,42 +31,81 @@ class Monitor:
 
         Never raises for a QEMU that does not answer: the text says so.
         """
-        patience = _PATIENCE_S + times * apart_s
-        import asyncio  # this and QMP for the one guest in many that hangs
+
+        async def ask(client: QMPClient) -> Standing:
+            return await self._ask(client, times, apart_s)
+
+        try:
+            standing: Standing = self._talk(ask, _PATIENCE_S + times * apart_s)
+        except LabError as error:
+            return Standing([], False, f"{error}\n")
+        return standing
+
+    def registers(self) -> str:
+        """All registers of all processors. Raises LabError."""
+        return self._said("info registers -a")
+
+    def serve_gdb(self, door: Path) -> None:
+        """Let one gdb after the other debug the guest by the socket `door`. Raises LabError."""
+        where = str(door).replace(",", ",,")
+        said = self._said(f"gdbserver unix:{where},server=on,wait=off")
+        if not said.startswith("Waiting for gdb"):  # as QEMU 7.2 to 10 say it
+            raise LabError(f"QEMU does not wait for gdb: {said.strip()}")
+
+    def end_gdb(self) -> None:
+        """No gdb any more; the guest goes on, wherever gdb has stopped it. Raises LabError."""
+        self._said("gdbserver none")
+
+        async def go_on(client: QMPClient) -> None:
+            await client.execute("cont")
+
+        self._talk(go_on, _PATIENCE_S)
+
+    def _said(self, line: str) -> str:
+        async def say(client: QMPClient) -> str:
+            return str(await client.execute("human-monitor-command", {"command-line": line}))
+
+        return str(self._talk(say, _PATIENCE_S))
+
+    def _talk(self, what: Callable[[QMPClient], Awaitable[Any]], patience_s: float) -> Any:
+        """What comes of `what` in a connection of its own. Raises LabError."""
+        import asyncio  # this and QMP for the one guest in many that somebody looks into
 
         from qemu.qmp import QMPError
 
         try:
-            return asyncio.run(asyncio.wait_for(self._ask(times, apart_s), patience))
+            return asyncio.run(asyncio.wait_for(self._connected(what), patience_s))
         except (QMPError, OSError, TimeoutError, RuntimeError) as error:
             # RuntimeError: asyncio.run inside a running loop; the guest's end matters more.
-            return Standing([], False, f"QEMU did not tell: {type(error).__name__}: {error}\n")
+            why = f"{type(error).__name__}: {error}"
+            raise LabError(f"QEMU did not tell: {why}") from error
 
-    async def _ask(self, times: int, apart_s: float) -> Standing:
-        import asyncio
-
+    async def _connected(self, what: Callable[[QMPClient], Awaitable[Any]]) -> Any:
         from qemu.qmp import QMPClient
 
-        its = arch.here()
         client = QMPClient("guest")
         client.await_greeting = client.negotiate = not self._greeted
         await client.connect(self._socket.dup())  # which the client closes
         self._greeted = True
         try:
-            places = []
-            for number in range(times):
-                if number:
-                    await asyncio.sleep(apart_s)
-                # Where each processor stands: a loop, a halt, an address outside the kernel.
-                registers = str(
-                    await client.execute(
-                        "human-monitor-command", {"command-line": "info registers -a"}
-                    )
-                )
-                places.append([int(place, 16) for place in its.program_counter.findall(registers)])
-            status = await client.execute("query-status")
-            waiting = its.halted.findall(registers) if its.halted else ()
-            halted = len(waiting) == len(places[-1]) > 0
-            return Standing(places, halted, f"status: {status}\n{registers}\n")
+            return await what(client)
         finally:
             await client.disconnect()
+
+    async def _ask(self, client: QMPClient, times: int, apart_s: float) -> Standing:
+        import asyncio
+
+        its = arch.here()
+        places = []
+        for number in range(times):
+            if number:
+                await asyncio.sleep(apart_s)
+            # Where each processor stands: a loop, a halt, an address outside the kernel.
+            registers = str(
+                await client.execute("human-monitor-command", {"command-line": "info registers -a"})
+            )
+            places.append([int(place, 16) for place in its.program_counter.findall(registers)])
+        status = await client.execute("query-status")
+        waiting = its.halted.findall(registers) if its.halted else ()
+        halted = len(waiting) == len(places[-1]) > 0
+        return Standing(places, halted, f"status: {status}\n{registers}\n")

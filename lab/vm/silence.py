@@ -49,13 +49,13 @@ class Silence:
             self._since, self._waited = self._clock(), self._busy()
             self._look_at = BETWEEN_S
             return ""
-        if (ask := self._machine.standing) is None:
+        if (hypervisor := self._machine.hypervisor) is None:
             return ""  # a quiet machine and a hung one cannot be told apart; there is the deadline
         # What the host's other work took from QEMU is not the guest's silence.
         quiet = self._clock() - self._since - max(0.0, self._busy() - self._waited)
         if quiet < self._look_at:
             return ""
-        standing = ask(times=LOOKS, apart_s=APART_S)
+        standing = hypervisor.describe(times=LOOKS, apart_s=APART_S)
         if not standing.stuck:
             self._look_at = quiet + AGAIN_S
             return ""

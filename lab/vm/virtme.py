@@ -213,7 +213,7 @@ def _started(
             for door in doors
         ]
         known = deaths(accel, cpus=cpus)
-        yield Machine(qemu, Console(console), stray, ours[0], MonitorPort(ours[1]).describe, known)
+        yield Machine(qemu, Console(console), stray, ours[0], MonitorPort(ours[1]), known)
 
 
 def _agent() -> Sequence[str]:

@@ -17,15 +17,17 @@ from dataclasses import dataclass, field
 
 import pyte
 
-from tests.lab.suite_support import LIMIT_SECONDS, Little
+from tests.lab.suite_support import Little
 
+LIMIT_SECONDS = 60.0
+"""What a person would not wait for any longer."""
 QUIET_S = 0.05
 """Nothing came for so long: what stands there is what a person sees."""
 FAKES = ("-p", "tests.lab.hostile.plugin")
 
 
 class Terminal:
-    """An emulated terminal with a program in it, whose session it is, as in a window of its own."""
+    """An emulated terminal with a Python in it, whose session it is, as in a window of its own."""
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class Terminal:
         self._set_size(columns, lines)
         self.before = termios.tcgetattr(self._ours)
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", *command],
+            ["setsid", "--ctty", sys.executable, *command],
             cwd=cwd,
             env=dict(env),
             stdin=theirs,
@@ -140,13 +142,14 @@ class Scene:
         columns: int = 80,
         lines: int = 24,
         env: Mapping[str, str] | None = None,
+        command: Sequence[str] = (),
     ) -> Terminal:
-        """`lab test` with made-up guests, in a terminal of this size."""
+        """`lab test` with made-up guests, or another module, in a terminal of this size."""
         told = self.little.environment(TERM="xterm-256color", LC_ALL="C.UTF-8") | self.more
         # Nothing else knows the window's size.
         kept = {k: v for k, v in told.items() if k not in ("CI", "COLUMNS", "LINES", "NO_COLOR")}
         return Terminal(
-            [sys.executable, "-m", "lab", "test", *FAKES, *arguments],
+            ["-m", *(command or ("lab", "test", *FAKES, *arguments))],
             cwd=str(self.little.root),
             env={**kept, **(env or {})},
             columns=columns,

@@ -57,7 +57,7 @@ class Clockwork:
                 console=SimpleNamespace(path=self.console, tail=tail),
                 stray=self.stray,
                 process=SimpleNamespace(seconds_without_processor=lambda: self.waited),
-                standing=describe,
+                hypervisor=SimpleNamespace(describe=describe),
             ),
         )
 

@@ -37,6 +37,8 @@ from lab.vm.kmsg import Gap, Piece, Record
 from lab.vm.pull import Pulled
 from lab.wishes import Wishes
 
+from .looking import FakeHypervisor, FakeShell
+
 INIT = Path(__file__).with_name("init.py")
 KMSG_VARIABLE = "LAB_FAKE_KMSG"
 WISHES_VARIABLE = "LAB_FAKE_WISHES"
@@ -76,6 +78,8 @@ class Misdeeds:
     """A panic shows only so long after the end of the process that it took down."""
     vanishes: bool = False
     """The guest is gone with the first process that is killed, without a word."""
+    closed: bool = False
+    """Nobody can look into it from outside."""
     cpus: int = 1
     """So many processors, with all that an old QEMU can do to them."""
 
@@ -230,6 +234,8 @@ class FakeGuest:
         self._read = 0
         self._told: set[str] = set()
         self.processes: list[FakeProcess] = []
+        self.shells: list[FakeShell] = []
+        self.hypervisor = None if misdeeds.closed else FakeHypervisor()
         self._cmdline = directory / "cmdline"
         told = "f" * 16 if misdeeds.wrong_nonce else self.nonce
         self._cmdline.write_text(f"console=ttyS0 lab.nonce={told} panic=-1\n")
@@ -344,8 +350,14 @@ class FakeGuest:
         *,
         env: Mapping[str, str] | None = None,
         cwd: str = "/",  # noqa: ARG002
-    ) -> FakeProcess:
+        window: tuple[int, int] | None = None,
+    ) -> FakeProcess | FakeShell:
         """As lab.vm.Guest.spawn."""
+        self.alive()
+        if window is not None:
+            shell = FakeShell(argv, self.directory, self.environment(env or {}), window)
+            self.shells.append(shell)
+            return shell
         process = FakeProcess(self, argv, env or {})
         self.processes.append(process)
         return process
@@ -447,4 +459,6 @@ class FakeLab:
         finally:
             for process in guest.processes:
                 process.close()
+            for shell in guest.shells:
+                shell.close()
             shutil.rmtree(directory)

@@ -7,7 +7,8 @@ import os
 import time
 from collections.abc import Callable
 
-from ..vm import Exited, Output, Process, Stream
+from .events import Exited, Output, Stream
+from .guest import Process
 
 CHUNK = 64 << 10
 _MUCH = 1 << 20
@@ -21,6 +22,8 @@ def pump(
     process: Process,
     *,
     stdin: int = 0,
+    stdout: int = 1,
+    stderr: int = 2,
     end_of_input: bytes | None = None,
     each_round: Callable[[], None] | None = None,
     deadline: float | None = None,
@@ -62,7 +65,7 @@ def pump(
             except TimeoutError:
                 break
             if isinstance(event, Output):
-                _write(1 if event.stream is Stream.STDOUT else 2, event.data)
+                _write(stdout if event.stream is Stream.STDOUT else stderr, event.data)
             elif isinstance(event, Exited):
                 return event.status if event.status >= 0 else 128 - event.status
 
