@@ -207,7 +207,8 @@ def _texts(
     recorded = project.errata.table
     before = record.read(project.path(recorded), errata) if recorded else []
     rows = record.merged(before, measured)
-    texts = {project.errata.page: table.render(errata, rows), recorded: record.render(errata, rows)}
+    page = table.render(errata, rows, table=recorded)
+    texts = {project.errata.page: page, recorded: record.render(errata, rows)}
     return {name: text for name, text in texts.items() if name}
 
 

@@ -50,12 +50,13 @@ def in_order(measured: Iterable[Measured]) -> list[Measured]:
     )
 
 
-def render(catalogue: Catalogue, measured: Iterable[Measured]) -> str:
-    """The whole page."""
+def render(catalogue: Catalogue, measured: Iterable[Measured], *, table: str = "") -> str:
+    """The whole page; `table` is the file that has the same for programs."""
     rows = in_order(measured)
     series = {series_of(row.upstream) for row in rows}
     parts = [
         _HEAD.format(where=catalogue.reproducers_in),
+        f"Programs read the same in `{table}`.\n\n" if table else "",
         f"Measured on {len(rows)} releases of {len(series)} series, "
         f"{rows[0].upstream} to {rows[-1].upstream}.\n\n"
         if rows
