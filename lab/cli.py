@@ -12,6 +12,7 @@ import io
 import os
 import signal
 import sys
+import tomllib
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -235,12 +236,27 @@ def _settings(root: Path) -> list[str]:
     own that lies inside another: it would run by the other's, and no guest has their file."""
 
     def any_in(directory: Path) -> bool:
-        return any((directory / name).is_file() for name in _PYTEST_FILES)
+        return any(_has_settings(directory / name) for name in _PYTEST_FILES)
 
     if any_in(root) or not any(any_in(above) for above in root.parents):
         return []
     # A later --config-file wins. The file's directory would be where conftest.py files end.
     return [f"--config-file={os.devnull}", f"--confcutdir={root}"]
+
+
+def _has_settings(file: Path) -> bool:
+    """Whether pytest takes this file for its settings, and looks no further up: a pytest.ini
+    however empty, another one with a section for pytest (pytest 9, findpaths.py)."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.name == "pyproject.toml":
+            return "pytest" in tomllib.loads(text).get("tool", {})
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return True  # pytest says what is wrong with it
+    section = {"tox.ini": "[pytest]", "setup.cfg": "[tool:pytest]"}.get(file.name)
+    return section is None or any(line.strip() == section for line in text.splitlines())
 
 
 def _say(conclusion: Conclusion) -> Conclusion:

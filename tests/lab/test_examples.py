@@ -119,9 +119,21 @@ def test_program_may_skip_where_no_proof_is_asked_for(example: Path) -> None:
     assert said.rstrip().splitlines()[-1].startswith("lab: exit 0 (proved)")
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        pytest.param({}, id="no-file"),
+        pytest.param({"pyproject.toml": "[tool.ruff]\n", "tox.ini": "[tox]\n"}, id="no-section"),
+    ],
+)
 @pytest.mark.parametrize("example", ["lab-c"], indirect=True)
-def test_settings_of_a_directory_above_are_not_the_repositorys(example: Path) -> None:
+def test_settings_of_a_directory_above_are_not_the_repositorys(
+    example: Path, own: dict[str, str]
+) -> None:
+    """Neither where it has no file that pytest looks into, nor where it says nothing to pytest."""
     above = example.parent
+    for name, text in own.items():
+        (example / name).write_text(text)
     (above / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     (above / "conftest.py").write_text("raise RuntimeError('of another repository')\n")
     program = example / "build/passes"
