@@ -182,17 +182,20 @@ def conclude(tally: Tally) -> Conclusion:
     return Conclusion(ExitCode.PROVED, f"{counted(tally.verdicts.values())}")
 
 
-def combined(conclusions: Mapping[str, Conclusion]) -> Conclusion:
+def combined(conclusions: Mapping[str, Conclusion], *, without: Sequence[str] = ()) -> Conclusion:
     """What the conclusions about several kernels, by their names, come to: the code that weighs
-    most, in the order of `conclude`, and the kernel that it is of. One alone stands as it is."""
-    if len(conclusions) == 1:
+    most, in the order of `conclude`, and the kernel that it is of. One alone stands as it is.
+    `without` are kernels that were asked for and may be missing: they are named."""
+    if len(conclusions) == 1 and not without:
         return next(iter(conclusions.values()))
     order = (ExitCode.INTERRUPTED, ExitCode.USAGE, ExitCode.DISPROVED, ExitCode.NOT_PROVED)
-    for code in order:
-        those = [name for name, conclusion in conclusions.items() if conclusion.code is code]
-        if those:
-            more = f"; and {len(those) - 1} more of {len(conclusions)} kernels"
-            why = f"{those[0]}: {conclusions[those[0]].why}" + more * (len(those) > 1)
-            return Conclusion(code, why)
-    whys = "; ".join(f"{name}: {conclusion.why}" for name, conclusion in conclusions.items())
-    return Conclusion(ExitCode.PROVED, whys)
+    codes = {conclusion.code for conclusion in conclusions.values()}
+    code = next((code for code in order if code in codes), ExitCode.PROVED)
+    those = {name: one.why for name, one in conclusions.items() if one.code is code}
+    shown = list(those.items())[: None if code is ExitCode.PROVED else 1]
+    why = "; ".join(f"{name}: {reason}" for name, reason in shown)
+    if left := len(those) - len(shown):
+        why += f"; and {left} more of {len(conclusions)} kernels"
+    if without:
+        why += f"; missing, as allowed: {', '.join(without)}"
+    return Conclusion(code, why)

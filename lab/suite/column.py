@@ -19,7 +19,7 @@ from ..remote.losses import RunOver
 from ..rules.contract import Comparison
 from ..vm import Launcher
 from ..wishes import Wishes
-from . import evidence
+from . import evidence, junit
 from .judge import Judge
 from .reconcile import Book
 from .reports import made_up
@@ -125,8 +125,12 @@ class Column:
             report.node = self._node  # type: ignore[attr-defined]
         (hook or self._config.hook).pytest_runtest_logreport(report=report)
 
-    def report_never_ran(self, item: pytest.Item, number: int, why: str) -> None:
-        """A run of a selected test that nobody began."""
+    def end_report(self, report: pytest.TestReport) -> None:
+        """This was the last report of a test."""
+        junit.end_entry(self._config, report)
+
+    def report_never_ran(self, item: pytest.Item, number: int, why: str, hook: Any = None) -> None:
+        """A run of a selected test that nobody began; told to the item's hooks, or to `hook`."""
         why = self.over.message if self.over else why
         self.book.enter(Turn(item.nodeid, number), Record(Verdict.NEVER_RAN, why=why))
         report = made_up(
@@ -137,7 +141,21 @@ class Column:
             when="setup",
             keywords=item.keywords,
         )
-        self.report(report, Verdict.NEVER_RAN, item.ihook, run=number)
+        self.report(report, Verdict.NEVER_RAN, hook or item.ihook, run=number)
+        self.end_report(report)
+
+    def report_interrupted(self, item: pytest.Item, turn: Turn, record: Record, hook: Any) -> None:
+        """A test that was running when somebody ended the run; told to `hook` alone."""
+        report = made_up(
+            item.nodeid,
+            item.location,
+            f"{record.verdict}: {record.why}",
+            record.verdict,
+            keywords=item.keywords,
+            seconds=record.seconds,
+        )
+        self.report(report, record.verdict, hook, run=turn.number)
+        self.end_report(report)
 
     def report_faults(self, faults: Sequence[str]) -> None:
         """What the kernel said while no test ran; for JUnit, too, as surprises are."""
@@ -146,6 +164,7 @@ class Column:
             name = f"kernel-log-{len(self.faults)}"
             report = made_up(f"lab::{name}", ("lab", 0, name), fault, Verdict.SPLAT)
             self.report(report, Verdict.SPLAT)
+            self.end_report(report)
 
     def report_surprises(self, comparison: Comparison) -> None:
         """For JUnit, in which a run with a surprise must not look green."""
@@ -157,3 +176,4 @@ class Column:
                 Verdict.SURPRISE,
             )
             self.report(report, Verdict.SURPRISE)
+            self.end_report(report)

@@ -27,7 +27,7 @@ from ..report.progress import Guest, Progress
 from ..report.results import point_latest
 from ..report.terminal import Harmless
 from ..wishes import Wishes
-from . import coverage, evidence, home, issues, limits, selection, times
+from . import coverage, evidence, home, issues, junit, limits, selection, times
 from .column import Column
 from .hold import Hold
 from .host_side import HostSide
@@ -70,6 +70,8 @@ class GuestRun:
         self._limits: dict[str, float] = {}
         self._took: Mapping[str, times.Took] = {}
         """How long the tests took the last time, by kernel."""
+        self._interrupted: list[tuple[Column, Turn, Record]] = []
+        """What ran when somebody ended the run."""
 
     def _write_line(self, text: str) -> None:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
@@ -211,10 +213,28 @@ class GuestRun:
                     book = by_work[work_id].book
                     if not book.has(turn):
                         seconds = time.monotonic() - since
-                        book.enter(turn, Record(Verdict.LOST, seconds, "interrupted"))
+                        lost = Record(Verdict.LOST, seconds, "interrupted")
+                        book.enter(turn, lost)
+                        self._interrupted.append((by_work[work_id], turn, lost))
                 raise
         self.host_side.finish(session)
         self._add_coverage(lanes)
+
+    def report_rest(self, session: pytest.Session) -> None:
+        """Tell JUnit of the tests that a run which ended early lost or never began: its file names
+        each selected test. Whoever watches, and --lf, takes those for no failures."""
+        xml = junit.writer(self.config)
+        if xml is None:
+            return
+        items = {item.nodeid: item for item in session.items}
+        for column, turn, record in self._interrupted:
+            column.report_interrupted(items[turn.name], turn, record, xml)
+        for column in self.columns:
+            for name in column.book.selected:
+                for turn in column.book.turns(name):
+                    if not column.book.has(turn):
+                        why = "the run ended before it"
+                        column.report_never_ran(items[name], turn.number, why, xml)
 
     def _add_coverage(self, lanes: Lanes) -> None:
         """What was measured in the guests is a part of what the host's pytest-cov reports."""
@@ -254,6 +274,7 @@ class GuestRun:
             if wishes := self.own_wishes.get(item.nodeid):
                 report.user_properties.append(("guest", str(wishes)))
             column.report(report, record.verdict, item.ihook, run=ran.turn.number)
+        column.end_report(reports[-1])
         self.progress.verdict(column.label(ran.turn), record, Guest(ran.lane, column.cell))
         self._hold.look(column, ran, record, others=self._lanes - 1)
 

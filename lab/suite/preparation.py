@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..facts.kernel import Kernel
 
 MISSING_VARIABLE = "ALLOW_MISSING"
-"""Names, separated by spaces, of the kernels without which a run of several still counts."""
+"""Names, separated by spaces or commas, of the kernels without which a run of several counts."""
 
 
 class Preparation:
@@ -57,7 +57,7 @@ class Preparation:
         self.project = project = config.stash[PROJECT]
         self.missing: dict[str, str] = {}
         """Why a kernel that was asked for is not in the run, by its name."""
-        self.may_miss = frozenset(os.environ.get(MISSING_VARIABLE, "").split())
+        self.may_miss = [w for w in re.split(r"[\s,]+", os.environ.get(MISSING_VARIABLE, "")) if w]
         """The names of those that may be missing."""
         self.notes: list[str] = []
         self.bound = ""
@@ -66,6 +66,7 @@ class Preparation:
             self.launcher = launcher_named(config.getoption("lab_launcher"))
             self.wishes = wishes_of(config)
             resolved = self._resolve(names)
+            self._note_not_asked_for(names, resolved.values())
             self.programs = HostPrograms(config, project)
             found = [
                 (
@@ -126,6 +127,16 @@ class Preparation:
         """The names of the kernels that were asked for, those that cannot be had included."""
         if getattr(config.option, "xmlpath", None) is None and not config.option.collectonly:
             config.option.xmlpath = str(self.results / "junit.xml")
+
+    def _note_not_asked_for(self, names: Sequence[str], found: Iterable[Kernel]) -> None:
+        """Say which kernels may be missing that nobody asked for: it may be a slip. The variable
+        may be set for many runs, so it is no more than that."""
+        series = {series_of(name) for name in names} | {kernel.series for kernel in found}
+        other = [name for name in self.may_miss if name not in series.union(names)]
+        if other and len(names) > 1:
+            self.notes.append(
+                f"{MISSING_VARIABLE} names {', '.join(other)}, which is no kernel of this run"
+            )
 
     def _resolve(self, names: Sequence[str]) -> dict[str, Kernel]:
         """The kernels by the names they were asked for, each once. Of several kernels some may not

@@ -17,7 +17,7 @@ from ..report import content, markdown, page, previous
 from ..report.kernels import render_kernels
 from ..report.summary import RunReport, render, rule
 from ..rules import errata
-from . import issues, narrowing, times
+from . import issues, junit, narrowing, times
 from .column import Column
 from .guest_run import GuestRun
 from .preparation import Preparation
@@ -62,6 +62,10 @@ class RunEnd:
         # run is over, wants the word.
         over = CONCLUSION in self._config.stash
         word = str(verdict or category).upper() if over else ""
+        # The lines of skipped tests are of all kernels: pytest puts those of one reason together.
+        node = getattr(report, "node", None)
+        if word and node is not None and category != "skipped":
+            word += f" [{node.gateway.id}]"
         return category, "", word
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -104,7 +108,11 @@ class RunEnd:
         blamed = {
             name: one for name, one in missing.items() if not self._preparation.may_be_missing(name)
         }
-        conclusion = combined({one.cell: one.conclusion for one in self._reports} | blamed)
+        self._run.report_rest(session)
+        conclusion = combined(
+            {one.cell: one.conclusion for one in self._reports} | blamed,
+            without=[name for name in missing if name not in blamed],
+        )
         try:
             self._write(missing, conclusion)
         except OSError as error:
@@ -209,7 +217,12 @@ class RunEnd:
     def pytest_lab_write_junit(self, session: pytest.Session) -> Generator[None, object, object]:
         """Innermost, so that pytest shows its report although JUnit could not be written."""
         try:
-            return (yield)
+            result = yield
+            file = junit.file_of(self._config)
+            if file is not None and file.exists() and not self._preparation.alone:
+                cells = [column.cell for column in self._preparation.columns]
+                junit.split_by_kernel(file, cells)
+            return result
         except OSError as error:
             conclusion = self._config.stash.get(CONCLUSION, None)
             if conclusion is None:
@@ -242,12 +255,17 @@ class RunEnd:
 
     def _remember_failures(self) -> None:
         """For --lf: pytest forgets a failure when a report of the same id says that it passed, and
-        on another kernel, or in another run, it may have."""
+        on another kernel, or in another run, it may have; and it is not told of what was lost when
+        somebody ended the run. What never ran did not fail."""
         known = self._config.pluginmanager.get_plugin("lfplugin")
-        if known is None or (self._preparation.alone and self._preparation.times == 1):
+        if known is None:
             return
         for report in self._reports:
-            bad = [name for name, record in report.records.items() if not good(record.verdict)]
+            bad = [
+                name
+                for name, record in report.records.items()
+                if not good(record.verdict) and record.verdict is not Verdict.NEVER_RAN
+            ]
             known.lastfailed |= dict.fromkeys(bad, True)
 
     def _conclude_collection(self, session: pytest.Session) -> None:

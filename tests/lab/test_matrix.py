@@ -149,6 +149,18 @@ def test_the_heaviest_conclusion_is_that_of_all() -> None:
     assert whole == Conclusion(ExitCode.PROVED, "6.1: 2 passed; 6.12: 2 passed")
 
 
+def test_kernel_that_may_be_missing_is_named_with_the_conclusion() -> None:
+    """Also beside one other kernel alone, and whatever the others come to."""
+    proved = Conclusion(ExitCode.PROVED, "2 passed")
+    failed = Conclusion(ExitCode.DISPROVED, "test_a failed")
+    assert combined({"6.12 as 6.1": proved}, without=["6.6"]) == Conclusion(
+        ExitCode.PROVED, "6.12 as 6.1: 2 passed; missing, as allowed: 6.6"
+    )
+    assert combined({"6.1": proved, "6.12": failed}, without=["6.6", "6.10"]) == Conclusion(
+        ExitCode.DISPROVED, "6.12: test_a failed; missing, as allowed: 6.6, 6.10"
+    )
+
+
 def without_kernel(little: Little, *words: str, table: Sequence[str] = ("6.12",)) -> Ran:
     """`lab test` with a fake guest and these kernels in the table."""
     settings = (little.root / "pyproject.toml").read_text()

@@ -53,6 +53,20 @@ def verdicts(ran: Ran) -> dict[str, dict[str, str]]:
     }
 
 
+def suites(file: Path) -> dict[str, dict[str, str]]:
+    """What JUnit has of each test, by suite and name: failure, error, or nothing. The property
+    says the same kernel as the suite."""
+    found: dict[str, dict[str, str]] = {}
+    for suite in ElementTree.parse(file).getroot().iter("testsuite"):
+        cell = str(suite.get("name"))
+        for case in suite.iter("testcase"):
+            told = [p.get("value") for p in case.iter("property") if p.get("name") == "kernel"]
+            assert cell == told[-1]
+            kind = next((kind for kind in ("failure", "error") if case.find(kind) is not None), "")
+            assert found.setdefault(cell, {}).setdefault(str(case.get("name")), kind) == kind
+    return found
+
+
 def test_each_test_has_a_verdict_on_each_kernel(little: Little) -> None:
     """One of them fails on one kernel: the other kernel's verdicts stand, JUnit has both, and the
     tables say which."""
@@ -70,16 +84,17 @@ def test_each_test_has_a_verdict_on_each_kernel(little: Little) -> None:
     assert row.split() == ["tests/test_it.py", "2/2", "1/2", "!1", "failed"]
     assert "make lab KERNEL=6.1.176 T=tests/test_it.py::test_old" in ran.output
     assert "[kernel 6.1.176]" in ran.output
-    cases = ElementTree.parse(ran.files / "junit.xml").getroot().iter("testcase")
-    told = [
-        (case.get("name"), next(p.get("value") for p in case.iter("property"))) for case in cases
+    assert "\nFAILED [6.1.176] tests/test_it.py::test_old - " in ran.output
+    assert suites(ran.files / "junit.xml") == {
+        "6.12.107": {"test_old": "", "test_both": ""},
+        "6.1.176": {"test_old": "failure", "test_both": ""},
+    }
+    document = ElementTree.parse(ran.files / "junit.xml").getroot()
+    counts = [
+        [suite.get(name) for name in ("name", "tests", "failures", "errors", "skipped")]
+        for suite in document.iter("testsuite")
     ]
-    assert sorted(told) == [
-        ("test_both", "6.1.176"),
-        ("test_both", "6.12.107"),
-        ("test_old", "6.1.176"),
-        ("test_old", "6.12.107"),
-    ]
+    assert counts == [["6.12.107", "2", "0", "0", "0"], ["6.1.176", "2", "1", "0", "0"]]
 
 
 def test_what_failed_on_one_kernel_is_what_failed_last(little: Little) -> None:
@@ -93,6 +108,38 @@ def test_what_failed_on_one_kernel_is_what_failed_last(little: Little) -> None:
     assert {tuple(found) for found in verdicts(ran).values()} == {("test_old",)}
 
 
+def test_what_never_ran_is_not_what_failed_last(little: Little) -> None:
+    """As pytest has it: after -x, --lf takes what failed. JUnit has what never ran, too."""
+    little.tests("def test_a(): assert False\ndef test_b(): pass\n")
+
+    ran = on(little, "-x", "-n1")
+
+    assert ran.code == 1, ran.output
+    assert suites(ran.files / "junit.xml") == {
+        "6.12.107": {"test_a": "failure", "test_b": "error"},
+        "6.1.176": {"test_a": "error", "test_b": "error"},
+    }
+
+    ran = on(little, "--lf", "--collect-only", "-q")
+
+    assert "test_a" in ran.output
+    assert "test_b" not in ran.output
+
+
+def test_suite_of_a_kernel_has_what_its_own_property_says(little: Little) -> None:
+    """A test may record a property of that name."""
+    little.tests(
+        "def test_a(record_property): record_property('kernel', '6.1.176')\n"
+        "def test_b(record_property): record_property('kernel', 'mine')\n"
+    )
+
+    ran = on(little)
+
+    assert ran.code == 0, ran.output
+    tests = {"test_a": "", "test_b": ""}
+    assert suites(ran.files / "junit.xml") == {"6.12.107": tests, "6.1.176": tests}
+
+
 def test_kernel_that_cannot_be_had_is_3_unless_it_may_be_missing(little: Little) -> None:
     little.tests(TWO)
 
@@ -104,6 +151,12 @@ def test_kernel_that_cannot_be_had_is_3_unless_it_may_be_missing(little: Little)
     ran = on(little, kernels=("6.10", "6.12"), ALLOW_MISSING="6.6 6.10")
     assert ran.code == 0, ran.output
     assert "6.10 is missing: no source has 6.10" in ran.output
+    assert ran.last_line == ("lab: exit 0 (proved): 6.12.107: 2 passed; missing, as allowed: 6.10")
+    assert "lab: ALLOW_MISSING names 6.6, which is no kernel of this run" in ran.output
+
+    ran = on(little, kernels=("6.10", "6.12"), ALLOW_MISSING="6.12,6.10")
+    assert ran.code == 0, ran.output
+    assert "ALLOW_MISSING names" not in ran.output
 
     ran = on(little, kernels=("6.10",), ALLOW_MISSING="6.10")
     assert ran.code == 3, ran.output
@@ -258,6 +311,12 @@ def test_behind_{name}(): pass
     assert ran.code == 130, output
     lost, never = {"test_a": "lost", "test_c": "lost"}, dict.fromkeys(BEHIND, "never ran")
     assert [lost | never] * 2 == [*verdicts(ran).values()]
+    told = {"test_a": "failure", "test_c": "failure"} | dict.fromkeys(BEHIND, "error")
+    assert suites(ran.files / "junit.xml") == {"6.12.107": told, "6.1.176": told}
+    listed = little.run("lab", "test", "--kernel=6.1", *PLUGIN, "--lf", "--collect-only", "-q")
+    assert [name in listed.output for name in ("::test_a", "::test_c", "::test_b")] == [
+        *(True, True, False),
+    ]
 
 
 @pytest.mark.parametrize(

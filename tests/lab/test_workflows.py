@@ -20,7 +20,9 @@ import yaml
 from lab.errata.cli import share
 from lab.errors import UsageError
 from lab.project.workflow import TEXT
+from tests.lab.suite_support import Little
 from tools.expressions import Context, condition, evaluated, filled
+from tools.workflow import Setting, run_action
 
 pytestmark = pytest.mark.lab
 
@@ -265,6 +267,72 @@ jobs:
     assert "6.12: missing: no results came of it" in done.stdout
     assert "6.1:" not in done.stdout
     assert "status 7" in done.stdout
+
+
+STAND_IN = """#!/bin/bash
+case $1 in
+kernels) echo "/cache/6.12" ;;
+test)
+  {python} -m lab "$@" -p tests.lab.hostile.plugin; status=$?
+  sed -i "s/$(uname -r)/6.12.107-fake/" "$5"/latest/results.json || true
+  exit $status ;;
+*) exec {python} -m lab "$@" ;;
+esac
+"""
+"""The lab as the action would have installed it, with fake guests, whose kernel is this one's."""
+
+
+def test_nothing_is_kept_before_it_is_known_what() -> None:
+    """An installation that fails must not make an artifact of the whole machine."""
+    [step] = [one for one in steps(read(ACTION)) if "upload-artifact" in str(one.get("uses"))]
+    for outputs, kept in (({}, False), ({"results": "/tmp/lab-results"}, True)):
+        context = Context({"steps": {"plan": {"outputs": outputs}}}, well=False)
+        assert kept is condition(step["if"], context)
+
+
+def run_its_steps(little: Little, where: Path, arguments: str) -> bool:
+    """Run the action's own commands but for the installation; whether all succeeded."""
+    action = read(ACTION)
+    action["runs"]["steps"] = [
+        step for step in steps(action) if "pip" not in str(step.get("run", ""))
+    ]
+    place, temporary = where / "action", where / "temporary"
+    place.mkdir()
+    (place / "action.yml").write_text(yaml.safe_dump(action))
+    stand_in = temporary / "kernel-lab/bin/lab"
+    stand_in.parent.mkdir(parents=True)
+    stand_in.write_text(STAND_IN.format(python=sys.executable))
+    stand_in.chmod(0o755)
+    setting = Setting(little.root, temporary, False, little.environment(), "push")
+    run_action(place, {"arguments": arguments, "debian-mirror": "http://none.invalid"}, setting)
+    return not setting.said
+
+
+def test_words_of_the_actions_arguments(
+    little: Little, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An expression is one word, options stand where somebody put them, and the check takes the run
+    for that of the plan."""
+    little.tests("def test_one(): pass\ndef test_two(): pass\ndef test_three(): assert False\n")
+
+    well = run_its_steps(little, tmp_path, 'tests/test_it.py -x --tb short -k "one or two"')
+
+    told = capfd.readouterr().out
+    assert well, told
+    assert "| 6.12 | 6.12.107-fake | 2 of 2 |" in told
+    assert "lab: exit 0 (proved): 1 of 1 kernels" in told
+
+
+def test_arguments_of_the_action_that_cannot_be_split(
+    little: Little, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence, no run, and the check is red."""
+    assert not run_its_steps(little, tmp_path, "-k 'one")
+    told = capfd.readouterr()
+    assert "the input arguments cannot be split as in a shell: No closing quotation" in told.err
+    assert "Traceback" not in told.out + told.err
+    assert "exit 0" not in told.out
+    assert not (little.root / "lab-results").exists()
 
 
 @pytest.mark.slow
