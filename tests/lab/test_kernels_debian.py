@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lab import tools
-from lab.errors import KernelUnavailable, MissingTool, UsageError
+from lab.errors import KernelUnavailable, LabError, MissingTool, UsageError
 from lab.kernels import apt, choice, listing, obtain, resolve
 from lab.kernels.catalogue import catalogue
 from lab.kernels.debian import _files, _upstream
@@ -94,8 +94,17 @@ def test_a_file_that_has_left_the_pool_is_replaced_and_said_so(
     monkeypatch.setattr("lab.kernels.store.files_of", files_of)
     files = obtain(locked)
     assert files.kernel == replace(newer, replaces=locked.release)
-    assert "not the locked release" in caplog.text
+    assert (
+        f"{locked.release} has left debian: taking 6.12.999+deb13-cloud-amd64, not the locked "
+        "release; `python -m lab kernels update 6.12` locks it"
+    ) in caplog.text
     assert "not the locked release" in str(files.kernel)
+    monkeypatch.setattr(Moved, "matching", lambda *_, **_more: ())
+    with pytest.raises(LabError) as raised:
+        obtain(locked)
+    assert "debian has no other 6.12: `python -m lab kernels update` locks what there is" in str(
+        raised.value
+    )
 
 
 def test_updating_an_unknown_series_is_a_usage_error() -> None:

@@ -32,6 +32,22 @@ def test_napi(): assert False
     assert ran.last_line == "lab: exit 0 (proved): 2 passed, 1 skipped"
 
 
+def test_tree_that_is_too_heavy_is_said_before_a_guest_boots(little: Little) -> None:
+    """With what is large, and what to leave out; each test is named as one that never ran."""
+    little.tests("def test_one(): pass\n")
+    with (little.root / "tests/model.bin").open("wb") as sparse:
+        sparse.truncate(2 << 30)
+
+    ran = little.lab()
+
+    assert ran.code == 3, ran.output
+    assert ran.verdicts == {"test_one": "never ran"}
+    assert "the tree that travels to a guest has 2.0 GiB, more than the 384 MiB" in ran.last_line
+    assert 'exclude = ["tests/model.bin"]' in ran.output
+    assert ran.results is not None
+    assert ran.results["guests"] == []
+
+
 def test_garbage_of_tests_is_collected_and_nothing_else(little: Little) -> None:
     """In a guest the collector is on and finds what a test drops; what pytest itself is made of is
     no longer among what it looks at, which under emulation takes a second every time."""
