@@ -20,7 +20,7 @@ SAME = 0.02
 SAVED = 0.20
 """What inline has to save of posted's instructions."""
 MAX_INSTRUCTIONS = {(3, 11): 10_000}
-"""User instructions of a request; 7,950 were measured with CPython 3.11.7 (docs/affinity.md)."""
+"""User instructions of a request; 7,620 were measured with CPython 3.11.7 (docs/affinity.md)."""
 OTHER_INSTRUCTIONS = 12_000
 """For any other Python, whose interpreter costs something else."""
 
@@ -29,8 +29,8 @@ ALONE = ("handler", "protocol")
 MAX_SYSTEM_CALLS_ALONE = 2.1
 """One enter that sends the answer and returns with its completion, one that waits for the next
 request."""
-MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 22_000, "protocol": 19_700}}
-"""User instructions; 21,214 and 19,061 were measured with CPython 3.11.7 (docs/affinity.md)."""
+MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 16_100, "protocol": 14_500}}
+"""User instructions; 15,443 and 13,911 were measured with CPython 3.11.7 (docs/affinity.md)."""
 OTHER_INSTRUCTIONS_ALONE = 30_000
 
 MODES: dict[str, Mapping[str, object]] = {

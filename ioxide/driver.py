@@ -40,7 +40,8 @@ class Driver:
         self._attached: dict[str, Any] | None = None
         self._counted: dict[str, int] = {}  # on rings before this one
         self._open()
-        self._posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        """What `run_posts()` is to run."""
         self.drains_posts = self._config.context
         self._on_fault: Callable[[str, BaseException], object] | None = None
         self._lock = threading.RLock()  # a signal handler may post() inside a post()
@@ -73,6 +74,7 @@ class Driver:
         self.adopt = core._adopt
         self.connections = core.connections
         self.dispatch = core.dispatch
+        self.run_tick = core.run_tick
         self.take_in = core.take_in
         self.resume_batch = core.resume_batch
         self.begin_run = core.begin_run
@@ -203,23 +205,23 @@ class Driver:
                 raise StoppedError(
                     f"{self.thread.name} is stopped: {callback!r} was not queued and will not run"
                 )
-            self._posts.append((callback, args))
+            self.posts.append((callback, args))
         self.wake()
 
     def run_posts(self) -> None:
         """Run what was queued before this call; what that posts waits for the next tick."""
-        for _ in range(len(self._posts)):
-            callback, args = self._posts.popleft()
+        for _ in range(len(self.posts)):
+            callback, args = self.posts.popleft()
             self.posts_run += 1
             try:
                 callback(*args)
             except (KeyboardInterrupt, SystemExit):
-                if self._posts:
+                if self.posts:
                     self.wake()  # kept for the next tick, which must not block
                 raise
             except BaseException as error:  # CancelledError too, as in asyncio.Handle
                 self.callback_fault(f"posted callback {callback!r} raised", error)
-        if self._posts:
+        if self.posts:
             self.wake()
 
     def callback_fault(self, message: str, error: BaseException) -> None:
@@ -273,7 +275,7 @@ class Driver:
         return _core.Worker(self._core, loop, on_connection)
 
     def _post_resumption(self, resume: Callable[[], object]) -> None:
-        self._posts.append((resume, ()))  # from dispatch(), after which run_posts() is called
+        self.posts.append((resume, ()))  # from dispatch(), after which run_posts() is called
 
     def counters(self) -> Counters:
         """A snapshot; from any thread, also after close."""
@@ -310,7 +312,7 @@ class Driver:
     def _end(self) -> None:
         with self._lock:
             self._closed = True
-            self._posts.clear()
+            self.posts.clear()
         self._attached = None
         self._final = self._count()
 

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import heapq
 import logging
 import selectors
 import signal
 import threading
+from asyncio import base_events
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -26,7 +29,6 @@ from ioxide.companion import Companion
 from ioxide.connection import Connection
 from ioxide.driver import Driver, StoppedError
 from ioxide.futures import works_for
-from ioxide.modes import ContinuationMode
 from ioxide.opening import no_descriptor
 from ioxide.tcp import TcpLoop
 from ioxide.watchdog import Unwatched, Watchdog, watched
@@ -34,6 +36,11 @@ from ioxide.watchdog import Unwatched, Watchdog, watched
 logger = logging.getLogger("ioxide")
 
 _T = TypeVar("_T")
+
+# asyncio's own limits, which are private there, from CPython 3.11 to 3.14.
+_MIN_TIMERS: int = base_events._MIN_SCHEDULED_TIMER_HANDLES  # type: ignore[attr-defined]
+_MAX_CANCELLED: float = base_events._MIN_CANCELLED_TIMER_HANDLES_FRACTION  # type: ignore[attr-defined]
+_MAX_WAIT: int = base_events.MAXIMUM_SELECT_TIMEOUT  # type: ignore[attr-defined]  # seconds
 
 
 class _RingSelector(selectors.BaseSelector):
@@ -129,10 +136,18 @@ class Loop(TcpLoop):
     none, and do not count for `ServerConfig.max_connections`.
     """
 
+    # asyncio's own, which typeshed does not have
+    _debug: bool
+    _stopping: bool
+    _ready: deque[Any]
+    _scheduled: list[Any]
+    _timer_cancelled_count: int
+    _clock_resolution: float
+
     def __init__(
         self, driver: Driver, *, on_connection: Callable[[Connection], object] | None = None
     ) -> None:
-        self._drains_posts = driver.drains_posts or driver.mode is ContinuationMode.POSTED
+        self._is_plain = False
         self._companion: Companion | None = None
         self._ending = False
         self._batch = _Batch(self)
@@ -173,6 +188,9 @@ class Loop(TcpLoop):
         self._check_running()  # type: ignore[attr-defined]
         if not self.driver.here:
             self._come_here()
+        self._is_plain = (
+            type(self)._process_events is _process_events and self._selector is self._ring_selector  # type: ignore[attr-defined]
+        )
         try:
             self.driver.begin_run()
             super().run_forever()
@@ -203,13 +221,82 @@ class Loop(TcpLoop):
     def _report(self, message: str, error: BaseException) -> None:
         self.call_exception_handler({"message": message, "exception": error})
 
+    def _run_once(self) -> None:
+        """As asyncio's, with the wait and the batch in one call of the core.
+
+        asyncio's own runs in debug mode, and where somebody has put a selector or a
+        `_process_events()` of their own into this loop.
+        """
+        if self._debug or not self._is_plain or "_process_events" in self.__dict__:
+            super()._run_once()  # type: ignore[misc]
+            return
+        ready = self._ready
+        if self._scheduled:
+            self._drop_cancelled_timers()
+        self._run_tick(self._next_timeout())
+        if self._scheduled:
+            self._queue_due_timers()
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+        handle = None  # an exception's traceback keeps the frame, and would keep the handle
+
+    def _drop_cancelled_timers(self) -> None:
+        scheduled = self._scheduled
+        if (
+            len(scheduled) > _MIN_TIMERS
+            and self._timer_cancelled_count / len(scheduled) > _MAX_CANCELLED
+        ):
+            for handle in scheduled:
+                handle._scheduled = not handle._cancelled
+            self._scheduled = [handle for handle in scheduled if not handle._cancelled]
+            heapq.heapify(self._scheduled)
+            self._timer_cancelled_count = 0
+            return
+        while scheduled and scheduled[0]._cancelled:
+            self._timer_cancelled_count -= 1
+            heapq.heappop(scheduled)._scheduled = False
+
+    def _next_timeout(self) -> float | None:
+        """How long nothing is due, in seconds; None: for ever."""
+        if self._ready or self._stopping:
+            return 0
+        if not self._scheduled:
+            return None
+        left: float = self._scheduled[0]._when - self.time()
+        return min(max(0, left), _MAX_WAIT)
+
+    def _queue_due_timers(self) -> None:
+        end, scheduled = self.time() + self._clock_resolution, self._scheduled
+        while scheduled and scheduled[0]._when < end:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            self._ready.append(handle)
+
+    def _run_tick(self, timeout: float | None) -> None:
+        """Wait, and resume the batch's tasks: `select()` and `_process_events()` in one call."""
+        driver, selector = self.driver, self._ring_selector
+        try:
+            polled = driver.run_tick(timeout, self._ready, selector.watchdog)
+        except BaseException:
+            driver.wake()  # as in _dispatch()
+            raise
+        if polled is None:
+            self._process_events([])  # what is ready comes first
+            return
+        if driver.posts:
+            driver.run_posts()
+        if polled:
+            super()._process_events(selector.epoll.select(0))  # type: ignore[misc]
+
     def _process_events(self, event_list: Any) -> None:  # noqa: ARG002 - the selector's is empty
         """Called by `BaseEventLoop._run_once()` between waiting and running callbacks.
 
         Callbacks that are ready by now were scheduled before the batch came in, and run before it,
         as they run before what asyncio's own selector reports.
         """
-        if self._ready:  # type: ignore[attr-defined]
+        if self._ready:
             ready = self.driver.take_in()
             self._batch.queue()
         else:
@@ -224,7 +311,7 @@ class Loop(TcpLoop):
         except BaseException:
             self.driver.wake()  # posts whose wake was in this batch: the next tick must not block
             raise
-        if self._drains_posts:
+        if self.driver.posts:
             self.driver.run_posts()
         return ready
 
@@ -290,6 +377,9 @@ class Loop(TcpLoop):
         if forked:
             self._ring_selector.renew()
         super().close()
+
+
+_process_events = Loop._process_events  # before anybody can replace it
 
 
 def _refuse(connection: Connection) -> None:

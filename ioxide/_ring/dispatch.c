@@ -6,6 +6,7 @@
  *   dispatch()  reaps the batch without running any Python code (tick.c), then resumes tasks
  *               inline, one after the other, from a queue that their own completions append to
  *
+ * run_tick() is both, for a loop that has no callback to run.
  * take_in() and resume_batch() are the two halves of dispatch(), for a loop that has callbacks to run
  * in between.
  *
@@ -29,6 +30,8 @@
 
 #include <errno.h>
 #include <string.h>
+
+static PyObject *str_asleep, *str_rouse;
 
 /* An enter that was refused for good, or completions that are lost: nothing goes on from here. */
 static PyObject *enter_failed(Driver *self, int error)
@@ -163,7 +166,8 @@ static int wait_on(Driver *self, int64_t timeout_ns)
 	return blocked < 0 ? -1 : 0;
 }
 
-PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
+/* `timeout` is in seconds, or None: for ever.  -1 with an exception set. */
+static int wait_for(Driver *self, PyObject *timeout)
 {
 	int64_t timeout_ns = -1;
 	int ret;
@@ -172,15 +176,20 @@ PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 		double seconds = PyFloat_AsDouble(timeout);
 
 		if (seconds == -1.0 && PyErr_Occurred())
-			return NULL;
+			return -1;
 		/* Rounded up, as selectors.EpollSelector does: waking early would spin. */
 		timeout_ns = seconds > 1e9 ? (int64_t)1e18 : seconds > 0 ? (int64_t)(seconds * 1e9) + 1 : 0;
 	}
 	if (iox_driver_begin(self, "wait()") < 0)
-		return NULL;
+		return -1;
 	ret = wait_on(self, timeout_ns);
 	self->inside = NULL;
-	if (ret < 0)
+	return ret;
+}
+
+PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
+{
+	if (wait_for(self, timeout) < 0)
 		return NULL;
 	Py_RETURN_NONE;
 }
@@ -300,6 +309,45 @@ PyObject *iox_driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
 	ret = resume_batch(self);
 	self->inside = NULL;
 	return ret < 0 ? NULL : take_poll_ready(self); /* what is left stays queued, poll_ready included */
+}
+
+/* The watchdog rests while nothing happens; what happens now is a reason to look again. */
+static int rouse(PyObject *watchdog)
+{
+	PyObject *asleep = PyObject_GetAttr(watchdog, str_asleep), *result;
+	int rests = asleep ? PyObject_IsTrue(asleep) : -1;
+
+	Py_XDECREF(asleep);
+	if (rests <= 0)
+		return rests;
+	result = PyObject_CallMethodNoArgs(watchdog, str_rouse);
+	Py_XDECREF(result);
+	return result ? 0 : -1;
+}
+
+PyObject *iox_driver_tick(Driver *self, PyObject *const *args, Py_ssize_t nargs)
+{
+	Py_ssize_t waiting;
+
+	if (nargs != 3) {
+		PyErr_SetString(PyExc_TypeError, "run_tick(timeout, ready, watchdog)");
+		return NULL;
+	}
+	if (wait_for(self, args[0]) < 0 || rouse(args[2]) < 0)
+		return NULL;
+	waiting = PyObject_Size(args[1]);
+	if (waiting < 0)
+		return NULL;
+	if (waiting)
+		Py_RETURN_NONE;
+	return iox_driver_dispatch(self, NULL);
+}
+
+int iox_dispatch_init(void)
+{
+	str_asleep = PyUnicode_InternFromString("asleep");
+	str_rouse = PyUnicode_InternFromString("rouse");
+	return str_asleep && str_rouse ? 0 : -1;
 }
 
 PyObject *iox_driver_take_in(Driver *self, PyObject *Py_UNUSED(ignored))

@@ -396,6 +396,16 @@ PyDoc_STRVAR(driver_dispatch_doc,
 "\n"
 "True when the loop's own selector has something ready.");
 
+PyDoc_STRVAR(driver_run_tick_doc,
+"run_tick($self, timeout, ready, watchdog, /)\n"
+"--\n"
+"\n"
+"wait(timeout), then dispatch(): a tick of a loop in one call.\n"
+"\n"
+"`ready` is the loop's queue of callbacks.  Those that are in it after the wait come before the batch: None,\n"
+"and nothing was dispatched.  Otherwise as dispatch().  `watchdog` is roused if it is asleep.\n"
+"Raises as wait() and dispatch() do.");
+
 PyDoc_STRVAR(driver_take_in_doc,
 "take_in($self, /)\n"
 "--\n"
@@ -566,6 +576,7 @@ static PyMethodDef driver_methods[] = {
 	{ "continue_by", (PyCFunction)driver_continue_by, METH_VARARGS, driver_continue_by_doc },
 	{ "wait", (PyCFunction)iox_driver_wait, METH_O, driver_wait_doc },
 	{ "dispatch", (PyCFunction)iox_driver_dispatch, METH_NOARGS, driver_dispatch_doc },
+	{ "run_tick", (PyCFunction)(void *)iox_driver_tick, METH_FASTCALL, driver_run_tick_doc },
 	{ "take_in", (PyCFunction)iox_driver_take_in, METH_NOARGS, driver_take_in_doc },
 	{ "resume_batch", (PyCFunction)iox_driver_resume_batch, METH_NOARGS, driver_resume_batch_doc },
 	{ "_feed", (PyCFunction)iox_driver_feed, METH_O, driver_feed_doc },

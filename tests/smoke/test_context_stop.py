@@ -33,6 +33,10 @@ async def nothing() -> None:
     """A coroutine that ends at once."""
 
 
+def nothing_is_run() -> None:
+    """In the place of `Driver.run_posts()`."""
+
+
 def test_a_stopped_reactor_refuses() -> None:
     """post(), send() and run() of a reactor that has stopped raise StoppedError at once."""
     with serve(echo) as server:
@@ -70,7 +74,7 @@ def test_a_stopping_reactor_refuses() -> None:
 
 
 @pytest.mark.parametrize("how", ["send", "run"])
-def test_who_waits_is_told_of_the_stop(how: str) -> None:
+def test_who_waits_is_told_of_the_stop(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """A call that was still queued when the reactor stopped raises where it is waited for."""
     raised: list[BaseException] = []
 
@@ -87,10 +91,10 @@ def test_who_waits_is_told_of_the_stop(how: str) -> None:
                 raised.append(error)
 
         # As if the call came after the last tick's drain: from here on nobody looks at the queue.
-        reactor.loop._drains_posts = False
+        monkeypatch.setattr(reactor.driver, "run_posts", nothing_is_run)
         thread = threading.Thread(target=wait, daemon=True)
         thread.start()
-        until(lambda: len(reactor.driver._posts) > 0, "the queued call")
+        until(lambda: len(reactor.driver.posts) > 0, "the queued call")
         server.stop()
         thread.join(TIMEOUT)
         assert not thread.is_alive(), "the waiting thread was left hanging"
@@ -120,14 +124,15 @@ def test_who_gives_up_while_the_reactor_ends_does_it_no_harm(
     assert server.wait(0)
 
 
-def test_a_cancelled_call_is_not_missed_by_a_stop() -> None:
+def test_a_cancelled_call_is_not_missed_by_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A future of run() that was cancelled, and whose turn never came, is nobody's lost error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()  # what other tests left is not this one's
     with serve(echo) as server:
         reactor, context = server.reactors[0], context_of(server)
-        reactor.loop._drains_posts = False  # from here on nobody looks at the queue
+        # From here on nobody looks at the queue.
+        monkeypatch.setattr(reactor.driver, "run_posts", nothing_is_run)
         assert context.run(nothing()).cancel()
         server.stop()
         gc.collect()

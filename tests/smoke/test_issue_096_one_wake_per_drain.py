@@ -67,8 +67,8 @@ def test_a_post_beside_the_drain_is_not_lost() -> None:
 
         def watch() -> None:
             # Called by run_posts(), which looks again when this has returned.
-            watched.append(Watched(driver._posts))
-            driver._posts = watched[0]
+            watched.append(Watched(driver.posts))
+            driver.posts = watched[0]
             watched[0].armed = True
 
         on_reactor(reactor, watch)

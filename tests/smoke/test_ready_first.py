@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,6 +16,14 @@ import pytest
 
 import ioxide
 from tests.support import SMALL, TIMEOUT
+
+
+def debugged() -> asyncio.AbstractEventLoop:
+    """In debug mode asyncio's own `_run_once()` runs, with ioxide's selector."""
+    loop = ioxide.new_event_loop(SMALL)
+    loop.set_debug(True)
+    return loop
+
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.SelectorEventLoop,
@@ -32,7 +44,7 @@ class Noting(asyncio.Protocol):
 
 @pytest.fixture(params=LOOPS, name="loop")
 def loop_fixture(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
-    loop = LOOPS[request.param]()
+    loop = debugged() if request.param == "debug" else LOOPS[request.param]()
     yield loop
     loop.close()
 
@@ -68,6 +80,7 @@ def run_bounded(loop: asyncio.AbstractEventLoop) -> None:
         bound.cancel()
 
 
+@pytest.mark.parametrize("loop", [*LOOPS, "debug"], indirect=True)
 def test_what_is_ready_runs_before_what_comes_in(loop: asyncio.AbstractEventLoop) -> None:
     order: list[str] = []
     with connected(loop, Noting(order)) as peer:
@@ -80,6 +93,32 @@ def test_what_is_ready_runs_before_what_comes_in(loop: asyncio.AbstractEventLoop
             loop.call_soon(say)
             run_bounded(loop)
     assert ["ready", "data"] * 20 == order, "a batch overtook a callback that was ready"
+
+
+def test_what_a_thread_has_queued_runs_before_what_came_in(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """The loop waits meanwhile, and learns of both at once."""
+    send = ctypes.PyDLL(None).send  # with the GIL, unlike socket.send()
+    order: list[str] = []
+
+    def say(peer: socket.socket) -> None:
+        time.sleep(0.05)
+        assert 1 == send(peer.fileno(), b"x", 1, 0)
+        loop.call_soon_threadsafe(order.append, "ready")
+
+    interval = sys.getswitchinterval()
+    with connected(loop, Noting(order)) as peer:
+        sys.setswitchinterval(10)
+        try:
+            for _ in range(5):
+                thread = threading.Thread(target=say, args=(peer,))
+                thread.start()
+                run_bounded(loop)
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+    assert ["ready", "data"] * 5 == order, "a batch overtook a callback that was ready"
 
 
 def test_a_socket_of_epoll_waits_for_what_is_ready(loop: asyncio.AbstractEventLoop) -> None:

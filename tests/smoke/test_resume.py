@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -46,18 +47,18 @@ def test_recv_is_resumed_inline() -> None:
 
     with serve(handler) as server, connect(server) as client:
         loop = server.reactors[0].loop
-        dispatch = loop.driver.dispatch
+        run_tick = loop.driver.run_tick
 
-        def watched() -> bool:
+        def watched(*arguments: Any) -> bool | None:
             nonlocal in_dispatch
             assert asyncio.current_task(loop) is None
             in_dispatch = True
             try:
-                return dispatch()
+                return run_tick(*arguments)
             finally:
                 in_dispatch = False
 
-        on_reactor(server.reactors[0], lambda: setattr(loop.driver, "dispatch", watched))
+        on_reactor(server.reactors[0], lambda: setattr(loop.driver, "run_tick", watched))
         for _ in range(3):
             client.sendall(b"ping")
             assert b"ping" == read_exactly(client, 4)

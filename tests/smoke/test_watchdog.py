@@ -151,8 +151,10 @@ def test_a_reactor_that_waits_is_not_stalled() -> None:
         assert 0 == server.stats().stalls
 
 
-def test_it_sleeps_while_nothing_happens() -> None:
+@pytest.mark.parametrize("debug", [pytest.param("", id="plain"), pytest.param("1", id="debug")])
+def test_it_sleeps_while_nothing_happens(monkeypatch: pytest.MonkeyPatch, debug: str) -> None:
     """With idle reactors the watchdog's thread sleeps, and the next tick rouses it."""
+    monkeypatch.setenv("PYTHONASYNCIODEBUG", debug)
     with serve(echo, stall_warning_ms=100) as server, connect(server) as client:
         client.sendall(b"x")
         assert b"x" == read_exactly(client, 1)
