@@ -138,9 +138,12 @@ def _print_tried(found: Sequence[errata.Tried]) -> None:
     titles = {entry.id: entry.title for entry in shipped().errata}
     print(f"tried on {os.uname().release}:")
     for one in found:
-        if one.outcome != "good":
+        if one.outcome not in ("good", "not applicable"):
             print(f"{one.id}  {one.outcome:<14}  {titles.get(one.id, '')}: {one.why}")
-    print(f"{sum(one.outcome == 'good' for one in found)} of {len(found)} are not there.")
+    good = sum(one.outcome == "good" for one in found)
+    print(f"{good} of {len(found)} are not there", end="")
+    lacking = sum(one.outcome == "not applicable" for one in found)
+    print(f", {lacking} spoil what this kernel has not." if lacking else ".")
 
 
 def _print(what: object) -> None:
