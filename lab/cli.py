@@ -110,7 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             except UsageError as error:
                 print(f"lab: {error}", file=sys.stderr)
                 return error.exit_code
-        return int(handler(arguments))
+        try:
+            return int(handler(arguments))
+        except OSError as error:
+            print(f"lab: {_file_error(error)}", file=sys.stderr)
+            return int(ExitCode.NOT_PROVED)
     if errata_commands.handles(arguments.command):
         if rest:
             parser.error(f"unknown arguments: {' '.join(rest)}")
@@ -155,8 +159,18 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         return errata_commands.run(arguments)
     except LabError as error:
         return errata_commands.failed(error)
+    except OSError as error:
+        return Conclusion(ExitCode.NOT_PROVED, _file_error(error))
     except KeyboardInterrupt:
         return Conclusion(ExitCode.INTERRUPTED, "interrupted; what was measured is kept")
+
+
+def _file_error(error: OSError) -> str:
+    """A file that cannot be read or written, as a sentence. Raises any other error again: it is
+    none that a person could mend."""
+    if error.filename is None or isinstance(error, BrokenPipeError):
+        raise error
+    return f"{os.fsdecode(error.filename)} cannot be read or written: {error.strerror}"
 
 
 _PYTEST_FILES = (

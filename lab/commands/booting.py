@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 from .. import vm
-from ..errors import UsageError
+from ..errors import LabError, UsageError
 from ..kernels import Kernel
 from ..project import Project
 from ..remote import sending
@@ -50,6 +50,14 @@ def guest(
         if results is None:
             temporary = tempfile.TemporaryDirectory(prefix="lab-run-")
             results = Path(stack.enter_context(temporary))
+        else:
+            try:
+                results.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise LabError(
+                    f"the guest's logs cannot be written to {results}: {error.strerror}",
+                    hint="name another directory with --results",
+                ) from error
         pad = vm.Launchpad(
             launcher.bootable(kernel),
             launcher,

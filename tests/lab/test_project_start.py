@@ -61,6 +61,16 @@ def test_init_writes_lab_toml_for_what_is_no_python_project(tmp_path: Path) -> N
     assert "lab.toml" == project.read(tmp_path).file
 
 
+def test_a_file_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    """Whatever the command is."""
+    (tmp_path / ".github").touch()
+    (tmp_path / "lab.toml").write_text('kernels = ["6.12"]\n')
+    done = lab(tmp_path, "init", "--workflow", f"somebody/kernels@{'0' * 40}")
+    assert (3, "") == (done.returncode, done.stdout)
+    said = f"lab: {tmp_path}/.github/workflows cannot be read or written: Not a directory\n"
+    assert said == done.stderr
+
+
 def test_a_repository_without_a_lock_has_no_locked_kernel(tmp_path: Path) -> None:
     (tmp_path / "lab.toml").write_text('kernels = ["6.12"]\n')
     assert (0, "") == (lab(tmp_path, "kernels", "list", "--locked").returncode, "")

@@ -231,6 +231,17 @@ def test_a_wrong_request_is_125(arguments: Sequence[str], sentence: str) -> None
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", [("run", "--", "true"), ("shell",)], ids=["run", "shell"])
+def test_logs_that_cannot_be_written_are_a_sentence(command: Sequence[str]) -> None:
+    """Before anything boots."""
+    name, *rest = command
+    done = lab(name, "--kernel", "6.12", "--results", "pyproject.toml/logs", *rest)
+    assert 125 == done.returncode
+    said = "lab: the guest's logs cannot be written to pyproject.toml/logs: Not a directory"
+    assert done.stderr.decode().startswith(said)
+    assert 1 == done.stderr.decode().count("\n")
+
+
 @pytest.mark.slow
 def test_a_lost_guest_is_125_with_its_reason() -> None:
     """A panic is no exit status of the command's."""
