@@ -29,8 +29,8 @@ ALONE = ("handler", "protocol")
 MAX_SYSTEM_CALLS_ALONE = 2.1
 """One enter that sends the answer and returns with its completion, one that waits for the next
 request."""
-MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 16_100, "protocol": 14_500}}
-"""User instructions; 15,443 and 13,911 were measured with CPython 3.11.7 (docs/affinity.md)."""
+MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 13_700, "protocol": 12_200}}
+"""User instructions; 13,073 and 11,680 were measured with CPython 3.11.7 (docs/affinity.md)."""
 OTHER_INSTRUCTIONS_ALONE = 30_000
 
 MODES: dict[str, Mapping[str, object]] = {

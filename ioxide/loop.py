@@ -233,14 +233,31 @@ class Loop(TcpLoop):
         ready = self._ready
         if self._scheduled:
             self._drop_cancelled_timers()
-        self._run_tick(self._next_timeout())
+        # In one function: two calls more cost a lone request 2,200 of its 13,100 instructions.
+        driver, selector = self.driver, self._ring_selector
+        if ready or self._stopping:
+            timeout: float | None = 0
+        else:
+            timeout = self._next_timeout() if self._scheduled else None
+        try:
+            polled = driver.run_tick(timeout, ready, selector.watchdog)
+        except BaseException:
+            driver.wake()  # as in _dispatch()
+            raise
+        if polled is None:
+            self._process_events([])  # what is ready comes first
+        elif driver.posts:
+            driver.run_posts()
+        if polled:
+            super()._process_events(selector.epoll.select(0))  # type: ignore[misc]
         if self._scheduled:
             self._queue_due_timers()
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle._cancelled:
-                handle._run()
-        handle = None  # an exception's traceback keeps the frame, and would keep the handle
+        if ready:
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    handle._run()
+            handle = None  # an exception's traceback keeps the frame, and would keep the handle
 
     def _drop_cancelled_timers(self) -> None:
         scheduled = self._scheduled
@@ -258,12 +275,8 @@ class Loop(TcpLoop):
             self._timer_cancelled_count -= 1
             heapq.heappop(scheduled)._scheduled = False
 
-    def _next_timeout(self) -> float | None:
-        """How long nothing is due, in seconds; None: for ever."""
-        if self._ready or self._stopping:
-            return 0
-        if not self._scheduled:
-            return None
+    def _next_timeout(self) -> float:
+        """How long no timer is due, in seconds."""
         left: float = self._scheduled[0]._when - self.time()
         return min(max(0, left), _MAX_WAIT)
 
@@ -273,22 +286,6 @@ class Loop(TcpLoop):
             handle = heapq.heappop(scheduled)
             handle._scheduled = False
             self._ready.append(handle)
-
-    def _run_tick(self, timeout: float | None) -> None:
-        """Wait, and resume the batch's tasks: `select()` and `_process_events()` in one call."""
-        driver, selector = self.driver, self._ring_selector
-        try:
-            polled = driver.run_tick(timeout, self._ready, selector.watchdog)
-        except BaseException:
-            driver.wake()  # as in _dispatch()
-            raise
-        if polled is None:
-            self._process_events([])  # what is ready comes first
-            return
-        if driver.posts:
-            driver.run_posts()
-        if polled:
-            super()._process_events(selector.epoll.select(0))  # type: ignore[misc]
 
     def _process_events(self, event_list: Any) -> None:  # noqa: ARG002 - the selector's is empty
         """Called by `BaseEventLoop._run_once()` between waiting and running callbacks.
