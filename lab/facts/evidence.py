@@ -30,6 +30,8 @@ class Evidence:
     """What the kernel wrote while it ran; None if that was not read."""
     complaints: Sequence[str] = ()
     """The lines of that by which the kernel complained."""
+    hang: Part | None = None
+    """What was found where it hung; None of a test that did not."""
 
 
 @dataclass(slots=True)

@@ -200,7 +200,7 @@ def _evidence(report: RunReport, kept: Evidence | None, base: Path) -> dict[str,
         "output": _part(kept.output, base),
         "kernel_log": _part(kept.kernel_log, base),
         "complaints": list(kept.complaints),
-    }
+    } | ({"hang": _part(kept.hang, base)} if kept.hang else {})
 
 
 def _part(part: Part | None, base: Path) -> dict[str, Any] | None:

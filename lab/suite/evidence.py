@@ -35,6 +35,7 @@ def keep(
         output=output,
         kernel_log=outcome.kernel_log,
         complaints=[splat.line for splat in outcome.splats],
+        hang=outcome.hang,
     )
 
 

@@ -41,7 +41,7 @@ class GuestSide:
         manifest = tree.Manifest.here(config.rootpath)
         self.skips_need_proof = manifest.skips_need_proof
         strangers = tree.strangers_here(config.rootpath, manifest)
-        self._control.say(Said.HELLO, **own.proof(), strangers=strangers)
+        self._control.say(Said.HELLO, **own.proof(), strangers=strangers, pid=os.getpid())
         kind, welcome = self._control.listen()
         if kind != Told.WELCOME:
             raise pytest.UsageError(f"the host said {kind!r} where a welcome was due")

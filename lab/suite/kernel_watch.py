@@ -33,6 +33,13 @@ class Heard:
     part: Part | None = None
     """Where it is in kernel.log."""
 
+    def then(self, later: Heard) -> Heard:
+        """This, and what came behind it; its part has what stands between the two as well."""
+        part = later.part or self.part
+        if self.part is not None and later.part is not None and self.part.file == later.part.file:
+            part = Part(self.part.file, self.part.begin, later.part.end)
+        return Heard([*self.splats, *later.splats], [*self.gaps, *later.gaps], part)
+
 
 class KernelWatch:
     """Listens to one guest's kernel.
@@ -71,6 +78,16 @@ class KernelWatch:
             heard.part = Part(part.file, part.begin, more.end) if part and more else None
             heard.splats += dmesg.scan_lines(lines, self.guest.kernel, self._allowed)
         return heard
+
+    def aside(self) -> str:
+        """What was written since the last cut, which somebody of us has asked the kernel for: it is
+        kept, and nothing in it is a complaint. Raises GuestLost."""
+        self._console_read = self.guest.console.stat().st_size
+        piece = self.guest.read_kernel_log()
+        self._known.extend(_key(line) for r in piece.records for line in r.line.splitlines())
+        text = "".join(f"{record.line}\n" for record in piece.records)
+        self._write(text)
+        return text + "".join(f"({gap})\n" for gap in piece.gaps)
 
     def rest(self) -> Heard:
         """What a guest that died wrote on its console since the last cut; nothing the second time.

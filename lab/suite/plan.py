@@ -124,6 +124,8 @@ class Outcome:
     """By `time.monotonic()`."""
     kernel_log: Part | None = None
     """What the kernel wrote while it ran."""
+    hang: Part | None = None
+    """What was found where it hung."""
 
 
 @dataclass(slots=True)

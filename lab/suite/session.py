@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ..errors import GuestLost, LabError
@@ -28,6 +28,7 @@ from ..vm import Guest
 from ..wishes import Wishes
 from . import home
 from .common import Common
+from .hang import Hang
 from .kernel_watch import Heard, KernelWatch
 from .plan import Caller, Lab, Outcome, Plan, Visit
 from .strangers import Strangers
@@ -93,6 +94,8 @@ class Session:
         self._losses = 0
         self._marks = 0
         self._watch: KernelWatch | None = None
+        self._before_hang = Heard()
+        """What the kernel said while a test ran, until it hung."""
         self._during = ""
         """Whose the kernel's words are that were not heard yet, if they are no test's."""
         self._previous = ""
@@ -141,6 +144,17 @@ class Session:
             self.given_up = f"given up: {self._losses} tests in a row were lost"
         return outcome
 
+    def _look_into_hang(self, pid: int, why: str) -> Hang:
+        """What the process is at. What the kernel said before, and what it says of itself when it
+        is asked, are apart: only the first can be a complaint."""
+        assert self._watch is not None
+        self._before_hang = Heard()
+        with suppress(GuestLost):  # whoever asks next says so
+            self._before_hang = self._watch.cut()
+        hang = Hang(self._watch.guest, self._watch, pid, why)
+        self.logs.append(hang.log)
+        return hang
+
     def _visit(self, visit: Visit) -> None:
         """Lend the guest to a test on the host. Raises Gone."""
         visit.outcome.started = True
@@ -188,6 +202,7 @@ class Session:
 
     def _hear_test(self, name: str, outcome: Outcome, heard: Heard) -> None:
         """The kernel said this while the test ran."""
+        heard, self._before_hang = self._before_hang.then(heard), Heard()
         outcome.splats += heard.splats
         outcome.kernel_log = heard.part
         self.problems += [f"{gap}, written while {name} ran" for gap in heard.gaps]
@@ -372,6 +387,7 @@ class Session:
             environment=self._plan.environment,
             log=guest.console.with_name("guest-output.log"),
             listener=self._listener,
+            hang=self._look_into_hang,
         )
         self.logs.append(worker.process.log)
         worker.greet(expected, self._known(guest), self._plan.programs)

@@ -36,7 +36,7 @@ class Told(StrEnum):
 
 
 FROM_GUEST: Kinds = {
-    Said.HELLO: {**dict.fromkeys(PROOF, str), "strangers": list},
+    Said.HELLO: {**dict.fromkeys(PROOF, str), "strangers": list, "pid": int},
     Said.COLLECTED: {"ids": list, "errors": list},
     Said.START: {"id": str},
     Said.REPORT: {"id": str, "data": dict},

@@ -8,7 +8,7 @@ RunOver, because nothing such a process says can count.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..remote.identity import Expected
 from ..remote.losses import Gone, RunOver
 from ..remote.process import PythonProcess, died
 from ..vm import Exited, Guest
+from .hang import Hang
 from .plan import Listener, Outcome
 from .reconcile import differences
 from .wire import FROM_GUEST, Said, Told
@@ -39,8 +40,12 @@ class Worker:
         environment: Mapping[str, str],
         log: Path,
         listener: Listener,
+        hang: Callable[[int, str], Hang],
     ) -> None:
-        self._slowdown = guest.slowdown
+        """`hang` gathers what a process, given by its number in the guest and by what it failed to
+        do, is at."""
+        self._slowdown, self._hang = guest.slowdown, hang
+        self._pid = 0
         self._finished = self._failures = 0
         self.strangers: Sequence[str] = ()
         """What it might load of the tree that was not sent there."""
@@ -61,6 +66,7 @@ class Worker:
     def greet(self, expected: Expected, probe: Probed | None, programs: Mapping[str, Any]) -> None:
         """Let it prove who it is, and tell it what it may know. Raises Gone, RunOver."""
         hello = self.process.prove(Said.HELLO, expected, 30 + 10 * self._slowdown)
+        self._pid = hello["pid"]
         self.strangers = [str(name) for name in hello["strangers"]]
         told = {**programs, "slowdown": self._slowdown} if programs else {}
         known = {} if probe is None else probe.to_object()
@@ -87,7 +93,11 @@ class Worker:
         while True:
             said = self.process.receive(deadline)
             if said is None:
-                raise self.process.hung(f"no verdict within {seconds:.0f} s")
+                why = f"no verdict within {seconds:.0f} s"
+                hang = self._hang(self._pid, f"{name}: {why}")
+                gone = self.process.hung(why)
+                gone, outcome.hang = hang.told(gone, self.process.output_tail())
+                raise gone
             if isinstance(said, Exited):
                 raise self.process.ended(said)
             kind, message = said.kind, said.fields

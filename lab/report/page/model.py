@@ -190,7 +190,7 @@ def _run(
     guests = column.leg["guests"]
     if (place := record.get("ran_in")) is not None and place < len(guests):
         found |= {"g": place, "b": record.get("began", 0.0)}
-    for key, name in (("o", "output"), ("l", "kernel_log")):
+    for key, name in (("o", "output"), ("l", "kernel_log"), ("z", "hang")):
         if record.get(name):
             part = budget.excerpt(column.source.directory, record[name], good=good)
             found[key] = _text(part, budget)

@@ -206,6 +206,7 @@
     if (part.e) where.prepend(`${part.e}; `);
     return [...parts, where];
   };
+  const hang = (run) => run.z ? evidence("Where it hung", run.z) : [];
   const badges = (row, chosen) => {
     const list = make("div", { class: "badges" });
     for (let k = 0; k < data.kernels.length; k++) {
@@ -252,9 +253,9 @@
       parts.push(make("h3", {}, `Each of ${cell.u.length} runs`));
       cell.u.forEach((run, n) => parts.push(make("details", {},
         make("summary", {}, `${n + 1}: ${run.v}, ${run.s.toFixed(2)} s${run.w ? `, ${run.w}` : ""}`),
-        ...evidence("Output", run.o), ...evidence("Kernel log", run.l, run.c))));
+        ...hang(run), ...evidence("Output", run.o), ...evidence("Kernel log", run.l, run.c))));
     } else {
-      parts.push(...evidence("Output", cell.o), ...evidence("Kernel log", cell.l, cell.c));
+      parts.push(...hang(cell), ...evidence("Output", cell.o), ...evidence("Kernel log", cell.l, cell.c));
     }
     if (guest) parts.push(...guestFiles([guest]));
     return [data.tests[row], kernel.name, parts];

@@ -225,6 +225,7 @@ _RUN = {
     "output?": _Maybe(_part),
     "kernel_log?": _Maybe(_part),
     "complaints?": _TEXTS,
+    "hang?": _Maybe(_part),
 }
 _RECORD = {
     **_RUN,

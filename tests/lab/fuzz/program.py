@@ -41,7 +41,7 @@ class Pytest:
     def begin(self) -> None:
         """It has been started."""
         if not self.probes:
-            self._say("hello", **self._hello, strangers=[])
+            self._say("hello", **self._hello, strangers=[], pid=2)
 
     def probe(self, report: bytes) -> None:
         """The probe has all its input: it prints its report and ends."""

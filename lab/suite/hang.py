@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""What a test that hangs is at, gathered before its process is killed: a file beside its guest's
+console.
+
+Each part is asked for by itself. A guest too dead for one of them still gives the others, and the
+file has a sentence in the place of what could not be had.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from ..errors import LabError
+from ..facts.evidence import Part
+from ..remote.log import Log
+from ..remote.losses import Gone
+from ..remote.process import TREE
+from ..vm import Guest
+from .kernel_watch import KernelWatch
+
+PART_S, PART_PER_SLOWDOWN_S = 10.0, 2.0
+"""So long, in seconds, a guest may take to one part."""
+_FAMILY = """
+children() {
+    for status in /proc/[0-9]*/status; do
+        while read -r key value; do
+            case $key in
+            PPid:) [ "$value" = "$1" ] && { of=${status#/proc/}; echo "${of%/status}"; }; break ;;
+            esac
+        done <"$status"
+    done 2>/dev/null
+}
+family() { echo "$1"; for one in $(children "$1"); do family "$one"; done; }
+"""
+STACKS = f"""{_FAMILY}
+for process in $(family "$1"); do
+    for thread in /proc/$process/task/*; do
+        read -r name <"$thread/comm"
+        read -r where <"$thread/wchan"
+        read -r call <"$thread/syscall"
+        echo "process $process, thread ${{thread##*/}} ($name): wchan $where, system call $call"
+        cat "$thread/stack"
+    done
+done 2>&1
+"""
+RINGS = f"""{_FAMILY}
+for process in $(family "$1"); do
+    for descriptor in /proc/$process/fd/*; do
+        case $(readlink "$descriptor") in
+        "anon_inode:[io_uring]")
+            echo "process $process, descriptor ${{descriptor##*/}}:"
+            cat "/proc/$process/fdinfo/${{descriptor##*/}}" ;;
+        esac
+    done
+done 2>&1
+echo "these are all"
+"""
+SOCKETS = """
+if command -v ss >/dev/null; then ss -a -n -p -e -m -o -i; else
+    for kind in tcp tcp6 udp udp6 unix; do echo "/proc/net/$kind:"; cat "/proc/net/$kind"; done
+fi 2>&1
+"""
+# The console would take seconds for these thousands of lines on an emulated serial port.
+SYSRQ = """
+read -r before rest </proc/sys/kernel/printk
+echo 1 >/proc/sys/kernel/printk
+for key in l w t; do echo $key >/proc/sysrq-trigger; done
+echo "$before" >/proc/sys/kernel/printk
+"""
+_THREAD = re.compile(r"process \d+, thread \d+ \(.*\): wchan (?P<wchan>\S+), system call")
+_KERNEL_FRAME = re.compile(r"\[<[0-9a-f]+>\] (?P<function>[\w.]+)\+0x")
+_PYTHON_FRAME = re.compile(r'File "(?P<file>[^"\n]+)", line (?P<line>\d+) in (?P<function>[^\n]+)')
+_CURRENT = re.compile(r"^Current thread .*$", re.MULTILINE)
+
+
+class Hang:
+    """The evidence of one hang."""
+
+    def __init__(self, guest: Guest, watch: KernelWatch, pid: int, why: str) -> None:
+        """Gather what there is of the process `pid` of the guest, which hangs because of `why`.
+        What the kernel says meanwhile is its answer to us, and no complaint."""
+        self.log = Log(_unused(guest.console.parent))
+        self._guest, self._pid = guest, pid
+        self._kernel = ""
+        self._write(f"{why}\n")
+        self._part("registers of the processors, by QMP", self._registers)
+        stacks = self._part("kernel stacks of its processes", lambda: self._asked(STACKS))
+        self._part("its io_uring rings (fdinfo)", lambda: self._asked(RINGS))
+        self._part("sockets", lambda: self._asked(SOCKETS))
+        self._part("sysrq l, w, t", lambda: self._sysrq(watch))
+        self._kernel = _kernel_function(stacks)
+
+    def told(self, gone: Gone, printed: str) -> tuple[Gone, Part | None]:
+        """The end of its process with where it waited, and where the evidence is. `printed` is the
+        last that it has printed, its answer to SIGABRT included."""
+        frames = list(_python_frames(printed))
+        self._part("Python stacks, by faulthandler", lambda: _python(printed, frames))
+        at = _words(frames)
+        where = [f"it waited in {at}" if at else "its Python did not say where it waited"]
+        where += [f"in the kernel in {self._kernel}"] * bool(self._kernel)
+        summary = ", ".join(where)
+        end = self._write(f"\n==== in short\n{summary}\n")
+        part = None if end is None else Part(end.file, 0, end.end)
+        file = f"; {self.log.path.name} has what was found" if part else ""
+        words = f"{gone}; {summary}{file}"
+        return Gone(words, guest_too=gone.guest_too, tail=gone.tail, killed=gone.killed), part
+
+    def _part(self, name: str, have: Callable[[], str]) -> str:
+        """Write one part; what it says, empty if it could not be had."""
+        try:
+            text = have()
+        except (LabError, TimeoutError) as error:
+            self._write(f"\n==== {name}\ncould not be had: {error}\n")
+            return ""
+        self._write(f"\n==== {name}\n{text.rstrip()}\n")
+        return text
+
+    def _registers(self) -> str:
+        if self._guest.hypervisor is None:
+            raise LabError("nobody can look into this guest from outside")
+        return self._guest.hypervisor.registers()
+
+    def _asked(self, script: str) -> str:
+        guest = self._guest
+        done = guest.run(
+            ["/bin/sh", "-c", script, "sh", str(self._pid)],
+            timeout_s=PART_S + PART_PER_SLOWDOWN_S * guest.slowdown,
+        )
+        return (done.stdout + done.stderr).decode("utf-8", "backslashreplace")
+
+    def _sysrq(self, watch: KernelWatch) -> str:
+        said = self._asked(SYSRQ)
+        return said + watch.aside()
+
+    def _write(self, text: str) -> Part | None:
+        return self.log.append(text.encode("utf-8", "backslashreplace"))
+
+
+def _unused(directory: Path) -> Path:
+    number = 1
+    while (file := directory / f"hang-{number}.txt").exists():
+        number += 1
+    return file
+
+
+def _kernel_function(stacks: str) -> str:
+    """Where in the kernel the first thread waits; empty if it runs, or that is not known."""
+    first, *more = stacks.splitlines() or [""]
+    if (thread := _THREAD.match(first)) is None:
+        return ""
+    if more and (frame := _KERNEL_FRAME.match(more[0])) is not None:
+        return frame["function"]
+    return "" if thread["wchan"] == "0" else thread["wchan"]
+
+
+def _python(printed: str, frames: list[Mapping[str, str]]) -> str:
+    if not frames:
+        raise LabError("the process did not answer SIGABRT with its stacks")
+    return printed
+
+
+def _python_frames(printed: str) -> Iterator[Mapping[str, str]]:
+    """Those of the thread that the signal has met, the innermost first."""
+    current = _CURRENT.search(printed)
+    if current is None:
+        return
+    for line in printed[current.end() :].strip().splitlines():
+        if (frame := _PYTHON_FRAME.search(line)) is None:
+            return
+        yield frame.groupdict()
+
+
+def _words(frames: list[Mapping[str, str]]) -> str:
+    """The innermost line, and the one of the tree that led there, if it is another."""
+    if not frames:
+        return ""
+    own = next((f for f in frames if f["file"].startswith(f"{TREE}/")), frames[0])
+    told = [f"{f['file'].removeprefix(f'{TREE}/')}:{f['line']} ({f['function']})" for f in frames]
+    inner, outer = told[0], told[frames.index(own)]
+    return inner if inner == outer else f"{inner}, called from {outer}"
