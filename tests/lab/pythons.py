@@ -31,6 +31,13 @@ TESTS = tuple(
 )
 
 
+def starts(python: str) -> bool:
+    """Whether there is such a Python: pyenv puts a program for each name, which may start none."""
+    if shutil.which(python) is None:
+        return False
+    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
 def environment(python: str, pytest: str) -> Path:
     """The Python of an environment with this pytest, made or brought up to date."""
     place = cache.root() / "pythons" / f"{Path(python).name}-pytest-{pytest.removesuffix('.*')}"
@@ -82,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for pytest in given.pytest or PYTESTS:
             began = time.monotonic()
             here = guest = "-"
-            if shutil.which(name) is None:
+            if not starts(name):
                 here = "no such Python"
             else:
                 python = environment(name, pytest)
