@@ -25,8 +25,8 @@ def _blocked() -> int:
     raise AssertionError("/proc/stat has no procs_blocked")
 
 
-def _least() -> int:
-    """The least of many looks: what else the machine does comes and goes."""
+def least_blocked() -> int:
+    """The fewest blocked tasks of many looks: what else the machine does comes and goes."""
     end, least = time.monotonic() + LOOK_S, _blocked()
     while time.monotonic() < end:
         time.sleep(0.005)
@@ -41,7 +41,7 @@ def idle_rings_and_blocked_tasks() -> None:
     https://github.com/axboe/liburing/issues/943: since 6.5 and 6.1.39; IORING_ENTER_NO_IOWAIT
     (6.15) is the way out.
     """
-    before = _least()
+    before = least_blocked()
     with ExitStack() as stack:
         pairs = [socket.socketpair() for _ in range(RINGS)]
         for near, far in pairs:
@@ -63,7 +63,7 @@ def idle_rings_and_blocked_tasks() -> None:
             thread.start()
         begun.wait()
         time.sleep(SETTLE_S)
-        during = _least()
+        during = least_blocked()
         for near, _ in pairs:
             near.sendall(b"x")
         for thread in threads:

@@ -56,6 +56,13 @@ iox_ring *iox_ring_open(unsigned sq_entries, unsigned cq_entries, bool register_
 	if (ring->cq_kept > CQ_KEPT)
 		ring->cq_kept = CQ_KEPT;
 	ring->enter_fd = ring->uring.ring_fd;
+	/*
+	 * Who waits for a peer does not wait for a disk: without the flag a thread that waits in a ring
+	 * counts as blocked, and an idle server shows as 100 % iowait (IOX-ERR-017).  Before 6.15 the kernel
+	 * has no such flag, and refuses it.
+	 */
+	if (ring->uring.features & IOX_FEAT_NO_IOWAIT)
+		ring->enter_flags |= IOX_ENTER_NO_IOWAIT;
 	ring->wants_index = register_fd;
 	iox_ring_take_index(ring);
 	return ring;

@@ -18,7 +18,7 @@ struct iox_ring {
 	struct io_uring uring;
 	int enter_fd;          /* the registered index, or the raw descriptor */
 	bool wants_index;      /* see iox_ring_take_index() */
-	unsigned enter_flags;  /* IOX_ENTER_REGISTERED_RING, or 0 */
+	unsigned enter_flags;  /* of each enter: IOX_ENTER_REGISTERED_RING, IOX_ENTER_NO_IOWAIT */
 	unsigned cq_head;      /* what we have taken in; the kernel is told less, see iox_ring_taken() */
 	unsigned cq_kept;      /* how much less, at most */
 };

@@ -47,6 +47,7 @@
 #define IOX_ENTER_GETEVENTS       (1U << 0)
 #define IOX_ENTER_EXT_ARG         (1U << 3) /* 5.11 */
 #define IOX_ENTER_REGISTERED_RING (1U << 4) /* 5.18 */
+#define IOX_ENTER_NO_IOWAIT       (1U << 7) /* 6.15 */
 
 /* SQ ring flags, read from shared memory */
 #define IOX_SQ_CQ_OVERFLOW (1U << 1) /* 5.8 */
