@@ -34,9 +34,10 @@ def pytest_lab_resolve(name: str) -> Kernel:
         )
     if name == "6.10":
         raise KernelUnavailable("no source has 6.10: tried fake; cached: nothing")
-    if name not in ("6.12", "6.12.107", "6.1"):
+    if name not in ("6.12", "6.12.107", "6.1", "6.1.176"):
         raise UsageError(f"unknown kernel {name!r}", hint="known: 6.12.107")
-    series, upstream = ("6.1", "6.1.176") if name == "6.1" else ("6.12", "6.12.107")
+    old = name in ("6.1", "6.1.176")
+    series, upstream = ("6.1", "6.1.176") if old else ("6.12", "6.12.107")
     return Kernel(
         series=series,
         upstream=upstream,
