@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from .turn import Turn
 if TYPE_CHECKING:
     from ..facts.kernel import Kernel
     from .lanes import Work
-    from .plan import Lab
+    from .plan import Lab, Outcome
     from .promises import Promises
 
 
@@ -143,6 +144,19 @@ class Column:
         )
         self.report(report, Verdict.NEVER_RAN, hook or item.ihook, run=number)
         self.end_report(report)
+
+    def with_evidence(
+        self, item: pytest.Item, turn: Turn, record: Record, outcome: Outcome
+    ) -> Record:
+        """The record of a test that was interrupted, with what it had printed."""
+        report = made_up(
+            item.nodeid,
+            item.location,
+            f"{record.verdict}: {record.why}",
+            record.verdict,
+            sections=outcome.sections,
+        )
+        return replace(record, evidence=evidence.keep(self.log, str(turn), [report], outcome))
 
     def report_interrupted(self, item: pytest.Item, turn: Turn, record: Record, hook: Any) -> None:
         """A test that was running when somebody ended the run; told to `hook` alone."""

@@ -31,7 +31,8 @@ from . import coverage, evidence, home, issues, junit, limits, selection, times
 from .column import Column
 from .hold import Hold
 from .host_side import HostSide
-from .lanes import Begun, Lanes, Lent, Over, Ran, Work
+from .lanes import Begun, CutOff, Lanes, Lent, Over, Ran, Work
+from .plan import Outcome
 from .preparation import Preparation
 from .reconcile import DoubleVerdict
 from .turn import Turn
@@ -204,18 +205,23 @@ class GuestRun:
                         lanes.stop(finish=True)
             except KeyboardInterrupt:
                 lanes.interrupt()
+                cut_off: dict[tuple[int, Turn], Outcome] = {}
                 for late in lanes.left():
-                    if isinstance(late, Ran):
+                    if isinstance(late, CutOff):
+                        cut_off[id(late.work), late.turn] = late.outcome
+                    elif isinstance(late, Ran):
                         self._take(by_work[id(late.work)], items[late.turn.name], late)
                     else:
                         begun[id(late.work), late.turn] = time.monotonic()
                 for (work_id, turn), since in begun.items():
-                    book = by_work[work_id].book
-                    if not book.has(turn):
+                    column = by_work[work_id]
+                    if not column.book.has(turn):
                         seconds = time.monotonic() - since
                         lost = Record(Verdict.LOST, seconds, "interrupted")
-                        book.enter(turn, lost)
-                        self._interrupted.append((by_work[work_id], turn, lost))
+                        if (outcome := cut_off.get((work_id, turn))) is not None:
+                            lost = column.with_evidence(items[turn.name], turn, lost, outcome)
+                        column.book.enter(turn, lost)
+                        self._interrupted.append((column, turn, lost))
                 raise
         self.host_side.finish(session)
         self._add_coverage(lanes)

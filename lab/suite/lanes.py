@@ -89,7 +89,16 @@ class Ended:
     error: BaseException | None
 
 
-Event = Phase | Begun | Lent | Ran | Over | Ended
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """What there is of a test that was interrupted."""
+
+    work: Work
+    turn: Turn
+    outcome: Outcome
+
+
+Event = Phase | Begun | Lent | Ran | CutOff | Over | Ended
 
 
 class Watcher(Protocol):
@@ -222,14 +231,14 @@ class Lanes:
                     yield event
                     lane.judged.release()
 
-    def left(self) -> Iterator[Begun | Ran]:
+    def left(self) -> Iterator[Begun | Ran | CutOff]:
         """What was said and not yet asked for, once all lanes are interrupted; nothing is waited
         for longer than that takes."""
         for lane in self.lanes:
             lane.join()
         while not self._events.empty():
             _, event = self._events.get_nowait()
-            if isinstance(event, Begun | Ran):
+            if isinstance(event, Begun | Ran | CutOff):
                 yield event
 
     def stop(self, *, finish: bool) -> None:
@@ -348,7 +357,12 @@ class _Lane(threading.Thread):
             self._lanes.tell(self, Begun(work, turn, self.number))
             began = time.monotonic()
             # The guest is told of the test behind this one, to keep what both need.
-            outcome = session.run(turn.name, self._following(work, turn.name))
+            try:
+                outcome = session.run(turn.name, self._following(work, turn.name))
+            except KeyboardInterrupt:
+                if session.cut_off is not None:
+                    self._lanes.tell(self, CutOff(work, turn, session.cut_off))
+                raise
             seconds = time.monotonic() - began
             self._lanes.tell(self, Ran(work, turn, outcome, seconds, self.number))
             if why := session.given_up:

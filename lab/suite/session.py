@@ -42,6 +42,7 @@ FAULTS = 10
 """So many complaints of one time outside of tests are told one by one."""
 DYING_S, DYING_PER_SLOWDOWN_S = 1.0, 0.3
 """So long, in seconds, the guest may take to its end behind a process that nobody of us killed."""
+PRINTED = "output until it was interrupted"
 MARKED_NAME = 300
 """The kernel takes log lines of less than a kilobyte, and a node id may be longer."""
 
@@ -82,6 +83,8 @@ class Session:
         """How many processes of pytest ended before they were told to, their guest staying up."""
         self.given_up = ""
         """Why no more tests are to be run; empty if they are."""
+        self.cut_off: Outcome | None = None
+        """What there is of the test that was interrupted."""
         self._lab = lab
         self._plan = plan
         self._listener = listener
@@ -124,6 +127,11 @@ class Session:
                 else:
                     worker.run(name, following, outcome, seconds)
                 self._hear_test(name, outcome, self._cut(f"end {self._marks} ."))
+            except KeyboardInterrupt:
+                if worker is not None and outcome.started:
+                    outcome.sections.append((PRINTED, worker.printed()))
+                self.cut_off = outcome
+                raise
             except Gone as cause:
                 gone, heard = self._after_death(cause, worker, outcome)
                 if outcome.started or second_try:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import LabError
 from ..facts.probed import Probed
 from ..remote.identity import Expected
 from ..remote.losses import Gone, RunOver
@@ -29,6 +30,16 @@ ENVIRONMENT = {
 }
 
 
+CAPTURED = """
+for number in 1 2; do
+    [ ! -f "/proc/$1/fd/$number" ] || tail -c 1000000 "/proc/$1/fd/$number"
+done
+"""
+"""pytest keeps what a test prints in files without names (its --capture=fd), which can be read."""
+PING_S, ASK_S = 3.0, 10.0
+"""So long, in seconds, a guest may take to answer at all, and to this."""
+
+
 class Worker:
     """The guest's pytest process."""
 
@@ -44,7 +55,7 @@ class Worker:
     ) -> None:
         """`hang` gathers what a process, given by its number in the guest and by what it failed to
         do, is at."""
-        self._slowdown, self._hang = guest.slowdown, hang
+        self._guest, self._slowdown, self._hang = guest, guest.slowdown, hang
         self._pid = 0
         self._finished = self._failures = 0
         self.strangers: Sequence[str] = ()
@@ -115,6 +126,19 @@ class Worker:
             elif self._account(kind, message, name, outcome):
                 self._finished += 1
                 return
+
+    def printed(self) -> str:
+        """What the test that runs has printed, as far as pytest has not told it; or why that is not
+        known. No interrupt keeps the guest from telling."""
+        self._guest.ignore_interrupt()
+        try:
+            self._guest.ping(PING_S)
+            done = self._guest.run(
+                ["/bin/sh", "-c", CAPTURED, "sh", str(self._pid)], timeout_s=ASK_S
+            )
+        except (LabError, TimeoutError) as error:
+            return f"{self.process.output_tail()}\n(its captured output could not be had: {error})"
+        return self.process.output_tail() + done.stdout.decode("utf-8", "backslashreplace")
 
     def _account(self, kind: str, message: Mapping[str, Any], name: str, outcome: Outcome) -> bool:
         """Enter one message about a test; whether it was the last. Raises RunOver for a lie."""

@@ -39,6 +39,10 @@ class Channel:
         self._sent = 0
         self._ready: deque[dict[str, Any]] = deque()
 
+    def ignore_interrupt(self) -> None:
+        """From here on no wait is interrupted: what is left to say is short."""
+        self._interrupt = None
+
     def send(self, message: dict[str, Any], *, deadline: float) -> None:
         """Send one message, taking in what arrives meanwhile.
 

@@ -322,6 +322,10 @@ class Guest:
         """Whether the machine ends within so many seconds."""
         return self._link.ended(timeout_s)
 
+    def ignore_interrupt(self) -> None:
+        """An interrupt ends no wait any more, for who has a last question after it."""
+        self._link.ignore_interrupt()
+
     def ping(self, timeout_s: float = ANSWER_S) -> None:
         """Return once the agent has answered. Raises GuestLost if it does not within
         `timeout_s` seconds."""

@@ -199,6 +199,10 @@ class Link:
             self.lose(f"the agent sent {error}")
         self.lose(f"the agent is gone: {error}")
 
+    def ignore_interrupt(self) -> None:
+        """As `Channel.ignore_interrupt`."""
+        self._channel.ignore_interrupt()
+
     def lose(self, cause: str) -> NoReturn:
         """Give this guest up; from now on every call raises the same GuestLost."""
         self._lost = self._explain(cause)

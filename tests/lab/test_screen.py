@@ -22,7 +22,7 @@ from lab.facts.verdicts import Verdict
 from lab.report.display import make_progress
 from lab.report.progress import Guest, PlainProgress
 from lab.report.screen import MARGIN, Screen
-from tests.lab.suite_support import Little
+from tests.lab.suite_support import Little, leg_of
 from tests.lab.terminal_support import Scene, Terminal
 
 pytestmark = pytest.mark.lab
@@ -136,7 +136,10 @@ def test_window_changes_its_size_while_tests_run(scene: Scene) -> None:
 
 def test_ctrl_c_leaves_the_terminal_whole(scene: Scene) -> None:
     """The screen goes, the report comes, the cursor is there, the settings are what they were."""
-    scene.little.tests("def test_bad(): assert False\ndef test_sleeps(): time.sleep(60)\n")
+    scene.little.tests(
+        "def test_bad(): assert False\ndef test_sleeps():\n"
+        "    print('said ' + 'before')\n    os.write(2, b'and there')\n    time.sleep(60)\n"
+    )
     with scene.run("--kernel=6.12") as terminal:
         terminal.until_shown(r"0:01  tests/test_it.py::test_sleeps")
         terminal.type("\x03")
@@ -147,6 +150,12 @@ def test_ctrl_c_leaves_the_terminal_whole(scene: Scene) -> None:
         assert terminal.before == terminal.attributes()
     assert not any(BAR.fullmatch(line) or GUEST.fullmatch(line) for line in text), text
     assert "^C" not in "\n".join(text)
+    files = scene.little.root / "lab-results/latest"
+    record = leg_of(files)["verdicts"]["tests/test_it.py::test_sleeps"]
+    log = (files / record["output"]["file"]).read_text()
+    part = log[record["output"]["begin"] : record["output"]["end"]]
+    assert "-- output until it was interrupted\nsaid before\nand there" in part
+    assert "said before\\nand there" in (files / "report.html").read_text()
     assert 1 == squeezed(text).count("s]failedtests/test_it.py::test_bad(")
     assert "lost: tests/test_it.py::test_sleeps: interrupted" in "\n".join(text)
     assert [line for line in text if line][-1].startswith("lab: exit 130 (interrupted)")

@@ -372,6 +372,13 @@ class FakeGuest:
         self.processes.append(process)
         return process
 
+    def ignore_interrupt(self) -> None:
+        """As lab.vm.Guest.ignore_interrupt."""
+
+    def ping(self, timeout_s: float) -> None:  # noqa: ARG002
+        """As lab.vm.Guest.ping."""
+        self.alive()
+
     def console_log(self) -> bytes:
         """As lab.vm.Guest.console_log."""
         return self.console.read_bytes()
