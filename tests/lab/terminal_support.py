@@ -38,6 +38,7 @@ class Terminal:
         columns: int = 80,
         lines: int = 24,
     ) -> None:
+        self.patience_s = LIMIT_SECONDS
         self.screen = pyte.HistoryScreen(columns, lines, history=100_000, ratio=0.5)
         self.raw = b""
         """All that came."""
@@ -95,7 +96,7 @@ class Terminal:
 
     def until(self, seen: Callable[[], object]) -> None:
         """Look until this is seen whenever the program is quiet; AssertionError if it never is."""
-        deadline = time.monotonic() + LIMIT_SECONDS
+        deadline = time.monotonic() + self.patience_s
         while not seen():
             assert time.monotonic() < deadline, "\n".join(self.all())
             assert self._look(), "it ended\n" + "\n".join(self.all())
@@ -107,11 +108,11 @@ class Terminal:
     def end(self, seen: Callable[[], None] = lambda: None) -> int:
         """Look to the program's end, and each time that it is quiet at what is `seen`; the exit
         status."""
-        deadline = time.monotonic() + LIMIT_SECONDS
+        deadline = time.monotonic() + self.patience_s
         while self._look():
             assert time.monotonic() < deadline, "\n".join(self.all())
             seen()
-        return self.process.wait(timeout=LIMIT_SECONDS)
+        return self.process.wait(timeout=self.patience_s)
 
     def attributes(self) -> list[object]:
         """The terminal's settings."""
