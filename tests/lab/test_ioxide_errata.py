@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -181,3 +183,13 @@ def test_one_is_tried_for_real() -> None:
     assert ("IOX-ERR-018", True) == (one.id, one.outcome in ("bad", "good")), one
     with pytest.raises(ValueError, match="'IOX-ERR-999' is no erratum"):
         errata.attempt(["IOX-ERR-999"])
+
+
+def test_reader_that_has_gone() -> None:
+    """``ioxide errata list | head -1`` ends quietly."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "ioxide", "errata", "list"]
+    with os.fdopen(write, "wb") as gone:
+        ran = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
+    assert (141, "") == (ran.returncode, ran.stderr)
