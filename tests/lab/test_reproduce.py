@@ -85,6 +85,8 @@ def test_line_of_each_red_cell_brings_the_failure_again(little: Little, by_make:
             check=False,
         )
         assert again.returncode in (1, 2, 3), again.stdout + again.stderr
+        ended = (little.root / "lab-results/latest/results.json").exists()
+        assert ended, f"{line}: {again.stdout}{again.stderr}"
         assert {(kernel, name): (verdict, why, line)} == red(little.root / "lab-results/latest")
         (leg,) = legs(little.root / "lab-results/latest").values()
         assert [name] == list(leg["verdicts"])
