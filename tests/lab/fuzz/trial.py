@@ -321,7 +321,7 @@ def _held(root: Path) -> set[str]:
     found |= {
         f"the file {path.relative_to(root)}"
         for path in root.rglob("*")
-        if "__pycache__" not in path.parts
+        if not {"__pycache__", "bytecode"} & {*path.parts}  # compiled modules are kept
     }
     return found
 
