@@ -194,10 +194,10 @@ def test_each_cost_can_break_its_rule(inline: int, off: int, posted: int, count:
 @pytest.mark.parametrize(
     ("handler", "protocol", "calls", "count"),
     [
-        (22_000, 19_700, 2.1, 0),
-        (22_001, 19_700, 2.1, 1),
-        (22_000, 19_701, 2.1, 1),
-        (22_000, 19_700, 2.2, 2),
+        (13_700, 12_200, 2.1, 0),
+        (13_701, 12_200, 2.1, 1),
+        (13_700, 12_201, 2.1, 1),
+        (13_700, 12_200, 2.2, 2),
     ],
 )
 def test_a_lone_request_can_break_its_rules(
