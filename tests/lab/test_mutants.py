@@ -314,6 +314,24 @@ def test_every_mutant_of_ours_still_fits() -> None:
     assert [] == stale
 
 
+def test_every_test_that_a_mutant_names_is_there() -> None:
+    """By its whole id: a parameter that a test is given later leaves the mutant without a test."""
+    named = {test for entry in load().mutants for test in (*entry.red, *entry.controls)}
+    files = sorted({test.split("::")[0] for test in named})
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    ran = subprocess.run(
+        [*command, *files],
+        cwd=ROOT,
+        env={**os.environ, "SLOW": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == ran.returncode, ran.stdout[-2000:] + ran.stderr
+    # Ids with an escape are printed as they are typed.
+    assert set() == named - {line.strip() for line in ran.stdout.splitlines()}
+
+
 def test_every_issue_has_a_mutant() -> None:
     """Each of #92 to #104 has a bug that is put back."""
     broken = {entry.breaks for entry in load().mutants}
