@@ -17,10 +17,10 @@ def test_vector_of_another_buffer() -> None:
     sending.vector_of_another_buffer()
 
 
-@pytest.mark.needs(*needed_by(sending.vector_of_its_buffer))
-def test_vector_of_its_buffer() -> None:
-    """The control of IOX-ERR-025: memory of the named buffer is sent, or the flag is refused."""
-    sending.vector_of_its_buffer()
+@pytest.mark.needs(*needed_by(sending.message_of_a_registered_buffer))
+def test_message_of_a_registered_buffer() -> None:
+    """The control of IOX-ERR-025: without a vector the memory of the named buffer is sent."""
+    sending.message_of_a_registered_buffer()
 
 
 @pytest.mark.needs(*needed_by(sending.sends_in_the_order_of_their_buffers))
