@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""BUF_MORE left out although the buffer goes on: whoever believes it gives the buffer back early.
+"""BUF_MORE is missing although the buffer goes on: who trusts it returns the buffer early.
 
 With incremental buffers (IOU_PBUF_RING_INC, 6.12) a completion without IORING_CQE_F_BUF_MORE says
 that the kernel is done with the buffer it names.  Each reproducer shows both halves of the

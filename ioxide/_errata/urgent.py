@@ -88,6 +88,6 @@ def receive_at_a_mark() -> None:
 
 @control(needs=("PBUF_RING",))
 def single_receive_at_a_mark_with_a_signal_pending() -> None:
-    """The control of IOX-ERR-016, and the way out: a receive that is no multishot tries again."""
+    """The control of IOX-ERR-016, and the way out: a single-shot receive tries again."""
     found = _at_the_mark(signal=True, multishot=False)
     assert [len(AFTER)] == [c.res for c in found], described(found)

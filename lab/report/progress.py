@@ -22,7 +22,7 @@ SILENCE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """Whom something is told of: one of the guests that run tests at once."""
+    """The guest that a message is about, of those that run tests at once."""
 
     number: int
     """From 1; its successor, if it dies, has the same number."""
@@ -93,7 +93,7 @@ class Progress(ABC):
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Whoever writes to the terminal within the block has it alone."""
+        """Within the block the caller alone writes to the terminal."""
         yield
 
     @abstractmethod

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Words of tests and kernels on a terminal, which obeys whoever writes to it."""
+"""Text of tests and kernels for a terminal, without the control characters in it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""BUF_MORE left out although the buffer goes on: whoever believes it gives the buffer back
-early."""
+"""BUF_MORE is missing although the buffer goes on: a program that trusts it returns it early."""
 
 from __future__ import annotations
 

@@ -25,5 +25,5 @@ def test_receive_at_a_mark() -> None:
 
 @pytest.mark.needs(*needed_by(urgent.single_receive_at_a_mark_with_a_signal_pending))
 def test_single_receive_at_a_mark_with_a_signal_pending() -> None:
-    """The control of IOX-ERR-016, and the way out: a receive that is no multishot tries again."""
+    """The control of IOX-ERR-016, and the way out: a single-shot receive tries again."""
     urgent.single_receive_at_a_mark_with_a_signal_pending()
