@@ -34,6 +34,7 @@ class Program:
     style: str = "handler"
     """``handler`` is a `Server`; ``protocol`` and ``streams`` are programs on its loop."""
     connections: int = CONNECTIONS
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(
         self, *, wrapper: Sequence[str] = (), arguments: Sequence[str] = (), in_band: bool = False
@@ -50,6 +51,7 @@ class Program:
             batch=True,
             in_band=in_band,
             module=module,
+            environment=self.environment,
         )
 
 

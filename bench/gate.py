@@ -33,6 +33,9 @@ MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 13_700, "protocol": 12_200}}
 """User instructions; 13,073 and 11,680 were measured with CPython 3.11.7 (docs/affinity.md)."""
 OTHER_INSTRUCTIONS_ALONE = 30_000
 
+MAX_RECORDING = 0.03
+"""What the flight recorder may add, as a share."""
+
 MODES: dict[str, Mapping[str, object]] = {
     "inline": {},
     "context off": {"context": False},
@@ -119,6 +122,16 @@ def alone_rules(
         yield at_most(f"user instructions {what},", costs[style].low, limit)
 
 
+def record_rule(without: Instructions, recording: Instructions) -> Rule:
+    """What the flight recorder (IOXIDE_RECORD) adds when it is on."""
+    more = recording.low / without.low - 1
+    return Rule(
+        says=f"recording adds at most {MAX_RECORDING:.0%} to the user instructions per request",
+        measured=f"{without.low:.0f} and {recording.low:.0f}, {more:+.2%}",
+        holds=more <= MAX_RECORDING,
+    )
+
+
 def run() -> int:
     """Measure, print, judge."""
     version = sys.version_info[:2]
@@ -128,6 +141,7 @@ def run() -> int:
         name: system_calls(program, limit=MAX_SYSTEM_CALLS) for name, program in programs.items()
     }
     costs = {name: instructions(program) for name, program in programs.items()}
+    recording = instructions(Program(environment={"IOXIDE_RECORD": "1"}))
     alone = {style: Program(style=style, connections=1) for style in ALONE}
     calls_alone = {
         style: system_calls(program, limit=MAX_SYSTEM_CALLS_ALONE)
@@ -155,6 +169,7 @@ def run() -> int:
         at_most("system calls per request", calls["inline"], MAX_SYSTEM_CALLS),
         *instruction_rules(costs["inline"], costs["context off"], costs["posted"], version=version),
         *alone_rules(calls_alone, costs_alone, version=version),
+        record_rule(costs["inline"], recording),
     ]
     print()
     for rule in rules:

@@ -196,6 +196,7 @@ def running(
     in_band: bool = False,
     module: str = "bench.serve",
     paths: Sequence[Path] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """A server process with these `ServerConfig` values; ended however the block ends."""
     ports = (free_port(), free_port()) if in_band else None
@@ -210,6 +211,7 @@ def running(
             **os.environ,
             "PYTHONHASHSEED": "0",
             "PYTHONDONTWRITEBYTECODE": "1",
+            **(environment or {}),
             **({"PYTHONPATH": os.pathsep.join(map(str, paths))} if paths else {}),
         },
         stdin=subprocess.PIPE,

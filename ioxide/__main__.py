@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ioxide import _errata_cli, _probe_cli, _serve
+from ioxide import _errata_cli, _probe_cli, _record_cli, _serve
 
 _READER_GONE = 128 + 13
-_COMMANDS = (_errata_cli, _probe_cli, _serve)
+_COMMANDS = (_errata_cli, _probe_cli, _record_cli, _serve)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ioxide import record
 from ioxide._ring import _core
 from ioxide.config import ServerConfig, given
 from ioxide.connection import Connection
@@ -256,6 +257,13 @@ class Driver:
         if self._on_fault is not None:
             self._on_fault(message, error)
 
+    def tell_record(self, why: str) -> None:
+        """Log the last of what the ring was asked and has answered, where IOXIDE_RECORD keeps it.
+
+        From any thread.
+        """
+        record.tell(self.thread.name, self._core.record(), why)
+
     def check_thread(self, what: str) -> None:
         """Raise `RuntimeError` unless called on the driver's own thread."""
         # Not by ident: the ident of a thread that has ended is given to the next one.
@@ -296,7 +304,9 @@ class Driver:
         Posted callbacks that have not run are dropped.  False when the kernel did not let go of an
         operation within 5 s: its memory is then left mapped, for ever.
         """
+        kept = self._core.record()
         drained = self._core.close()  # refuses another thread, and a call from inside dispatch()
+        record.keep(self.thread.name, kept)
         self._end()
         return drained
 

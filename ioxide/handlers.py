@@ -94,3 +94,4 @@ class Handlers:
         self._driver.handler_fault()
         connection._faulted()
         logger.error("%s: handler of %r raised %r", self._name, connection, error, exc_info=error)
+        self._driver.tell_record("a handler raised an exception")

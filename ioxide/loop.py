@@ -220,6 +220,7 @@ class Loop(TcpLoop):
 
     def _report(self, message: str, error: BaseException) -> None:
         self.call_exception_handler({"message": message, "exception": error})
+        self.driver.tell_record(message)
 
     def _run_once(self) -> None:
         """As asyncio's, with the wait and the batch in one call of the core.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ioxide import soundness
+from ioxide import record, soundness
 from ioxide._probe import mask
 from ioxide._probe.findings import Capability
 from ioxide._probe.refusal import explain
@@ -95,6 +95,7 @@ def _settings(config: ServerConfig, masked: frozenset[Capability]) -> dict[str, 
         "recv_slots": own.recv_slots if own else config.recv_slots,
         "recv_buffer_size": own.recv_buffer_size if own else config.recv_buffer_size,
         "max_connections": config.max_connections or 2**32 - 1,
+        "record": record.wanted(),
         "segmented": config.write_overflow is WriteOverflow.SEGMENTED,
     }
     return {

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ioxide import record
 from ioxide.config import ServerConfig
 from ioxide.connection import Connection
 from ioxide.counters import Counters
@@ -227,6 +228,7 @@ class ReactorThread:
             self.fault = error
             if self._ready.is_set():
                 logger.critical("%s ended by %r", self.name, error, exc_info=error)
+                record.tell_ended(self.name, "it has ended by an exception")
         finally:
             self._stop_requested = True  # also after a fault: nothing is taken any more
             try:

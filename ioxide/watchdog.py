@@ -43,6 +43,9 @@ class Ticking(Protocol):
 
     def count_stall(self) -> None: ...
 
+    def tell_record(self, why: str) -> None:
+        """Log the last of what its ring was asked and has answered, if that is kept."""
+
 
 class _Watch:
     """What was last seen of one thread."""
@@ -80,6 +83,7 @@ class _Watch:
             self.limit * 1000,
             stack,
         )
+        self._ticking.tell_record("its callbacks keep it")
 
 
 class Watchdog:

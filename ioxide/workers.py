@@ -39,6 +39,7 @@ class _WorkerSelector(selectors.EpollSelector):
         self.tick: int | None = None
         self.watchdog: Watchdog | Unwatched = Unwatched()
         self.count_stall = driver.count_stall
+        self.tell_record = driver.tell_record
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self.tick = None

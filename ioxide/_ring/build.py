@@ -25,6 +25,7 @@ SOURCES = (
     "plain/clock.c",
     "plain/memory.c",
     "plain/group.c",
+    "plain/record.c",
     "plain/ring.c",
     "plain/states.c",
     "settings.c",

@@ -77,6 +77,21 @@ static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 	return iox_driver_counters(self);
 }
 
+static PyObject *driver_record(Driver *self, PyObject *Py_UNUSED(ignored))
+{
+	const struct iox_record *record = self->ring ? self->ring->record : NULL;
+	uint64_t count = record ? record->count : 0, kept = count < IOX_RECORD_ENTRIES ? count : IOX_RECORD_ENTRIES;
+	PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(kept * sizeof(*record->entries)));
+	struct iox_record_entry *to;
+
+	if (!bytes)
+		return NULL;
+	to = (struct iox_record_entry *)PyBytes_AS_STRING(bytes);
+	for (uint64_t i = count - kept; i < count; i++)
+		*to++ = record->entries[i & (IOX_RECORD_ENTRIES - 1)];
+	return bytes;
+}
+
 static int driver_traverse(Driver *self, visitproc visit, void *arg)
 {
 	Py_VISIT(self->home.loop);
@@ -131,9 +146,16 @@ static bool open_ring(Driver *self)
 
 	self->ring = iox_ring_open(self->settings.ring_entries, self->settings.cq_entries,
 				   self->settings.register_ring_fd, &error);
-	if (!self->ring)
+	if (!self->ring) {
 		iox_raise_os_error(-error, "io_uring_setup(2)");
-	return self->ring;
+		return false;
+	}
+	if (self->settings.record) {
+		self->ring->record = iox_record_new(&self->ring->uring);
+		if (!self->ring->record)
+			PyErr_NoMemory();
+	}
+	return !self->settings.record || self->ring->record;
 }
 
 static bool init_groups(Driver *self)
@@ -406,6 +428,15 @@ PyDoc_STRVAR(driver_run_tick_doc,
 "and nothing was dispatched.  Otherwise as dispatch().  `watchdog` is roused if it is asleep.\n"
 "Raises as wait() and dispatch() do.");
 
+PyDoc_STRVAR(driver_record_doc,
+"record($self, /)\n"
+"--\n"
+"\n"
+"The last submissions and completions, oldest first, as ioxide.record.entries() reads them.\n"
+"\n"
+"Empty without the setting `record`, and after close().  From any thread; an entry that the ring's thread\n"
+"writes meanwhile may be half written.");
+
 PyDoc_STRVAR(driver_take_in_doc,
 "take_in($self, /)\n"
 "--\n"
@@ -586,6 +617,7 @@ static PyMethodDef driver_methods[] = {
 	{ "_adopt", (PyCFunction)(void *)driver_adopt, METH_FASTCALL, driver_adopt_doc },
 	{ "wake", (PyCFunction)driver_wake, METH_NOARGS, driver_wake_doc },
 	{ "connections", (PyCFunction)driver_connections, METH_NOARGS, driver_connections_doc },
+	{ "record", (PyCFunction)driver_record, METH_NOARGS, driver_record_doc },
 	{ "counters", (PyCFunction)driver_counters, METH_NOARGS, driver_counters_doc },
 	{ "begin_run", (PyCFunction)iox_driver_begin_run, METH_NOARGS, driver_begin_run_doc },
 	{ "end_run", (PyCFunction)iox_driver_end_run, METH_NOARGS, driver_end_run_doc },

@@ -13,6 +13,7 @@
 #include "owner.h"
 #include "settings.h"
 #include "slice.h"
+#include "submit.h"
 #include "waiter.h"
 #include "worker.h"
 
@@ -47,12 +48,43 @@ static PyMethodDef core_functions[] = {
 	{ NULL },
 };
 
+/* What an operation is for, by the first byte of its user_data. */
+static PyObject *kind_names(void)
+{
+	static const char *const names[] = {
+		"unknown",
+		[IOX_KIND_ACCEPT] = "accept",
+		[IOX_KIND_RECV] = "recv",
+		[IOX_KIND_SEND] = "send",
+		[IOX_KIND_WAKE] = "wake",
+		[IOX_KIND_POLL] = "poll",
+		[IOX_KIND_CANCEL] = "cancel",
+	};
+	PyObject *tuple = PyTuple_New(Py_ARRAY_LENGTH(names));
+
+	for (size_t i = 0; tuple && i < Py_ARRAY_LENGTH(names); i++) {
+		PyObject *name = PyUnicode_FromString(names[i]);
+
+		if (!name)
+			Py_CLEAR(tuple);
+		else
+			PyTuple_SET_ITEM(tuple, i, name);
+	}
+	return tuple;
+}
+
+static int add(PyObject *module, const char *name, PyObject *value)
+{
+	int ret = value ? PyModule_AddObjectRef(module, name, value) : -1;
+
+	Py_XDECREF(value);
+	return ret;
+}
+
 static int core_exec(PyObject *module)
 {
 	static PyTypeObject *const types[] = { &iox_WaiterType, &iox_AwaitType, &iox_ConnectionType,
 					       &iox_SliceType, &iox_WorkerType, &iox_DriverType };
-	PyObject *names;
-	int ret;
 
 	/* The types are static, and what they keep is one interpreter's. */
 	if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
@@ -66,12 +98,7 @@ static int core_exec(PyObject *module)
 	for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++)
 		if (PyModule_AddType(module, types[i]) < 0)
 			return -1;
-	names = iox_settings_names();
-	if (!names)
-		return -1;
-	ret = PyModule_AddObjectRef(module, "SETTINGS", names);
-	Py_DECREF(names);
-	return ret;
+	return add(module, "SETTINGS", iox_settings_names()) < 0 || add(module, "KINDS", kind_names()) < 0 ? -1 : 0;
 }
 
 static PyModuleDef_Slot core_slots[] = {

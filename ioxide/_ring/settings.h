@@ -28,7 +28,8 @@
 	SETTING(uint64_t, read_timeout_ms)    /* 0: no limit */                                         \
 	SETTING(uint64_t, send_timeout_ms)    /* 0: no limit */                                         \
 	SETTING(uint32_t, min_wait_us)        /* 0: off (IORING_FEAT_MIN_TIMEOUT, 6.12) */              \
-	SETTING(uint32_t, min_wait_nr)        /* completions that end a minimum wait */
+	SETTING(uint32_t, min_wait_nr)        /* completions that end a minimum wait */              \
+	SETTING(bool,     record)             /* keep the last submissions and completions */
 
 struct iox_settings {
 #define IOX_SETTING_MEMBER(type, name) type name;

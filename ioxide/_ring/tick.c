@@ -150,6 +150,8 @@ void iox_tick_reap(Driver *self)
 	if (iox_ring_overflowed(self->ring))
 		self->counters.cq_overflow_events++;
 	self->counters.cqes += tail - head;
+	if (self->ring->record)
+		iox_record_completions(self->ring->record, &self->ring->uring, head, tail);
 	for (; head != tail; head++) {
 		const struct io_uring_cqe *cqe = &cq->cqes[head & cq->ring_mask];
 

@@ -146,6 +146,7 @@ void iox_ring_close(iox_ring *ring, bool here)
 	if (here)
 		iox_ring_drop_index(ring);
 	io_uring_queue_exit(&ring->uring);
+	free(ring->record);
 	free(ring);
 }
 
@@ -183,6 +184,8 @@ int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t tim
 {
 	struct io_uring_sq *sq = &ring->uring.sq;
 
+	if (ring->record)
+		iox_record_submissions(ring->record, &ring->uring);
 	__atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
 	sq->sqe_head = sq->sqe_tail;
 	return enter(ring, iox_ring_unsubmitted(ring), wait_nr, flags, timeout_ns, min_wait_us);

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "record.h"
 #include "uapi.h"
 
 struct iox_ring {
@@ -21,6 +22,7 @@ struct iox_ring {
 	unsigned enter_flags;  /* of each enter: IOX_ENTER_REGISTERED_RING, IOX_ENTER_NO_IOWAIT */
 	unsigned cq_head;      /* what we have taken in; the kernel is told less, see iox_ring_taken() */
 	unsigned cq_kept;      /* how much less, at most */
+	struct iox_record *record; /* NULL: nothing is recorded */
 };
 typedef struct iox_ring iox_ring;
 
