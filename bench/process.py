@@ -53,11 +53,22 @@ class Load:
         return load
 
 
-def free_port() -> int:
-    """A port that nobody has at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+@contextlib.contextmanager
+def reserved_ports(count: int) -> Iterator[list[int]]:
+    """So many different ports of 127.0.0.1 for servers that set SO_REUSEADDR.
+
+    Until the block ends, a bound socket keeps each from whoever asks the kernel for any free port,
+    the source port of a connection included: SO_REUSEADDR lets a server listen beside a socket that
+    is bound and does not listen (socket(7)).
+    """
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            sock.bind(("127.0.0.1", 0))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            ports.append(int(sock.getsockname()[1]))
+        yield ports
 
 
 def same_core() -> int:
@@ -80,9 +91,7 @@ class Server:
     answer = ANSWER
     """What it answers to `REQUEST`."""
 
-    def __init__(
-        self, process: subprocess.Popen[str], ports: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[str], ports: Sequence[int] | None = None) -> None:
         self.process = process
         self._control: socket.socket | None = None
         if ports is None:
@@ -199,7 +208,8 @@ def running(
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """A server process with these `ServerConfig` values; ended however the block ends."""
-    ports = (free_port(), free_port()) if in_band else None
+    reserved = contextlib.ExitStack()
+    ports = reserved.enter_context(reserved_ports(2)) if in_band else None
     if ports is not None:
         arguments = [*arguments, "--port", str(ports[0]), "--control", str(ports[1])]
     pairs = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
@@ -235,6 +245,7 @@ def running(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # valgrind holds every other signal back
         process.wait()
+        reserved.close()
         if server is not None:
             server.close()
         for pipe in (process.stdin, process.stdout):

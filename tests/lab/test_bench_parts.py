@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import socket
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from bench.counts import (
 )
 from bench.errors import Void
 from bench.peer import ASGI_ANSWER
-from bench.process import Load, running
+from bench.process import Load, reserved_ports, running
 from bench.rounds import Sample, Spread
 
 pytestmark = pytest.mark.lab
@@ -249,6 +251,21 @@ def test_uvicorn_is_measured() -> None:
         server.answer = b"HTTP/1.1 500"
         with pytest.raises(Void, match="not the one that was expected"):
             server.load(requests=64)
+
+
+def test_reserved_ports_are_for_their_server_alone() -> None:
+    """They differ, a server with SO_REUSEADDR listens on each, and no other socket gets one."""
+    with reserved_ports(64) as ports:
+        assert len(set(ports)) == 64
+        for port in ports:
+            with socket.create_server(("127.0.0.1", port)) as server:
+                assert server.getsockname() == ("127.0.0.1", port)
+        for port in ports:
+            with socket.socket() as other, pytest.raises(OSError) as raised:
+                other.bind(("127.0.0.1", port))
+            assert raised.value.errno == errno.EADDRINUSE
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", ports[0]))  # given back at the end
 
 
 def peer(rate: float, cpu_us: float) -> peers.Sample:

@@ -237,6 +237,7 @@ def test_mutant_in_c(bench: Bench) -> None:
         (mutant() + mutant(), (), "the id 'little' is used twice"),
         (mutant(replace="number * 2"), (), "nothing would change"),
         (mutant(red=""), (), "red must name at least one test"),
+        (mutant(red='"t.py::a" = "AssertionError"'), (), "give a part of what t.py::a says"),
         (mutant(more='colour = "red"'), (), "unknown keys ['colour']"),
         (mutant(more='since = "new"'), (), "since: 'new' does not begin with a kernel series"),
         (mutant(), ("--share", "2/1"), "'2/1' is not I/N with 1 <= I <= N"),

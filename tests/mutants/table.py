@@ -13,6 +13,8 @@ from typing import Any
 HERE = Path(__file__).parent
 
 _TEXTS = ("id", "breaks", "what", "file")
+_SAYS_NOTHING = {"AssertionError", "AssertionError:"}
+"""pytest leaves "AssertionError" out of some messages, by the quotes that occur in them."""
 _KEYS = {*_TEXTS, "search", "replace", "also", "red", "controls", "hangs", "since"}
 
 
@@ -133,6 +135,11 @@ def _mutant(where: str, entry: Mapping[str, Any]) -> Mutant:
         raise TableError(
             f"{name}: red must name at least one test and a part of the message it fails with"
         )
+    for node, text in red.items():
+        if text.strip() in _SAYS_NOTHING:
+            raise TableError(
+                f"{name}: {text!r} tells no assertion from another: give a part of what {node} says"
+            )
     since = entry.get("since")
     try:
         since = None if since is None else series(str(since))

@@ -19,6 +19,8 @@ from pathlib import Path
 from tests.mutants.table import Mutant
 
 _RECORDER = Path(__file__).with_name("recorder.py")
+_CI = {"CI", "BUILD_NUMBER"}
+"""With one of them in its environment, pytest (8.4) words the messages of assertions in full."""
 _BUILD_LIMIT = 300.0
 
 # Loading the plugins of hypothesis and anyio takes twice as long as the rest of a short run, and
@@ -250,7 +252,11 @@ class Workshop:
         record, output = plugins / "record", plugins / "output"
         record.unlink(missing_ok=True)
         environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("PYTEST")},
+            **{
+                key: value
+                for key, value in os.environ.items()
+                if not key.startswith("PYTEST") and key not in _CI
+            },
             "PYTHONPATH": str(plugins),
             "PYTHONDONTWRITEBYTECODE": "1",
             "MUTANTS_RECORD": str(record),

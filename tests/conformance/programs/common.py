@@ -79,9 +79,20 @@ def server_context(chain: str, key: str) -> ssl.SSLContext:
     return context
 
 
+_RESERVATIONS: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.create_server((HOST, 0)) as sock:
-        return int(sock.getsockname()[1])
+    """A port for a server that sets SO_REUSEADDR, as asyncio and the ASGI servers do.
+
+    A socket that is bound and does not listen keeps it until the process ends: nobody else gets
+    it from the kernel as any free port, and a server can listen beside it (socket(7)).
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.bind((HOST, 0))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _RESERVATIONS.append(sock)
+    return int(sock.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
