@@ -83,6 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             action="store_true",
             help=f"keep the guest of each test that is not good, and {what}",
         )
+    test.add_argument(
+        "--dump",
+        action="store_true",
+        help="write the memory of a guest whose test hangs, or whose kernel complains or dies, "
+        "into a file that drgn opens",
+    )
     errata_commands.add_commands(verbs)
     commands.add_parsers(verbs)
     arguments, rest = parser.parse_known_args(argv)
@@ -138,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = wishes.options("--lab-")
         if arguments.repeat is not None:
             asked = [*asked, f"--lab-repeat={arguments.repeat}"]
-        asked += [f"--lab-{flag}" for flag in ("hold", "gdb") if getattr(arguments, flag)]
+        asked += [f"--lab-{flag}" for flag in ("hold", "gdb", "dump") if getattr(arguments, flag)]
         return int(_test(names, [*plays, *by, *asked, *rest]).code)
 
 

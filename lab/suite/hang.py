@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 from ..errors import LabError
 from ..facts.evidence import Part
@@ -19,6 +18,7 @@ from ..remote.losses import Gone
 from ..remote.process import TREE
 from ..vm import Guest
 from .kernel_watch import KernelWatch
+from .memory import dumped, unused
 
 PART_S, PART_PER_SLOWDOWN_S = 10.0, 2.0
 """So long, in seconds, a guest may take to one part."""
@@ -78,13 +78,20 @@ _CURRENT = re.compile(r"^Current thread .*$", re.MULTILINE)
 class Hang:
     """The evidence of one hang."""
 
-    def __init__(self, guest: Guest, watch: KernelWatch, pid: int, why: str) -> None:
-        """Gather what there is of the process `pid` of the guest, which hangs because of `why`.
-        What the kernel says meanwhile is its answer to us, and no complaint."""
-        self.log = Log(_unused(guest.console.parent))
+    def __init__(
+        self, guest: Guest, watch: KernelWatch, pid: int, why: str, *, dump: bool = False
+    ) -> None:
+        """Gather what there is of the process `pid` of the guest, which hangs because of `why`;
+        with `dump` its memory, too. What the kernel says meanwhile is its answer to us, and no
+        complaint."""
+        self.log = Log(unused(guest.console.parent, "hang", ".txt"))
         self._guest, self._pid = guest, pid
         self._kernel = ""
+        # First of all: what is asked of the guest below leaves traces there.
+        self.memory = dumped(guest) if dump else ""
+        """What came of its memory, as a clause; empty if that was not asked for."""
         self._write(f"{why}\n")
+        self._write(f"{self.memory}\n" if self.memory else "")
         self._part("registers of the processors, by QMP", self._registers)
         stacks = self._part("kernel stacks of its processes", lambda: self._asked(STACKS))
         self._part("its io_uring rings (fdinfo)", lambda: self._asked(RINGS))
@@ -136,13 +143,6 @@ class Hang:
 
     def _write(self, text: str) -> Part | None:
         return self.log.append(text.encode("utf-8", "backslashreplace"))
-
-
-def _unused(directory: Path) -> Path:
-    number = 1
-    while (file := directory / f"hang-{number}.txt").exists():
-        number += 1
-    return file
 
 
 def _kernel_function(stacks: str) -> str:

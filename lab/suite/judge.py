@@ -61,6 +61,7 @@ class Judge:
                 # There is no verdict of the test, but there is one of the kernel.
                 why, verdict = f"{summary(outcome.splats)}; and {why}", Verdict.SPLAT
                 sections.append(("kernel log", _excerpt(outcome.splats)))
+            why = _with_memory(why, outcome)
             report = made_up(
                 item.nodeid,
                 item.location,
@@ -87,7 +88,8 @@ class Judge:
             shown.sections.append(("kernel log", _excerpt(outcome.splats)))
             unexplained = [s for s in outcome.splats if s.line not in judged.explained]
             if unexplained and verdict is not Verdict.FAILED:
-                verdict, why = Verdict.SPLAT, summary(unexplained)
+                verdict = Verdict.SPLAT
+                why = _with_memory(summary(unexplained), outcome)
                 vars(shown).pop("wasxfail", None)
                 shown.lab_verdict = verdict  # type: ignore[attr-defined]
                 shown.outcome = "failed"
@@ -146,6 +148,10 @@ class Judge:
         report.sections = [(str(head), str(text)) for head, text in report.sections]
         report.user_properties = [(str(key), value) for key, value in report.user_properties]
         return report
+
+
+def _with_memory(why: str, outcome: Outcome) -> str:
+    return f"{why}; {outcome.memory}" if outcome.memory else why
 
 
 def _excerpt(splats: Sequence[Splat]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..errors import GuestLost, LabError
 from ..facts.evidence import Part
@@ -133,6 +134,14 @@ class KernelWatch:
 
     def _write(self, text: str) -> Part | None:
         return self.log.append(text.encode("utf-8", "backslashreplace"))
+
+
+def said_unborn(error: LabError, consoles: Iterable[Path]) -> bytes:
+    """What the kernel of a guest that never came up said on its console, which is all there is to
+    hear; nothing if its emulator killed it."""
+    if isinstance(error, GuestLost):
+        return b"" if error.excuse else error.console_tail.encode("utf-8", "backslashreplace")
+    return b"\n".join(console.read_bytes() for console in consoles)
 
 
 def _key(line: str) -> tuple[str, str]:

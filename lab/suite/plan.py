@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ..facts.evidence import Part
 from ..facts.kernel import Kernel
+from ..remote.identity import Expected
 from ..rules.dmesg import Allowance, Splat
 from ..vm import Guest
 from ..wishes import Wishes
@@ -99,10 +100,23 @@ class Plan:
     """How long tests took the last time, by their ids, as far as that is known."""
     keep_order: bool = False
     """The order of the selection was asked for."""
+    dump: bool = False
+    """The memory of a guest is wanted whose test hung, or whose kernel complained."""
 
     def wishes_of(self, name: str) -> Wishes:
         """What the guest of this test is to have."""
         return self.own_wishes.get(name, self.wishes)
+
+    def expected(self, guest: Guest) -> Expected:
+        """Who runs in this guest."""
+        return Expected(
+            kernel=guest.kernel.upstream,
+            release=guest.kernel.release,
+            nonce=guest.nonce,
+            tree_sha256=self.tree_sha256,
+            extension_sha256=self.extension_sha256,
+            bytecode_sha256=self.bytecode_sha256,
+        )
 
 
 @dataclass(slots=True)
@@ -126,6 +140,8 @@ class Outcome:
     """What the kernel wrote while it ran."""
     hang: Part | None = None
     """What was found where it hung."""
+    memory: str = ""
+    """What came of its guest's memory, as a clause; empty if that was not asked for."""
 
 
 @dataclass(slots=True)

@@ -143,6 +143,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="keep the guest of each test that is not good, and wait for gdb",
     )
     group.addoption(
+        "--lab-dump",
+        action="store_true",
+        help="write the memory of a guest whose test hangs, or whose kernel complains or dies, "
+        "into a file that drgn opens",
+    )
+    group.addoption(
         "--lab-unlisted",
         action="store_true",
         help=f"judge errata as on a release that no list names (what `{COMMAND} bisect` does)",
@@ -167,7 +173,7 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None
         parser.getgroup("lab").addoption(
             "--repeat", dest="lab_repeat", metavar="N", help="as --lab-repeat"
         )
-    for flag in {"--hold", "--gdb"} - taken:
+    for flag in {"--hold", "--gdb", "--dump"} - taken:
         parser.getgroup("lab").addoption(
             flag, dest=f"lab_{flag[2:]}", action="store_true", help=f"as --lab-{flag[2:]}"
         )
@@ -277,7 +283,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--repeat {times} is of runs in guests: name a kernel, --kernel 6.12"
         )
-    for flag in ("hold", "gdb"):
+    for flag in ("hold", "gdb", "dump"):
         if config.getoption(f"lab_{flag}"):
             raise pytest.UsageError(f"--{flag} is of guests: name a kernel, --kernel 6.12")
     local = LocalSide(project)
@@ -306,7 +312,8 @@ def pytest_lab_guests(config: pytest.Config, kernel: Any) -> Any:
 
     project = config.stash[PROJECT]
     launcher = launcher_named(config.getoption("lab_launcher"), project.environment_exclude)
-    return Launchpad(kernel, launcher, wishes=wishes_of(config))
+    dumps = config.getoption("lab_dump")
+    return Launchpad(kernel, launcher, wishes=wishes_of(config), dumps=dumps)
 
 
 def _identity_of(config: pytest.Config) -> Callable[[], Identity]:

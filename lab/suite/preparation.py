@@ -228,6 +228,7 @@ class Preparation:
                 times=self.times,
                 seconds=known.get(column.cell, {}),
                 keep_order=selection.order_was_asked_for(self.config),
+                dump=self.config.getoption("lab_dump"),
             )
             column.work = Work(column.lab, plan, label="" if self.alone else column.cell)
         # The short ones fill what is left.

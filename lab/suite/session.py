@@ -17,7 +17,6 @@ from pathlib import Path
 from ..errors import GuestLost, LabError
 from ..facts.evidence import Life
 from ..facts.probed import Probed
-from ..remote.identity import Expected
 from ..remote.log import Log
 from ..remote.losses import Gone, RunOver, Silent
 from ..remote.probing import probed
@@ -29,7 +28,8 @@ from ..wishes import Wishes
 from . import home
 from .common import Common
 from .hang import Hang
-from .kernel_watch import Heard, KernelWatch
+from .kernel_watch import Heard, KernelWatch, said_unborn
+from .memory import dumped
 from .plan import Caller, Lab, Outcome, Plan, Visit
 from .strangers import Strangers
 from .worker import Worker
@@ -159,7 +159,7 @@ class Session:
         self._before_hang = Heard()
         with suppress(GuestLost):  # whoever asks next says so
             self._before_hang = self._watch.cut()
-        hang = Hang(self._watch.guest, self._watch, pid, why)
+        hang = Hang(self._watch.guest, self._watch, pid, why, dump=self._plan.dump)
         self.logs.append(hang.log)
         return hang
 
@@ -190,6 +190,7 @@ class Session:
                 gone = guest_gone
         if gone.guest_too and self._watch is not None:
             heard = self._watch.last()
+            self._dump(self._watch.guest, outcome)
         if gone.tail:
             outcome.sections.append(("last lines of the guest's console", gone.tail))
         if gone.guest_too:
@@ -214,6 +215,15 @@ class Session:
         outcome.splats += heard.splats
         outcome.kernel_log = heard.part
         self.problems += [f"{gap}, written while {name} ran" for gap in heard.gaps]
+        if outcome.splats and self._watch is not None:
+            self._dump(self._watch.guest, outcome)
+
+    def _dump(self, guest: Guest, outcome: Outcome) -> None:
+        """Keep its memory if that is asked for, once a test."""
+        if self._plan.dump and not outcome.memory:
+            self._listener.phase("dumping the guest's memory")
+            outcome.memory = dumped(guest)
+            self._listener.phase("")
 
     def _hear_others(self, mark: str = "") -> None:
         """What the kernel said since the last cut is no test's. Raises Gone."""
@@ -325,13 +335,8 @@ class Session:
         return guest
 
     def _hear_unborn(self, error: LabError, consoles: Iterable[Path]) -> None:
-        """A guest never came up, whether its tests alone are lost for that or the run: what its
-        kernel said on its console is all there is to hear."""
-        said = b""
-        if isinstance(error, GuestLost):
-            said = b"" if error.excuse else error.console_tail.encode("utf-8", "backslashreplace")
-        else:
-            said = b"\n".join(console.read_bytes() for console in consoles)
+        """A guest never came up, whether its tests alone are lost for that or the run."""
+        said = said_unborn(error, consoles)
         self._blame(Heard(dmesg.scan(said, self._plan.kernel, self._plan.allowed)))
 
     def _set_up(self, guest: Guest) -> None:
@@ -378,14 +383,6 @@ class Session:
     def _start_pytest(self, guest: Guest) -> Worker:
         if guest not in self.with_pytest:
             self.with_pytest.append(guest)
-        expected = Expected(
-            kernel=guest.kernel.upstream,
-            release=guest.kernel.release,
-            nonce=guest.nonce,
-            tree_sha256=self._plan.tree_sha256,
-            extension_sha256=self._plan.extension_sha256,
-            bytecode_sha256=self._plan.bytecode_sha256,
-        )
         self._listener.phase("starting pytest in the guest")
         self._hear_others()
         self._during = "while pytest started in the guest"
@@ -398,7 +395,7 @@ class Session:
             hang=self._look_into_hang,
         )
         self.logs.append(worker.process.log)
-        worker.greet(expected, self._known(guest), self._plan.programs)
+        worker.greet(self._plan.expected(guest), self._known(guest), self._plan.programs)
         if strange := self._strangers.problem(worker.strangers, self._previous):
             self.problems.append(strange)
         due = [name for name in self._plan.selected if name not in self._plan.on_host]

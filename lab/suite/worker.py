@@ -108,6 +108,7 @@ class Worker:
                 hang = self._hang(self._pid, f"{name}: {why}")
                 gone = self.process.hung(why)
                 gone, outcome.hang = hang.told(gone, self.process.output_tail())
+                outcome.memory = hang.memory
                 raise gone
             if isinstance(said, Exited):
                 raise self.process.ended(said)

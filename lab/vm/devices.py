@@ -109,12 +109,22 @@ class Monitor:
     """QMP on a socket, inherited or listening."""
 
     peer: int | Path
+    label: str = "qmp"
 
     def arguments(self) -> Sequence[str]:
         return (
-            *("-chardev", _socket("qmp", self.peer)),
-            *("-mon", "chardev=qmp,mode=control"),
+            *("-chardev", _socket(self.label, self.peer)),
+            *("-mon", f"chardev={self.label},mode=control"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CoreInfo:
+    """By which the kernel's module qemu_fw_cfg tells QEMU where its VMCOREINFO is: drgn takes no
+    dump without that."""
+
+    def arguments(self) -> Sequence[str]:
+        return ("-device", "vmcoreinfo")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,17 @@ from ..wishes import Wishes
 from . import devices as parts
 from . import launcher, monitor
 from .console import Console
-from .devices import Boot, Device, Disk, FilePort, Monitor, PortBus, SerialConsole, SocketPort
+from .devices import (
+    Boot,
+    CoreInfo,
+    Device,
+    Disk,
+    FilePort,
+    Monitor,
+    PortBus,
+    SerialConsole,
+    SocketPort,
+)
 from .emulator import deaths
 from .entry import image, other_than, remember, remembered
 from .entry import usual as usual_entry
@@ -25,6 +35,7 @@ from .inguest.agent import PORT, STRAY
 from .initramfs import build_initramfs, build_modules_image
 from .introduction import introduced
 from .machine import CMDLINE, Machine, new_logs
+from .memory import end_of, memory_at_end
 from .processor import COMMON, Accel, AccelKind, processor_arguments
 from .qemu import program, running
 from .rootfs import build_rootfs
@@ -60,6 +71,7 @@ class DirectQemu:
         accel: Accel,
         wishes: Wishes,
         writable: Sequence[Path] = (),
+        dumps: bool = False,
     ) -> launcher.Boot:
         """See `Launcher`; `writable` is in vain, for its guests have copies."""
         del writable
@@ -78,6 +90,7 @@ class DirectQemu:
                 memory_mib=wishes.memory_mib or MEMORY_MIB,
                 extra_cmdline=wishes.cmdline,
                 devices=devices,
+                dumps=dumps,
                 interrupt=interrupt,
             )
 
@@ -95,6 +108,7 @@ def boot(
     memory_mib: int = MEMORY_MIB,
     extra_cmdline: Sequence[str] = (),
     devices: Sequence[Device] = (),
+    dumps: bool = False,
     timeout_s: float | None = None,
     interrupt: int | None = None,
 ) -> Iterator[Guest]:
@@ -125,6 +139,7 @@ def boot(
             cpus=cpus,
             memory_mib=memory_mib,
             devices=devices,
+            dumps=dumps,
         )
 
     patience = _BOOT_S[accel.kind] if timeout_s is None else timeout_s
@@ -176,6 +191,7 @@ def started(
     cpus: int,
     memory_mib: int,
     devices: Sequence[Device] = (),
+    dumps: bool = False,
 ) -> Iterator[Machine]:
     """A running machine; it is gone when the block is left. Its logs stay in `results`.
 
@@ -185,6 +201,13 @@ def started(
         agent, its_agent = (stack.enter_context(one) for one in socket.socketpair())
         ours, its_monitor = (stack.enter_context(one) for one in socket.socketpair())
         console, stray, words = new_logs(results)
+        inherit = [its_agent, its_monitor]
+        kept = None
+        if dumps:
+            waiting, its_waiting = socket.socketpair()
+            inherit.append(stack.enter_context(its_waiting))
+            devices = (*devices, CoreInfo(), Monitor(its_waiting.fileno(), "end"))
+            kept = stack.enter_context(memory_at_end(waiting, end_of(console)))
         its = arch.here()
         parts: Sequence[Device] = (
             SerialConsole(console),
@@ -208,6 +231,6 @@ def started(
             *(word for part in parts for word in part.arguments()),
         ]
         command = (str(program()), *arguments)
-        qemu = stack.enter_context(running(command, log=words, inherit=(its_agent, its_monitor)))
+        qemu = stack.enter_context(running(command, log=words, inherit=inherit))
         known = deaths(accel, cpus=cpus)
-        yield Machine(qemu, Console(console), stray, agent, monitor.Monitor(ours), known)
+        yield Machine(qemu, Console(console), stray, agent, monitor.Monitor(ours, kept), known)

@@ -45,13 +45,15 @@ class Launcher(Protocol):
         accel: Accel,
         wishes: Wishes,
         writable: Sequence[Path] = (),
+        dumps: bool = False,
     ) -> Boot:
         """Make what all guests of this kernel share, and see whether they can have their `wishes`:
         processors, memory, devices and words on the kernel's command line. Modules and sysctls come
         later, see `lab.vm.provide`.
 
         `writable` are directories of this machine's in which a guest that has them as they are may
-        write; it alone sees that. Raises LabError.
+        write; it alone sees that. With `dumps` the memory of a guest can be written into a file
+        that drgn opens, also once it has ended by itself. Raises LabError.
         """
         ...
 

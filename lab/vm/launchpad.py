@@ -33,9 +33,10 @@ class Launchpad:
         *,
         wishes: Wishes = Wishes(),  # noqa: B008  (it is frozen)
         writable: Sequence[Path] = (),
+        dumps: bool = False,
     ) -> None:
-        """`writable` are directories of this machine's in which a guest that has them as they are
-        may write; it alone sees that."""
+        """`writable` and `dumps` as in `Launcher.prepare`."""
+        self._dumps = dumps
         self._kernel, self._launcher = kernel, launcher
         self._wishes, self._writable = wishes, writable
         self._made: tuple[KernelFiles, Accel] | None = None
@@ -48,6 +49,8 @@ class Launchpad:
             if self._made is None:
                 files = kernels.obtain(self._kernel)
                 provide.check(files, self._wishes)
+                if self._dumps:
+                    provide.check_dumps(files)
                 self._made = files, choose_accel(files, results=results)
             self._booting(*self._made, self._wishes)
             return self._made
@@ -56,7 +59,7 @@ class Launchpad:
         if wishes not in self._boots:
             provide.check(files, wishes)
             self._boots[wishes] = self._launcher.prepare(
-                files, accel=accel, wishes=wishes, writable=self._writable
+                files, accel=accel, wishes=wishes, writable=self._writable, dumps=self._dumps
             )
         return self._boots[wishes]
 
@@ -92,5 +95,7 @@ class Launchpad:
             another = self._booting(*made, wishes)
         with another(results, interrupt=interrupt) as guest:
             provide.settle(guest, wishes)
+            if self._dumps:
+                provide.settle(guest, provide.FOR_DUMPS)
             guest.wishes = wishes
             yield guest

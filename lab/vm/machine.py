@@ -92,6 +92,11 @@ class Hypervisor(Protocol):
         """All registers of all processors. Raises LabError."""
         ...
 
+    def dump(self, file: Path) -> None:
+        """Write the guest's memory into this file, for drgn, crash or gdb; of a guest that has
+        ended, what it had then, if that was to be kept. Raises LabError."""
+        ...
+
     def serve_gdb(self, door: Path) -> None:
         """Let one gdb after the other debug the guest by the socket `door`. Raises LabError."""
         ...

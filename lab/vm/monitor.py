@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,19 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 from .. import arch
 from ..errors import LabError
+from .memory import DUMP, MemoryAtEnd, dump_arguments
 from .standing import Standing
 
 if TYPE_CHECKING:
     from qemu.qmp import QMPClient
 
 _PATIENCE_S = 5.0
+DUMP_S = 120.0
+"""So long, in seconds, a dump may take: 768 MiB took 3.5."""
+ROOM_LEFT = 256 << 20
+"""Bytes that a dump leaves free on the disk: the run has more to write."""
 
 
 class Monitor:
     """QMP on a socket; may be asked more than once, in which QEMU greets only the first time."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
+    def __init__(self, sock: socket.socket, at_end: MemoryAtEnd | None = None) -> None:
+        """`at_end` keeps the memory of a machine that ends by itself."""
+        self._socket, self._at_end = sock, at_end
         self._greeted = False
 
     def describe(self, *, times: int = 1, apart_s: float = 0.0) -> Standing:
@@ -44,6 +51,34 @@ class Monitor:
     def registers(self) -> str:
         """All registers of all processors. Raises LabError."""
         return self._said("info registers -a")
+
+    def dump(self, file: Path) -> None:
+        """Write the guest's memory into `file`, an ELF core, while the guest stands still; of a
+        guest that has ended by itself it is what it had then. Raises LabError, and leaves no file
+        then."""
+        if (kept := self._at_end) is not None and (kept.written or kept.why):
+            if not kept.written:
+                raise LabError(kept.why)
+            try:
+                kept.file.replace(file)
+            except OSError as error:
+                raise LabError(f"{kept.file.name}: {error.strerror}") from error
+            return
+
+        async def write(client: QMPClient) -> None:
+            size = (await client.execute("query-memory-size-summary"))["base-memory"]  # type: ignore[index]
+            free = shutil.disk_usage(file.parent).free
+            if free < size + ROOM_LEFT:
+                raise LabError(
+                    f"{size >> 20} MiB are too much for a disk that has {free >> 20} MiB left"
+                )
+            await client.execute(DUMP, dict(dump_arguments(file)))
+
+        try:
+            self._talk(write, DUMP_S)
+        except LabError:
+            file.unlink(missing_ok=True)
+            raise
 
     def serve_gdb(self, door: Path) -> None:
         """Let one gdb after the other debug the guest by the socket `door`. Raises LabError."""

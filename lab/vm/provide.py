@@ -14,6 +14,8 @@ from .guest import Guest
 
 PATIENCE_S = 60.0
 """How long a module may take to load where the guest is as fast as this machine."""
+FOR_DUMPS = Wishes(modules=("qemu_fw_cfg",))
+"""By which the kernel tells QEMU where its VMCOREINFO is."""
 _SET = """
 [ -e "/proc/sys/$1" ] || { echo "it has no such sysctl" >&2; exit 1; }
 printf %s "$2" >"/proc/sys/$1"
@@ -30,6 +32,18 @@ def check(files: KernelFiles, wishes: Wishes) -> None:
                 f"{release} has no module {name}, neither built in nor among its modules",
                 hint="the name is that of its file without .ko",
             )
+
+
+def check_dumps(files: KernelFiles) -> None:
+    """Raise UsageError if drgn could make nothing of this kernel's memory."""
+    try:
+        check(files, FOR_DUMPS)
+    except UsageError as error:
+        raise UsageError(
+            f"--dump: {error.message}: drgn would not find this kernel's VMCOREINFO",
+            hint="take a kernel with CONFIG_FW_CFG_SYSFS, as Debian's have it; of your own build "
+            "it: --set FW_CFG_SYSFS=m",
+        ) from error
 
 
 def _modules(files: KernelFiles) -> Iterator[str]:

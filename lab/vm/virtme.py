@@ -34,12 +34,22 @@ from ..kernels import Flavour, Kernel, KernelFiles
 from ..wishes import Wishes
 from . import launcher
 from .console import Console
-from .devices import Device, FilePort, Monitor, PortBus, PortConsole, SocketPort, wished
+from .devices import (
+    CoreInfo,
+    Device,
+    FilePort,
+    Monitor,
+    PortBus,
+    PortConsole,
+    SocketPort,
+    wished,
+)
 from .emulator import deaths
 from .guest import Guest
 from .inguest import agent
 from .introduction import introduced
 from .machine import CMDLINE, Machine, new_logs
+from .memory import end_of, memory_at_end
 from .monitor import Monitor as MonitorPort
 from .processor import Accel, AccelKind
 from .qemu import Qemu, running
@@ -98,6 +108,7 @@ class VirtmeNg:
         accel: Accel,
         wishes: Wishes,
         writable: Sequence[Path] = (),
+        dumps: bool = False,
     ) -> launcher.Boot:
         """See `Launcher`."""
         devices = wished(wishes.devices)
@@ -114,6 +125,7 @@ class VirtmeNg:
                 extra_cmdline=wishes.cmdline,
                 devices=devices,
                 writable=writable,
+                dumps=dumps,
                 interrupt=interrupt,
             )
 
@@ -131,6 +143,7 @@ def boot(
     extra_cmdline: Sequence[str] = (),
     devices: Sequence[Device] = (),
     writable: Sequence[Path] = (),
+    dumps: bool = False,
     timeout_s: float = BOOT_S,
     interrupt: int | None = None,
 ) -> Iterator[Guest]:
@@ -153,6 +166,7 @@ def boot(
             memory_mib=memory_mib,
             devices=devices,
             writable=writable,
+            dumps=dumps,
             timeout_s=timeout_s,
             interrupt=interrupt,
         )
@@ -172,6 +186,7 @@ def _started(
     memory_mib: int,
     devices: Sequence[Device],
     writable: Sequence[Path],
+    dumps: bool,
     timeout_s: float,
     interrupt: int | None,
 ) -> Iterator[Machine]:
@@ -179,13 +194,15 @@ def _started(
         here = Path(stack.enter_context(_short_directory()))
         (here / "home").mkdir()
         console, stray, words = new_logs(results)
-        doors = [stack.enter_context(_listening(here / name)) for name in ("agent", "monitor")]
+        names = ["agent", "monitor", *["end"] * dumps]
+        doors = [stack.enter_context(_listening(here / name)) for name in names]
         parts: Sequence[Device] = (
             PortBus(),
             PortConsole(console),
             SocketPort(agent.PORT, here / "agent"),
             FilePort(agent.STRAY, stray),
             Monitor(here / "monitor"),
+            *((CoreInfo(), Monitor(here / "end", "end")) if dumps else ()),
             *devices,
         )
         qemu_options = [word for device in parts for word in device.arguments()]
@@ -213,7 +230,8 @@ def _started(
             for door in doors
         ]
         known = deaths(accel, cpus=cpus)
-        yield Machine(qemu, Console(console), stray, ours[0], MonitorPort(ours[1]), known)
+        kept = stack.enter_context(memory_at_end(ours[2], end_of(console))) if dumps else None
+        yield Machine(qemu, Console(console), stray, ours[0], MonitorPort(ours[1], kept), known)
 
 
 def _agent() -> Sequence[str]:

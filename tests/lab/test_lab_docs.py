@@ -112,7 +112,7 @@ def test_every_option_of_lab_test_is_listed() -> None:
     choosing.add_launcher(parser)
     choosing.add_wishes(parser)
     ours = {flag for action in parser._actions for flag in action.option_strings}
-    ours |= {"--as", "--repeat", "--hold", "--gdb"}
+    ours |= {"--as", "--repeat", "--hold", "--gdb", "--dump"}
     theirs = pytest.Parser(_ispytest=True)
     plugin.pytest_addoption(theirs)
     flags = {name for group in theirs._groups for one in group.options for name in one.names()}

@@ -229,6 +229,13 @@ def _said(columns: Sequence[Column]) -> Iterator[tuple[str, str, str]]:
 
 
 _FILES = ("console.log", "kernel.log", "tests.log", "guest-output.log", "probe.json")
+_NUMBERED = ("hang-*.txt", "memory-*.core")
+
+
+def _files(where: Path) -> Iterator[Path]:
+    yield from (where / name for name in _FILES if (where / name).is_file())
+    for pattern in _NUMBERED:
+        yield from sorted(where.glob(pattern))
 
 
 def _kernel(column: Column, base: Path) -> dict[str, Any]:
@@ -256,9 +263,7 @@ def _kernel(column: Column, base: Path) -> dict[str, Any]:
                     f"{guest['accel']} ({guest['accel_reason']}), agent after "
                     f"{guest['boot_seconds']:.1f} s, {guest['slowdown']:.1f}x slower than the host"
                 ),
-                "files": [
-                    [name, link(where / name, base)] for name in _FILES if (where / name).is_file()
-                ],
+                "files": [[file.name, link(file, base)] for file in _files(where)],
             }
         )
     texts = [*leg["faults"], *leg["problems"], *leg["notes"]]

@@ -84,6 +84,8 @@ class Misdeeds:
     """A command that has one of these words in it does not end."""
     closed: bool = False
     """Nobody can look into it from outside."""
+    no_dump: str = ""
+    """Why its memory cannot be written into a file."""
     cpus: int = 1
     """So many processors, with all that an old QEMU can do to them."""
 
@@ -239,7 +241,7 @@ class FakeGuest:
         self._told: set[str] = set()
         self.processes: list[FakeProcess] = []
         self.shells: list[FakeShell] = []
-        self.hypervisor = None if misdeeds.closed else FakeHypervisor()
+        self.hypervisor = None if misdeeds.closed else FakeHypervisor(misdeeds.no_dump)
         self._cmdline = directory / "cmdline"
         told = "f" * 16 if misdeeds.wrong_nonce else self.nonce
         self._cmdline.write_text(f"console=ttyS0 lab.nonce={told} panic=-1\n")

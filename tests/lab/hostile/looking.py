@@ -82,8 +82,15 @@ class FakeShell:
 class FakeHypervisor:
     """Whoever connects as gdb is told who he talks to."""
 
-    def __init__(self) -> None:
+    def __init__(self, no_dump: str = "") -> None:
         self._door: socket.socket | None = None
+        self._no_dump = no_dump
+
+    def dump(self, file: Path) -> None:
+        """As lab.vm.machine.Hypervisor."""
+        if self._no_dump:
+            raise LabError(self._no_dump)
+        file.write_bytes(b"made up")
 
     def registers(self) -> str:
         """As lab.vm.machine.Hypervisor."""

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""`--dump`: the memory of a guest whose test hung, or whose kernel complained or died."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import LabError
+from ..vm import Guest
+
+FLAG = "--dump"
+
+
+def dumped(guest: Guest) -> str:
+    """Write the memory of a guest into a file beside its console: a clause that names the file, or
+    says why there is none."""
+    file = unused(guest.console.parent, "memory", ".core")
+    try:
+        if guest.hypervisor is None:
+            raise LabError("nobody can look into this guest from outside")
+        guest.hypervisor.dump(file)
+    except LabError as error:
+        return f"its memory could not be dumped: {error}"
+    return f"{file.name} has its memory"
+
+
+def unused(directory: Path, name: str, suffix: str) -> Path:
+    """A new file's name, NAME-1 and so on."""
+    number = 1
+    while (file := directory / f"{name}-{number}{suffix}").exists():
+        number += 1
+    return file
