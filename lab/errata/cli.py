@@ -122,7 +122,7 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     from .reproduce import probe_environment
     from .state import State
     from .store import Cellar
-    from .sweep import Job, evidence, sweep
+    from .sweep import Job, evidence, in_turn, sweep
 
     project = projects.here()
     if project.errata is None:
@@ -145,7 +145,7 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
     unfinished = chosen([MEASURED], state.begun) if MEASURED in names else []
     job = Job(
         catalogue=errata,
-        kernels=kernels,
+        kernels=in_turn(kernels),
         contract=promised,
         sent=Sent(
             tar=tar,

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import GuestLost, LabError
 from ..facts.errata import Finding, Measured, Seen
-from ..facts.kernel import Kernel, series_of
+from ..facts.kernel import Kernel, series_of, version_key
 from ..rules.contract import Contract
 from ..rules.errata import Catalogue, Erratum
 from ..rules.needs import REASON
@@ -54,6 +54,21 @@ class Swept:
     """Why a release, or an erratum on it, is not decided."""
     faults: list[str] = field(default_factory=list)
     """Reproducers that ended in neither way, and measurements that contradict the lists."""
+
+
+def in_turn(kernels: Iterable[Kernel]) -> list[Kernel]:
+    """The order in which they are measured: the newest of each series first, then the rest, newest
+    first. So a sweep that is stopped has something of every series."""
+    newest: dict[str, Kernel] = {}
+    rest = []
+    for kernel in sorted(kernels, key=_age, reverse=True):
+        if newest.setdefault(series_of(kernel.upstream), kernel) is not kernel:
+            rest.append(kernel)
+    return [*newest.values(), *rest]
+
+
+def _age(kernel: Kernel) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+    return version_key(kernel.upstream), version_key(kernel.package), kernel.release
 
 
 def sweep(job: Job, shelf: Shelf, state: State, say: Callable[[str], None]) -> Swept:

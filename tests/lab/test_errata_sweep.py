@@ -21,7 +21,7 @@ from lab.errata.measure import Sent, measure
 from lab.errata.program import programs
 from lab.errata.reproduce import Said, mark_of
 from lab.errata.state import State
-from lab.errata.sweep import Job, sweep
+from lab.errata.sweep import Job, in_turn, sweep
 from lab.errors import GuestLost, KernelUnavailable, LabError
 from lab.facts.errata import Finding, Measured, Seen
 from lab.kernels import Kernel
@@ -706,3 +706,12 @@ def test_entry_without_its_lines_is_refused() -> None:
     """A file whose lists cannot be found is not half-written."""
     with pytest.raises(LabError, match=r"IOX-ERR-001 has no line `known_bad"):
         lists.updated('[[erratum]]\nid = "IOX-ERR-001"\n', Catalogue((_erratum("a"),)), ROWS)
+
+
+def test_newest_of_each_series_is_measured_first() -> None:
+    """A sweep that is stopped has something of every series, and of two packagings the newer."""
+    names = ["6.1.9", "6.1.10", "6.12.1", "6.12.3", "6.12.20", "7.0.1"]
+    kernels = [*map(_kernel, names), _kernel("6.12.20", "2")]
+    assert ["7.0.1-1", "6.12.20-2", "6.1.10-1", "6.12.20-1", "6.12.3-1", "6.12.1-1", "6.1.9-1"] == [
+        kernel.package for kernel in in_turn(kernels)
+    ]
