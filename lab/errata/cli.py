@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`lab errata` and `lab bisect`."""
+"""`lab errata` and `lab bisect`, and the way to `lab sweep`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..facts.kernel import Kernel, version_key
 from ..facts.verdicts import Conclusion, ExitCode
 from ..rules import contract, dmesg
 from ..rules import errata as catalogue
-from . import lists, record, table
+from . import lists, programs_sweep, record, table
 
 if TYPE_CHECKING:
     from .sweep import Swept
 
 EVERY, MEASURED = "every", "measured"
-_UNASKED = frozenset({"errata", "bisect"})
+_UNASKED = frozenset({"errata", "bisect", "sweep"})
 
 EPILOG = """\
 exit codes: 0 every release asked has been decided and the lists do not contradict; 1 a reproducer
@@ -33,7 +33,7 @@ failed, a list contradicts, or --check found the page changed; 2 usage; 3 not ev
 
 
 def add_commands(commands: Any) -> None:
-    """Add both to the subparsers of `lab`."""
+    """Add them to the subparsers of `lab`."""
     errata = commands.add_parser(
         "errata",
         help="measure known defects over released kernels",
@@ -89,6 +89,7 @@ def add_commands(commands: Any) -> None:
     bisect.add_argument("--fresh", action="store_true", help="with --git: try again what is known")
     add_options(bisect)
     bisect.add_argument("node", metavar="NODEID", help="tests/...py::test_it")
+    programs_sweep.add_command(commands)
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -106,6 +107,8 @@ def handles(command: str) -> bool:
 def run(arguments: argparse.Namespace) -> Conclusion:
     """Run the command: what it concluded. Raises LabError and KeyboardInterrupt."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.command == "sweep":
+        return programs_sweep.run(arguments, _say)
     return _bisect(arguments) if arguments.command == "bisect" else _errata(arguments)
 
 

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
 from ..facts.kernel import Kernel
 from ..facts.verdicts import Verdict
 from .bisect import Side, Tried
+from .process import lab_test
 
 _SIDES = {
     Verdict.PASSED: Side.GOOD,
@@ -23,7 +21,6 @@ _SIDES = {
     Verdict.XFAILED: Side.BAD,
     Verdict.SURPRISE: Side.BAD,
 }
-_END_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,50 +36,15 @@ class Trial:
     def __call__(self, kernel: Kernel) -> Tried:
         """The test's side on this release. Raises UsageError when it is not one test."""
         where = self.results / kernel.package
-        where.mkdir(parents=True, exist_ok=True)
-        command = [
-            *(
-                sys.executable,
-                "-m",
-                __package__.partition(".")[0],
-                "test",
-                "--kernel",
-                kernel.package,
-            ),
-            *("--lab-unlisted", f"--lab-results={where}", "--lab-slow", *self.arguments, self.node),
-        ]
-        setpriv = shutil.which("setpriv")
-        if setpriv is not None:  # so that even a killed bisection leaves no run behind
-            command = [setpriv, "--pdeathsig", "TERM", *command]
-        with (where / "output.txt").open("wb") as log:
-            self._run(command, log.fileno())
-        path = where / "latest/results.json"
-        if not path.exists():
-            last = (where / "output.txt").read_text(errors="replace").strip().splitlines()[-1:]
-            return Tried(Side.UNDECIDED, " ".join(last))
-        return read(path, self.node, kernel)
-
-    def _run(self, command: Sequence[str], output: int) -> None:
-        process = subprocess.Popen(
-            command, cwd=self.root, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
-        try:
-            process.wait()
-        except BaseException:
-            # Ctrl-C reached it, too, if it came from a terminal. SIGTERM does the same in it, and
-            # is not ignored where a shell started us in the background (SIGINT is).
-            process.terminate()
-            try:
-                process.wait(_END_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            raise
+        words = ("--kernel", kernel.package, "--lab-unlisted", "--lab-slow")
+        said = lab_test(self.root, where, *words, *self.arguments, self.node)
+        if isinstance(said, str):
+            return Tried(Side.UNDECIDED, said)
+        return read(said, self.node, kernel)
 
 
-def read(path: Path, node: str, kernel: Kernel) -> Tried:
-    """The side that a run's results.json tells. Raises UsageError when it ran not just one test."""
-    (leg,) = json.loads(path.read_text())["legs"].values()
+def read(leg: Mapping[str, Any], node: str, kernel: Kernel) -> Tried:
+    """The side that a run tells. Raises UsageError when it ran not just one test."""
     if leg["kernel"] is None:
         return Tried(Side.UNDECIDED, str(leg["exit"]["why"]))
     if leg["kernel"]["package"] != kernel.package:

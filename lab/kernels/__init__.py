@@ -6,9 +6,10 @@ from __future__ import annotations
 from ..facts.kernel import Flavour, Kernel
 from .choice import built_here, known, obtain, offered, resolve
 from .model import KernelFiles
-from .patterns import matching, split
+from .patterns import ALL, matching, split
 
 __all__ = [
+    "ALL",
     "Flavour",
     "Kernel",
     "KernelFiles",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,12 +140,9 @@ def test_line_has_one_packaging_of_each() -> None:
         between(two, two[0], two[1])
 
 
-def _results(tmp_path: Path, verdicts: dict[str, str], package: str = "6.12.1-1") -> Path:
-    path = tmp_path / "results.json"
+def _leg(verdicts: dict[str, str], package: str = "6.12.1-1") -> dict[str, Any]:
     found = {name: {"verdict": verdict, "why": ""} for name, verdict in verdicts.items()}
-    leg = {"kernel": {"package": package}, "verdicts": found}
-    path.write_text(json.dumps({"legs": {"6.12.1": leg}}))
-    return path
+    return {"kernel": {"package": package}, "verdicts": found}
 
 
 @pytest.mark.parametrize(
@@ -161,21 +157,21 @@ def _results(tmp_path: Path, verdicts: dict[str, str], package: str = "6.12.1-1"
         ("never ran", Side.UNDECIDED),
     ],
 )
-def test_side_follows_from_the_verdict(tmp_path: Path, verdict: str, side: Side) -> None:
+def test_side_follows_from_the_verdict(verdict: str, side: Side) -> None:
     """What ran and held is good, what did not is bad, what was never decided is neither."""
-    assert side is read(_results(tmp_path, {"a::b": verdict}), "a::b", _kernel("6.12.1")).side
+    assert side is read(_leg({"a::b": verdict}), "a::b", _kernel("6.12.1")).side
 
 
-def test_other_kernel_decides_nothing(tmp_path: Path) -> None:
+def test_other_kernel_decides_nothing() -> None:
     """A release that came in the place of one that has left its source says nothing about it."""
-    tried = read(_results(tmp_path, {"a::b": "passed"}, "6.12.2-1"), "a::b", _kernel("6.12.1"))
+    tried = read(_leg({"a::b": "passed"}, "6.12.2-1"), "a::b", _kernel("6.12.1"))
     assert tried == Tried(Side.UNDECIDED, "6.12.2-1 was booted instead")
 
 
-def test_more_than_one_test_is_refused(tmp_path: Path) -> None:
+def test_more_than_one_test_is_refused() -> None:
     """A node id that is several tests has no one verdict."""
     with pytest.raises(UsageError, match="a is 2 tests"):
-        read(_results(tmp_path, {"a::b": "passed", "a::c": "passed"}), "a", _kernel("6.12.1"))
+        read(_leg({"a::b": "passed", "a::c": "passed"}), "a", _kernel("6.12.1"))
 
 
 LAB = """\
@@ -199,6 +195,7 @@ def test_trial_is_a_run_of_its_own(tmp_path: Path) -> None:
     """A trial runs `lab test` on that very package and takes the side from its results; where
     there are none it is not decided, with the run's last words."""
     (tmp_path / "lab").mkdir()
+    (tmp_path / "lab/__init__.py").touch()
     (tmp_path / "lab/__main__.py").write_text(LAB)
     results = tmp_path / "results"
     trial = Trial("tests/test_a.py::test_it", tmp_path, results / "one")

@@ -19,8 +19,8 @@ from .fake import FakeLab, Misdeeds
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_lab_resolve(name: str) -> Kernel:
-    """Two kernels are known, 6.12 and 6.1, and whatever a path names is a 6.10.0 of one's own. All
-    call themselves what the host calls itself."""
+    """Two kernels are known, 6.12 and 6.1, also by their packages, and whatever a path names is a
+    6.10.0 of one's own. All call themselves what the host calls itself."""
     if "/" in name:
         own = hashlib.sha256(name.encode()).hexdigest()
         return Kernel(
@@ -34,6 +34,7 @@ def pytest_lab_resolve(name: str) -> Kernel:
         )
     if name == "6.10":
         raise KernelUnavailable("no source has 6.10: tried fake; cached: nothing")
+    name = name.removesuffix("-1")
     if name not in ("6.12", "6.12.107", "6.1", "6.1.176"):
         raise UsageError(f"unknown kernel {name!r}", hint="known: 6.12.107")
     old = name in ("6.1", "6.1.176")
