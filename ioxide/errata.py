@@ -154,6 +154,11 @@ def _about(asked: Release, rows: Sequence[Row]) -> str:
             f"{asked.text}{whose} was not measured, nor any as old: the oldest is "
             f"{rows[0].upstream}; --try asks the kernel itself."
         )
+    if asked.version > version_of(rows[-1].upstream) and asked.series != _series(rows[-1]):
+        return (
+            f"{asked.text}{whose} was not measured{worth}, nor any as new: the newest is "
+            f"{rows[-1].upstream}. What follows is of that; --try asks the kernel itself."
+        )
     by = "the releases of its series" if asked.counts_builds else "its neighbours"
     if not any(_series(row) == asked.series for row in rows):
         series = ".".join(map(str, asked.series))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 Version = tuple[int, ...]
 
 _SHAPE = re.compile(
-    r"(\d{1,3})\.(\d{1,4})(?:\.(\d{1,5}))?(-rc\d+)?((?:\.\d+)?(?:[-+_~][A-Za-z0-9._+~-]*)?)"
+    r"(\d{1,3})\.(\d{1,4})(?:\.(\d{1,5}))?(-rc\d+)?((?:\.\d+)?(?:[-+_~][A-Za-z0-9._+~-]*)?)",
+    re.ASCII,
 )
 # By what the rest of a release says: whose kernel it is, and what its number is worth.
 _TAKEN = "it takes io_uring of newer kernels while its number stays, so its number says nothing"
@@ -66,7 +67,8 @@ class Release:
 def parsed(text: str) -> Release:
     """The release; raises ValueError, with a sentence, for what is none."""
     match = _SHAPE.fullmatch(text.strip())
-    if match is None:
+    # A fourth number has a third before it.
+    if match is None or (match[3] is match[4] is None and match[5].startswith(".")):
         raise ValueError(
             f"{text!r} is no release of a kernel: name what `uname -r` prints, such as 6.12.43 or "
             "6.18.15+deb13-cloud-amd64"

@@ -56,7 +56,9 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> None:
         ("6.12.50", State.UNCLEAR, "good on 6.12.43, bad on 6.12.57", "is of its neighbours"),
         ("6.12.1", State.LIKELY_GOOD, "good on 6.12.43", "is of its neighbours"),
         ("6.14.2", State.UNCLEAR, "bad on 6.12.90, good on 6.12.90, bad on 6.18.5", "none of 6.14"),
-        ("6.19-rc3", State.LIKELY_BAD, "bad on 6.18.5", "for there is none of 6.19"),
+        ("6.19-rc3", State.LIKELY_BAD, "bad on 6.18.5", "nor any as new: the newest is 6.18.5."),
+        ("99.1", State.LIKELY_BAD, "bad on 6.18.5", "nor any as new: the newest is 6.18.5."),
+        ("6.18.9", State.LIKELY_BAD, "bad on 6.18.5", "is of its neighbours"),
         ("5.4.1", State.UNCLEAR, "no neighbour", "nor any as old: the oldest is 6.1.170"),
         # kernels of others
         ("6.12.58.1-microsoft-standard-WSL2", State.LIKELY_BAD, "bad on", "Microsoft's for WSL"),
@@ -75,7 +77,10 @@ def test_release_is_answered(release: str, state: State, why: str, about: str) -
     assert about in report.about
 
 
-@pytest.mark.parametrize("release", ["", "banana", "6", "6.12.x", "v6.12.1", "-1.2.3", "6.12.1 x"])
+@pytest.mark.parametrize(
+    "release",
+    ["", "banana", "6", "6.12.x", "v6.12.1", "-1.2.3", "6.12.1 x", "6.12.999999", "6.12.\u0663"],
+)
 def test_what_is_no_release(release: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It is refused with the value and what is wanted; the command's status is 2."""
     with pytest.raises(ValueError, match="is no release of a kernel: name what `uname -r` prints"):
