@@ -19,6 +19,7 @@ from ioxide._ring import lib
 
 CLONE_NEWTIME, CLONE_NEWUSER = 0x80, 0x10000000
 TIMEOUT_ABS = 1 << 0  # IORING_TIMEOUT_ABS, 5.5
+PR_SET_PDEATHSIG = 1
 MOST_S = 1000
 AWAY_S = 1.0
 LIMIT_S = 40.0
@@ -40,7 +41,10 @@ def _timed() -> float:
 
 
 def _in_a_namespace() -> None:
-    """Print how long it takes in a namespace, of which only children of this process are."""
+    """Print how long it takes in a namespace, of which only children of this process are.
+
+    This process and that child end with the one that started them, whatever ends that.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
     if libc.unshare(CLONE_NEWTIME) != 0:
@@ -54,12 +58,15 @@ def _in_a_namespace() -> None:
         except PermissionError as error:
             print(f"refused: {error.errno}")
             return
+    # Not before, because the change of user namespace forgets it (commit_creds(), kernel/cred.c).
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     outside = time.monotonic()
     # Not before the clock's zero, which the kernel refuses (ERANGE).
     behind = int(min(MOST_S, outside / 2))
     Path("/proc/self/timens_offsets").write_text(f"monotonic {-behind} 0\n")
     pid = os.fork()
     if pid == 0:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         faulthandler.dump_traceback_later(LIMIT_S / 2, exit=True)
         # The control: this clock is another one.
         shifted = time.monotonic() - outside

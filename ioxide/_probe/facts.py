@@ -95,6 +95,7 @@ def of_the_ring(features: int, opcodes: frozenset[int]) -> dict[str, str]:
         **{f"buffers.{name}": answer for name, answer in _buffer_rings()},
         "receive.INC+BUNDLE": _attempt(_bundle_in_incremental_buffers),
         **{f"napi.{name}": _attempt(_napi, how) for name, how in _NAPI_TRACKING.items()},
+        "napi.longest_poll": _attempt(_longest_poll),
     }
 
 
@@ -154,6 +155,19 @@ def _napi(tracking: int) -> str:
     with RawRing() as ring:
         argument = ffi.new("uint32_t[4]", [50, 0, tracking])
         return _answer(int(lib.iox_probe_register(ring.raw, _REGISTER_NAPI, argument, 1)))
+
+
+def _longest_poll() -> str:
+    """What a ring makes of a busy poll of 60 ms: a limit of 10 ms came with 7.1, and with stable
+    releases of 2026 (io_napi_register_napi(), io_uring/napi.c)."""
+    with RawRing() as ring:
+        asked = 60_000
+        timeout_us, prefer = ffi.new("uint32_t *", asked), ffi.new("uint8_t *")
+        for enable in (1, 0):  # unregistering tells what was registered
+            result = int(lib.iox_probe_napi(ring.raw, enable, timeout_us, prefer))
+            if result < 0:
+                return _answer(result)
+        return "as asked" if timeout_us[0] == asked else f"{int(timeout_us[0])} us"
 
 
 def _bundle_in_incremental_buffers() -> str:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The NAPI experiment: does a waiting ring really poll the network device?
+"""The NAPI experiments: does a waiting ring really poll the network device, and only the one that
+it was told of?
 
 The loopback has no NAPI, so a device is needed whose packets do: a veth pair between two network
 namespaces.  They are made by a child process (napi_child.py), so the caller's namespaces never
@@ -12,20 +13,34 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ioxide._probe.outcome import REFUSALS, Outcome, refused
+from ioxide._probe.outcome import REFUSALS, Outcome, refused, verdict
 from ioxide._probe.rawring import RawRing
 from ioxide._ring import ffi, lib
 
-__all__ = ["napi"]
+__all__ = ["napi", "napi_static"]
 
 # One fresh interpreter under emulation takes some seconds to start and import, and is patient with
 # a busy machine for half a minute (napi_child.py); the rest is in reserve.
 _CHILD_TIMEOUT_S = 90.0
 
+_REGISTER_NAPI = 27
+_TRACK_STATIC = 1  # IO_URING_NAPI_TRACKING_STATIC
 _COUNTER = "BusyPollRxPackets"
 _CHILD = "ioxide._probe.napi_child"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the child said: evidence of both questions, or why there is none."""
+
+    note: str
+    evidence: dict[str, object] | None = None
+    static: dict[str, object] = field(default_factory=dict)
+    found: dict[str, object] = field(default_factory=dict)
+    """What is known where there is no evidence."""
 
 
 def napi() -> Outcome:
@@ -49,14 +64,40 @@ def napi() -> Outcome:
         }
         if result != 0 or (timeout_us[0], prefer[0]) != (77, 1):
             return Outcome(False, False, told, "unregistering did not tell what was set")
-    observed, evidence, note = _ask_child()
+    observed, evidence, note = _judge(answer := _ask_child())
+    _asked.append(answer)
     return Outcome(True, observed, {**evidence, **told}, note)
 
 
-def _ask_child() -> tuple[bool | None, dict[str, object], str]:
-    """What the child observed; every way it can fail becomes "not tried", with the reason."""
+_asked: list[Answer] = []
+"""The child answers two questions at once: what it said to the first is kept for the second."""
+
+
+def napi_static() -> Outcome:
+    """A ring that was told of one device polls it, and polled none before it was told (6.13)."""
+    known = _asked.pop() if _asked else None
+    with RawRing() as ring:
+        # struct io_uring_napi: operation 0 (register), and the tracking that it asks for.
+        result = ring.register(_REGISTER_NAPI, ffi.new("uint32_t[4]", [50, 0, _TRACK_STATIC]))
+    if -result in REFUSALS:
+        return refused(result, "IO_URING_NAPI_TRACKING_STATIC")
+    answer = known or _ask_child()
+    if answer.evidence is None:
+        return Outcome(None, None, answer.found, answer.note)
+    found = answer.static
+    if "not_tried" in found:
+        return Outcome(None, None, {}, f"could not be tried: {found['not_tried']}")
+    if isinstance(refusal := found.get("result"), int):
+        return Outcome(None, None, found, f"could not be tried: {os.strerror(-refusal)}")
+    grown, untold = found.get(_COUNTER), found.get("control_without_device")
+    seen = isinstance(grown, int) and grown > 0 and untold == 0
+    return verdict(seen, found, "no device was polled, or one that the ring was not told of")
+
+
+def _ask_child() -> Answer:
+    """What the child said; every way it can fail becomes a reason."""
     if not sys.executable:
-        return None, {}, "needs a child process, but sys.executable is empty here"
+        return Answer("needs a child process, but sys.executable is empty here")
     # The child must find this very package, wherever it was imported from.
     home = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
@@ -70,17 +111,25 @@ def _ask_child() -> tuple[bool | None, dict[str, object], str]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return None, {}, f"the child with the veth pair took more than {_CHILD_TIMEOUT_S:.0f} s"
+        return Answer(f"the child with the veth pair took more than {_CHILD_TIMEOUT_S:.0f} s")
     try:
         # The last line: a sitecustomize of this installation may print, too.
-        answer = json.loads(done.stdout.splitlines()[-1])
-        if "refused" in answer:
-            return None, {"child": answer["refused"]}, f"the veth pair failed: {answer['refused']}"
-        evidence = dict(answer["evidence"])
+        said = json.loads(done.stdout.splitlines()[-1])
+        if "refused" in said:
+            why = f"the veth pair failed: {said['refused']}"
+            return Answer(why, found={"child": said["refused"]})
+        return Answer("", evidence=dict(said["evidence"]), static=dict(said["static"]))
     except (ValueError, LookupError, TypeError):
         words = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
         why = f"the child with the veth pair ended with {done.returncode}, saying {words[-1]!r}"
-        return None, {"child_status": done.returncode}, why
+        return Answer(why, found={"child_status": done.returncode})
+
+
+def _judge(answer: Answer) -> tuple[bool | None, dict[str, object], str]:
+    """Whether a ring that looks for devices itself polled one."""
+    if answer.evidence is None:
+        return None, answer.found, answer.note
+    evidence = answer.evidence
     grown = evidence.get(_COUNTER)
     if evidence.get("control_without_napi") != 0:
         # The sysctls net.core.busy_read and busy_poll make every socket poll.

@@ -12,6 +12,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from mmap import mmap
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -160,7 +161,11 @@ class RawRing:
         """Whether the kernel lists the opcode as supported (IORING_REGISTER_PROBE, 5.6)."""
         return int(lib.iox_probe_has_opcode(self._ring, opcode)) == 1
 
-    def keep(self, buffer: bytes | bytearray) -> int:
+    def register(self, opcode: int, argument: Any, number: int = 1) -> int:
+        """io_uring_register(2) with ``argument``, a C object; the result as the kernel gave it."""
+        return int(lib.iox_probe_register(self._ring, opcode, argument, number))
+
+    def keep(self, buffer: bytes | bytearray | mmap) -> int:
         """The address of ``buffer``, which is kept alive until the ring is closed."""
         view = ffi.from_buffer(buffer)
         self._alive.append((buffer, view))
@@ -254,13 +259,17 @@ class RawRing:
                 return found
 
     def provide(
-        self, *, group: int, entries: int = 8, size: int = 1024, flags: int = 0
+        self, *, group: int, entries: int = 8, size: int = 1024, flags: int = 0, min_left: int = 0
     ) -> BufferRing:
         """Register a provided-buffer ring of ``entries`` buffers, ``size`` bytes each.
 
+        :param min_left: an incremental buffer with fewer bytes left is retired (7.1).
+
         :raises OSError: as IORING_REGISTER_PBUF_RING failed.
         """
-        buffers = BufferRing(self, group=group, entries=entries, size=size, flags=flags)
+        buffers = BufferRing(
+            self, group=group, entries=entries, size=size, flags=flags, min_left=min_left
+        )
         self._buffers.append(buffers)
         return buffers
 
@@ -268,12 +277,16 @@ class RawRing:
 class BufferRing:
     """A provided-buffer ring and its memory; made by :meth:`RawRing.provide`."""
 
-    def __init__(self, ring: RawRing, *, group: int, entries: int, size: int, flags: int) -> None:
+    def __init__(
+        self, ring: RawRing, *, group: int, entries: int, size: int, flags: int, min_left: int
+    ) -> None:
         self.raw: Any = ffi.new("struct iox_probe_buffers *")
         self.group = group
         self.entries = entries
         self.size = size
-        result = int(lib.iox_probe_buffers_open(ring.raw, self.raw, group, entries, size, flags))
+        result = int(
+            lib.iox_probe_buffers_open(ring.raw, self.raw, group, entries, size, flags, min_left)
+        )
         if result < 0:
             raise os_error(result, f"IORING_REGISTER_PBUF_RING(flags {flags:#x})")
 

@@ -20,6 +20,9 @@ from ioxide._probe.outcome import (
 from ioxide._probe.rawring import BufferRing, Completion, RawRing
 from ioxide._ring import lib
 
+# sqe->optlen is in a union with file_index.
+_LIMIT_FIELD = "file_index"
+
 
 def _provide(ring: RawRing, what: str, **how: int) -> BufferRing | Outcome:
     try:
@@ -192,3 +195,87 @@ def inc_bundle() -> Outcome:
             first.buffer_id == 0 and first.res == len(data) and buffers.span(0, first.res) == data
         )
         return verdict(seen, evidence, "the bundle ended with the first buffer")
+
+
+def recv_mshot_lim() -> Outcome:
+    """A multishot receive with a limit of two buffers ends by itself after two, and leaves the rest
+    of what waits in the socket.
+
+    The limit is sqe->optlen; before 6.17 the field had to be zero (io_recvmsg_prep(),
+    io_uring/net.c).
+    """
+    data = payload(4000)
+    with ExitStack() as stack:
+        near, far, transport = stream_pair(stack)
+        ring = stack.enter_context(RawRing())
+        buffers = _provide(ring, "IORING_REGISTER_PBUF_RING", entries=8, size=512)
+        if isinstance(buffers, Outcome):
+            return buffers
+        near.sendall(data)
+        limit = 2 * buffers.size
+        ring.push(
+            lib.IOX_PROBE_OP_RECV,
+            fd=far.fileno(),
+            ioprio=lib.IOX_RECV_MULTISHOT,
+            flags=lib.IOX_PROBE_SQE_BUFFER_SELECT,
+            buf_group=buffers.group,
+            **{_LIMIT_FIELD: limit},
+        )
+        found = ring.collect(lambda cqes: any(not c.more for c in cqes))
+        if refusal := refusal_of(found, "a limit of a multishot receive"):
+            return refusal
+        rest = b"" if received(found) >= len(data) else far.recv(len(data))
+        evidence: dict[str, object] = {
+            "limit": limit,
+            "waiting": len(data),
+            "completions": described(found),
+            "next_byte_in_order": data[limit:].startswith(rest) and rest != b"",
+            "transport": transport,
+        }
+        seen = (
+            received(found) == limit
+            and [c.more for c in found] == [True] * (len(found) - 1) + [False]
+            and evidence["next_byte_in_order"] is True
+        )
+        return verdict(seen, evidence, "the receive did not end at its limit")
+
+
+def min_left() -> Outcome:
+    """An incremental buffer in which fewer bytes are left than asked for is retired, and the next
+    receive goes on in the next buffer."""
+    with ExitStack() as stack:
+        near, far, transport = stream_pair(stack)
+        ring = stack.enter_context(RawRing())
+        least, first, second = 256, payload(1000), payload(100)
+        buffers = _provide(
+            ring,
+            "min_left of a buffer ring",
+            entries=2,
+            size=1024,
+            flags=lib.IOX_PBUF_RING_INC,
+            min_left=least,
+        )
+        if isinstance(buffers, Outcome):
+            return buffers
+        ring.recv(far.fileno(), group=buffers.group, ioprio=lib.IOX_RECV_MULTISHOT)
+        found: list[Completion] = []
+        for message in (first, second):
+            near.sendall(message)
+            found += ring.collect(1)
+            if not (found and found[-1].more):
+                break  # there will be no second one
+        if refusal := refusal_of(found, "a multishot receive"):
+            return refusal
+        evidence: dict[str, object] = {
+            "min_left": least,
+            "left_in_first": buffers.size - len(first),
+            "completions": described(found),
+            "transport": transport,
+        }
+        seen = (
+            [(c.res, c.buffer_id, c.buf_more) for c in found]
+            == [(len(first), 0, False), (len(second), 1, True)]
+            and buffers.read(0, len(first)) == first
+            and buffers.read(1, len(second)) == second
+        )
+        return verdict(seen, evidence, "the buffer with too few bytes left was used on")

@@ -11,8 +11,8 @@ import time
 from contextlib import ExitStack
 
 from ioxide._probe.outcome import REFUSALS, Outcome, described, open_ring, refused, verdict
-from ioxide._probe.rawring import WAIT_MS, RawRing
-from ioxide._ring import lib
+from ioxide._probe.rawring import WAIT_MS, RawRing, os_error
+from ioxide._ring import ffi, lib
 
 
 def registered_ring_fd() -> Outcome:
@@ -146,3 +146,64 @@ def cq_overflow_flag() -> Outcome:
         }
         seen = flagged and sorted(got) == list(range(1, sent + 1)) and not ring.cq_overflow
         return verdict(seen, evidence, "no overflow was flagged, or completions were lost")
+
+
+def sq_rewind() -> Outcome:
+    """Requests are taken from the queue's first place again and again; its tail never moves."""
+    flags = lib.IOX_SETUP_NO_SQARRAY | lib.IOX_SETUP_SQ_REWIND
+    ring, refusal = open_ring(flags)
+    if ring is None:
+        return refused(refusal, "IORING_SETUP_SQ_REWIND")
+    with ring:
+        numbers = list(range(1, 2 * ring.sq_entries))
+        submitted, order = [], []
+        for number in numbers:
+            request = {"opcode": int(lib.IOX_PROBE_OP_NOP), "fd": -1, "user_data": number}
+            sqe = ffi.new("struct iox_probe_sqe *", request)
+            result = int(lib.iox_probe_enter_first(ring.raw, sqe, _REWIND_WAIT_US))
+            submitted.append(result)
+            order += [c.user_data for c in ring.reap()]
+            if result != 1:
+                break
+        evidence: dict[str, object] = {
+            "sq_entries": ring.sq_entries,
+            "requests": len(numbers),
+            "submitted": sum(n for n in submitted if n > 0),
+            "completions_in_order": order == numbers,
+        }
+        note = "a request in the first place was not taken with the tail at zero"
+        return verdict(order == numbers, evidence, note)
+
+
+_REWIND_WAIT_US = 1_000_000
+
+# struct io_uring_query_hdr and struct io_uring_query_opcode (<linux/io_uring/query.h>, 6.18).
+_QUERY_HEADER, _QUERY_OPCODES = "uint32_t[10]", "uint64_t[7]"
+
+
+def query() -> Outcome:
+    """A query names as many opcodes and the same features as the two older ways to ask."""
+    with RawRing() as ring:
+        answer = ffi.new(_QUERY_OPCODES)
+        where = int(ffi.cast("uintptr_t", answer))
+        size = ffi.sizeof(answer)
+        # Next entry, address of the data, query 0 (opcodes), its size, the result, and padding.
+        header = ffi.new(_QUERY_HEADER, [0, 0, where & 0xFFFFFFFF, where >> 32, 0, size])
+        result = ring.register(lib.IOX_REGISTER_QUERY, header, 0)
+        if -result in REFUSALS:
+            return refused(result, "IORING_REGISTER_QUERY")
+        if result < 0:
+            raise os_error(result, "IORING_REGISTER_QUERY")
+        last = max(opcode for opcode in range(256) if ring.has_opcode(opcode))
+        opcodes, features = int(answer[0]) & 0xFFFFFFFF, int(answer[1])
+        evidence: dict[str, object] = {
+            "opcodes": opcodes,
+            "highest_supported": last,
+            "register_opcodes": int(answer[0]) >> 32,
+            "features": f"{features:#x}",
+            "features_at_setup": f"{ring.features:#x}",
+            "setup_flags": f"{int(answer[2]):#x}",
+            "result": int(ffi.cast("int32_t", header[6])),
+        }
+        seen = evidence["result"] == 0 and opcodes > last and features == ring.features
+        return verdict(seen, evidence, "the answer is not what the older ways to ask say")

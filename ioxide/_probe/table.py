@@ -12,7 +12,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ioxide._probe import napi, receiving, requests, rings
+from ioxide._probe import napi, receiving, requests, rings, sending, waiting, zcrx
 from ioxide._probe.findings import Capability, Finding
 from ioxide._probe.outcome import Outcome
 from ioxide._ring import lib
@@ -83,4 +83,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment(Capability.CQ_OVERFLOW_FLAG, rings.cq_overflow_flag),
     Experiment(Capability.MSG_RING, requests.msg_ring, opcode=lib.IOX_PROBE_OP_MSG_RING),
     Experiment(Capability.MSG_RING_CQE_FLAGS, requests.msg_ring_cqe_flags),
+    Experiment(Capability.NAPI_STATIC, napi.napi_static),
+    Experiment(Capability.WAIT_REGION, waiting.wait_region),
+    Experiment(Capability.NO_IOWAIT, waiting.no_iowait, feature=lib.IOX_FEAT_NO_IOWAIT),
+    Experiment(Capability.RECV_MSHOT_LIM, receiving.recv_mshot_lim),
+    Experiment(Capability.QUERY, rings.query),
+    Experiment(Capability.SQ_REWIND, rings.sq_rewind),
+    Experiment(Capability.MIN_LEFT, receiving.min_left),
+    Experiment(Capability.NOTIF_USER_DATA, sending.notif_user_data),
+    Experiment(Capability.ZCRX_NODEV, zcrx.zcrx_nodev, opcode=lib.IOX_PROBE_OP_RECV_ZC),
+    Experiment(Capability.SEND_RECV_FIXED, sending.send_recv_fixed),
 )

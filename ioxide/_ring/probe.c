@@ -71,6 +71,7 @@ _Static_assert(sizeof(struct sync_cancel) == 64, "sync cancel ABI");
 _Static_assert(sizeof(struct iox_buf) == 16, "buffer ABI");
 _Static_assert(sizeof(struct iox_buf_reg) == 40, "buffer ring ABI");
 _Static_assert(sizeof(struct iox_getevents_arg) == 24, "getevents ABI");
+_Static_assert(sizeof(struct iox_reg_wait) == 64, "registered wait ABI");
 _Static_assert(sizeof(struct iox_napi) == 16, "NAPI ABI");
 
 static uint64_t now_us(void)
@@ -205,6 +206,32 @@ int iox_probe_enter(struct iox_probe_ring *ring, int fd, unsigned wait_nr, unsig
 	return result;
 }
 
+int iox_probe_enter_by_region(struct iox_probe_ring *ring, unsigned wait_nr, uint64_t offset)
+{
+	unsigned pending = *ring->sq_tail - __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE);
+	uint64_t start = now_us();
+	int result = iox_sys_enter(ring->fd, pending, wait_nr,
+				   IOX_ENTER_GETEVENTS | IOX_ENTER_EXT_ARG | IOX_ENTER_EXT_ARG_REG,
+				   (void *)(uintptr_t)offset, sizeof(struct iox_reg_wait));
+
+	ring->elapsed_us = now_us() - start;
+	return result;
+}
+
+int iox_probe_enter_first(struct iox_probe_ring *ring, const struct iox_probe_sqe *sqe,
+			  uint64_t timeout_us)
+{
+	struct iox_timespec ts = {
+		.tv_sec = (int64_t)(timeout_us / 1000000u),
+		.tv_nsec = (int64_t)(timeout_us % 1000000u) * 1000,
+	};
+	struct iox_getevents_arg arg = { .ts = (uint64_t)(uintptr_t)&ts };
+
+	ring->sqes[0] = *sqe;
+	return iox_sys_enter(ring->fd, 1, 1, IOX_ENTER_GETEVENTS | IOX_ENTER_EXT_ARG, &arg,
+			     sizeof(arg));
+}
+
 int iox_probe_reap(struct iox_probe_ring *ring, struct iox_probe_cqe *out)
 {
 	uint32_t head = *ring->cq_head;
@@ -261,7 +288,8 @@ int iox_probe_ring_fd_unregister(struct iox_probe_ring *ring, int index)
 }
 
 int iox_probe_buffers_open(struct iox_probe_ring *ring, struct iox_probe_buffers *buffers,
-			   unsigned group, unsigned entries, unsigned size, unsigned flags)
+			   unsigned group, unsigned entries, unsigned size, unsigned flags,
+			   unsigned min_left)
 {
 	struct iox_buf_reg reg;
 	unsigned bid;
@@ -293,6 +321,7 @@ int iox_probe_buffers_open(struct iox_probe_ring *ring, struct iox_probe_buffers
 	reg.ring_entries = entries;
 	reg.bgid = (uint16_t)group;
 	reg.flags = (uint16_t)flags;
+	reg.min_left = min_left;
 	result = iox_sys_register(ring->fd, IOX_REGISTER_PBUF_RING, &reg, 1);
 	if (result < 0) {
 		iox_probe_buffers_free(buffers);

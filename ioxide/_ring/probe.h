@@ -80,6 +80,7 @@ enum {
 	IOX_PROBE_OP_RECV = 27,
 	IOX_PROBE_OP_MSG_RING = 40,          /* 5.18 */
 	IOX_PROBE_OP_SEND_ZC = 47,           /* 6.0 */
+	IOX_PROBE_OP_RECV_ZC = 58,           /* 6.15 */
 	IOX_PROBE_SQE_BUFFER_SELECT = 1 << 5, /* sqe->flags, 5.7 */
 	IOX_PROBE_MSG_RING_FLAGS_PASS = 1 << 1, /* sqe->msg_ring_flags, 6.3 */
 };
@@ -102,6 +103,19 @@ int iox_probe_push(struct iox_probe_ring *ring, const struct iox_probe_sqe *sqe)
 int iox_probe_enter(struct iox_probe_ring *ring, int fd, unsigned wait_nr, unsigned flags,
 		    uint64_t timeout_us, uint32_t min_wait_us);
 
+/*
+ * As iox_probe_enter(), but how long to wait is said by the entry at `offset` of the region that was
+ * registered for wait arguments (IORING_REGISTER_MEM_REGION, 6.13).
+ */
+int iox_probe_enter_by_region(struct iox_probe_ring *ring, unsigned wait_nr, uint64_t offset);
+
+/*
+ * Writes one SQE to the queue's first place and submits it with the queue's tail left at zero, as a
+ * ring with IOX_SETUP_SQ_REWIND (7.0) is used; waits for a completion, never longer than timeout_us.
+ */
+int iox_probe_enter_first(struct iox_probe_ring *ring, const struct iox_probe_sqe *sqe,
+			  uint64_t timeout_us);
+
 /* 1 and one completion, or 0 when the completion queue is empty; no system call. */
 int iox_probe_reap(struct iox_probe_ring *ring, struct iox_probe_cqe *out);
 
@@ -123,9 +137,13 @@ int iox_probe_ring_fd_register(struct iox_probe_ring *ring);
 /* The number of indices given up (1), or -errno. */
 int iox_probe_ring_fd_unregister(struct iox_probe_ring *ring, int index);
 
-/* Registers `entries` (a power of two) buffers of `size` bytes, all given to the kernel. */
+/*
+ * Registers `entries` (a power of two) buffers of `size` bytes, all given to the kernel.  With
+ * min_left, an incremental buffer with fewer bytes left is not used any more.
+ */
 int iox_probe_buffers_open(struct iox_probe_ring *ring, struct iox_probe_buffers *buffers,
-			   unsigned group, unsigned entries, unsigned size, unsigned flags);
+			   unsigned group, unsigned entries, unsigned size, unsigned flags,
+			   unsigned min_left);
 
 /* Gives buffer `bid` back to the kernel at the tail. */
 void iox_probe_buffers_give(struct iox_probe_buffers *buffers, unsigned bid);

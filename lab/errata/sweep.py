@@ -12,7 +12,7 @@ from typing import Protocol
 from ..errors import GuestLost, LabError
 from ..facts.errata import Finding, Measured, Seen
 from ..facts.kernel import Kernel, series_of, version_key
-from ..rules.contract import Contract
+from ..rules.contract import Contract, upstream_of_release
 from ..rules.errata import Catalogue, Erratum
 from ..rules.needs import REASON
 from . import lists, table
@@ -152,7 +152,7 @@ def _promised(contract: Contract, row: Measured, finding: Finding) -> str:
     match = REASON.match(finding.evidence)
     if match is None:
         return f"{finding.evidence!r} names no capability"
-    promised = contract.row(series_of(row.upstream))
+    promised = contract.row(upstream_of_release(row.upstream))
     cells = promised.cells if promised is not None else {}
     for name in match["names"].split(", "):
         if name not in cells or cells[name].present:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The contract: which capabilities a kernel series is promised to have, and has not.
 
-A file of the repository holds it, one line a cell.  It binds both ways: what is promised and not
+A file of the repository holds it, one line a cell.  A line is about a series, or about a release of
+it and those after it in the same series, because stable releases get what newer series have.  It
+binds both ways: what is promised and not
 observed, and what is denied and observed, is a surprise.  Only the host reads the file; a guest has
 none and is not asked.
 """
@@ -24,6 +26,7 @@ from ..project import Project
 UNNAMED = "the contract"
 
 _SERIES = re.compile(r"\d+\.\d+")
+_LINE = re.compile(r"\d+\.\d+(\.\d+)?")
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 _CELL = re.compile(r"(yes|no), (measured|assumed)")
 
@@ -44,7 +47,9 @@ class Cell:
     present: bool
     basis: Basis
     series: str
-    """The series whose line it is: a lower one where it is inherited."""
+    """The series that its line is about: a lower one where it is inherited."""
+    release: str = ""
+    """The release from which on its line counts within the series; empty for all of it."""
 
     def __str__(self) -> str:
         return f"{'yes' if self.present else 'no'}, {self.basis}"
@@ -117,7 +122,7 @@ class Contract:
     """The whole file."""
 
     rows: Mapping[str, Mapping[str, Cell]]
-    """Own cells by series, lowest first."""
+    """Own cells by series or release, lowest first."""
     file: str = UNNAMED
 
     @property
@@ -125,28 +130,35 @@ class Contract:
         """Every capability that a row names."""
         return frozenset(name for cells in self.rows.values() for name in cells)
 
-    def row(self, series: str) -> Row | None:
-        """What `series` is promised, its own cells before inherited ones; None if it is lower than
-        every series of the file."""
+    def row(self, release: str) -> Row | None:
+        """What a series, "6.12", or a release of it, "6.12.117", is promised: its own cells before
+        inherited ones; None if it is lower than every series of the file.
+
+        A series by its name alone is promised what the lines about the whole of it say.
+        """
+        series = series_of_release(release)
         cells: dict[str, Cell] = {}
         for known, own in self.rows.items():
-            if series_key(known) <= series_key(series):
+            ours = known == series_of_release(known) or series == series_of_release(known)
+            if ours and series_key(known) <= series_key(release):
                 cells |= own
         return Row(series, cells, file=self.file) if cells else None
 
-    def playing(self, series: str, older: str) -> Row:
-        """What `series` is promised while it plays `older`: what either lacks is taken away.
+    def playing(self, release: str, older: str) -> Row:
+        """What a release is promised while it plays the series `older`: what either lacks is taken
+        away.
 
         Raises UsageError when `older` is not older, has no row, or has what `series` lacks.
         """
         if not _SERIES.fullmatch(older):
             raise UsageError(f"--as {older!r} is no kernel series", hint="write it like --as 6.6")
+        series = series_of_release(release)
         if series_key(older) >= series_key(series):
             raise UsageError(
                 f"a {series} cannot play {older}: a mask only takes away, so --as wants an older "
                 "series than --kernel"
             )
-        own, wanted = self.row(series), self.row(older)
+        own, wanted = self.row(release), self.row(older)
         if own is None or wanted is None:
             first = next(iter(self.rows), "none")
             raise UsageError(
@@ -164,13 +176,14 @@ class Contract:
     def hopeless(self, names: Iterable[str]) -> str:
         """Why a test that needs `names` would run on no kernel of the file; empty if it would."""
         wanted = tuple(names)
-        rows = [row for series in self.rows if (row := self.row(series)) is not None]
+        rows = [row for known in self.rows if (row := self.row(known)) is not None]
         if any(all(_has(row, name) for name in wanted) for row in rows):
             return ""
         if unknown := [n for n in wanted if not any(n in row.cells for row in rows)]:
             return f"{', '.join(unknown)} is unknown to every row of {self.file}"
         what = " together with ".join(wanted)
-        return f"no kernel series of {self.file} ({', '.join(self.rows)}) has {what}"
+        series = ", ".join(dict.fromkeys(map(series_of_release, self.rows)))
+        return f"no kernel series of {self.file} ({series}) has {what}"
 
 
 def mask(row: Row, gone: Iterable[str], *, plays: str = "") -> Row:
@@ -215,6 +228,13 @@ def series_key(series: str) -> tuple[int, ...]:
     return tuple(int(part) for part in series.split("."))
 
 
+def upstream_of_release(release: str) -> str:
+    """The upstream release that a kernel says it is: "6.18.15+deb13" -> "6.18.15", and "6.18-rc1"
+    -> "6.18"; empty if it says none."""
+    match = re.match(r"\d+\.\d+(\.\d+)?", release)
+    return match[0] if match else ""
+
+
 def series_of_release(release: str) -> str:
     """The series that a kernel says it is of: "6.18.15+deb13" -> "6.18"; empty if it says none."""
     match = re.match(r"\d+\.\d+", release)
@@ -255,22 +275,29 @@ def _untried(finding: Finding) -> str:
 def _surprise(row: Row, name: str, cell: Cell, finding: Finding | None) -> Surprise:
     if cell.basis is Basis.MASKED:
         return Surprise(name, f"{name} was taken away, and is observed all the same", "")
-    source = "" if cell.series == row.series else f", inherited from {cell.series}"
+    source = _source(row, cell)
     if not cell.present:
         why = f"{name} is denied {row.series} ({cell.basis}{source}), and is observed"
-        return Surprise(name, why, _edit(row, name, present=True), row.file)
+        return Surprise(name, why, _edit(row, name, cell, present=True), row.file)
     why = f"{name} is promised on {row.series} ({cell.basis}{source})"
     if finding is None:
         return Surprise(name, f"{why}, and the probe knows no such capability", "")
     if finding.observed is None:
         return Surprise(name, f"{why}, and {_untried(finding)}", "")
     note = f" ({finding.note})" if finding.note else ""
-    edit = _edit(row, name, present=False)
+    edit = _edit(row, name, cell, present=False)
     return Surprise(name, f"{why}, and is not observed{note}", edit, row.file)
 
 
-def _edit(row: Row, name: str, *, present: bool) -> str:
-    return f'"{row.series}".{name} = "{Cell(present, Basis.MEASURED, row.series)}"'
+def _source(row: Row, cell: Cell) -> str:
+    if cell.release:
+        return f", from {cell.release} on"
+    return "" if cell.series == row.series else f", inherited from {cell.series}"
+
+
+def _edit(row: Row, name: str, cell: Cell, *, present: bool) -> str:
+    measured = Cell(present, Basis.MEASURED, row.series)
+    return f'"{cell.release or row.series}".{name} = "{measured}"'
 
 
 def unconfirmed(row: Row | None, name: str, finding: Finding, *, own_machine: bool) -> str:
@@ -290,7 +317,7 @@ def unconfirmed(row: Row | None, name: str, finding: Finding, *, own_machine: bo
     if not cell.present or (own_machine and finding.observed is None):
         return ""
     assert row is not None
-    source = "" if cell.series == row.series else f", inherited from {cell.series}"
+    source = _source(row, cell)
     return f"{row.file} promises {name} on {row.name} ({cell.basis}{source})"
 
 
@@ -312,7 +339,7 @@ def read(path: Path, file: str = "") -> Contract:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise LabError(f"{path.name} cannot be read: {error}") from error
     for series, cells in table.items():
-        if not _SERIES.fullmatch(series) or not isinstance(cells, dict):
+        if not _LINE.fullmatch(series) or not isinstance(cells, dict):
             raise LabError(f'{path.name}: {series!r} is no row, expected "6.12".INC = "yes, ..."')
     ordered = sorted(table, key=series_key)
     return Contract(
@@ -331,4 +358,5 @@ def _cell(path: Path, series: str, name: str, value: Any) -> Cell:
     match = _CELL.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise LabError(f'{where} is {value!r}, expected "yes" or "no" and how that is known')
-    return Cell(match[1] == "yes", Basis(match[2]), series)
+    whole = series_of_release(series)
+    return Cell(match[1] == "yes", Basis(match[2]), whole, "" if series == whole else series)

@@ -50,11 +50,11 @@ class LocalSide:
         except LabError as error:
             raise pytest.UsageError(str(error)) from error
         masked = _masked(project.mask_variable, self._contract.names)
-        series = contract.series_of_release(os.uname().release)
-        row = self._contract.row(series) if series else None
+        release = contract.upstream_of_release(os.uname().release)
+        row = self._contract.row(release) if release else None
         if masked and row is None:
             # There is no row to take anything from, but the run must not look like an unmasked one.
-            row = Row(series or os.uname().release, {})
+            row = Row(contract.series_of_release(release) or os.uname().release, {})
         self.row = contract.mask(row, masked) if row is not None and masked else row
         self.masked = bool(masked)
 

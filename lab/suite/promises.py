@@ -34,7 +34,7 @@ class Promises:
             )
         self._project, self._kernel = project, kernel
         self._contract = contract.of(project)
-        series = contract.series_of_release(kernel.upstream)
+        release = contract.upstream_of_release(kernel.upstream)
         self.row: Row | None = None
         """What it is promised; None if the contract has no row for so old a kernel."""
         if plays is not None and not (project.contract and project.mask_variable):
@@ -43,9 +43,9 @@ class Promises:
                 "and this repository's table has not both"
             )
         if plays is not None:
-            self.row = self._contract.playing(series, plays)
-        elif series:
-            self.row = self._contract.row(series)
+            self.row = self._contract.playing(release, plays)
+        elif release:
+            self.row = self._contract.row(release)
 
     @property
     def plays(self) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -163,6 +164,60 @@ def test_reproducers_that_hang_or_die(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "IOX-ERR-907": ("not tried", "it is refused"),
         "IOX-ERR-906": ("not tried", "on a kernel that has it it burns: try it in a guest"),
     } == found
+
+
+def test_reproducer_that_hangs_in_a_namespace(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is ended and named, and so are the processes that it has started end: in sessions of their
+    own, which the signal to its group does not reach."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "from ioxide._errata.present import reproducer\n"
+        "from ioxide._probe.rawring import RawRing\n"
+        "if 'HANGS' in os.environ: RawRing.collect = lambda *_, **__: time.sleep(600)\n"
+        "@reproducer('IOX-ERR-901')\n"
+        "def hangs() -> None:\n"
+        "    from ioxide._errata import timens\n"
+        f"    os.environ['HANGS'] = {str(tmp_path)!r}\n"
+        "    timens.absolute_timeout_in_a_time_namespace()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    monkeypatch.setattr(trying, "LIMIT_S", 6.0)
+    monkeypatch.setattr(trying, "needed_by", lambda _: ())
+    monkeypatch.setitem(every.REPRODUCERS, "IOX-ERR-901", Reproducer("IOX-ERR-901", _present, ""))
+    started: set[int] = set()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            started.update(_of_environment(f"HANGS={tmp_path}"))
+
+    done = threading.Event()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        (found,) = errata.attempt(["IOX-ERR-901"])
+    finally:
+        done.set()
+        watcher.join()
+    assert ("failed", "its process did not end within 6 s") == (found.outcome.value, found.why)
+    assert len(started) >= 2, "the process and its child in the namespace"
+    deadline = time.monotonic() + 10
+    while (left := _of_environment(f"HANGS={tmp_path}")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert set() == left
+
+
+def _of_environment(variable: str) -> set[int]:
+    """The processes that were started with this variable, or forked from such a one."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if variable.encode() in path.read_bytes().split(b"\0"):
+                found.add(int(path.parent.name))
+        except OSError:
+            continue
+    return found
 
 
 def test_where_io_uring_is_forbidden(

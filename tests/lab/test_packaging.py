@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -81,6 +82,18 @@ with ioxide.Server(handler, ioxide.ServerConfig(port=0)) as server:
     server.reactors[0].post(print, "posted")
 """
 
+ERRATA = """
+import pathlib
+import ioxide
+from ioxide import errata
+from ioxide._errata import every
+print(pathlib.Path(ioxide.__file__).parents[1])
+shipped = errata.shipped()
+assert {one.id for one in shipped.errata} == set(every.REPRODUCERS), "not each has its reproducer"
+assert shipped.releases, "no release was measured"
+print(*(one.id for one in shipped.errata), sep="\\n")
+"""
+
 
 @pytest.mark.slow
 def test_a_wheel_of_it_works_and_is_typed(sdist: Path, tmp_path: Path) -> None:
@@ -95,6 +108,9 @@ def test_a_wheel_of_it_works_and_is_typed(sdist: Path, tmp_path: Path) -> None:
     assert {"ioxide/py.typed", "ioxide/_ring/_core.pyi", "ioxide/_ring/_native.pyi"} <= names
     assert [] == [name for name in names if name.startswith(("lab/", "tests/", "bench/"))]
     assert any(name.startswith("ioxide/_ring/_native.") and name.endswith(".so") for name in names)
+    written = {source for source in sources() if source.startswith("ioxide/_errata/")}
+    assert "ioxide/_errata/table.json" in written
+    assert set() == written - names
 
     user = installed / "user.py"
     user.write_text(PROGRAM)
@@ -103,6 +119,14 @@ def test_a_wheel_of_it_works_and_is_typed(sdist: Path, tmp_path: Path) -> None:
     assert "Success" in said
     user.write_text(PROGRAM.replace("reveal_type", "print").replace("42", "sum(range(4))"))
     assert ["6", "0", "posted"] == run(sys.executable, "user.py", cwd=installed).split()
+
+    # The table of errata answers from where it was put, and has the reproducers that it names.
+    user.write_text(ERRATA)
+    shipped = json.loads((ROOT / "docs/errata.json").read_text())
+    ids = [erratum["id"] for erratum in shipped["errata"]]
+    assert [str(installed), *ids] == run(sys.executable, "user.py", cwd=installed).split()
+    one = run(sys.executable, "-m", "ioxide", "errata", "check", "6.12.57", cwd=installed)
+    assert ids[0] in one
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,11 @@ def test_facts_are_what_the_kernel_says(report: ProbeReport, again: Again) -> No
         "buffers.plain": report[Capability.PBUF_RING].accepted,
         "buffers.INC": report[Capability.INC].accepted,
         "napi.dynamic": report[Capability.NAPI].accepted,
+        "napi.static": report[Capability.NAPI_STATIC].accepted,
+        "setup.SQ_REWIND": report[Capability.SQ_REWIND].accepted,
+        "buffers.INC+min_left": report[Capability.MIN_LEFT].accepted,
+        "feature.NO_IOWAIT": report[Capability.NO_IOWAIT].accepted,
+        "opcode.RECV_ZC": report[Capability.ZCRX_NODEV].declared,
     }
     # IOXIDE_CAPS takes findings away, and no facts.
     agreeing = {name: word for name, word in agreeing.items() if word is not None}

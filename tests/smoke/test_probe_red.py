@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ioxide._probe import napi, receiving, requests, rings
+from ioxide._probe import napi, receiving, requests, rings, sending, waiting, zcrx
 from ioxide._probe.outcome import Outcome
 from ioxide._probe.rawring import Completion, RawRing
 from ioxide._ring._native import lib
@@ -50,6 +50,9 @@ class _Lib:
         (rings.single_issuer, {"IOX_SETUP_SINGLE_ISSUER": 0}),
         (rings.defer_taskrun, {"IOX_SETUP_DEFER_TASKRUN": 0}),
         (rings.registered_ring_fd, {"IOX_ENTER_REGISTERED_RING": 0}),
+        (rings.sq_rewind, {"IOX_SETUP_SQ_REWIND": 0}),
+        (sending.send_recv_fixed, {"IOX_RECVSEND_FIXED_BUF": 0}),
+        (waiting.no_iowait, {"IOX_ENTER_NO_IOWAIT": 0}),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -60,6 +63,7 @@ def test_request_without_effect_is_not_observed(
     module = sys.modules[experiment.__module__]
     monkeypatch.setattr(module, "lib", _Lib(**changed))
     monkeypatch.setattr(module, "WAIT_MS", 300, raising=False)
+    monkeypatch.setattr(module, "_PATIENCE_S", 1.0, raising=False)
     # What does not come is waited for in full, so the wait is made short.
     collect = RawRing.collect
     monkeypatch.setattr(
@@ -86,6 +90,15 @@ def test_request_without_effect_is_not_observed(
         (rings.single_issuer, {"IOX_SETUP_SINGLE_ISSUER": 1 << 31}),
         (rings.defer_taskrun, {"IOX_SETUP_DEFER_TASKRUN": 1 << 31}),
         (rings.no_sqarray, {"IOX_SETUP_NO_SQARRAY": 1 << 31}),
+        (rings.sq_rewind, {"IOX_SETUP_SQ_REWIND": 1 << 31}),
+        (rings.query, {"IOX_REGISTER_QUERY": 250}),
+        (receiving.recv_mshot_lim, {"IOX_RECV_MULTISHOT": 1 << 15}),
+        (receiving.min_left, {"IOX_PBUF_RING_INC": 1 << 15}),
+        (sending.send_recv_fixed, {"IOX_RECVSEND_FIXED_BUF": 1 << 15}),
+        (waiting.no_iowait, {"IOX_ENTER_NO_IOWAIT": 1 << 31}),
+        (waiting.wait_region, {"IOX_REGISTER_MEM_REGION": 250}),
+        (zcrx.zcrx_nodev, {"IOX_SETUP_CQE_MIXED": 1 << 31}),
+        (zcrx.zcrx_nodev, {"IOX_REGISTER_ZCRX_IFQ": 250}),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -146,6 +159,131 @@ def test_full_wait_is_not_a_minimum_wait(monkeypatch: pytest.MonkeyPatch) -> Non
     assert outcome.note
 
 
+@pytest.mark.parametrize(
+    ("experiment", "field"),
+    [(receiving.recv_mshot_lim, "file_index"), (sending.notif_user_data, "addr3")],
+    ids=["recv_mshot_lim", "notif_user_data"],
+)
+def test_field_without_effect_is_not_observed(
+    monkeypatch: pytest.MonkeyPatch, experiment: Callable[[], Outcome], field: str
+) -> None:
+    """A kernel that takes a new field of a request and does not look at it is found out."""
+    push = RawRing.push
+
+    def ignoring(ring: RawRing, opcode: int, **fields: int) -> None:
+        push(ring, opcode, **{n: v for n, v in fields.items() if n != field})
+
+    monkeypatch.setattr(RawRing, "push", ignoring)
+    collect = RawRing.collect
+    monkeypatch.setattr(
+        RawRing, "collect", lambda ring, enough, **_: collect(ring, enough, timeout_ms=300.0)
+    )
+    outcome = experiment()
+    assert (True, False) == (outcome.accepted, outcome.observed)
+    assert outcome.note
+
+
+@pytest.mark.needs("INC")
+def test_min_left_without_effect_is_not_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that uses a buffer on to its end has not looked at how much has to be left."""
+    provide = RawRing.provide
+    monkeypatch.setattr(
+        RawRing, "provide", lambda ring, **how: provide(ring, **{**how, "min_left": 0})
+    )
+    outcome = receiving.min_left()
+    assert outcome.observed is False
+    assert (True, "the buffer with too few bytes") == (outcome.accepted, outcome.note[:29])
+
+
+def test_bytes_elsewhere_than_in_the_area_are_not_observed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What came without being in the area was not received into it; here a plain receive's."""
+    monkeypatch.setattr(zcrx, "lib", _Lib(IOX_SETUP_CQE_MIXED=0))
+    monkeypatch.setattr(zcrx, "_register", lambda *_: 0)
+    completions = [Completion(0, 3000, lib.IOX_CQE_F_MORE), Completion(0, 0, 0)]
+    monkeypatch.setattr(RawRing, "collect", lambda *_, **__: completions)
+    outcome = zcrx.zcrx_nodev()
+    assert (True, False) == (outcome.accepted, outcome.observed)
+    assert outcome.note
+
+
+@pytest.mark.needs("WAIT_REGION")
+def test_wait_that_is_told_elsewhere_is_not_a_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits that all last as long as the first entry says have not read the region again."""
+    first = waiting._WAITS_MS[0] * 1000
+
+    def once(ring: object, _wait: int, _offset: int) -> int:
+        lib.iox_probe_enter(ring, ring.fd, 1, lib.IOX_ENTER_GETEVENTS, first, 0)  # type: ignore[attr-defined]
+        return -errno.ETIME
+
+    monkeypatch.setattr(waiting, "lib", _Lib(iox_probe_enter_by_region=once))
+    outcome = waiting.wait_region()
+    assert (True, False) == (outcome.accepted, outcome.observed)
+
+
+@pytest.mark.parametrize("experiment", [rings.query, zcrx.zcrx_nodev], ids=["query", "zcrx_nodev"])
+def test_call_without_effect_is_not_observed(
+    monkeypatch: pytest.MonkeyPatch, experiment: Callable[[], Outcome]
+) -> None:
+    """A kernel that says yes to a call and does nothing is found out by what was asked for."""
+    monkeypatch.setattr(RawRing, "register", lambda *_: 0)
+    collect = RawRing.collect
+    monkeypatch.setattr(
+        RawRing, "collect", lambda ring, enough, **_: collect(ring, enough, timeout_ms=300.0)
+    )
+    outcome = experiment()
+    assert outcome.observed is False
+    assert outcome.note
+
+
+def test_waits_that_nobody_counts_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a plain wait does not count as blocked either, NO_IOWAIT could not be tried."""
+    monkeypatch.setattr(waiting, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(waiting, "_blocked_while_waiting", lambda _: (0, [1] * 4))
+    monkeypatch.setattr(waiting, "_least_blocked", lambda: 0)
+    outcome = waiting.no_iowait()
+    assert (True, None) == (outcome.accepted, outcome.observed)
+    assert "do not count" in outcome.note
+
+
+@pytest.mark.parametrize(
+    ("static", "accepted", "observed", "words"),
+    [
+        ({"result": -errno.ENOMEM}, None, None, "could not be tried: Cannot allocate memory"),
+        ({"not_tried": "no route"}, None, None, "could not be tried: no route"),
+        ({"BusyPollRxPackets": 0, "control_without_device": 0}, True, False, "no device was"),
+        ({"BusyPollRxPackets": 5, "control_without_device": 5}, True, False, "not told of"),
+        ({"BusyPollRxPackets": 5, "control_without_device": 0}, True, True, ""),
+    ],
+    ids=["no-memory", "not-tried", "not-polled", "any-device", "polled"],
+)
+def test_static_tracking_is_judged_by_both_counts(
+    monkeypatch: pytest.MonkeyPatch,
+    static: dict[str, object],
+    accepted: bool | None,
+    observed: bool | None,
+    words: str,
+) -> None:
+    """A device that the ring was told of is polled, and before that none was."""
+    monkeypatch.setattr(RawRing, "register", lambda *_: 0)
+    monkeypatch.setattr(napi, "_asked", [napi.Answer("", evidence={}, static=static)])
+    outcome = napi.napi_static()
+    assert (accepted, observed) == (outcome.accepted, outcome.observed)
+    assert words in outcome.note
+    assert [] == napi._asked
+
+
+def test_static_tracking_that_is_refused_asks_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 6.13 the field was padding: what the child said of it to the other question goes."""
+    monkeypatch.setattr(napi, "_asked", [napi.Answer("")])
+    monkeypatch.setattr(RawRing, "register", lambda *_: -errno.EINVAL)
+    outcome = napi.napi_static()
+    assert (False, False) == (outcome.accepted, outcome.observed)
+    assert -errno.EINVAL == outcome.evidence["result"]
+    assert [] == napi._asked
+
+
 def test_large_queue_does_not_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all completions have room no overflow is flagged, and so none observed."""
     monkeypatch.setattr(rings, "RawRing", lambda entries, **_: RawRing(entries, cq_entries=64))
@@ -193,18 +331,22 @@ def _children() -> str:
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", None, "ended with -9"),
         ('print(\'{"refused": "no veth (EOPNOTSUPP)"}\')', None, "the veth pair failed: no veth"),
         (
-            'print(\'{"evidence": {"BusyPollRxPackets": 0, "bytes": 9, '
+            'print(\'{"static": {}, "evidence": {"BusyPollRxPackets": 0, "bytes": 9, '
             '"control_without_napi": 0}}\')',
             False,
             "did not grow while 9 bytes",
         ),
         (
-            'print(\'{"evidence": {"BusyPollRxPackets": 5, "bytes": 9, '
+            'print(\'{"static": {}, "evidence": {"BusyPollRxPackets": 5, "bytes": 9, '
             '"control_without_napi": 5}}\')',
             None,
             "grows without NAPI too",
         ),
-        ('print(\'{"evidence": {"bytes": 9, "control_without_napi": 0}}\')', False, "did not grow"),
+        (
+            'print(\'{"static": {}, "evidence": {"bytes": 9, "control_without_napi": 0}}\')',
+            False,
+            "did not grow",
+        ),
         ("import time; time.sleep(600)", None, "took more than 5 s"),
     ],
     ids=["no-json", "exit", "killed", "refused", "no-growth", "no-proof", "no-counter", "hangs"],
@@ -222,7 +364,7 @@ def test_child_that_fails_is_told_as_it_was(
     monkeypatch.setattr(napi, "_CHILD", "ioxide_test_child")
     monkeypatch.setattr(napi, "_CHILD_TIMEOUT_S", 5.0)
     before = _children()
-    found, evidence, note = napi._ask_child()
+    found, evidence, note = napi._judge(napi._ask_child())
     assert observed is found
     assert words in note
     assert isinstance(evidence, dict)
@@ -232,7 +374,7 @@ def test_child_that_fails_is_told_as_it_was(
 def test_child_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """An embedded interpreter has no executable: not tried, and why."""
     monkeypatch.setattr(sys, "executable", "")
-    assert (None, {}) == napi._ask_child()[:2]
+    assert (None, {}) == napi._judge(napi._ask_child())[:2]
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with pytest.raises(FileNotFoundError):  # an OSError, which the table turns into "not tried"
         napi._ask_child()

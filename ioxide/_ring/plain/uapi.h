@@ -32,6 +32,7 @@
 #define IOX_SETUP_NO_SQARRAY    (1U << 16) /* 6.6 */
 #define IOX_SETUP_HYBRID_IOPOLL (1U << 17) /* 6.13 */
 #define IOX_SETUP_CQE_MIXED     (1U << 18) /* 6.18 */
+#define IOX_SETUP_SQ_REWIND     (1U << 20) /* 7.0 */
 
 /* struct io_uring_params.features */
 #define IOX_FEAT_EXT_ARG         (1U << 8)  /* 5.11 */
@@ -47,6 +48,7 @@
 #define IOX_ENTER_GETEVENTS       (1U << 0)
 #define IOX_ENTER_EXT_ARG         (1U << 3) /* 5.11 */
 #define IOX_ENTER_REGISTERED_RING (1U << 4) /* 5.18 */
+#define IOX_ENTER_EXT_ARG_REG     (1U << 6) /* 6.13 */
 #define IOX_ENTER_NO_IOWAIT       (1U << 7) /* 6.15 */
 
 /* SQ ring flags, read from shared memory */
@@ -82,7 +84,9 @@
 #define IOX_CQE_BUFFER_SHIFT    16
 
 /* io_uring_register(2) opcodes */
+#define IOX_REGISTER_BUFFERS         0
 #define IOX_REGISTER_PROBE           8
+#define IOX_REGISTER_ENABLE_RINGS    12 /* 5.10 */
 #define IOX_REGISTER_RING_FDS        20 /* 5.18 */
 #define IOX_UNREGISTER_RING_FDS      21 /* 5.18 */
 #define IOX_REGISTER_PBUF_RING       22 /* 5.19 */
@@ -90,20 +94,23 @@
 #define IOX_REGISTER_SYNC_CANCEL     24 /* 6.0 */
 #define IOX_REGISTER_NAPI            27 /* 6.9 */
 #define IOX_UNREGISTER_NAPI          28 /* 6.9 */
+#define IOX_REGISTER_ZCRX_IFQ        32 /* 6.15 */
 #define IOX_REGISTER_RESIZE_RINGS    33 /* 6.13 */
+#define IOX_REGISTER_MEM_REGION      34 /* 6.13 */
 #define IOX_REGISTER_QUERY           35 /* 6.18 */
 
 /* Flags of struct iox_buf_reg */
 #define IOX_PBUF_RING_MMAP (1U << 0) /* 6.4 */
 #define IOX_PBUF_RING_INC  (1U << 1) /* 6.12 */
 
-/* IORING_REGISTER_PBUF_RING's argument: struct io_uring_buf_reg; min_left is newer than 7.0. */
+/* IORING_REGISTER_PBUF_RING's argument: struct io_uring_buf_reg. */
 struct iox_buf_reg {
 	uint64_t ring_addr;
 	uint32_t ring_entries;
 	uint16_t bgid;
-	uint16_t flags; /* "pad" until 6.4 */
-	uint64_t resv[3];
+	uint16_t flags;    /* "pad" until 6.4 */
+	uint32_t min_left; /* 7.1, and stable releases of 2026; had to be zero before */
+	uint32_t resv[5];
 };
 
 /* One entry of a provided-buffer ring (struct io_uring_buf); the tail overlays entry 0's resv. */
@@ -125,6 +132,17 @@ struct iox_getevents_arg {
 struct iox_timespec {
 	int64_t tv_sec;
 	int64_t tv_nsec;
+};
+
+/* One entry of a registered region of wait arguments (struct io_uring_reg_wait), 6.13. */
+struct iox_reg_wait {
+	struct iox_timespec ts;
+	uint32_t min_wait_usec;
+	uint32_t flags; /* bit 0: ts counts (IORING_REG_WAIT_TS) */
+	uint64_t sigmask;
+	uint32_t sigmask_sz;
+	uint32_t pad[3];
+	uint64_t pad2[2];
 };
 
 /* IORING_REGISTER_NAPI's argument (struct io_uring_napi), 6.9. */
