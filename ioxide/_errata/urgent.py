@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""An urgent mark in line (SO_OOBINLINE), and a signal that is pending while a receive meets it."""
+"""An urgent mark, and a signal that is pending while a receive meets it.
+
+The byte at the mark is in line here (SO_OOBINLINE), so that every byte is counted. Where it is not,
+a receive does the same.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An urgent mark in line (SO_OOBINLINE), and a signal that is pending while a receive meets it."""
+"""An urgent mark, and a signal that is pending while a receive meets it."""
 
 from __future__ import annotations
 
