@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import project as projects
 from ..building import Order, add_options, order_of
-from ..errors import LabError, UsageError
+from ..errors import LabError, MissingTool, UsageError
 from ..facts.errata import Measured
 from ..facts.kernel import Kernel, version_key
 from ..facts.verdicts import Conclusion, ExitCode
@@ -73,6 +73,13 @@ def add_commands(commands: Any) -> None:
         metavar="DIR",
         help="where measurements and consoles go, instead of lab-results/errata",
     )
+    errata.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: write the table as a page for a browser, with what was seen where "
+        "this machine has measured it",
+    )
     bisect = commands.add_parser(
         "bisect",
         help="find between which releases a test's verdict changes",
@@ -132,6 +139,8 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         raise UsageError(
             f"there is no [tool.lab.errata] in the table of {project.root}, so nothing to measure"
         )
+    if arguments.page is not None:
+        return _paged(arguments, project)
     projects.check(project)
     errata, promised = catalogue.of(project), contract.of(project)
     listed = project.path(project.errata.list)
@@ -200,6 +209,48 @@ def _errata(arguments: argparse.Namespace) -> Conclusion:
         elif not whole:
             _say(f"lab: {name} is written by --update, or by --kernel {EVERY} or {MEASURED}")
     return _concluded(swept, changed=changed if arguments.check else "")
+
+
+def _paged(arguments: argparse.Namespace, project: projects.Project) -> Conclusion:
+    """Write the page of what is recorded. Raises LabError."""
+    from ..report import page
+    from .program import programs
+    from .state import State
+
+    assert project.errata is not None
+    measuring = {
+        "--kernel": arguments.kernel,
+        "--fresh": arguments.fresh,
+        "--share": arguments.share != (1, 1),
+        "--check": arguments.check,
+        "--update": arguments.update,
+    }
+    if given := [flag for flag, value in measuring.items() if value]:
+        raise UsageError(f"--page measures nothing, so {given[0]} means nothing beside it")
+    if not project.errata.table:
+        raise UsageError(
+            "--page shows the table of [tool.lab.errata], and that names none",
+            hint='table = "docs/errata.json"',
+        )
+    errata = catalogue.of(project)
+    rows = record.read(project.path(project.errata.table), errata)
+    results = arguments.results or project.root / "lab-results/errata"
+    program = programs(project.root, project.errata, errata.reproducers)
+    state = State(results / "measured.json", program)
+    rows = [state.with_words(row) for row in rows]
+    file: Path = arguments.page
+    try:
+        page.replaced(file, page.render_errata(errata.errata, rows))
+    except ImportError as error:
+        raise MissingTool(
+            "the page needs jinja2, which is not installed", hint="pip install jinja2"
+        ) from error
+    except OSError as error:
+        raise LabError(f"{file} cannot be written: {error.strerror}") from error
+    _say(str(file))
+    if not rows:
+        return Conclusion(ExitCode.NOT_PROVED, f"{project.errata.table} has no release yet")
+    return Conclusion(ExitCode.PROVED, f"{len(rows)} releases are on the page")
 
 
 def _texts(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,22 @@ class State:
 
     def known(self, kernel: Kernel) -> dict[str, Finding]:
         """What was decided on this kernel by the programs of now, by erratum."""
-        entry = self._entries.get(_key(kernel.package, kernel.release), {"findings": {}})
+        return self._known(_key(kernel.package, kernel.release))
+
+    def with_words(self, row: Measured) -> Measured:
+        """This row of the table with the words of those findings that were measured here and say
+        the same."""
+        known = self._known(_key(row.package, row.release))
+        return replace(
+            row,
+            findings={
+                id: known[id] if id in known and known[id].seen is finding.seen else finding
+                for id, finding in row.findings.items()
+            },
+        )
+
+    def _known(self, key: str) -> dict[str, Finding]:
+        entry = self._entries.get(key, {"findings": {}})
         return {
             id: Finding(Seen(f["seen"]), f["evidence"], tuple(f["splats"]))
             for id, f in entry["findings"].items()

@@ -130,7 +130,7 @@ def test_every_command_of_the_pages_is_understood(
     """Its options are those of its command."""
     name, *rest = shlex.split(words)
     if name not in ("lab", "pytest"):
-        assert name in ("pip", "cd", "make", "apt-get", "dnf")
+        assert name in ("pip", "cd", "make", "apt-get", "dnf", "drgn")
         return
     before = rest[: rest.index("--")] if "--" in rest else rest
     verbs = [word for word in before[: 2 if before[:1] == ["kernels"] else 1] if name == "lab"]

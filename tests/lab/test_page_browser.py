@@ -1,36 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""report.html in a real Chromium: by mouse, by keyboard, in both themes, narrow and wide.
-
-The browser and its driver are the distribution's, by path; a machine without them fails these
-tests. `SLOW=1 make setup` installs both.
-"""
+"""report.html in a real Chromium: by mouse, by keyboard, in both themes, narrow and wide."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import axe_core_python
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 
 from lab.report import page
 from lab.report.page import shown
+from tests.lab.browser_support import Shown, driver
 from tests.lab.page_support import COMPLAINT, GOOD, HOSTILE, LOST, SPLAT, crafted
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(300)]
+__all__ = ["driver"]  # a fixture
 
-AXE = Path(axe_core_python.__file__).with_name("axe.min.js")
-PATIENCE_S = 30
-"""The machine may be busy."""
 MEASURE = """
 const [text, done] = arguments, query = document.getElementById("query");
 const began = performance.now();
@@ -40,86 +29,6 @@ requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(
   () => done([performance.now() - began, document.getElementById("shown").textContent]))));
 """
 """Types into the filter, and tells how long it took until the page was painted again."""
-
-
-def program(*names: str) -> str:
-    """The path of the first of these programs that this machine has."""
-    for name in names:
-        if found := shutil.which(name):
-            return found
-    pytest.fail(f"there is no {names[0]}: apt-get install chromium chromium-driver", pytrace=False)
-
-
-class Shown:
-    """A page in the browser."""
-
-    def __init__(self, driver: webdriver.Chrome, file: Path) -> None:
-        self.driver, self.file = driver, file
-        self.open()
-
-    def open(self, fragment: str = "") -> None:
-        """Load it anew."""
-        self.driver.get("about:blank")
-        self.driver.get(self.file.as_uri() + fragment)
-
-    def window(self, width: int, theme: str = "light") -> None:
-        """Of this many pixels, on a system with this theme."""
-        told = self.driver.execute_cdp_cmd
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        told("Emulation.setDeviceMetricsOverride", size)
-        scheme = {"name": "prefers-color-scheme", "value": theme}
-        told("Emulation.setEmulatedMedia", {"features": [scheme]})
-
-    def find(self, selector: str) -> WebElement:
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def run(self, script: str, *arguments: object) -> Any:
-        return self.driver.execute_script(script, *arguments)
-
-    def press(self, *keys: str) -> None:
-        """Press one key after the other, wherever the focus is."""
-        for key in keys:
-            self.driver.switch_to.active_element.send_keys(key)
-
-    @property
-    def panel(self) -> str:
-        """What the details say; empty while there are none."""
-        panel = self.find("#panel")
-        return panel.text if panel.is_displayed() else ""
-
-    def panel_of(self, name: str) -> str:
-        """The details, once they are of this test."""
-        title = shown.line(name)
-        WebDriverWait(self.driver, PATIENCE_S).until(lambda _: self.panel.startswith(title))
-        return self.panel
-
-    def focused(self) -> tuple[str, str]:
-        """The fragment that the focused link leads to, and its text."""
-        element = self.driver.switch_to.active_element
-        return (element.get_attribute("href") or "").partition("#")[2], element.text
-
-    def until(self, script: str) -> None:
-        """Wait until this is true in the page."""
-        WebDriverWait(self.driver, PATIENCE_S).until(lambda _: self.run(f"return {script}"))
-
-    def complaints(self) -> list[Any]:
-        """What the browser's console said since this was last asked."""
-        return list(self.driver.get_log("browser"))  # type: ignore[no-untyped-call]
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = program("chromium", "chromium-browser", "google-chrome")
-    # A container has neither a display nor, as root, the kernel's namespaces for a sandbox.
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(program("chromedriver")))
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -294,12 +203,7 @@ def test_page_is_accessible_and_fits(browser: Shown, theme: str, width: int) -> 
     for fragment in ("", "#t-1-0") if width != 1280 else ("#p-0-0", "#k-0"):
         browser.open(fragment)
         assert bool(fragment) == bool(browser.panel)
-        browser.run(AXE.read_text())
-        found = browser.driver.execute_async_script(
-            "const done = arguments[0]; axe.run().then((all) => done(all.violations.map("
-            "(one) => [one.id, one.help, one.nodes.map((node) => node.html).slice(0, 3)])))"
-        )
-        assert [] == found, fragment
+        assert [] == browser.violations(), fragment
         assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
 
 

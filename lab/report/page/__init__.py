@@ -16,20 +16,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...facts.errata import Measured
+from ...rules.errata import Erratum
 from .reading import Source, gathered, read
 
-__all__ = ["FILE", "Source", "gathered", "made", "read", "render", "write"]
+__all__ = [
+    "FILE",
+    "Source",
+    "gathered",
+    "made",
+    "read",
+    "render",
+    "render_errata",
+    "replaced",
+    "write",
+]
 
 FILE = "report.html"
 _HERE = Path(__file__).parent
-_FIRST, _CELL, _MARGINS = 260, 92, 60
-"""Pixels: of a test's name, of a verdict, beside the table with a scroll bar."""
+_FIRST, _CELL, _NARROW, _MARGINS = 260, 92, 58, 60
+"""Pixels: of a test's name, of a verdict, of a short one, beside the table with a scroll bar."""
 
 
 def write(file: Path, sources: Sequence[Source], complaints: Sequence[str] = ()) -> None:
     """Write the page of these runs: all of it or nothing. `complaints` are what the reader is told
     first. Raises OSError, and ImportError where jinja2 is not installed."""
-    text = render(sources, file.absolute().parent, complaints)
+    replaced(file, render(sources, file.absolute().parent, complaints))
+
+
+def replaced(file: Path, text: str) -> None:
+    """Write a page: all of it or nothing. Raises OSError."""
     made = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         made.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -54,23 +70,10 @@ def made(directory: Path, whole: Mapping[str, Any]) -> str:
 def render(sources: Sequence[Source], base: Path, complaints: Sequence[str] = ()) -> str:
     """The page of these runs, for a file in the directory `base`. Raises ImportError where jinja2
     is not installed."""
-    # Not at the top: it takes some 40 ms, which a run that begins has no use for.
-    import jinja2
-    from jinja2.utils import htmlsafe_json_dumps
-
     from .model import model
     from .times import clock, times
 
     found = model(sources, base, complaints)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    style += _room_for(len(found.columns))
     details = found.details
     data = {
         "tests": details.tests,
@@ -78,25 +81,74 @@ def render(sources: Sequence[Source], base: Path, complaints: Sequence[str] = ()
         "kernels": details.kernels,
         "cells": details.cells,
     }
-    return environment.get_template("page.html.j2").render(
+    return filled(
+        "page.html.j2",
+        data,
+        style=_room_for(len(found.columns), _CELL),
         model=found,
         times=times(found.columns),
         runs=[_head(source) for source in sources],
         clock=clock,
+    )
+
+
+def render_errata(errata: Sequence[Erratum], rows: Sequence[Measured]) -> str:
+    """The page of what was found of errata on releases. Raises ImportError where jinja2 is not
+    installed."""
+    from .errata import model
+
+    found = model(errata, rows)
+    data = {
+        "tests": found.details.tests,
+        "verdicts": found.details.verdicts,
+        "kernels": found.details.kernels,
+        "cells": found.details.cells,
+        "badges": "fs",
+    }
+    style = _room_for(len(found.columns), _NARROW)
+    return filled("errata.html.j2", data, style=style, model=found)
+
+
+def filled(
+    template: str,
+    data: Mapping[str, Any],
+    *,
+    style: str = "",
+    beside: Path = _HERE,
+    **values: Any,
+) -> str:
+    """A template with its values, the style, and the script with its data; `style` is put behind
+    what all pages share. A template of another's lies in the directory `beside`, and has the parts
+    of ours. Raises ImportError where jinja2 is not installed."""
+    # Not at the top: it takes some 40 ms, which a run that begins has no use for.
+    import jinja2
+    from jinja2.utils import htmlsafe_json_dumps
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([_HERE, beside]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shared, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style = shared + style
+    return environment.get_template(template).render(
         style=style,
         script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
         data=htmlsafe_json_dumps(data, separators=(",", ":"), ensure_ascii=False),
+        **values,
     )
 
 
-def _room_for(columns: int) -> str:
+def _room_for(columns: int, cell: int) -> str:
     """The style of a table with so many columns. Where it is not wider than the window, the names
     of its kernels stay in sight."""
-    width = _FIRST + columns * _CELL + _MARGINS
+    width = _FIRST + columns * cell + _MARGINS
     return (
-        f"#matrix {{ --first: {_FIRST}px; --cell: {_CELL}px; --columns: {columns}; }}\n"
+        f"#matrix {{ --first: {_FIRST}px; --cell: {cell}px; --columns: {columns}; }}\n"
         f"@media (min-width: {width}px) {{ .tests {{ overflow: visible; }} #matrix thead "
         "{ position: sticky; top: calc(33px + var(--filter)); z-index: 3; } }\n"
     )

@@ -5,7 +5,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
   const RED = "fslnu";
-  const several = data.kernels.length > 1;
+  const several = $("differ") !== null;
 
   const make = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
@@ -58,7 +58,7 @@
     words ??= data.tests.map((id, row) => lowered([id, ...cellsOf(row).map((cell) => cell.w)]));
     if (!within) return words;
     outputs ??= data.tests.map((_, row) =>
-      `${words[row]}\n${lowered(cellsOf(row).flatMap((cell) => [cell.o && cell.o.x, cell.l && cell.l.x]))}`);
+      `${words[row]}\n${lowered(cellsOf(row).flatMap((cell) => [cell.o && cell.o.x, cell.l && cell.l.x, ...(cell.d ?? []).map((one) => one[1])]))}`);
     return outputs;
   };
 
@@ -118,7 +118,7 @@
   $("unfold").addEventListener("click", () => {
     allOpen = !allOpen;
     for (const { body, button } of groups) unfold(body, button, allOpen);
-    $("unfold").textContent = allOpen ? "Close all files" : "Open all files";
+    $("unfold").textContent = `${allOpen ? "Close" : "Open"} all ${$("unfold").dataset.words}`;
   });
 
   const bar = document.querySelector(".filter");
@@ -211,7 +211,7 @@
     const list = make("div", { class: "badges" });
     for (let k = 0; k < data.kernels.length; k++) {
       const cell = data.cells[`t-${row}-${k}`];
-      if (!cell) continue;
+      if (!cell || (data.badges && k !== chosen && !data.badges.includes(data.verdicts[row][k]))) continue;
       list.append(make("a", {
         class: `badge b-${data.verdicts[row][k]}`, href: `#t-${row}-${k}`,
         "aria-current": k === chosen ? "true" : undefined,
@@ -236,10 +236,11 @@
   const showTest = (row, k) => {
     const cell = data.cells[`t-${row}-${k}`];
     const kernel = data.kernels[k];
-    const guest = kernel.guests[cell.g];
+    const guest = kernel.guests?.[cell.g];
     const parts = [badges(row, k)];
-    const pairs = [["verdict", cell.v], ["took", `${cell.s.toFixed(2)} s`]];
-    if (cell.w) pairs.splice(1, 0, ["why", cell.w]);
+    const pairs = [["verdict", cell.v]];
+    if (cell.w) pairs.push(["why", cell.w]);
+    if (cell.s !== undefined) pairs.push(["took", `${cell.s.toFixed(2)} s`]);
     if (guest) pairs.push(["ran in", `${guest.name}, at ${cell.b.toFixed(1)} s`]);
     if (cell.q) pairs.push(["asked for", cell.q]);
     if (cell.i) pairs.push(["issues", cell.i.map((one) => `#${one}`).join(" ")]);
@@ -254,24 +255,29 @@
       cell.u.forEach((run, n) => parts.push(make("details", {},
         make("summary", {}, `${n + 1}: ${run.v}, ${run.s.toFixed(2)} s${run.w ? `, ${run.w}` : ""}`),
         ...hang(run), ...evidence("Output", run.o), ...evidence("Kernel log", run.l, run.c))));
+    } else if (cell.d) {
+      for (const [title, text] of cell.d) parts.push(make("h3", {}, title), fold(text));
     } else {
       parts.push(...hang(cell), ...evidence("Output", cell.o), ...evidence("Kernel log", cell.l, cell.c));
     }
     if (guest) parts.push(...guestFiles([guest]));
-    return [data.tests[row], kernel.name, parts];
+    return [data.tests[row], kernel.sub ? `${kernel.name}: ${kernel.sub}` : kernel.name, parts];
   };
   const guestFiles = (guests) => guests.flatMap((guest) => {
     const links = make("p");
     for (const [name, href] of guest.files) links.append(make("a", { href }, name), " ");
     return [make("h3", {}, guest.name), make("p", { class: "quiet" }, guest.text), links];
   });
+  const links = (addresses) => [make("h3", {}, "Described in"), make("ul", {},
+    ...addresses.map((href) => make("li", {}, make("a", { href, rel: "noreferrer" }, href))))];
   const showKernel = (k) => {
     const kernel = data.kernels[k];
     const parts = [facts(kernel.facts)];
-    if (kernel.said.length) parts.push(make("h3", {}, "Said of it"), fold(kernel.said.join("\n")));
-    parts.push(...guestFiles(kernel.guests));
-    if (!kernel.guests.length) parts.push(make("p", { class: "quiet" }, "No guest came up."));
-    return [kernel.name, "kernel", parts];
+    if (kernel.said.length) parts.push(make("h3", {}, kernel.heading ?? "Said of it"), fold(kernel.said.join("\n")));
+    if (kernel.links) parts.push(...links(kernel.links));
+    parts.push(...guestFiles(kernel.guests ?? []));
+    if (kernel.guests?.length === 0) parts.push(make("p", { class: "quiet" }, "No guest came up."));
+    return [kernel.name, kernel.sub ?? "kernel", parts];
   };
   const showOther = (key) => {
     const cell = data.cells[key];

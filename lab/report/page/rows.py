@@ -37,6 +37,10 @@ class Column:
     name: str
     leg: Mapping[str, Any]
     source: Source
+    short: str = ""
+    """A shorter name for the head of a table, if there is one."""
+    more: str = ""
+    """What stands behind its name where there is room."""
 
     @property
     def counts(self) -> list[tuple[str, str, int]]:
