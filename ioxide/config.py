@@ -165,7 +165,8 @@ class ServerConfig:
     recv_bundle: bool = False
     """Let one completion span several shared buffers (6.10); not with `incremental`."""
     write_slab_size: int = 16384
-    """Size of the memory that `write()` copies into, rounded up to whole pages."""
+    """Size of the memory that `write()` copies into, rounded up to whole pages. Large `bytes` are
+    not copied, see `Connection`."""
     write_limit: int = 16 << 20
     """Unsent bytes of one connection beyond which `write()` raises `BufferError`."""
     write_overflow: WriteOverflow = WriteOverflow.GROW

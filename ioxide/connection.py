@@ -63,9 +63,13 @@ class Connection(_core.Connection):
     `RuntimeError`.  Raises `ConnectionResetError` when the peer reset the connection, and
     `ConnectionAbortedError` when a clock (`ServerConfig.read_timeout_ms`) or `abort()` ended it.
 
-    ``write(data)`` copies `data` and returns; the bytes leave at the end of the batch, those of
-    one batch in one submission.  Raises `BufferError` when more than `ServerConfig.write_limit`
-    bytes would wait, and `BrokenPipeError` or the peer's error when nothing can be sent any more.
+    ``write(data)`` takes `data` and returns; the bytes leave at the end of the batch, those of
+    one batch in one submission.  It copies, so that `data` may be changed afterwards.  From 32 KiB
+    on `bytes`, and memoryviews of `bytes`, which nobody can change, are kept alive and sent from
+    where they are; they count for `ServerConfig.write_limit` as all others do, and are let go of
+    with the completion of their send.  Raises `BufferError` when more than
+    `ServerConfig.write_limit` bytes would wait, and `BrokenPipeError` or the peer's error when
+    nothing can be sent any more.
 
     ``await conn.flush()`` waits until the kernel has taken everything written before the call:
     that is the backpressure.  Any number of tasks may flush.

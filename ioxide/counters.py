@@ -84,7 +84,8 @@ class Counters:
     sends: int = 0
     """Sends submitted, of any kind."""
     sends_vectored: int = 0
-    """Of these, messages of several slabs: SENDMSG or SENDMSG_ZC (`WriteOverflow.SEGMENTED`)."""
+    """Of these, messages, SENDMSG or SENDMSG_ZC: of several slabs (`WriteOverflow.SEGMENTED`), or
+    of bytes that were not copied."""
     sends_zc: int = 0
     """Of these, zero-copy ones that took the memory; each has one notification."""
     zc_fallbacks: int = 0
@@ -95,6 +96,11 @@ class Counters:
     """Of these, telling that it had copied after all (6.2), as always on loopback."""
     partial_sends: int = 0
     """Of these, followed by another for what was left."""
+    writes_held: int = 0
+    """Writes that were not copied: large `bytes`, sent from where they are."""
+    writes_leaked: int = 0
+    """Of these, those whose bytes are kept for ever, because the ring ended without the completion
+    of the send that reads them."""
 
     # Tasks
     wakeups: int = 0
@@ -199,6 +205,8 @@ class Counters:
     """Listeners whose accept is with the kernel."""
     slab_bytes_now: int = 0
     """Memory mapped for write slabs, in use or at rest."""
+    held_bytes_now: int = 0
+    """Written bytes that were not copied, and are kept alive until they are sent."""
 
     @classmethod
     def sum(cls, parts: Iterable[Counters]) -> Counters:

@@ -99,7 +99,7 @@ class Entry:
         return f"completed {self.kind}{self.whose}: {', '.join(self._outcome())}"
 
     def _outcome(self) -> Iterable[str]:
-        if self.result < 0:
+        if self.result < 0 and not self.flags & _NOTIF:  # there it is a mask
             yield f"{errno.errorcode.get(-self.result, self.result)} ({os.strerror(-self.result)})"
         elif self.kind in ("recv", "send") and not self.flags & _NOTIF:
             yield f"{self.result} bytes"

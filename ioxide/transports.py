@@ -46,7 +46,9 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
       a cut-off stream for a whole one.  So does the end of the loop.
     * A socket that was lent with ``sock=`` is kept open until ``connection_lost()``, also when its
       owner closes it earlier.
-    * ``write()`` copies and returns; what one batch of callbacks wrote leaves in one SEND.
+    * ``write()`` copies and returns; what one batch of callbacks wrote leaves in one SEND.  From
+      32 KiB on `bytes`, and memoryviews of `bytes`, are not copied but kept alive until they are
+      sent, or the connection has ended.
       A failure to send is reported by ``connection_lost(exc)``, after what had been received.
     """
 

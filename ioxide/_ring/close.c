@@ -42,6 +42,7 @@ static void end_connection(Driver *self, Connection *conn)
 	Py_INCREF(conn);
 	iox_conn_abort(conn, IOX_CAUSE_STOP,
 		       iox_send_unsent(conn) || iox_send_lent(conn) ? "the loop was closed" : NULL);
+	iox_send_leak(conn);
 	conn->life.kernel_refs = 0;
 	if (iox_recv_in_kernel(conn))
 		iox_receive_set(conn, IOX_RECEIVE_IDLE);
@@ -83,6 +84,9 @@ static PyObject *end(Driver *self, bool drained)
 	self->counters.cqes_dropped = iox_ring_dropped(self->ring);
 	iox_ring_close(self->ring, iox_driver_is_here(self));
 	self->ring = NULL;
+	for (uint32_t slot = 0; !drained && slot < self->slot_count; slot++)
+		if (self->slots[slot])
+			iox_send_leak(self->slots[slot]);
 	if (drained) {
 		if (self->shared) {
 			self->shared->registered = false; /* elsewhere the ring's end takes it along */

@@ -74,7 +74,7 @@ PyObject *iox_driver_counters(Driver *self)
 	if (self->ring)
 		self->counters.cqes_dropped = iox_ring_dropped(self->ring);
 #define X(name) "sK,"
-	return Py_BuildValue("{" IOX_COUNTERS(X) "sk,sk,sk,sk,sK,sk,sk,sk,sK}",
+	return Py_BuildValue("{" IOX_COUNTERS(X) "sk,sk,sk,sk,sK,sk,sk,sk,sK,sK}",
 #undef X
 #define X(name) #name, (unsigned long long)self->counters.name,
 			     IOX_COUNTERS(X)
@@ -87,5 +87,6 @@ PyObject *iox_driver_counters(Driver *self)
 			     "groups_free_now", (unsigned long)self->free_group_count,
 			     "slices_lent_now", (unsigned long)self->slices_out,
 			     "listeners_armed_now", (unsigned long)self->listeners_armed,
-			     "slab_bytes_now", (unsigned long long)self->slabs.bytes);
+			     "slab_bytes_now", (unsigned long long)self->slabs.bytes,
+			     "held_bytes_now", (unsigned long long)self->slabs.held);
 }

@@ -186,13 +186,21 @@ static bool init_groups(Driver *self)
 	return ret >= 0;
 }
 
+/* Runs no Python code: what is held is exact bytes (send.c). */
+static void let_go(void *owner)
+{
+	Py_DECREF((PyObject *)owner);
+}
+
 static bool init_slabs(Driver *self)
 {
 	const struct iox_settings *settings = &self->settings;
 
 	if (iox_slab_pool_init(&self->slabs, settings->write_slab_size, settings->write_limit, settings->pool_max,
-			       settings->segmented))
+			       settings->segmented)) {
+		self->slabs.let_go = let_go;
 		return true;
+	}
 	PyErr_NoMemory();
 	return false;
 }

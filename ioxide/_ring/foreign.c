@@ -33,7 +33,8 @@ static void run_write(const struct iox_op *op)
 		conn->driver->counters.bytes_unsent += length;
 		conn->driver->counters.foreign_drops++;
 		iox_send_wake(conn, false);
-	} else if (!iox_send_stage(conn, PyBytes_AS_STRING(op->load), length)) {
+	} else if (length >= IOX_HOLD_FROM ? !iox_send_hold(conn, PyBytes_AS_STRING(op->load), length, op->load)
+					   : !iox_send_stage(conn, PyBytes_AS_STRING(op->load), length)) {
 		conn->driver->counters.bytes_unsent += length;
 		iox_conn_abort(conn, IOX_CAUSE_ERROR, "no memory to stage what another thread wrote");
 	}

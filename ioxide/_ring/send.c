@@ -37,7 +37,7 @@ bool iox_send_pending(const Connection *conn, uint64_t target)
 
 bool iox_send_lent(const Connection *conn)
 {
-	return conn->send.notification_due || conn->send.notified.mem || (conn->send.armed && conn->send.zero_copy);
+	return conn->send.notification_due || conn->send.notified.used || (conn->send.armed && conn->send.zero_copy);
 }
 
 int iox_send_flush_state(Connection *conn, uint64_t target)
@@ -110,7 +110,7 @@ static enum iox_send_report notified(Connection *conn, int res)
 	driver->counters.zc_notifs++;
 	if ((unsigned)res & IOX_NOTIF_USAGE_ZC_COPIED)
 		driver->counters.zc_copied++;
-	if (conn->send.notified.mem)
+	if (conn->send.notified.used)
 		iox_batch_release(&driver->slabs, &conn->send.notified);
 	else
 		conn->send.notification_due = false;
@@ -218,14 +218,50 @@ int iox_send_check(Connection *conn, size_t length)
 	return 0;
 }
 
+static void staged(Connection *conn, size_t length)
+{
+	conn->send.bytes_written += length;
+	if (!conn->send.armed)
+		iox_want(conn, IOX_WANT_SEND);
+}
+
 bool iox_send_stage(Connection *conn, const void *data, size_t length)
 {
 	if (!iox_batch_write(&conn->driver->slabs, &conn->send.staging, data, length))
 		return false;
-	conn->send.bytes_written += length;
-	if (!conn->send.armed)
-		iox_want(conn, IOX_WANT_SEND);
+	staged(conn, length);
 	return true;
+}
+
+bool iox_send_hold(Connection *conn, const void *data, size_t length, PyObject *bytes)
+{
+	/* Dropped where no Python code may run, which the end of an exact bytes object does not. */
+	if (!iox_batch_hold(&conn->driver->slabs, &conn->send.staging, data, length, bytes))
+		return false;
+	Py_INCREF(bytes);
+	conn->driver->counters.writes_held++;
+	staged(conn, length);
+	return true;
+}
+
+void iox_send_leak(Connection *conn)
+{
+	uint64_t *leaked = &conn->driver->counters.writes_leaked;
+
+	if (conn->send.armed || conn->send.notification_due)
+		*leaked += iox_batch_leak(&conn->send.sending);
+	*leaked += iox_batch_leak(&conn->send.notified);
+}
+
+/*
+ * The exact bytes object in which a view of `data` lies, which nobody can change while there is a
+ * reference to it; NULL: it lies in something else.
+ */
+static PyObject *immutable(PyObject *data, const Py_buffer *view)
+{
+	PyObject *bytes = PyMemoryView_Check(data) ? PyMemoryView_GET_BUFFER(data)->obj : data;
+
+	return bytes && PyBytes_CheckExact(bytes) && view->readonly ? bytes : NULL;
 }
 
 void iox_send_now(Connection *conn)
@@ -244,7 +280,7 @@ void iox_send_now(Connection *conn)
 	conn->send.staging = (struct iox_batch){ 0 };
 	conn->send.sent = 0;
 	while (conn->send.sent < conn->send.sending.used) {
-		message = iox_batch_gather(&conn->driver->slabs, &conn->send.sending, conn->send.sent, &from);
+		message = iox_batch_gather(&conn->send.sending, conn->send.sent, &from);
 		sent = message ? sendmsg(conn->fd, message, flags) :
 				 send(conn->fd, from, conn->send.sending.used - conn->send.sent, flags);
 		if (sent < 0 && errno != EAGAIN && errno != EINTR)
@@ -260,6 +296,7 @@ void iox_send_now(Connection *conn)
 
 PyObject *iox_send_write(Connection *conn, PyObject *data)
 {
+	PyObject *bytes;
 	Py_buffer view;
 	int ret;
 
@@ -268,9 +305,17 @@ PyObject *iox_send_write(Connection *conn, PyObject *data)
 		return NULL;
 	iox_mailbox_first(&conn->driver->foreign);
 	ret = iox_send_check(conn, (size_t)view.len);
-	if (ret == 0 && view.len && !iox_send_stage(conn, view.buf, (size_t)view.len)) {
-		PyErr_NoMemory();
-		ret = -1;
+	if (ret == 0 && view.len) {
+		bool done;
+
+		if ((size_t)view.len >= IOX_HOLD_FROM && (bytes = immutable(data, &view)))
+			done = iox_send_hold(conn, view.buf, (size_t)view.len, bytes);
+		else
+			done = iox_send_stage(conn, view.buf, (size_t)view.len);
+		if (!done) {
+			PyErr_NoMemory();
+			ret = -1;
+		}
 	}
 	PyBuffer_Release(&view);
 	if (ret < 0)
@@ -298,7 +343,7 @@ bool iox_send_submit(Connection *conn)
 		conn->send.staging = (struct iox_batch){ 0 };
 		conn->send.sent = 0;
 	}
-	message = iox_batch_gather(&driver->slabs, &conn->send.sending, conn->send.sent, &from);
+	message = iox_batch_gather(&conn->send.sending, conn->send.sent, &from);
 	left = conn->send.sending.used - conn->send.sent;
 	if (left > SEND_MAX)
 		left = SEND_MAX;
@@ -306,7 +351,7 @@ bool iox_send_submit(Connection *conn)
 	 * One notification is waited for at a time: while it is due, what follows is copied, because
 	 * waiting for the peer's acknowledgement with every batch would cost more than the copy.
 	 */
-	conn->send.zero_copy = driver->settings.zero_copy_send && !conn->send.notification_due && !conn->send.notified.mem &&
+	conn->send.zero_copy = driver->settings.zero_copy_send && !conn->send.notification_due && !conn->send.notified.used &&
 			!(conn->life.want & IOX_WANT_PLAIN_SEND);
 	if (message && conn->send.zero_copy)
 		io_uring_prep_sendmsg_zc(sqe, conn->fd, message, flags);

@@ -16,7 +16,16 @@ bool iox_send_lent(const Connection *conn); /* the kernel reads memory of ours w
 uint64_t iox_send_target(const Connection *conn); /* what acknowledges all written until now */
 bool iox_send_pending(const Connection *conn, uint64_t target); /* it may still be reached */
 int iox_send_check(Connection *conn, size_t length); /* -1: no so many bytes can be written */
+/*
+ * So many exact bytes, or a view of them, are sent from where they are: from this size on the copy costs
+ * more than what comes instead of it, a message and its segment (measured, see docs/architecture.md).
+ */
+#define IOX_HOLD_FROM ((size_t)32 * 1024)
 bool iox_send_stage(Connection *conn, const void *data, size_t length); /* false: no memory */
+/* The same without a copy: the bytes lie in an exact bytes object, to which it takes a reference. */
+bool iox_send_hold(Connection *conn, const void *data, size_t length, PyObject *bytes);
+/* What the kernel has is kept for ever: it will not say when it has done with it. */
+void iox_send_leak(Connection *conn);
 PyObject *iox_send_write(Connection *conn, PyObject *data); /* on the reactor's thread */
 int iox_send_flush_state(Connection *conn, uint64_t target);
 void iox_send_wake(Connection *conn, bool all);

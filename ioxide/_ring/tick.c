@@ -113,7 +113,7 @@ void iox_tick_complete(Driver *self, uint64_t user_data, int res, unsigned flags
 		return;
 	case IOX_KIND_SEND:
 		conn = iox_table_find(self, generation, slot);
-		if (!conn || (flags & IOX_CQE_F_NOTIF ? !conn->send.notified.mem && !conn->send.notification_due
+		if (!conn || (flags & IOX_CQE_F_NOTIF ? !conn->send.notified.used && !conn->send.notification_due
 						      : !conn->send.armed)) {
 			self->counters.stale_cqes++;
 			return;

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What becomes of batches larger than a write slab: grown or segmented, in every way to receive."""
+"""What becomes of batches larger than a write slab: grown or segmented, in every way to receive.
+
+What is to be copied is written as a bytearray: large `bytes` are sent from where they are
+(test_held_writes.py).
+"""
 
 from __future__ import annotations
 
@@ -62,7 +66,8 @@ def test_batches_of_every_size_are_sent_whole(
 
     async def handler(conn: ioxide.Connection) -> None:
         while choice := await conn.recv(2):
-            body, step = bodies[choice[0]], 1 << 30 if choice[1] == ord("w") else 1000
+            body = bytearray(bodies[choice[0]])
+            step = 1 << 30 if choice[1] == ord("w") else 1000
             for at in range(0, len(body), step):
                 conn.write(body[at : at + step])
 
@@ -88,7 +93,7 @@ def test_more_slabs_than_one_message_takes(send: Changes) -> None:
     body = noise(2500 * PAGE + 17, seed=1024)
 
     async def handler(conn: ioxide.Connection) -> None:
-        conn.write(body)
+        conn.write(bytearray(body))
 
     with (
         serve(handler, write_slab_size=PAGE, write_overflow=SEGMENTED, **send) as server,
@@ -104,22 +109,27 @@ def test_more_slabs_than_one_message_takes(send: Changes) -> None:
 @pytest.mark.parametrize("mode", brief(MODES))
 @pytest.mark.parametrize("send", SENDS)
 @pytest.mark.parametrize("overflow", OVERFLOWS)
+@pytest.mark.parametrize("kind", [bytearray, bytes])
 def test_a_send_cut_short_goes_on_where_it_stopped(
-    mode: Changes, send: Changes, overflow: Changes
+    kind: type[bytearray | bytes], mode: Changes, send: Changes, overflow: Changes
 ) -> None:
-    """A send that ends in the middle of a slab is continued from that very byte."""
+    """A send that ends in the middle of a slab, or of held bytes, goes on from that very byte."""
     slab = 3 * PAGE  # so that what a socket takes, in pages, seldom ends with a slab
     body = noise(8 << 20, seed=7)
     middle = 0
 
     async def handler(conn: ioxide.Connection) -> None:
         while await conn.recv(1):
-            conn.write(body)
+            conn.write(b"before")
+            conn.write(kind(body))
+            conn.write(b"behind")
 
     with serve(handler, write_slab_size=slab, **mode, **send, **overflow) as server:
         reactor = server.reactors[0]
         for number in range(1, 4):
-            with connect(server, rcvbuf=4096) as client:
+            # Not 4096: on loopback that drops every segment of a zero-copy send whose memory begins
+            # at the end of a page (seen on 6.18, with MSG_ZEROCOPY alone as well).
+            with connect(server, rcvbuf=8192) as client:
                 client.sendall(b"x")
                 # The receive, then the SEND, which the peer's window holds up.
                 until(lambda n=number: server.stats().bytes_received == n, "the request")  # type: ignore[misc]
@@ -129,9 +139,10 @@ def test_a_send_cut_short_goes_on_where_it_stopped(
                 until(lambda s=sends: server.stats().sends > s, "a SEND for what was left")  # type: ignore[misc]
                 middle += server.stats().bytes_sent % slab != 0
                 widen(client)
-                got = read_exactly(client, len(body))
-                _check(body, got)
+                got = read_exactly(client, len(body) + 12)
+                _check(b"before" + body + b"behind", got)
             until(lambda: server.stats().connections_now == 0, "the connection's end")
+        assert (3 if kind is bytes else 0) == server.stats().writes_held
         assert server.stats().partial_sends >= 3
         assert middle, "no send ended in the middle of a slab"
 
@@ -197,7 +208,7 @@ def test_a_grown_slab_is_used_again() -> None:
 
 def test_grown_slabs_at_rest_are_bounded_and_shrink() -> None:
     """What rests is at most twice pool_max slabs' bytes; nothing grown outlives the connections."""
-    count, body = 20, b"g" * (64 * PAGE)
+    count, body = 20, bytearray(b"g" * (64 * PAGE))
     conns: list[ioxide.Connection] = []
     mapped: list[int] = []
 

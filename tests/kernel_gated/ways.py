@@ -53,6 +53,7 @@ class Way:
 
 BUNDLE = Way({"recv_bundle": True, "recv_buffer_size": 1024}, received=("recv_bundles",))
 INC = Way({"incremental": INCREMENTAL}, received=("recv_appends",))
+PLAIN = Way({})
 ZC = Way({"zero_copy_send": True}, sent=("sends_zc", "zc_notifs"))
 SEGMENTED = Way(
     {"write_overflow": WriteOverflow.SEGMENTED, "write_slab_size": SLAB}, sent=("sends_vectored",)
@@ -81,6 +82,7 @@ SENDS = [
     pytest.param(SEGMENTED, id="segmented"),
     pytest.param(ZC | SEGMENTED, id="zc-segmented", marks=_zc),
 ]
+WRITES = [pytest.param(PLAIN, id="plain"), *SENDS]
 WAYS = [
     *RECEIVES,
     *SENDS,
@@ -112,6 +114,8 @@ def _through_both_faces(ways: Sequence[ParameterSet]) -> pytest.MarkDecorator:
 
 
 by_receive_and_face = _through_both_faces(RECEIVES)
+by_write = pytest.mark.parametrize("way", WRITES)
+by_write_and_face = _through_both_faces(WRITES)
 by_send_and_face = _through_both_faces(SENDS)
 by_way_and_face = _through_both_faces(WAYS)
 
@@ -121,6 +125,7 @@ def all_back(stats: ioxide.Counters, config: dict[str, Any]) -> None:
     assert (0, 0) == (stats.connections_now, stats.accepts + stats.adoptions - stats.closes)
     assert 0 == stats.buffers_held_now, "receive buffers that did not come back"
     assert stats.sends_zc == stats.zc_notifs, "sends whose memory the kernel still has"
+    assert 0 == stats.held_bytes_now, "written bytes that are still kept alive"
     if own := config.get("incremental"):
         assert own.max_connections == stats.groups_free_now, "group ids that did not come back"
 

@@ -135,7 +135,7 @@ def test_grown_slabs_are_given_back_while_their_connection_lives() -> None:
 
     async def handler(conn: ioxide.Connection) -> None:
         while await conn.recv():
-            conn.write(bytes(4 * MIB))
+            conn.write(bytearray(4 * MIB))
 
     with serve(handler) as server, connect(server) as client:
         client.sendall(b"?")

@@ -204,3 +204,5 @@ def test_outcomes_in_words() -> None:
     assert wake.describe() == "completed wake: 8"
     notified = Entry(1, SEND << 56 | 3, 0, 1 << 3, 0, 2, 0)
     assert notified.describe() == "completed send of connection 3 (generation 0): 0, notification"
+    copied = Entry(1, SEND << 56 | 3, -(1 << 31), 1 << 3, 0, 2, 0)  # IORING_NOTIF_USAGE_ZC_COPIED
+    assert copied.describe().endswith(": -2147483648, notification")

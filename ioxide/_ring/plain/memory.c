@@ -131,7 +131,13 @@ void iox_slab_pool_clear(struct iox_slab_pool *pool)
 	pool->limit = 0;
 }
 
-/* Moves the batch to a grown slab at rest; the one given last is the likeliest to be large enough. */
+/* Bytes in the slab that takes bytes. */
+static size_t filled(const struct iox_batch *batch)
+{
+	return batch->used - batch->before;
+}
+
+/* Moves that slab's bytes to a grown one at rest; the one given last is the likeliest to be large enough. */
 static bool move_to_grown(struct iox_slab_pool *pool, struct iox_batch *batch, size_t need)
 {
 	for (unsigned i = pool->grown_count; i--;) {
@@ -143,7 +149,7 @@ static bool move_to_grown(struct iox_slab_pool *pool, struct iox_batch *batch, s
 		pool->hits++;
 		pool->grown_used = true;
 		if (batch->mem) {
-			memcpy(grown.mem, batch->mem, batch->used);
+			memcpy(grown.mem, batch->mem, filled(batch));
 			give(pool, batch->mem, batch->size);
 		}
 		batch->mem = grown.mem;
@@ -153,7 +159,7 @@ static bool move_to_grown(struct iox_slab_pool *pool, struct iox_batch *batch, s
 	return false;
 }
 
-/* Makes room for `need` bytes in all, in one slab. */
+/* Makes room for `need` bytes in the slab that takes bytes. */
 static bool grow(struct iox_slab_pool *pool, struct iox_batch *batch, size_t need)
 {
 	size_t size = batch->mem ? batch->size : pool->slab_size;
@@ -190,51 +196,80 @@ static bool grow(struct iox_slab_pool *pool, struct iox_batch *batch, size_t nee
 	return true;
 }
 
-static bool chain_reserve(struct iox_batch *batch, uint32_t count)
+/* Makes room for `more` segments. */
+static bool chain_reserve(struct iox_batch *batch, uint32_t more)
 {
 	struct iox_chain *chain = batch->chain;
-	uint32_t capacity = chain ? chain->capacity : 3;
+	uint32_t count = (chain ? chain->count : 0) + more, capacity = chain ? chain->capacity : 3;
 
 	if (chain && count <= capacity)
 		return true;
 	while (capacity < count)
 		capacity *= 2;
-	chain = realloc(chain, sizeof(*chain) + (capacity + 1) * sizeof(chain->iov[0]));
+	chain = realloc(chain, sizeof(*chain) + capacity * sizeof(chain->segments[0]) +
+				       (capacity + 1) * sizeof(struct iovec));
 	if (!chain)
 		return false;
-	if (!batch->chain)
-		chain->count = 0;
+	if (!batch->chain) {
+		chain->count = chain->first = 0;
+		chain->passed = 0;
+	}
 	chain->capacity = capacity;
 	batch->chain = chain;
 	return true;
 }
 
-/* Takes every slab that `full` full ones and the last one need; none at all when one is missing. */
-static bool take_slabs(struct iox_slab_pool *pool, struct iox_batch *batch, uint32_t full)
+/* The slab that takes bytes, if there is one, takes none any more. */
+static void end_slab(struct iox_batch *batch)
 {
-	uint32_t had = batch->chain ? batch->chain->count : 0, next = had + 1;
-	bool first = !batch->mem;
+	struct iox_chain *chain = batch->chain;
 
-	if (full > had && !chain_reserve(batch, full))
-		return false;
+	if (!batch->mem)
+		return;
+	chain->segments[chain->count++] = (struct iox_segment){
+		.mem = batch->mem, .used = filled(batch), .size = batch->size
+	};
+	batch->before = batch->used;
+	batch->mem = NULL;
+	batch->size = 0;
+}
+
+/*
+ * Takes every slab that so many more bytes need, and leaves room for those that they fill; none at all
+ * when one is missing.  They wait behind the place of the slab that takes bytes now.
+ */
+static bool take_slabs(struct iox_slab_pool *pool, struct iox_batch *batch, size_t length)
+{
+	size_t slab = pool->slab_size, room = batch->mem ? slab - filled(batch) : 0;
+	bool first = !batch->mem;
+	uint32_t more, taken;
+	struct iox_segment *at;
+
+	if (length <= room)
+		return true;
+	more = (uint32_t)((length - room + slab - 1) / slab);
 	if (first) {
 		batch->mem = take(pool);
-		batch->size = pool->slab_size;
+		if (!batch->mem)
+			return false;
+		batch->size = slab;
+		if (!--more)
+			return true;
 	}
-	while (batch->mem && next <= full) {
-		char *mem = take(pool);
-
-		if (!mem)
-			break;
-		batch->chain->iov[next++].iov_base = mem;
+	if (chain_reserve(batch, more + 1)) {
+		at = &batch->chain->segments[batch->chain->count + 1];
+		for (taken = 0; taken < more; taken++)
+			if (!(at[taken].mem = take(pool)))
+				break;
+		if (taken == more)
+			return true;
+		while (taken--)
+			give(pool, at[taken].mem, slab);
 	}
-	if (batch->mem && next > full)
-		return true;
-	while (--next > had)
-		give(pool, batch->chain->iov[next].iov_base, pool->slab_size);
-	if (first && batch->mem) {
-		give(pool, batch->mem, batch->size);
+	if (first) {
+		give(pool, batch->mem, slab);
 		batch->mem = NULL;
+		batch->size = 0;
 	}
 	return false;
 }
@@ -244,15 +279,15 @@ static bool write_segments(struct iox_slab_pool *pool, struct iox_batch *batch, 
 {
 	size_t slab = pool->slab_size;
 
-	if (!take_slabs(pool, batch, (uint32_t)((batch->used + length - 1) / slab)))
+	if (!take_slabs(pool, batch, length))
 		return false;
 	while (length) {
-		struct iox_chain *chain = batch->chain;
-		size_t at = batch->used - (chain ? chain->count * slab : 0), step;
+		size_t at = filled(batch), step;
 
 		if (at == slab) {
-			chain->iov[chain->count++] = (struct iovec){ batch->mem, slab };
-			batch->mem = chain->iov[chain->count].iov_base;
+			end_slab(batch);
+			batch->mem = batch->chain->segments[batch->chain->count].mem;
+			batch->size = slab;
 			at = 0;
 		}
 		step = length < slab - at ? length : slab - at;
@@ -267,12 +302,32 @@ static bool write_segments(struct iox_slab_pool *pool, struct iox_batch *batch, 
 bool iox_batch_write(struct iox_slab_pool *pool, struct iox_batch *batch, const char *data,
 		     size_t length)
 {
+	size_t at = filled(batch);
+
 	if (pool->segmented)
 		return write_segments(pool, batch, data, length);
-	if (batch->used + length > batch->size && !grow(pool, batch, batch->used + length))
+	if (at + length > batch->size && !grow(pool, batch, at + length))
 		return false;
-	memcpy(batch->mem + batch->used, data, length);
+	memcpy(batch->mem + at, data, length);
 	batch->used += length;
+	return true;
+}
+
+bool iox_batch_hold(struct iox_slab_pool *pool, struct iox_batch *batch, const char *data,
+		    size_t length, void *owner)
+{
+	struct iox_chain *chain;
+
+	if (!chain_reserve(batch, 2))
+		return false;
+	end_slab(batch);
+	chain = batch->chain;
+	chain->segments[chain->count++] = (struct iox_segment){
+		.mem = (char *)data, .used = length, .owner = owner
+	};
+	batch->used += length;
+	batch->before = batch->used;
+	pool->held += length;
 	return true;
 }
 
@@ -284,34 +339,52 @@ void iox_batch_release(struct iox_slab_pool *pool, struct iox_batch *batch)
 		give(pool, batch->mem, batch->size);
 	if (chain) {
 		for (uint32_t i = 0; i < chain->count; i++) {
-			char *end = (char *)chain->iov[i].iov_base + chain->iov[i].iov_len;
+			struct iox_segment *segment = &chain->segments[i];
 
-			give(pool, end - pool->slab_size, pool->slab_size);
+			if (segment->size) {
+				give(pool, segment->mem, segment->size);
+			} else if (segment->owner) {
+				pool->held -= segment->used;
+				pool->let_go(segment->owner);
+			}
 		}
 		free(chain);
 	}
 	*batch = (struct iox_batch){ 0 };
 }
 
-struct msghdr *iox_batch_gather(const struct iox_slab_pool *pool, struct iox_batch *batch,
-				size_t sent, char **from)
+unsigned iox_batch_leak(struct iox_batch *batch)
 {
 	struct iox_chain *chain = batch->chain;
-	size_t slab = pool->slab_size, last = chain ? chain->count * slab : 0;
-	size_t first = sent / slab, length = slab - sent % slab;
-	char *end;
+	unsigned count = 0;
 
-	if (sent >= last) {
-		*from = batch->mem + (sent - last);
+	for (uint32_t i = 0; chain && i < chain->count; i++) {
+		count += chain->segments[i].owner != NULL;
+		chain->segments[i].owner = NULL;
+	}
+	return count;
+}
+
+struct msghdr *iox_batch_gather(struct iox_batch *batch, size_t sent, char **from)
+{
+	struct iox_chain *chain = batch->chain;
+	struct iovec *iov;
+	size_t skip, count = 0;
+
+	while (chain && chain->first < chain->count &&
+	       sent - chain->passed >= chain->segments[chain->first].used)
+		chain->passed += chain->segments[chain->first++].used;
+	if (!chain || chain->first == chain->count) {
+		*from = batch->mem + (sent - batch->before);
 		return NULL;
 	}
-	end = (char *)chain->iov[first].iov_base + chain->iov[first].iov_len;
-	chain->iov[first] = (struct iovec){ end - length, length };
-	chain->iov[chain->count] = (struct iovec){ batch->mem, batch->used - last };
-	chain->msg = (struct msghdr){
-		.msg_iov = &chain->iov[first],
-		/* More than the kernel takes at once: the rest is sent as after any short result. */
-		.msg_iovlen = chain->count + 1 - first < IOV_MAX ? chain->count + 1 - first : IOV_MAX,
-	};
+	iov = (struct iovec *)&chain->segments[chain->capacity];
+	skip = sent - chain->passed;
+	/* No more than the kernel takes at once: the rest is sent as after any short result. */
+	for (uint32_t i = chain->first; i < chain->count && count < IOV_MAX; i++, skip = 0)
+		iov[count++] = (struct iovec){ chain->segments[i].mem + skip, chain->segments[i].used - skip };
+	if (filled(batch) && count < IOV_MAX)
+		iov[count++] = (struct iovec){ batch->mem, filled(batch) };
+	chain->msg = (struct msghdr){ .msg_iov = iov, .msg_iovlen = count };
 	return &chain->msg;
 }

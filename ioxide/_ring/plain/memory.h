@@ -3,7 +3,9 @@
  * Write slabs: memory that the kernel reads while a send is in flight.
  *
  * A batch is what one submission sends.  It begins as one slab of the pool's size, and when that is
- * full it either grows, or, segmented, takes another slab of the pool's size beside it.
+ * full it either grows, or, segmented, takes another slab of the pool's size beside it.  Bytes that
+ * somebody else owns may be held instead of copied: they are a segment of their own, and the bytes
+ * after them begin a new slab.
  */
 #ifndef IOX_MEMORY_H
 #define IOX_MEMORY_H
@@ -14,21 +16,28 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-/* A segmented batch's slabs that are full already.  The kernel may look at it with the slabs. */
+/* A part of a batch that takes no bytes any more: a slab, or bytes that are held. */
+struct iox_segment {
+	char *mem;
+	size_t used;
+	size_t size; /* of the slab; 0: held */
+	void *owner; /* of held bytes, with a reference; NULL: a slab, or the reference is kept for ever */
+};
+
+/* The segments of a batch, in order.  The kernel may look at it with them. */
 struct iox_chain {
 	uint32_t count, capacity;
-	struct msghdr msg;
-	/*
-	 * One more than the capacity: the last entry of a message is the slab that takes bytes.  The
-	 * end of an entry never moves; what lies between a slab's begin and an entry's has been sent.
-	 */
-	struct iovec iov[];
+	uint32_t first; /* what is not sent yet begins in this segment */
+	size_t passed;  /* bytes of the segments before it */
+	struct msghdr msg; /* its entries lie behind the segments: one more than the capacity */
+	struct iox_segment segments[];
 };
 
 struct iox_batch {
-	char *mem;   /* the slab that takes bytes */
-	size_t size; /* of that slab */
-	size_t used; /* bytes of the whole batch */
+	char *mem;     /* the slab that takes bytes; NULL: none yet, or none since the last held bytes */
+	size_t size;   /* of that slab */
+	size_t used;   /* bytes of the whole batch */
+	size_t before; /* of these, in segments */
 	struct iox_chain *chain; /* NULL: that slab is all there is */
 };
 
@@ -51,6 +60,8 @@ struct iox_slab_pool {
 	unsigned grown_count;
 	size_t grown_bytes;        /* at most limit * slab_size */
 	size_t bytes;              /* mapped, at rest or not */
+	size_t held;               /* bytes of others in batches */
+	void (*let_go)(void *owner); /* drops a reference; must not come back here */
 	uint64_t hits, misses, grows;
 };
 
@@ -72,13 +83,20 @@ static inline bool iox_slab_pool_grown(const struct iox_slab_pool *pool)
 /* Appends a copy of the bytes; false, and nothing appended, when the system has no memory. */
 bool iox_batch_write(struct iox_slab_pool *pool, struct iox_batch *batch, const char *data,
 		     size_t length);
+/*
+ * Appends the bytes as they are, and takes over the caller's reference to their owner, which keeps
+ * them as they are; false, and nothing appended or taken over, when the system has no memory.
+ */
+bool iox_batch_hold(struct iox_slab_pool *pool, struct iox_batch *batch, const char *data,
+		    size_t length, void *owner);
 void iox_batch_release(struct iox_slab_pool *pool, struct iox_batch *batch);
+/* Keeps the references of a batch for ever, because the kernel may read it for ever; how many. */
+unsigned iox_batch_leak(struct iox_batch *batch);
 
 /*
  * The message of what is left after `sent` bytes, valid as long as the batch; NULL when that lies in
- * the last slab alone, at *from.
+ * the last slab alone, at *from.  `sent` never goes back.
  */
-struct msghdr *iox_batch_gather(const struct iox_slab_pool *pool, struct iox_batch *batch,
-				size_t sent, char **from);
+struct msghdr *iox_batch_gather(struct iox_batch *batch, size_t sent, char **from);
 
 #endif

@@ -39,12 +39,14 @@
 	X(recv_pauses)        /* receives paused: their queue was full, or buffers were short */ \
 	X(recv_copies)        /* runs copied out of shared buffers because these were short */ \
 	X(sends)              /* sends submitted, of any kind */                               \
-	X(sends_vectored)     /* of these, messages of more than one slab: SENDMSG(_ZC) */     \
+	X(sends_vectored)     /* of these, messages: several slabs, or held bytes (SENDMSG, _ZC) */ \
 	X(sends_zc)           /* of these, zero-copy ones that took the memory */              \
 	X(zc_fallbacks)       /* SEND_ZC refused and done again as SEND */                     \
 	X(zc_notifs)          /* notifications of SEND_ZC */                                   \
 	X(zc_copied)          /* of these, telling that the kernel copied after all (6.2) */   \
 	X(partial_sends)      /* of these, continued after a short result */                   \
+	X(writes_held)        /* writes that were not copied: sent from the writer's own bytes */ \
+	X(writes_leaked)      /* of these, kept for ever: the ring ended before they were sent */ \
 	X(wakeups)            /* parked tasks resumed */                                       \
 	X(wakeup_faults)      /* resumptions that raised */                                    \
 	X(enters)             /* io_uring_enter(2) calls */                                    \
