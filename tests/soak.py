@@ -317,6 +317,7 @@ def check(server: ioxide.Server, handler: Handler, threads: list[Client], fds: i
         ("wrong bytes", [], [wrong for thread in threads for wrong in thread.wrong]),
         ("listeners", 0, stats.listeners_armed_now),
         ("memory faults", 0, stats.memory_faults),
+        ("bytes kept alive", 0, stats.held_bytes_now),
     ]
     deadline = time.monotonic() + 5
     while open_fds() > fds and time.monotonic() < deadline:

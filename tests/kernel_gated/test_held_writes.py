@@ -223,7 +223,10 @@ def test_an_end_lets_go(
         await then(stream)
 
     plain = Way(way.changes)  # cut off, a zero-copy send may not have taken anything
-    with served(face, plain, handler) as server, connect(server, rcvbuf=NARROW) as client:
+    with (
+        served(face, plain, handler, stop_timeout_ms=200) as server,
+        connect(server, rcvbuf=NARROW) as client,
+    ):
         client.sendall(b"x")
         until(lambda: len(written) == 1, "the writes")
         assert references[0] + 1 == sys.getrefcount(body), "not held while it is sent"
