@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from ..errors import LabError
 from ..facts.evidence import Part
@@ -18,7 +19,7 @@ from ..remote.losses import Gone
 from ..remote.process import TREE
 from ..vm import Guest
 from .kernel_watch import KernelWatch
-from .memory import dumped, unused
+from .memory import dumped, named, unused
 
 PART_S, PART_PER_SLOWDOWN_S = 10.0, 2.0
 """So long, in seconds, a guest may take to one part."""
@@ -79,16 +80,16 @@ class Hang:
     """The evidence of one hang."""
 
     def __init__(
-        self, guest: Guest, watch: KernelWatch, pid: int, why: str, *, dump: bool = False
+        self, guest: Guest, watch: KernelWatch, pid: int, why: str, *, base: Path, dump: bool
     ) -> None:
         """Gather what there is of the process `pid` of the guest, which hangs because of `why`;
-        with `dump` its memory, too. What the kernel says meanwhile is its answer to us, and no
-        complaint."""
+        with `dump` its memory, too. Files are named by their paths from the directory `base`.
+        What the kernel says meanwhile is its answer to us, and no complaint."""
         self.log = Log(unused(guest.console.parent, "hang", ".txt"))
-        self._guest, self._pid = guest, pid
+        self._guest, self._pid, self._base = guest, pid, base
         self._kernel = ""
         # First of all: what is asked of the guest below leaves traces there.
-        self.memory = dumped(guest) if dump else ""
+        self.memory = dumped(guest, base) if dump else ""
         """What came of its memory, as a clause; empty if that was not asked for."""
         self._write(f"{why}\n")
         self._write(f"{self.memory}\n" if self.memory else "")
@@ -110,7 +111,7 @@ class Hang:
         summary = ", ".join(where)
         end = self._write(f"\n==== in short\n{summary}\n")
         part = None if end is None else Part(end.file, 0, end.end)
-        file = f"; {self.log.path.name} has what was found" if part else ""
+        file = f"; {named(self.log.path, self._base)} has what was found" if part else ""
         words = f"{gone}; {summary}{file}"
         return Gone(words, guest_too=gone.guest_too, tail=gone.tail, killed=gone.killed), part
 

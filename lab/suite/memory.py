@@ -11,9 +11,9 @@ from ..vm import Guest
 FLAG = "--dump"
 
 
-def dumped(guest: Guest) -> str:
-    """Write the memory of a guest into a file beside its console: a clause that names the file, or
-    says why there is none."""
+def dumped(guest: Guest, base: Path) -> str:
+    """Write the memory of a guest into a file beside its console: a clause that names the file, by
+    its path from the directory `base`, or says why there is none."""
     file = unused(guest.console.parent, "memory", ".core")
     try:
         if guest.hypervisor is None:
@@ -21,7 +21,12 @@ def dumped(guest: Guest) -> str:
         guest.hypervisor.dump(file)
     except LabError as error:
         return f"its memory could not be dumped: {error}"
-    return f"{file.name} has its memory"
+    return f"{named(file, base)} has its memory"
+
+
+def named(file: Path, base: Path) -> str:
+    """A file's path from a directory that it is in."""
+    return file.relative_to(base).as_posix() if file.is_relative_to(base) else file.name
 
 
 def unused(directory: Path, name: str, suffix: str) -> Path:

@@ -159,7 +159,8 @@ class Session:
         self._before_hang = Heard()
         with suppress(GuestLost):  # whoever asks next says so
             self._before_hang = self._watch.cut()
-        hang = Hang(self._watch.guest, self._watch, pid, why, dump=self._plan.dump)
+        base, dump = self._plan.results, self._plan.dump
+        hang = Hang(self._watch.guest, self._watch, pid, why, base=base, dump=dump)
         self.logs.append(hang.log)
         return hang
 
@@ -222,7 +223,7 @@ class Session:
         """Keep its memory if that is asked for, once a test."""
         if self._plan.dump and not outcome.memory:
             self._listener.phase("dumping the guest's memory")
-            outcome.memory = dumped(guest)
+            outcome.memory = dumped(guest, self._plan.results)
             self._listener.phase("")
 
     def _hear_others(self, mark: str = "") -> None:

@@ -53,6 +53,19 @@ def test_hang_splat_and_panic_leave_the_memory(little: Little) -> None:
     assert {"test_good": "passed", "test_hangs": "lost"}.items() <= ran.verdicts.items()
 
 
+def test_file_of_a_further_guest_is_named_with_its_directory(little: Little) -> None:
+    """There may be files of that name of several guests."""
+    little.tests(
+        'def test_first(): os.write(1, b"x"); os.kill(os.getpid(), 9)\n'
+        "def test_hangs(): time.sleep(60)\n"
+    )
+    ran = little.lab("--lab-timeout=3", "--dump", "-k", "first or hangs", fake={"vanishes": True})
+    found = re.search(r"; (\S+) has what was found; (\S+) has its memory$", ran.why("test_hangs"))
+    assert found is not None, ran.why("test_hangs")
+    assert ("guest-2/hang-1.txt", "guest-2/memory-1.core") == found.groups()
+    assert all((ran.files / name).exists() for name in found.groups())
+
+
 def test_without_the_option_nothing_is_written(little: Little) -> None:
     little.tests(TESTS)
     ran = little.lab("--lab-timeout=3")
