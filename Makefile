@@ -136,7 +136,7 @@ bench-affinity: build ## Measure the continuation modes and fill docs/affinity.m
 	@$(BIN)/python -m bench affinity $(ARGS)
 
 .PHONY: bench-peers
-bench-peers: build ## Measure ioxide beside asyncio and uvloop and fill docs/peers.md, on a quiet machine
+bench-peers: build ## Measure ioxide beside uvloop, asyncio, others and bare C for docs/peers.md, on a quiet machine
 	@$(BIN)/python -m bench peers $(ARGS)
 
 .PHONY: soak

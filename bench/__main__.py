@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from bench import affinity, gate, memory, peers, unread
 from bench.errors import Void
+from bench.scenes import SCENES
+
+
+def _timed(parser: argparse.ArgumentParser, name: str, rounds: int, seconds: float) -> None:
+    """The options of what measures time, round by round."""
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seconds", type=float, default=seconds)
+    parser.add_argument("--print-only", action="store_true", help=f"leave docs/{name}.md alone")
 
 
 def main() -> int:
@@ -22,19 +31,30 @@ def main() -> int:
     measured.set_defaults(run=lambda _: memory.run())
     paused = commands.add_parser("unread", help="a busy connection beside 10,000 that are paused")
     paused.set_defaults(run=lambda _: unread.run())
-    for name, about, module in (
-        ("affinity", "the continuation modes against each other", affinity),
-        ("peers", "against asyncio's own loop and uvloop", peers),
-    ):
-        timed = commands.add_parser(name, help=about)
-        timed.add_argument("--rounds", type=int, default=module.ROUNDS)
-        timed.add_argument("--seconds", type=float, default=module.SECONDS)
-        timed.add_argument("--print-only", action="store_true", help=f"leave docs/{name}.md alone")
-        timed.set_defaults(
-            run=lambda options, run=module.run: run(
-                options.rounds, options.seconds, write=not options.print_only
-            )
+    timed = commands.add_parser("affinity", help="the continuation modes against each other")
+    _timed(timed, "affinity", affinity.ROUNDS, affinity.SECONDS)
+    timed.set_defaults(
+        run=lambda options: affinity.run(
+            options.rounds, options.seconds, write=not options.print_only
         )
+    )
+    timed = commands.add_parser("peers", help="against uvloop, asyncio's own loop and others")
+    _timed(timed, "peers", peers.ROUNDS, peers.SECONDS)
+    timed.add_argument("--scene", action="append", default=[], choices=SCENES, help="only this one")
+    timed.add_argument("--newer", metavar="PYTHON", help=f"of {peers.NEWER} (from PATH)")
+    timed.add_argument("--no-instructions", action="store_true", help="count none")
+    timed.add_argument("--from", dest="saved", type=Path, help="measure nothing, read this file")
+    timed.set_defaults(
+        run=lambda options: peers.run(
+            options.rounds,
+            options.seconds,
+            write=not options.print_only,
+            scenes=options.scene,
+            newer=options.newer,
+            counted=not options.no_instructions,
+            saved=options.saved,
+        )
+    )
     options = parser.parse_args()
     if getattr(options, "rounds", 3) < 3:
         parser.error(f"--rounds {options.rounds}: a median needs three")

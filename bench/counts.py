@@ -34,6 +34,10 @@ class Program:
     style: str = "handler"
     """``handler`` is a `Server`; ``protocol`` and ``streams`` are programs on its loop."""
     connections: int = CONNECTIONS
+    loop: str = "ioxide"
+    """Of `bench.peer`, for another style than ``handler``."""
+    paths: Sequence[Path] = ()
+    """Directories of libraries that it needs."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(
@@ -43,7 +47,7 @@ class Program:
         module = "bench.serve"
         if self.style != "handler":
             module = "bench.peer"
-            arguments = ["ioxide", self.style, *arguments]
+            arguments = [self.loop, self.style, *arguments]
         return running(
             self.settings,
             wrapper=wrapper,
@@ -52,6 +56,7 @@ class Program:
             in_band=in_band,
             module=module,
             environment=self.environment,
+            paths=self.paths,
         )
 
 

@@ -3,9 +3,15 @@
  * The load generator: C connections over one io_uring, every answer compared byte for byte.
  *
  *   loadgen --port P --connections C (--requests N | --seconds S) --request TEXT --answer TEXT
- *           [--depth D] [--batches] [--timeout-ms MS]
+ *           [--request-fill BYTES] [--answer-fill BYTES] [--depth D] [--batches] [--reconnect] [--tls]
+ *           [--timeout-ms MS]
  *
- * A connection sends D requests at once, waits for the D answers, and goes on.  With --batches none
+ * A connection sends D requests at once, waits for the D answers, and goes on.  So many bytes 'x'
+ * follow each request and each answer as the two options of fill say.  With --reconnect each request
+ * has a connection of its own, which this side closes once it has its answer.  --tls is there when
+ * this is compiled with -DTLS and linked with OpenSSL; the certificate is not verified.
+ *
+ * With --batches none
  * sends again before all have their answers: then the server finds the whole batch waiting, and what
  * it needs for one does not depend on who is scheduled when.  That is how requests are counted; how
  * fast they are is measured without it.
@@ -27,6 +33,12 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef TLS
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#endif
 
 struct conn {
 	int fd;
@@ -34,14 +46,19 @@ struct conn {
 	size_t got;
 	uint64_t began; /* ns */
 	uint64_t left;  /* times it still sends; with --seconds no limit */
+	bool used;      /* its connection has had an answer */
+#ifdef TLS
+	SSL *tls;
+#endif
 };
 
 struct options {
 	unsigned port, connections, depth, timeout_ms;
 	uint64_t requests;
 	double seconds;
+	size_t request_fill, answer_fill;
 	const char *request, *answer;
-	bool batches;
+	bool batches, reconnect, tls;
 };
 
 static struct options options = { .connections = 64, .depth = 1, .timeout_ms = 20000 };
@@ -88,13 +105,15 @@ static void usage(const char *what)
 	exit(2);
 }
 
-static char *repeat(const char *text, unsigned times, size_t *size)
+static char *repeat(const char *text, size_t fill, unsigned times, size_t *size)
 {
-	size_t one = strlen(text);
-	char *whole = need(malloc(one * times + 1));
+	size_t length = strlen(text), one = length + fill;
+	char *whole = need(malloc(one * times));
 
-	for (unsigned i = 0; i < times; i++)
-		memcpy(whole + i * one, text, one);
+	for (unsigned i = 0; i < times; i++) {
+		memcpy(whole + i * one, text, length);
+		memset(whole + i * one + length, 'x', fill);
+	}
 	*size = one * times;
 	return whole;
 }
@@ -115,9 +134,19 @@ static void receive(unsigned index)
 	struct conn *conn = &conns[index];
 	struct io_uring_sqe *sqe = get_sqe();
 
+#ifdef TLS
+	if (conn->tls) {
+		io_uring_prep_poll_add(sqe, conn->fd, POLLIN);
+		io_uring_sqe_set_data64(sqe, index);
+		return;
+	}
+#endif
 	io_uring_prep_recv(sqe, conn->fd, conn->buffer + conn->got, answers_size - conn->got, MSG_WAITALL);
 	io_uring_sqe_set_data64(sqe, index);
 }
+
+static bool open_connection(struct conn *conn);
+static void close_connection(struct conn *conn);
 
 /* Sends, if there is more to send; true when it did. */
 static bool begin(unsigned index)
@@ -129,12 +158,27 @@ static bool begin(unsigned index)
 		return false;
 	conn->left--;
 	conn->got = 0;
+	conn->began = now_ns();
+	if (options.reconnect && conn->used) {
+		close_connection(conn);
+		if (!open_connection(conn))
+			return false;
+	}
+#ifdef TLS
+	if (conn->tls) { /* a few hundred bytes, for which a socket buffer always has room here */
+		if (SSL_write(conn->tls, requests, requests_size) != (int)requests_size) {
+			fail("connection %u: its request does not fit into the socket", index);
+			return false;
+		}
+		receive(index);
+		return true;
+	}
+#endif
 	sqe = get_sqe();
 	io_uring_prep_send(sqe, conn->fd, requests, requests_size, MSG_WAITALL | MSG_NOSIGNAL);
 	sqe->flags |= IOSQE_CQE_SKIP_SUCCESS; /* what was sent is answered, or its receive times out */
 	io_uring_sqe_set_data64(sqe, options.connections + index);
 	receive(index);
-	conn->began = now_ns();
 	return true;
 }
 
@@ -163,6 +207,24 @@ static bool complete(uint64_t data, int res)
 		     res ? strerror(-res) : "the server closed it", conn->got, answers_size);
 		return false;
 	}
+#ifdef TLS
+	if (conn->tls) {
+		while (conn->got < answers_size) {
+			res = SSL_read(conn->tls, conn->buffer + conn->got, answers_size - conn->got);
+			if (res > 0) {
+				conn->got += res;
+				continue;
+			}
+			if (SSL_get_error(conn->tls, res) != SSL_ERROR_WANT_READ) {
+				fail("connection %u: TLS ended after %zu of %zu bytes", (unsigned)data,
+				     conn->got, answers_size);
+				return false;
+			}
+			break;
+		}
+		res = 0;
+	}
+#endif
 	conn->got += res;
 	if (conn->got < answers_size) {
 		receive(data);
@@ -173,6 +235,7 @@ static bool complete(uint64_t data, int res)
 		return false;
 	}
 	record(now_ns() - conn->began);
+	conn->used = true;
 	answered += options.depth;
 	return true;
 }
@@ -236,12 +299,47 @@ static void check_silence(void)
 	for (unsigned i = 0; i < options.connections; i++) {
 		char byte;
 
+#ifdef TLS
+		if (conns[i].tls) {
+			if (SSL_read(conns[i].tls, &byte, 1) > 0)
+				fail("connection %u: more came than was asked for", i);
+			continue;
+		}
+#endif
 		if (recv(conns[i].fd, &byte, 1, MSG_DONTWAIT) > 0)
 			fail("connection %u: more came than was asked for", i);
 	}
 }
 
-static int open_connection(void)
+#ifdef TLS
+static bool begin_tls(struct conn *conn)
+{
+	static SSL_CTX *context;
+
+	if (!context)
+		context = need(SSL_CTX_new(TLS_client_method()));
+	conn->tls = need(SSL_new(context));
+	if (!SSL_set_fd(conn->tls, conn->fd) || SSL_connect(conn->tls) != 1 ||
+	    fcntl(conn->fd, F_SETFL, O_NONBLOCK)) {
+		fail("connecting to port %u: %s", options.port,
+		     ERR_reason_error_string(ERR_get_error()) ?: "no TLS");
+		return false;
+	}
+	return true;
+}
+#endif
+
+static void close_connection(struct conn *conn)
+{
+#ifdef TLS
+	if (conn->tls)
+		SSL_free(conn->tls);
+	conn->tls = NULL;
+#endif
+	close(conn->fd);
+}
+
+static bool open_connection(struct conn *conn)
 {
 	struct sockaddr_in address = {
 		.sin_family = AF_INET,
@@ -259,9 +357,15 @@ static int open_connection(void)
 	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) ||
 	    connect(fd, (struct sockaddr *)&address, sizeof(address))) {
 		fail("connecting to port %u: %s", options.port, strerror(errno));
-		return -1;
+		return false;
 	}
-	return fd;
+	conn->fd = fd;
+	conn->used = false;
+#ifdef TLS
+	if (options.tls)
+		return begin_tls(conn);
+#endif
+	return true;
 }
 
 static bool open_all(void)
@@ -280,8 +384,7 @@ static bool open_all(void)
 	for (unsigned i = 0; i < options.connections; i++) {
 		conns[i].buffer = need(malloc(answers_size));
 		conns[i].left = options.requests / options.connections / options.depth;
-		conns[i].fd = open_connection();
-		if (conns[i].fd < 0)
+		if (!open_connection(&conns[i]))
 			return false;
 	}
 	return true;
@@ -338,7 +441,11 @@ static void parse(int argc, char **argv)
 		{ "request", required_argument, NULL, 'q' },
 		{ "answer", required_argument, NULL, 'a' },
 		{ "timeout-ms", required_argument, NULL, 't' },
+		{ "request-fill", required_argument, NULL, 'Q' },
+		{ "answer-fill", required_argument, NULL, 'A' },
 		{ "batches", no_argument, NULL, 'b' },
+		{ "reconnect", no_argument, NULL, 'r' },
+		{ "tls", no_argument, NULL, 'T' },
 		{ 0 },
 	};
 	int name;
@@ -353,13 +460,21 @@ static void parse(int argc, char **argv)
 		case 't': options.timeout_ms = number(optarg, 1, 3600000); break;
 		case 'q': options.request = optarg; break;
 		case 'a': options.answer = optarg; break;
+		case 'Q': options.request_fill = number(optarg, 0, 1 << 26); break;
+		case 'A': options.answer_fill = number(optarg, 0, 1 << 26); break;
 		case 'b': options.batches = true; break;
+		case 'r': options.reconnect = true; break;
+		case 'T': options.tls = true; break;
 		default: usage("an option is unknown");
 		}
 	}
 	if (optind < argc || !options.port || !options.request || !options.answer ||
 	    !options.request[0] || !options.answer[0])
 		usage("--port, --request and --answer are needed, and nothing but options");
+#ifndef TLS
+	if (options.tls)
+		usage("--tls needs a load generator that was compiled with -DTLS");
+#endif
 	if (!options.requests == !options.seconds)
 		usage("one of --requests and --seconds is needed");
 	if (options.requests % ((uint64_t)options.connections * options.depth))
@@ -372,8 +487,8 @@ int main(int argc, char **argv)
 	double seconds;
 
 	parse(argc, argv);
-	requests = repeat(options.request, options.depth, &requests_size);
-	answers = repeat(options.answer, options.depth, &answers_size);
+	requests = repeat(options.request, options.request_fill, options.depth, &requests_size);
+	answers = repeat(options.answer, options.answer_fill, options.depth, &answers_size);
 	if (!open_all()) {
 		report(0);
 		return 1;

@@ -38,9 +38,14 @@ def build(source: str, flags: Sequence[str] = ()) -> Path:
     return target
 
 
-def loadgen() -> Path:
-    """The load generator."""
-    return build("loadgen.c", ("-luring",))
+def loadgen(*, tls: bool = False) -> Path:
+    """The load generator; the one that can TLS needs OpenSSL's headers (libssl-dev)."""
+    return build("loadgen.c", ("-luring", *(("-DTLS", "-lssl", "-lcrypto") if tls else ())))
+
+
+def bare() -> Path:
+    """The servers without Python."""
+    return build("bare.c", ("-luring",))
 
 
 def callgrind_library() -> Path:

@@ -1,65 +1,98 @@
 # SPDX-License-Identifier: MIT
-"""``python -m bench peers``: the plaintext server on ioxide, beside asyncio's own loop and uvloop.
+"""``python -m bench peers``: the same servers on ioxide, uvloop, asyncio and others, and in bare C.
 
-Paired rounds on one core, at 64 connections and at one; the tables go into docs/peers.md.
+Paired rounds in each scene of `bench.scenes`, with server and load generator on one core and on a
+core each. All that was measured goes into docs/peers.json, from which `bench.peers_page` makes the
+tables and the plot.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
+import hashlib
+import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
-import sysconfig
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from bench import page
+from bench import peers_page
 from bench.affinity import machine
+from bench.counts import Program, instructions
 from bench.errors import Void
-from bench.native import BUILD, ROOT
-from bench.peer import ASGI_ANSWER
-from bench.process import CONNECTIONS, Load, Server, running
-from bench.rounds import Spread, interleaved
+from bench.native import BUILD, ROOT, bare
+from bench.process import Load, Server, running
+from bench.rounds import interleaved
+from bench.scenes import PLAIN, SCENES, Scene
 
 ROUNDS = 7
-SECONDS = 1.0
-PAGE = ROOT / "docs" / "peers.md"
-OURS = "ioxide handler"
-SERVERS = {
-    OURS: None,
-    "ioxide loop, Protocol": ("ioxide", "protocol"),
-    "ioxide loop, streams": ("ioxide", "streams"),
-    "uvloop Protocol": ("uvloop", "protocol"),
-    "uvloop streams": ("uvloop", "streams"),
-    "asyncio Protocol": ("asyncio", "protocol"),
-    "asyncio streams": ("asyncio", "streams"),
-    "uvicorn on ioxide": ("ioxide", "uvicorn"),
-    "uvicorn on uvloop": ("uvloop", "uvicorn"),
-    "uvicorn on asyncio": ("asyncio", "uvicorn"),
-}
-"""What runs, by the name in the tables: a loop and a style of `bench.peer`; None is our own."""
+SECONDS = 0.5
+FEW = ("1 connection", PLAIN.name)
+"""The scenes of who is not measured in all of them."""
+NEWER = "3.13"
+OPTIONAL = ("rloop", "uringcore", "granian")
+"""What is measured where it installs: each is there for some Pythons only."""
+COUNTED = ("handler", "protocol", "streams")
+"""The styles whose instructions are counted too, at 1 and at 64 connections."""
 
 
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """How much better one is meant to be than another, at 64 connections."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant:
+    """One server of the table."""
 
     name: str
-    base: str
-    rate: float
-    cpu: float
+    loop: str = ""
+    """Of `bench.peer`; empty where there is none to choose."""
+    style: str
+    """Of `bench.peer`; or ``handler`` (`ioxide.Server`), ``granian``, ``uring``, ``epoll``."""
+    everywhere: bool = True
+    """Whether it is measured in each scene, or in `FEW`."""
+    newer: bool = False
+    """Whether it runs under Python `NEWER`."""
+
+    def serves(self, scene: Scene) -> bool:
+        """Whether it is measured in that scene: TLS is asyncio's, a Server's handler has none."""
+        if scene.tls and self.style in ("handler", "uring", "epoll"):
+            return False
+        return self.everywhere or scene.name in FEW
 
 
-AIMS = (
-    Aim(OURS, "uvloop Protocol", 1.10, 1.15),
-    Aim(OURS, "uvloop streams", 1.30, 1.5),
-    Aim(OURS, "asyncio streams", 1.65, 2.0),
-    Aim("uvicorn on ioxide", "uvicorn on uvloop", 1.25, 1.3),
-)
+def _contestants() -> tuple[Contestant, ...]:
+    found = [Contestant(name="ioxide handler", style="handler")]
+    for loop in ("ioxide", "uvloop", "asyncio"):
+        for style in ("protocol", "streams", "uvicorn"):
+            found.append(Contestant(name=f"{loop} {style}", loop=loop, style=style))
+    for loop in ("ioxide", "uvloop"):
+        name = f"{loop} protocol, {NEWER}"
+        found.append(
+            Contestant(name=name, loop=loop, style="protocol", everywhere=False, newer=True)
+        )
+    found += [
+        Contestant(name="rloop protocol", loop="rloop", style="protocol", everywhere=False),
+        Contestant(
+            name=f"uringcore protocol, {NEWER}",
+            loop="uringcore",
+            style="protocol",
+            everywhere=False,
+            newer=True,
+        ),
+        Contestant(name="granian", style="granian", everywhere=False),
+        Contestant(name="C, io_uring", style="uring"),
+        Contestant(name="C, epoll", style="epoll"),
+    ]
+    return tuple(found)
+
+
+CONTESTANTS = _contestants()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,122 +120,231 @@ class Sample:
         )
 
 
-Samples = Mapping[str, list[Sample]]
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A Python with what its peers need."""
+
+    python: str
+    directory: Path
+    """Where servers run: ``bench`` is found there, and ioxide as it is built for this Python."""
+    libraries: Path
+
+    def version(self, name: str) -> str | None:
+        """Of a distribution in `libraries`, or of one beside this program."""
+        for found in metadata.distributions(name=name, path=[str(self.libraries)]):
+            return found.version
+        return None
+
+    def has(self, contestant: Contestant) -> bool:
+        """Whether what it needs is installed."""
+        needed = contestant.loop if contestant.loop in OPTIONAL else contestant.style
+        return needed not in OPTIONAL or self.version(needed) is not None
+
+    def fault(self, contestant: Contestant) -> str:
+        """Why somebody else's server cannot be measured; empty for a sound one, and for ours."""
+        if contestant.loop not in OPTIONAL and contestant.style not in OPTIONAL:
+            return ""
+        try:
+            for scene in (SCENES[name] for name in FEW):
+                with started(contestant, scene, self) as server:
+                    server.load(seconds=2, connections=scene.connections, patience=5)
+        except Void as error:
+            return f"it does not get through two seconds of {scene.name} ({error})"
+        return ""
 
 
-def gains(samples: Samples, name: str, base: str) -> tuple[Spread, Spread]:
-    """How many times `base`'s requests a second `name` serves, and the same of processor time."""
-    pairs = list(zip(samples[name], samples[base], strict=True))
-    return (
-        Spread.of([one.rate / other.rate for one, other in pairs]),
-        Spread.of([other.cpu_us / one.cpu_us for one, other in pairs]),
+def _install(python: str, target: Path, *what: str, optional: bool = False) -> None:
+    command = [python, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(target)]
+    command += ["--root-user-action", "ignore"]
+    done = subprocess.run(
+        [*command, *what],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if optional else None,
+        env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_USER": "0"},
     )
+    if done.returncode and not optional:
+        raise Void(f"pip could not install {' '.join(what)}; see above")
 
 
-def table(samples: Samples) -> str:
-    """A row for each server: medians."""
-    lines = [
-        "| server | req/s | CPU us/request [min .. max] | p50 us | p99 us |",
-        "|---|---|---|---|---|",
-    ]
-    for name, found in samples.items():
-        cpu = Spread.of([sample.cpu_us for sample in found])
-        rate, p50, p99 = (
-            Spread.of([getattr(sample, field) for sample in found]).median
-            for field in ("rate", "p50_us", "p99_us")
-        )
-        lines.append(
-            f"| {name} | {rate:.0f} | {cpu.median:.2f} [{cpu.low:.2f} .. {cpu.high:.2f}] "
-            f"| {p50:.0f} | {p99:.0f} |"
-        )
-    return "\n".join(lines)
+def _prepared(python: str, *, ours: bool) -> Environment:
+    """The directory of that Python's libraries, made when first needed.
 
-
-def aims(samples: Samples) -> str:
-    """A row for each aim: what was measured, what was meant, and whether it is reached."""
-    lines = [
-        "| | over | req/s [min .. max] | aim | CPU [min .. max] | aim | |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for aim in AIMS:
-        rate, cpu = gains(samples, aim.name, aim.base)
-        reached = rate.median >= aim.rate and cpu.median >= aim.cpu
-        lines.append(
-            f"| {aim.name} | {aim.base} | {_times(rate)} | {aim.rate:.2f} | {_times(cpu)} "
-            f"| {aim.cpu:.2f} | {'reached' if reached else 'missed'} |"
-        )
-    return "\n".join(lines)
-
-
-def _times(spread: Spread) -> str:
-    return f"{spread.median:.2f} [{spread.low:.2f} .. {spread.high:.2f}]"
-
-
-def libraries() -> Path:
-    """uvloop and httptools, which only this needs, in a directory of their own."""
-    target = BUILD / f"peers-{sysconfig.get_config_var('SOABI')}"
+    `ours`: this program's own Python, for which ioxide is built in the tree.
+    """
+    code = "import sysconfig; print(sysconfig.get_config_var('SOABI'))"
+    try:
+        asked = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Void(f"{python} does not run: {error}") from None
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["peers"]
+    key = hashlib.sha256(repr((group, OPTIONAL)).encode()).hexdigest()[:8]
+    target = BUILD / f"peers-{asked.stdout.strip()}-{key}"
     if not target.exists():
         new = target.with_suffix(".new")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade"]
-        done = subprocess.run(
-            [*command, "--target", str(new), "--group", "peers"],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_USER": "0"},
-        )
-        if done.returncode:
-            raise Void("pip could not install the group peers of pyproject.toml; see above")
+        shutil.rmtree(new, ignore_errors=True)
+        # pip knows --group since 25.1.
+        _install(python, new, *group, *([] if ours else [str(ROOT)]))
+        for name in OPTIONAL:
+            _install(python, new, "--only-binary", ":all:", name, optional=True)
+        if not ours:
+            (new / "bench").symlink_to(ROOT / "bench")
         new.rename(target)
-    return target
+    elif not ours:  # as the tree is now
+        _install(python, target, "--no-deps", str(ROOT))
+    return Environment(python, ROOT if ours else target, target)
 
 
 @contextlib.contextmanager
-def started(name: str, paths: Sequence[Path]) -> Iterator[Server]:
-    """The server of that name, in a process of its own."""
-    peer = SERVERS[name]
-    if peer is None:
-        with running({}) as server:
+def started(contestant: Contestant, scene: Scene, where: Environment) -> Iterator[Server]:
+    """The server, in a process of its own."""
+    style = contestant.style
+    if style in ("uring", "epoll"):
+        size = len(scene.request) + scene.upload
+        command = [str(bare()), style, str(size), scene.answer.decode(), str(scene.download)]
+        with running({}, program=command, scene=scene) as server:
             yield server
         return
-    with running({}, module="bench.peer", arguments=peer, paths=paths) as server:
-        if "uvicorn" in peer:
-            server.answer = ASGI_ANSWER
+    module, arguments = "bench.peer", [contestant.loop, style]
+    if style == "handler":
+        module, arguments = "bench.serve", []
+    elif style == "granian":
+        module, arguments = "bench.foreign", []
+    with running(
+        {},
+        module=module,
+        arguments=arguments,
+        paths=[where.libraries],
+        scene=scene,
+        python=where.python,
+        directory=where.directory,
+    ) as server:
+        if style == "uvicorn":
+            server.answer = scene.asgi_answer
+        elif style == "granian":
+            server.answer = answered(server, scene)
         yield server
 
 
-def _tell(connections: int, number: int) -> None:
-    print(f"{connections} at once: round {number} is over", flush=True)
+def answered(server: Server, scene: Scene) -> bytes:
+    """What a server with headers of its own answers, to be compared with its later answers."""
+    with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+        client.sendall(scene.request)
+        data = b""
+        while not data.endswith(scene.body):
+            part = client.recv(1 << 16)
+            if not part:
+                raise Void(f"the server's answer is not whole: {data!r}")
+            data += part
+    if not data.startswith(b"HTTP/1.1 200 "):
+        raise Void(f"the server's answer is none: {data!r}")
+    return data
 
 
-def run(rounds: int, seconds: float, *, write: bool) -> int:
-    """Measure, print, and write the page."""
-    paths = [libraries()]
-    found: dict[int, dict[str, list[Sample]]] = {}
-    with contextlib.ExitStack() as stack:
-        servers = {name: stack.enter_context(started(name, paths)) for name in SERVERS}
-        for connections in (CONNECTIONS, 1):
-            found[connections] = interleaved(
-                servers,
-                Sample.of,
+def _counted(environment: Environment) -> list[dict[str, Any]]:
+    """User instructions of a request, where they are counted."""
+    found = []
+    for contestant in CONTESTANTS:
+        if contestant.style not in COUNTED or contestant.newer or not contestant.everywhere:
+            continue
+        for connections in (1, PLAIN.connections):
+            program = Program(
+                style=contestant.style,
+                loop=contestant.loop or "ioxide",
                 connections=connections,
-                rounds=rounds,
-                seconds=seconds,
-                told=functools.partial(_tell, connections),
+                paths=(environment.libraries,),
             )
-    versions = [metadata.version("uvicorn")]
-    versions += [
-        distribution.version
-        for name in ("uvloop", "httptools")
-        for distribution in metadata.distributions(name=name, path=[str(path) for path in paths])
-    ]
-    load = os.getloadavg()[0]
-    text = (
-        f"{machine()}; uvicorn {versions[0]}, uvloop {versions[1]}, httptools {versions[2]}.\n"
-        f"{rounds} rounds of {seconds:g} s a server, server and load generator on one core; load\n"
-        f"average at the end {load:.1f}, of which about 1 is the benchmark itself.\n\n"
-        f"{aims(found[CONNECTIONS])}\n\n"
-        f"{CONNECTIONS} connections:\n\n{table(found[CONNECTIONS])}\n\n"
-        f"One connection:\n\n{table(found[1])}"
-    )
-    page.show(PAGE, "peers", text, write=write)
+            cost = instructions(program)
+            print(f"{contestant.name}, {connections}: {cost.low:.0f} instructions", flush=True)
+            cell = {"server": contestant.name, "connections": connections}
+            found.append({**cell, "low": round(cost.low), "high": round(cost.high)})
+    return found
+
+
+def measured(
+    rounds: int, seconds: float, scenes: Sequence[str], newer: str | None, *, counted: bool
+) -> dict[str, Any]:
+    """All cells of the table, in the form of docs/peers.json."""
+    ours = _prepared(sys.executable, ours=True)
+    other = _prepared(newer, ours=False) if newer else None
+    environments = {False: ours, True: other}
+    absent = {}
+    present: list[tuple[Contestant, Environment]] = []
+    for contestant in CONTESTANTS:
+        environment = environments[contestant.newer]
+        if environment is None:
+            absent[contestant.name] = f"there is no python{NEWER}"
+        elif not environment.has(contestant):
+            absent[contestant.name] = "nothing of it installs for this Python"
+        elif why := environment.fault(contestant):
+            absent[contestant.name] = why
+        else:
+            present.append((contestant, environment))
+    cells = []
+    for scene in (SCENES[name] for name in scenes):
+        with contextlib.ExitStack() as stack:
+            servers = {
+                contestant.name: stack.enter_context(started(contestant, scene, environment))
+                for contestant, environment in present
+                if contestant.serves(scene)
+            }
+            for placement, apart in peers_page.PLACEMENTS.items():
+                samples = interleaved(
+                    servers,
+                    Sample.of,
+                    connections=scene.connections,
+                    rounds=rounds,
+                    seconds=seconds,
+                    apart=apart,
+                    told=functools.partial(_tell, f"{scene.name}, {placement}", rounds),
+                )
+                for name, found in samples.items():
+                    cell: dict[str, Any] = {"server": name, "scene": scene.name}
+                    cell["placement"] = placement
+                    for field in ("rate", "cpu_us", "p50_us", "p99_us"):
+                        cell[field] = [round(getattr(one, field), 3) for one in found]
+                    cells.append(cell)
+    versions = {name: ours.version(name) for name in ("uvloop", "httptools", "rloop", "granian")}
+    versions["uvicorn"] = metadata.version("uvicorn")
+    versions["uringcore"] = other.version("uringcore") if other else None
+    return {
+        "version": peers_page.VERSION,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(),
+        "versions": {name: found for name, found in versions.items() if found},
+        "rounds": rounds,
+        "seconds": seconds,
+        "load_average": round(os.getloadavg()[0], 1),
+        "absent": absent,
+        "cells": cells,
+        "instructions": _counted(ours) if counted else [],
+    }
+
+
+def _tell(what: str, of: int, number: int) -> None:
+    print(f"{what}: round {number} of {of} is over", flush=True)
+
+
+def run(
+    rounds: int,
+    seconds: float,
+    *,
+    write: bool,
+    scenes: Sequence[str] = (),
+    newer: str | None = None,
+    counted: bool = True,
+    saved: Path | None = None,
+) -> int:
+    """Measure, or read what was `saved`; print, and write the page with its plot."""
+    if saved is not None:
+        results = peers_page.read(saved)
+    else:
+        newer = newer or shutil.which(f"python{NEWER}")
+        results = measured(rounds, seconds, scenes or tuple(SCENES), newer, counted=counted)
+    text = peers_page.tables(results)
+    print(text, flush=True)
+    if write:
+        peers_page.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        sys.path.insert(0, str(_prepared(sys.executable, ours=True).libraries))
+        peers_page.write(results, text)
     return 0

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import Void
-from bench.handlers import ANSWER, REQUEST
 from bench.native import ROOT, loadgen
+from bench.scenes import PLAIN, Scene
 
 TIMEOUT = 120.0
 """Seconds for one answer; a server in valgrind takes a few to start."""
@@ -76,6 +76,14 @@ def same_core() -> int:
     return max(os.sched_getaffinity(0))
 
 
+def other_core() -> int:
+    """The load generator's where each has its own; raises `Void` where there is one only."""
+    core = min(os.sched_getaffinity(0))
+    if core == same_core():
+        raise Void("one core is not enough to give server and load generator a core each")
+    return core
+
+
 def _prepare(core: int, policy: int = os.SCHED_OTHER) -> None:
     os.sched_setaffinity(0, {core})
     if policy != os.SCHED_OTHER:
@@ -88,11 +96,16 @@ def _prepare(core: int, policy: int = os.SCHED_OTHER) -> None:
 class Server:
     """One server process, pinned to `same_core()`."""
 
-    answer = ANSWER
-    """What it answers to `REQUEST`."""
-
-    def __init__(self, process: subprocess.Popen[str], ports: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        ports: Sequence[int] | None = None,
+        scene: Scene = PLAIN,
+    ) -> None:
         self.process = process
+        self.scene = scene
+        self.answer = scene.answer
+        """What it answers, without what follows in a download."""
         self._control: socket.socket | None = None
         if ports is None:
             self.port = int(self._line()["port"])
@@ -169,18 +182,27 @@ class Server:
         seconds: float | None = None,
         connections: int = CONNECTIONS,
         batches: bool = False,
+        apart: bool = False,
+        patience: float = 60,
     ) -> Load:
-        """Run the load generator against it, on the same core; raises `Void` on a wrong answer.
+        """Run the load generator against it; raises `Void` on a wrong answer.
+
+        It runs on the same core, or with `apart` on another one, and waits for an answer for
+        `patience` seconds.
 
         With `batches`, on a busy machine too, it has sent a whole batch before the server sees the
         first request of it: nothing preempts a SCHED_FIFO thread, and a SCHED_BATCH server that is
         woken preempts nobody (sched(7)).
         """
         amount = ["--requests", str(requests)] if requests else ["--seconds", str(seconds)]
-        command = [str(loadgen()), "--port", str(self.port), *amount]
-        command += ["--connections", str(connections), "--timeout-ms", "60000"]
-        command += ["--request", REQUEST.decode(), "--answer", self.answer.decode()]
-        core = same_core()
+        scene = self.scene
+        command = [str(loadgen(tls=scene.tls)), "--port", str(self.port), *amount]
+        command += ["--connections", str(connections), "--timeout-ms", str(round(1000 * patience))]
+        command += ["--request", scene.request.decode(), "--request-fill", str(scene.upload)]
+        command += ["--answer", self.answer.decode(), "--answer-fill", str(scene.download)]
+        command += ["--depth", str(scene.depth)]
+        command += [*(["--reconnect"] * scene.reconnect), *(["--tls"] * scene.tls)]
+        core = other_core() if apart else same_core()
         try:
             done = subprocess.run(
                 [*command, *(["--batches"] if batches else [])],
@@ -206,8 +228,19 @@ def running(
     module: str = "bench.serve",
     paths: Sequence[Path] = (),
     environment: Mapping[str, str] | None = None,
+    scene: Scene = PLAIN,
+    program: Sequence[str] | None = None,
+    python: str = sys.executable,
+    directory: Path = ROOT,
 ) -> Iterator[Server]:
-    """A server process with these `ServerConfig` values; ended however the block ends."""
+    """A server process with these `ServerConfig` values; ended however the block ends.
+
+    `program` is a command that runs instead of `module` of `python`, and `directory` where either
+    runs.
+    """
+    if program is None:
+        program = [python, "-m", module]
+        arguments = [*arguments, "--scene", scene.name]
     reserved = contextlib.ExitStack()
     ports = reserved.enter_context(reserved_ports(2)) if in_band else None
     if ports is not None:
@@ -215,8 +248,8 @@ def running(
     pairs = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     core = same_core()
     process = subprocess.Popen(
-        [*wrapper, sys.executable, "-m", module, *pairs, *arguments],
-        cwd=ROOT,
+        [*wrapper, *program, *pairs, *arguments],
+        cwd=directory,
         env={
             **os.environ,
             "PYTHONHASHSEED": "0",
@@ -232,7 +265,7 @@ def running(
     )
     server = None
     try:
-        server = Server(process, ports)
+        server = Server(process, ports, scene)
         yield server
         if not in_band:
             assert process.stdin is not None

@@ -65,18 +65,22 @@ def interleaved(
     rounds: int,
     seconds: float,
     connections: int = CONNECTIONS,
+    apart: bool = False,
     told: Callable[[int], object] = lambda _: None,
 ) -> dict[str, list[T]]:
     """Measure every server in every round, in an order drawn anew for each."""
     drawn = random.Random(104)
     found: dict[str, list[T]] = {name: [] for name in servers}
-    for server in servers.values():
-        server.load(seconds=0.3, connections=connections)  # to warm up
+    for name, server in servers.items():
+        try:
+            server.load(seconds=0.3, connections=connections, apart=apart)  # to warm up
+        except Void as error:
+            raise Void(f"{name}: {error}") from None
     for number in range(rounds):
         for name in drawn.sample(sorted(servers), len(servers)):
             server = servers[name]
             before = server.settled()
-            load = server.load(seconds=seconds, connections=connections)
+            load = server.load(seconds=seconds, connections=connections, apart=apart)
             found[name].append(sample(load, before, server.settled()))
         told(number + 1)
     return found

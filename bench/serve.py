@@ -15,13 +15,14 @@ import asyncio
 import ctypes
 import dataclasses
 import json
-import resource
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import ioxide
-from bench.handlers import plaintext
+from bench.handlers import handler_of
+from bench.peer import say, used
+from bench.scenes import PLAIN, SCENES
 
 
 def value_of(text: str) -> object:
@@ -54,15 +55,6 @@ class Handles:
         asyncio.Handle.__init__ = counted  # type: ignore[assignment,method-assign]
 
 
-def used() -> dict[str, float]:
-    """What this process has used of the machine, all its threads together."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "cpu_s": usage.ru_utime + usage.ru_stime,
-        "switches": usage.ru_nvcsw + usage.ru_nivcsw,
-    }
-
-
 class Obeying:
     """Carries out commands."""
 
@@ -85,10 +77,6 @@ class Obeying:
         return {"error": f"no such command here: {line.strip()}"}
 
 
-def say(answer: dict[str, Any]) -> None:
-    print(json.dumps(answer), flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.serve", description=__doc__)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
@@ -96,6 +84,7 @@ def main() -> None:
     parser.add_argument("--callgrind", metavar="LIBRARY")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--control", type=int)
+    parser.add_argument("--scene", choices=SCENES, default=PLAIN.name)
     options = parser.parse_args()
     handles = Handles() if options.count_handles else None
     obey = Obeying(lambda: server.stats(), handles)
@@ -111,9 +100,11 @@ def main() -> None:
         while line := await conn.recv():
             conn.write(json.dumps(obey(line.decode())).encode() + b"\n")
 
+    serving = handler_of(SCENES[options.scene])
+
     def handler(conn: ioxide.Connection) -> Any:
-        # Not a coroutine of its own: plaintext() is to be the handler itself, without a frame more.
-        return control(conn) if conn.sockname[1] == options.control else plaintext(conn)
+        # Not a coroutine of its own: what serves is to be the handler itself, without a frame more.
+        return control(conn) if conn.sockname[1] == options.control else serving(conn)
 
     config = ioxide.ServerConfig(
         port=options.port,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import affinity, gate, page, peers, rounds, wrk
+from bench import affinity, gate, page, peers, peers_page, rounds, wrk
 from bench.counts import (
     Counts,
     Instructions,
@@ -21,9 +21,9 @@ from bench.counts import (
     whole,
 )
 from bench.errors import Void
-from bench.peer import ASGI_ANSWER
 from bench.process import Load, reserved_ports, running
 from bench.rounds import Sample, Spread
+from bench.scenes import PLAIN
 
 pytestmark = pytest.mark.lab
 
@@ -223,7 +223,9 @@ def test_a_page_keeps_what_is_outside_its_markers() -> None:
             page.filled(bad, "x", "new")
 
 
-@pytest.mark.parametrize(("path", "name"), [(affinity.PAGE, "affinity"), (peers.PAGE, "peers")])
+@pytest.mark.parametrize(
+    ("path", "name"), [(affinity.PAGE, "affinity"), (peers_page.PAGE, "peers")]
+)
 def test_the_pages_have_their_markers(path: Path, name: str) -> None:
     """`make bench-affinity` and `make bench-peers` find where their tables go."""
     page.filled(path.read_text(), name, "")
@@ -246,7 +248,7 @@ def test_uvicorn_is_measured() -> None:
     with running(
         {}, module="bench.peer", arguments=["ioxide", "uvicorn", "--http", "h11"]
     ) as server:
-        server.answer = ASGI_ANSWER
+        server.answer = PLAIN.asgi_answer
         assert server.load(requests=64).requests == 64
         server.answer = b"HTTP/1.1 500"
         with pytest.raises(Void, match="not the one that was expected"):
@@ -266,23 +268,6 @@ def test_reserved_ports_are_for_their_server_alone() -> None:
             assert raised.value.errno == errno.EADDRINUSE
     with socket.socket() as other:
         other.bind(("127.0.0.1", ports[0]))  # given back at the end
-
-
-def peer(rate: float, cpu_us: float) -> peers.Sample:
-    return peers.Sample(rate=rate, cpu_us=cpu_us, p50_us=1, p99_us=2)
-
-
-def test_an_aim_is_reached_or_missed() -> None:
-    """Both requests and processor time have to reach their aims, each compared within a round."""
-    names = {name for aim in peers.AIMS for name in (aim.name, aim.base)}
-    found = {name: [peer(100, 10), peer(200, 5), peer(100, 10)] for name in names}
-    assert set(peers.SERVERS) >= names
-    assert 4 == peers.aims(found).count("missed")
-    found[peers.OURS] = [peer(200, 5), peer(400, 2.5), peer(200, 5)]
-    assert 3 == peers.aims(found).count("2.00 [2.00 .. 2.00]") / 2
-    assert 3 == peers.aims(found).count("reached")
-    found[peers.OURS] = [peer(200, 10), peer(400, 5), peer(200, 10)]
-    assert 4 == peers.aims(found).count("missed")
 
 
 def test_a_peer_whose_time_stands_still_is_void() -> None:
