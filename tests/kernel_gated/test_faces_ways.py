@@ -28,6 +28,7 @@ from tests.kernel_gated.ways import (
 )
 from tests.support import (
     MIB,
+    NARROW,
     TIMEOUT,
     CutError,
     Whole,
@@ -172,7 +173,7 @@ def test_a_large_write_reaches_a_slow_reader_whole(face: Face, way: Way, last: s
             await stream.flush()
 
     with served(face, way, handler) as server:
-        with connect(server, rcvbuf=4096) as client:
+        with connect(server, rcvbuf=NARROW) as client:
             assert written.wait(TIMEOUT)
             until(lambda: server.stats().sends >= 1, "a SEND behind a closed window")
             assert server.stats().bytes_sent < len(data)

@@ -16,6 +16,7 @@ import pytest
 import ioxide
 from tests.kernel_gated.modes import MODES, OVERFLOWS, SENDS, Changes, brief
 from tests.support import (
+    NARROW,
     connect,
     noise,
     open_fds,
@@ -49,7 +50,7 @@ def test_a_peer_that_takes_nothing_after_our_fin(
     with serve(
         answer, read_timeout_ms=0, send_timeout_ms=600, pool_max=0, **send, **mode
     ) as server:
-        with connect(server, rcvbuf=4096) as client:
+        with connect(server, rcvbuf=NARROW) as client:
             client.sendall(b"x")
             if half_closed:
                 client.shutdown(socket.SHUT_WR)
@@ -72,7 +73,7 @@ def test_a_slow_peer_gets_all_of_it(send: Changes, overflow: Changes) -> None:
     """One that takes something now and then, for longer than either timeout, is not given up."""
     with (
         serve(answer, read_timeout_ms=1500, send_timeout_ms=2500, **send, **overflow) as server,
-        connect(server, rcvbuf=4096) as client,
+        connect(server, rcvbuf=NARROW) as client,
     ):
         client.sendall(b"x")
         until(lambda: server.stats().bytes_sent == len(BODY), "all of it with the kernel")
@@ -90,7 +91,7 @@ def test_what_drains_is_told() -> None:
     """draining_sends_now counts a closed connection whose memory the kernel still reads."""
     with (
         serve(answer, zero_copy_send=True) as server,
-        connect(server, rcvbuf=4096) as client,
+        connect(server, rcvbuf=NARROW) as client,
     ):
         client.sendall(b"x")
         until(lambda: server.stats().draining_sends_now == 1, "a connection that drains")

@@ -17,6 +17,7 @@ import ioxide
 from ioxide import WriteOverflow
 from tests.kernel_gated.modes import MODES, OVERFLOWS, SENDS, Changes, brief
 from tests.support import (
+    NARROW,
     Whole,
     connect,
     noise,
@@ -127,9 +128,7 @@ def test_a_send_cut_short_goes_on_where_it_stopped(
     with serve(handler, write_slab_size=slab, **mode, **send, **overflow) as server:
         reactor = server.reactors[0]
         for number in range(1, 4):
-            # Not 4096: on loopback that drops every segment of a zero-copy send whose memory begins
-            # at the end of a page (seen on 6.18, with MSG_ZEROCOPY alone as well).
-            with connect(server, rcvbuf=8192) as client:
+            with connect(server, rcvbuf=NARROW) as client:
                 client.sendall(b"x")
                 # The receive, then the SEND, which the peer's window holds up.
                 until(lambda n=number: server.stats().bytes_received == n, "the request")  # type: ignore[misc]
@@ -150,7 +149,7 @@ def test_a_send_cut_short_goes_on_where_it_stopped(
 @pytest.mark.parametrize("mode", MODES)
 def test_segments_come_from_the_pool_and_go_back(mode: Changes) -> None:
     """After the first large batch no slab is mapped any more, and none is ever larger."""
-    body = b"s" * (10 * PAGE)
+    body = bytearray(b"s" * (10 * PAGE))
 
     async def handler(conn: ioxide.Connection) -> None:
         while await conn.recv(1):

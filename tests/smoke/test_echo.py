@@ -158,11 +158,11 @@ def test_writes_during_a_flush_are_accepted() -> None:
     in_flight: list[int] = []
 
     async def handler(conn: ioxide.Connection) -> None:
-        conn.write(first)
+        conn.write(bytearray(first))  # copied: bytes would be sent from where they are
         flush = conn.flush()  # for `first` alone
         await asyncio.sleep(0.001)  # at least one tick: the SEND has been submitted
         in_flight.append(conn.unsent)
-        conn.write(second)
+        conn.write(bytearray(second))
         written.set()
         await flush
         assert conn.unsent <= len(second)

@@ -13,7 +13,17 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 import ioxide
-from tests.support import MIB, SMALL, TIMEOUT, Whole, noise, open_fds, read_exactly, read_to_end
+from tests.support import (
+    MIB,
+    NARROW,
+    SMALL,
+    TIMEOUT,
+    Whole,
+    noise,
+    open_fds,
+    read_exactly,
+    read_to_end,
+)
 from tests.transports import Recorder, the_loop, until
 
 Made = Callable[[Recorder], Awaitable[socket.socket]]
@@ -113,7 +123,7 @@ def test_the_end_of_a_loop_leaves_a_slow_peer_its_bytes(zero_copy: bool) -> None
     async def slow(protocol: Recorder) -> socket.socket:
         server = await the_loop().create_server(lambda: protocol, "127.0.0.1", 0)
         peer = socket.socket()
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # before connect(2)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)  # before connect(2)
         peer.settimeout(TIMEOUT)
         peer.connect(server.sockets[0].getsockname())
         await until(lambda: protocol.calls, "connection_made()")
