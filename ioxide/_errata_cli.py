@@ -122,7 +122,13 @@ def _try(release: str | None, *, as_json: bool) -> int:
     try:
         found = errata.attempt()
     except OSError as error:
-        print(f"ioxide: {error}", file=sys.stderr)
+        what = str(error)
+        if error.errno is not None:  # otherwise the probe's own sentence
+            what = (
+                f"the reproducers cannot be started: {os.strerror(error.errno)}; a higher limit on "
+                "descriptors (ulimit -n) or processes (ulimit -u) may help"
+            )
+        print(f"ioxide: {what}", file=sys.stderr)
         return 1
     if as_json:
         tried = [{"id": one.id, "outcome": one.outcome, "why": one.why} for one in found]

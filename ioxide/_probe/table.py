@@ -9,6 +9,7 @@ The rule of all experiments: a refusal is *not accepted*; anything else than the
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,13 +48,14 @@ class Experiment:
     def run(self, facts: Facts) -> Finding:
         try:
             outcome = self.try_it()
-        except OSError as error:
-            code = errno.errorcode.get(error.errno or 0, "no errno")
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
+            number = getattr(error, "errno", None)
+            code = errno.errorcode.get(number or 0, "no errno")
             outcome = Outcome(
                 accepted=None,
                 observed=None,
                 evidence={"error": code},
-                note=f"could not be tried: {error.strerror or error} ({code})",
+                note=f"could not be tried: {os.strerror(number) if number else error} ({code})",
             )
         return Finding(
             capability=self.capability,

@@ -18,6 +18,7 @@ from ioxide import __main__, errata
 from ioxide._errata import every, trying
 from ioxide._errata.present import Reproducer
 from ioxide._errata.table import BAD, Entry, Row, Table
+from ioxide.capabilities import probe
 from ioxide.errata import State
 
 pytestmark = pytest.mark.lab
@@ -233,6 +234,27 @@ def test_where_io_uring_is_forbidden(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("ioxide: io_uring is ")
+
+
+def test_where_nothing_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on descriptors or processes that is too low is a sentence, and so is a thread that
+    the probe cannot start."""
+
+    def no_process(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "pipe")
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("ioxide._errata.trying.subprocess.run", no_process)
+    monkeypatch.setattr("threading.Thread.start", no_thread)
+    assert __main__.main(["errata", "check", "--try"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("ioxide: the reproducers cannot be started: Too many open files; a")
+    notes = [one.note for one in probe().findings]
+    assert "could not be tried: can't start new thread (no errno)" in notes
 
 
 def test_try_and_a_release(capsys: pytest.CaptureFixture[str]) -> None:
