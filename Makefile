@@ -111,6 +111,10 @@ endif
 lab-liburing: build ## Run liburing's own test programs on 6.1, 6.12 and the newest kernel, and fill docs/liburing.md
 	$(RUN) tests.others.liburing $(ARGS)
 
+.PHONY: lab-sweep
+lab-sweep: build ## Run liburing's quick programs on the newest kernel of each series, and fill docs/liburing-sweep.md
+	$(RUN) tests.others.swept $(ARGS)
+
 .PHONY: lab-psutil
 lab-psutil: build ## Run psutil's own tests on this machine and in 6.1 and 6.12, and compare
 	$(RUN) tests.others.psutil_suite $(ARGS)

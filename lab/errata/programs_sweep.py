@@ -84,9 +84,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--all", action="store_true", help="a row for every program")
     parser.add_argument("--fresh", action="store_true", help="run also what is known")
-    parser.add_argument(
-        "--results", type=Path, metavar="DIR", help="instead of lab-results/sweep-KEY"
-    )
+    parser.add_argument("--results", type=Path, metavar="DIR", help="instead of lab-results")
     guest = parser.add_argument_group("what the guests have, as of `test`")
     for key, option in wishes.OPTIONS.items():
         several = {} if key in ("cpus", "memory") else {"action": "append"}
@@ -179,7 +177,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> Conclusion
     key = _key(directory, [program.format, program.timeout_s, *words])
     if arguments.guests is not None:
         words.append(f"--lab-guests={arguments.guests}")
-    results = (arguments.results or project.root / f"lab-results/sweep-{key}").resolve()
+    results = (arguments.results or project.root / "lab-results").resolve() / f"sweep-{key}"
     waiting = partial(say, "lab: the same sweep is under way: waiting for its end")
     with cache.locked(f"sweep-{key}", waiting=waiting):
         tree = results / "tree"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lab.project import read
-from tests.others import liburing, measured, page, psutil_suite
+from tests.others import liburing, measured, page, psutil_suite, swept
 from tests.others.measured import Measured, Said
 
 from .suite_support import REPOSITORY
@@ -107,6 +108,69 @@ def test_named_programs_are_25_that_passed() -> None:
     assert 25 == len(set(names)) == len(names)
     assert rows
     assert {"pass"} == {one.alone[name].word for one in rows for name in names}
+
+
+def _said(verdict: str, *runs: str, why: str = "") -> dict[str, object]:
+    return {"verdict": verdict, "why": why, "seconds": 1.0, "runs": list(runs)}
+
+
+ONCE = {
+    "kernels": [{"name": "6.1.1", "problems": []}, {"name": "6.12.1", "problems": []}],
+    "missing": [],
+    "changes": ["late.t", "new.t", "old.t"],
+    "verdicts": {
+        "late.t": {"6.1.1": _said("passed"), "6.12.1": _said("failed", why="late")},
+        "new.t": {"6.1.1": _said("skipped", why="exit status 77"), "6.12.1": _said("passed")},
+        "old.t": {"6.1.1": _said("failed", why="no"), "6.12.1": _said("passed")},
+        "same.t": {"6.1.1": _said("passed"), "6.12.1": _said("passed")},
+    },
+}
+AGAIN = {
+    **ONCE,
+    "changes": ["old.t"],
+    "verdicts": {
+        "late.t": {k: _said("passed", *["passed"] * 5) for k in ("6.1.1", "6.12.1")},
+        "old.t": {
+            "6.1.1": _said("failed", *["failed"] * 5, why="no"),
+            "6.12.1": _said("passed", *["passed"] * 5),
+        },
+    },
+}
+
+
+def test_sweep_that_was_repeated() -> None:
+    """What changes and fails runs again; what then ends otherwise is unsteady, and no change of the
+    kernel."""
+    assert ["late.t", "old.t"] == swept.suspicious(ONCE)
+    found = swept.merged(ONCE, AGAIN, "1 May 2026")
+    assert {
+        "late.t": ["passed", "unsteady, 1 of 6 failed"],
+        "new.t": ["skipped", "passed"],
+        "old.t": ["failed", "passed"],
+    } == found["changes"]
+    assert {"late.t": ["6.12.1: late"], "new.t": [], "old.t": ["6.1.1: no"]} == found["said"]
+    assert found == json.loads(swept.render_json(found))
+    causes = [{"program": name, "why": "A reason."} for name in ("late.t", "old.t", "gone.t")]
+    assert ["new.t has 0 causes in causes.toml", "gone.t does not change"] == swept.faults(
+        found, causes
+    )
+    shown = swept.render(found, causes)
+    assert "| late | passed | unsteady, 1 of 6 failed |" in shown
+    assert "- old: A reason. It said `6.1.1: no`.\n" in shown
+    assert "times more, on each kernel:" in shown
+    assert "times more, on 6.1.1:" in swept.render({**found, "again": ["6.1.1"]}, causes)
+    assert "Nothing was repeated" in swept.render({**found, "again": []}, causes)
+    lost = {**ONCE, "kernels": [{"name": "6.1.1", "problems": ["a: lost: x"]}]}
+    assert ["a: lost: x"] == swept.merged({**ONCE, "changes": []}, lost, "")["undecided"]
+
+
+def test_page_of_the_sweep_is_what_was_measured() -> None:
+    found = json.loads(swept.SWEPT.read_text())
+    causes = tomllib.loads(swept.CAUSES.read_text())["cause"]
+    assert swept.render_json(found) == swept.SWEPT.read_text()
+    assert swept.render(found, causes) == swept.PAGE.read_text()
+    assert [] == swept.faults(found, causes)
+    assert found["programs"] == len(swept.quick())
 
 
 def test_readme_of_liburing_shows_its_table() -> None:
