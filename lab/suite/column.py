@@ -158,14 +158,18 @@ class Column:
         )
         return replace(record, evidence=evidence.keep(self.log, str(turn), [report], outcome))
 
-    def report_interrupted(self, item: pytest.Item, turn: Turn, record: Record, hook: Any) -> None:
-        """A test that was running when somebody ended the run; told to `hook` alone."""
+    def report_interrupted(
+        self, item: pytest.Item, turn: Turn, record: Record, outcome: Outcome, hook: Any
+    ) -> None:
+        """A test that was running when somebody ended the run; told to `hook` alone, with what it
+        had printed under the name by which pytest's junit_logging knows that."""
         report = made_up(
             item.nodeid,
             item.location,
             f"{record.verdict}: {record.why}",
             record.verdict,
             keywords=item.keywords,
+            sections=[("Captured stdout call", text) for _, text in outcome.sections],
             seconds=record.seconds,
         )
         self.report(report, record.verdict, hook, run=turn.number)

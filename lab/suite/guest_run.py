@@ -71,7 +71,7 @@ class GuestRun:
         self._limits: dict[str, float] = {}
         self._took: Mapping[str, times.Took] = {}
         """How long the tests took the last time, by kernel."""
-        self._interrupted: list[tuple[Column, Turn, Record]] = []
+        self._interrupted: list[tuple[Column, Turn, Record, Outcome]] = []
         """What ran when somebody ended the run."""
 
     def _write_line(self, text: str) -> None:
@@ -218,10 +218,11 @@ class GuestRun:
                     if not column.book.has(turn):
                         seconds = time.monotonic() - since
                         lost = Record(Verdict.LOST, seconds, "interrupted")
-                        if (outcome := cut_off.get((work_id, turn))) is not None:
+                        outcome = cut_off.get((work_id, turn), Outcome())
+                        if outcome.sections:
                             lost = column.with_evidence(items[turn.name], turn, lost, outcome)
                         column.book.enter(turn, lost)
-                        self._interrupted.append((column, turn, lost))
+                        self._interrupted.append((column, turn, lost, outcome))
                 raise
         self.host_side.finish(session)
         self._add_coverage(lanes)
@@ -233,8 +234,8 @@ class GuestRun:
         if xml is None:
             return
         items = {item.nodeid: item for item in session.items}
-        for column, turn, record in self._interrupted:
-            column.report_interrupted(items[turn.name], turn, record, xml)
+        for column, turn, record, outcome in self._interrupted:
+            column.report_interrupted(items[turn.name], turn, record, outcome, xml)
         for column in self.columns:
             for name in column.book.selected:
                 for turn in column.book.turns(name):

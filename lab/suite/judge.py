@@ -56,6 +56,7 @@ class Judge:
         if outcome.lost:
             # What it said before it was lost stays in the report, but cannot pass for a verdict.
             sections = [*outcome.sections, *(s for r in reports for s in r.sections)]
+            sections += [(f"where it was, {r.when}", r.longreprtext) for r in reports if r.failed]
             why, verdict = outcome.lost, Verdict.LOST
             if outcome.splats:
                 # There is no verdict of the test, but there is one of the kernel.

@@ -12,6 +12,7 @@ import struct
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from xml.etree import ElementTree
 
 import pyte
 import pytest
@@ -141,7 +142,7 @@ def test_ctrl_c_leaves_the_terminal_whole(scene: Scene) -> None:
         "def test_bad(): assert False\ndef test_sleeps():\n"
         "    print('said ' + 'before')\n    os.write(2, b'and there')\n    time.sleep(60)\n"
     )
-    with scene.run("--kernel=6.12") as terminal:
+    with scene.run("--kernel=6.12", "-o", "junit_logging=system-out") as terminal:
         terminal.until_shown(r"0:01  tests/test_it.py::test_sleeps")
         terminal.type("\x03")
         assert 130 == terminal.end()
@@ -157,6 +158,8 @@ def test_ctrl_c_leaves_the_terminal_whole(scene: Scene) -> None:
     part = log[record["output"]["begin"] : record["output"]["end"]]
     assert "-- output until it was interrupted\nsaid before\nand there" in part
     assert "said before\\nand there" in (files / "report.html").read_text()
+    said = [one.text or "" for one in ElementTree.parse(files / "junit.xml").iter("system-out")]
+    assert any("said before\nand there" in text for text in said), said
     assert 1 == squeezed(text).count("s]failedtests/test_it.py::test_bad(")
     assert "lost: tests/test_it.py::test_sleeps: interrupted" in "\n".join(text)
     assert [line for line in text if line][-1].startswith("lab: exit 130 (interrupted)")

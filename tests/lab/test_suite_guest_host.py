@@ -156,6 +156,9 @@ def test_behind(guest_host): asked(guest_host)
     assert expected == ran.verdicts
     assert "was not done after" in ran.why("test_in_the_guest")
     assert "no verdict within 2 s; its guest was given up" == ran.why("test_on_the_host")
+    log = (ran.files / "tests.log").read_text()
+    assert "-- where it was, call\n" in log
+    assert "def test_on_the_host(guest_host): asked(guest_host); time.sleep(600)" in log
     assert ran.results is not None
     assert 2 == len(ran.results["guests"])
 
