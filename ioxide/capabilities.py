@@ -21,7 +21,7 @@ __all__ = ["Capability", "Finding", "ProbeReport", "probe"]
 
 
 def probe() -> ProbeReport:
-    """Try every capability on the running kernel; blocks the calling thread for about a second.
+    """Try every capability on the running kernel; blocks the calling thread for about two seconds.
 
     It opens small rings of its own and closes them again; rings of the calling thread are not
     touched.  For NAPI it starts a child process, which needs permission to make network namespaces

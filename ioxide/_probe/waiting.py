@@ -85,12 +85,12 @@ def no_iowait() -> Outcome:
     deadline = time.monotonic() + _PATIENCE_S
     ever_counted = False
     while True:  # a disk that others use can hide the difference for a while
-        before = _least_blocked()
-        plain, _ = _blocked_while_waiting(0)
         flagged, results = _blocked_while_waiting(lib.IOX_ENTER_NO_IOWAIT)
         for result in results:
             if -result in REFUSALS:
                 return refused(result, "IORING_ENTER_NO_IOWAIT")
+        before = _least_blocked()
+        plain, _ = _blocked_while_waiting(0)
         counted = plain >= before + _WAITERS
         ever_counted |= counted
         seen = counted and flagged < before + _WAITERS // 2
