@@ -22,11 +22,14 @@ def writer(config: pytest.Config) -> LogXML | None:
 
 def end_entry(config: pytest.Config, report: pytest.TestReport) -> None:
     """End the entry of a test whose last report this is. pytest ends it with the teardown; without
-    one the entry would have no properties, and the next run of the test would be added to it."""
+    one the entry would have neither properties nor what was printed (junit_logging), and the next
+    run of the test would be added to it."""
     xml = writer(config)
     if xml is None or report.when == "teardown":
         return
     xml.open_reports = [one for one in xml.open_reports if one is not report]
+    if xml.log_passing_tests:  # otherwise pytest has written it with the call
+        xml.node_reporter(report).write_captured_output(report)
     xml.finalize(report)
 
 
