@@ -115,7 +115,9 @@ async def protocol(options: argparse.Namespace, listener: socket.socket) -> Call
     scene = SCENES[options.scene]
     factory: Any = protocol_of(scene)
     loop = asyncio.get_running_loop()
-    await loop.create_server(factory, sock=listener, backlog=BACKLOG, ssl=context(scene))
+    # By address, as most programs do: ours serves a listener that was given another way.
+    address = listener.getsockname()
+    await loop.create_server(factory, *address, backlog=BACKLOG, ssl=context(scene))
     simple = factory if scene.simple else factory.__base__
     return lambda: int(simple.now)
 
@@ -145,7 +147,8 @@ async def streams(options: argparse.Namespace, listener: socket.socket) -> Calla
         served.discard(writer)
 
     handler = simple if scene.simple else counting
-    await asyncio.start_server(handler, sock=listener, backlog=BACKLOG, ssl=context(scene))
+    address = listener.getsockname()
+    await asyncio.start_server(handler, *address, backlog=BACKLOG, ssl=context(scene))
     return lambda: len(served)
 
 
@@ -188,6 +191,7 @@ async def uvicorn(options: argparse.Namespace, listener: socket.socket) -> Calla
         ssl_keyfile=key,
     )
     server = module.Server(config)
+    listener.listen(BACKLOG)
     server.serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0.01)
@@ -224,11 +228,12 @@ class Control(asyncio.Protocol):
 
 
 def _listener(port: int) -> socket.socket:
+    """A socket that holds the port: another one may listen there beside it (see
+    `bench.process.reserved_ports`), or it may itself."""
     # The protocol by name: asyncio sets TCP_NODELAY only where a socket says that it is TCP.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
-    listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
 
@@ -239,7 +244,7 @@ async def serve(
     """Until standard input ends."""
     loop = asyncio.get_running_loop()
     listener = _listener(options.port)
-    port = listener.getsockname()[1]  # first: a loop may take the descriptor out of the object
+    port = listener.getsockname()[1]
     counted = await begin(listener)
     if options.control:
         callgrind = ctypes.CDLL(options.callgrind) if options.callgrind else None

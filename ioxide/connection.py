@@ -11,7 +11,6 @@ from typing import Any
 
 from ioxide._ring import _core
 from ioxide.futures import Future
-from ioxide.sockets import around
 
 
 class ReadBlock:
@@ -130,15 +129,7 @@ class Connection(_core.Connection):
     @property
     def sockname(self) -> Any:
         """Our own address; None once the connection has ended."""
-        # A duplicate, so that no Python socket object ever owns the connection's own descriptor.
-        fd = self._duplicate()
-        if fd < 0:
-            return None
-        with around(fd) as sock:
-            try:
-                return sock.getsockname()
-            except OSError:
-                return None
+        return self._sockname()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"

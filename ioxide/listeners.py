@@ -42,6 +42,7 @@ class Accepted:
         self._loop = loop
         self._protocol_factory = protocol_factory
         self._sock = sock
+        self._family = int(sock.family)
         self._sslcontext = sslcontext
         self._server = server
         self._timeouts = timeouts
@@ -68,8 +69,7 @@ class Accepted:
                 self._loop,
                 connection,
                 protocol,
-                family=self._sock.family,
-                extra={"peername": connection.peername},  # also when the peer has reset since
+                family=self._family,
                 server=self._server,
                 context=context,
             )

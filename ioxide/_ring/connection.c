@@ -169,19 +169,39 @@ static PyObject *conn_duplicate(Connection *conn, PyObject *Py_UNUSED(ignored))
 	return PyLong_FromLong(fd);
 }
 
+union address {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
+/* As Python's socket module gives it; None for another family than the two of TCP. */
+static PyObject *address_tuple(const union address *address)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	switch (address->any.sa_family) {
+	case AF_INET:
+		inet_ntop(AF_INET, &address->v4.sin_addr, text, sizeof(text));
+		return Py_BuildValue("(si)", text, (int)ntohs(address->v4.sin_port));
+	case AF_INET6:
+		inet_ntop(AF_INET6, &address->v6.sin6_addr, text, sizeof(text));
+		return Py_BuildValue("(siII)", text, (int)ntohs(address->v6.sin6_port),
+				     (unsigned)ntohl(address->v6.sin6_flowinfo),
+				     (unsigned)address->v6.sin6_scope_id);
+	default:
+		Py_RETURN_NONE;
+	}
+}
+
 /*
  * SO_PEERNAME, not getpeername(2): that one says ENOTCONN as soon as the peer has reset, while the
  * address that accept(2) saw is still there (inet_getname(), with peer 2 and 1).
  */
 static PyObject *conn_peername(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	union {
-		struct sockaddr any;
-		struct sockaddr_in v4;
-		struct sockaddr_in6 v6;
-	} peer;
+	union address peer;
 	socklen_t size = sizeof(peer.v4);
-	char text[INET6_ADDRSTRLEN];
 
 	if (conn->fd < 0)
 		Py_RETURN_NONE;
@@ -195,18 +215,21 @@ static PyObject *conn_peername(Connection *conn, PyObject *Py_UNUSED(ignored))
 		if (getsockopt(conn->fd, SOL_SOCKET, SO_PEERNAME, &peer, &size) < 0)
 			Py_RETURN_NONE;
 	}
-	switch (peer.any.sa_family) {
-	case AF_INET:
-		inet_ntop(AF_INET, &peer.v4.sin_addr, text, sizeof(text));
-		return Py_BuildValue("(si)", text, (int)ntohs(peer.v4.sin_port));
-	case AF_INET6:
-		inet_ntop(AF_INET6, &peer.v6.sin6_addr, text, sizeof(text));
-		return Py_BuildValue("(siII)", text, (int)ntohs(peer.v6.sin6_port),
-				     (unsigned)ntohl(peer.v6.sin6_flowinfo),
-				     (unsigned)peer.v6.sin6_scope_id);
-	default:
+	return address_tuple(&peer);
+}
+
+static PyObject *conn_sockname(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	union address own;
+	socklen_t size = sizeof(own);
+
+	if (conn->fd < 0)
 		Py_RETURN_NONE;
-	}
+	if (iox_conn_check_thread(conn) < 0)
+		return NULL;
+	if (getsockname(conn->fd, &own.any, &size) < 0)
+		Py_RETURN_NONE;
+	return address_tuple(&own);
 }
 
 static PyObject *conn_get_closed(Connection *conn, void *Py_UNUSED(closure))
@@ -450,6 +473,12 @@ PyDoc_STRVAR(conn_peername_doc,
 "\n"
 "The address that accept(2) saw, also when the peer has reset since; None once the connection has ended.");
 
+PyDoc_STRVAR(conn_sockname_doc,
+"_sockname($self, /)\n"
+"--\n"
+"\n"
+"Our own address (getsockname(2)); None once the connection has ended.");
+
 PyDoc_STRVAR(conn_closed_doc,
 "Whether close() or abort() was called, or the connection has ended.  From any thread.");
 
@@ -494,6 +523,7 @@ static PyMethodDef conn_methods[] = {
 	{ "_drop", (PyCFunction)iox_face_drop, METH_NOARGS, conn_drop_doc },
 	{ "_duplicate", (PyCFunction)conn_duplicate, METH_NOARGS, conn_duplicate_doc },
 	{ "_peername", (PyCFunction)conn_peername, METH_NOARGS, conn_peername_doc },
+	{ "_sockname", (PyCFunction)conn_sockname, METH_NOARGS, conn_sockname_doc },
 	{ NULL },
 };
 
