@@ -195,6 +195,11 @@ def _prepared(python: str, *, ours: bool) -> Environment:
     return Environment(python, ROOT if ours else target, target)
 
 
+def libraries() -> Path:
+    """The directory that has what this Python's peers need."""
+    return _prepared(sys.executable, ours=True).libraries
+
+
 @contextlib.contextmanager
 def started(contestant: Contestant, scene: Scene, where: Environment) -> Iterator[Server]:
     """The server, in a process of its own."""
@@ -345,6 +350,6 @@ def run(
     print(text, flush=True)
     if write:
         peers_page.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        sys.path.insert(0, str(_prepared(sys.executable, ours=True).libraries))
+        sys.path.insert(0, str(libraries()))
         peers_page.write(results, text)
     return 0
