@@ -17,6 +17,7 @@ import pytest
 import ioxide
 from tests.kernel_gated.modes import MODES, SENDS, Changes, brief
 from tests.support import (
+    NARROW,
     Whole,
     connect,
     noise,
@@ -121,7 +122,7 @@ def test_a_send_that_ends_while_the_handler_waits_elsewhere(mode: Changes) -> No
     with serve(handler, **mode) as server:
         before = open_fds()
         for number in range(ROUNDS):
-            with connect(server, rcvbuf=4096) as client:
+            with connect(server, rcvbuf=NARROW) as client:
                 client.sendall(b"x")
                 until(lambda: server.stats().sends > number, "the SEND")  # noqa: B023
                 client.shutdown(socket.SHUT_WR)
@@ -165,7 +166,7 @@ def test_writes_after_a_half_close_leave_the_parked_send_alone(
 
     with (
         serve(handler, write_slab_size=SLAB, pool_max=4, **mode, **send) as server,
-        connect(server, rcvbuf=4096) as client,
+        connect(server, rcvbuf=NARROW) as client,
     ):
         client.sendall(b"x")
         until(lambda: server.stats().sends == 1, "the SEND")

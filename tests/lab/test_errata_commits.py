@@ -48,6 +48,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("lab.cli.signal.signal", lambda *_: None)
     root = tmp_path / "repository"
     (root / "lab").mkdir(parents=True)
+    (root / "lab/__init__.py").touch()  # else the package that PYTHONPATH leads to is meant
     (root / "lab/__main__.py").write_text(LAB)
     (root / "tests").mkdir()
     (root / "tests/test_it.py").write_text("def test_it(): pass\n")
