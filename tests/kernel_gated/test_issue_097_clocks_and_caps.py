@@ -85,7 +85,7 @@ def test_one_send_clock_for_a_batch_of_several_sends() -> None:
     size = 40 << 20
 
     async def handler(conn: ioxide.Connection) -> None:
-        conn.write(bytes(size))
+        conn.write(bytearray(size))  # bytes would be held, in one send
         try:
             await conn.flush()
         except ConnectionAbortedError as error:

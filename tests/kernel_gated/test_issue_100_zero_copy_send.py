@@ -87,7 +87,7 @@ import ioxide
 from tests.support import connect, read_to_end, serve
 
 async def handler(conn):
-    conn.write(b"z" * (12 << 20))
+    conn.write(bytearray(12 << 20))  # of bytes, which are held, the kernel may take a part
 
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (4 << 20, 4 << 20))
 if os.geteuid() == 0:  # root may pin as much as it likes
