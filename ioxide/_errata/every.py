@@ -23,6 +23,7 @@ from ioxide._errata import (
     short_read,
     timens,
     unix,
+    upgraded,
     urgent,
 )
 from ioxide._errata.present import REPRODUCERS
@@ -49,5 +50,6 @@ MODULES = (
     short_read,
     timens,
     unix,
+    upgraded,
     urgent,
 )

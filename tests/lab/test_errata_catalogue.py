@@ -193,7 +193,11 @@ def test_reproducer_that_harms_is_for_guests(chosen: tuple[str, ...], left: int)
     from tests.kernel_gated.errata import conftest
 
     harmful = {f"test_{one.run.__name__}" for one in every.REPRODUCERS.values() if one.harm}
-    assert harmful == {"test_file_of_a_nop", "test_entry_that_is_overwritten"}
+    assert harmful == {
+        "test_file_of_a_nop",
+        "test_entry_that_is_overwritten",
+        "test_group_that_becomes_a_ring",
+    }
     items = [SimpleNamespace(name="test_entry_that_is_overwritten"), SimpleNamespace(name="test_x")]
     options: dict[str, object] = {"lab_guest": False, "lab_kernel": None}
     for option in chosen:

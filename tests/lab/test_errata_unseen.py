@@ -8,14 +8,17 @@ would be seen; on the way there all its controls hold.
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from ioxide._errata import leaving, overwritten, polls, sending, unix
-from ioxide._errata.present import ErratumPresent, needed_by
+from ioxide._errata import leaving, overwritten, polls, sending, unix, upgraded
+from ioxide._errata.present import ErratumPresent, NotTried, needed_by
 from ioxide._probe.rawring import Completion, RawRing
 from ioxide._ring import lib
 
@@ -130,3 +133,56 @@ def test_receive_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
         overwritten.entry_that_is_overwritten()
     monkeypatch.undo()
     assert real(pids[0], 0)[0] == pids[0]
+
+
+def _ending(text: bytes, status: int | None) -> Callable[[int, int], tuple[bytes, int | None]]:
+    def ended(pid: int, _: int) -> tuple[bytes, int | None]:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return text, status
+
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "evidence"),
+    [
+        (b"upgraded\noverwritten\n", 0, "first entry of the ring"),
+        (b"upgraded\n", None, "did not end in 15 s"),
+        (b"upgraded\n", signal.SIGSEGV, "was ended by signal 11"),
+    ],
+    ids=["overwritten", "hangs", "dies"],
+)
+def test_buffer_that_comes_back_to_a_ring(
+    monkeypatch: pytest.MonkeyPatch, said: bytes, status: int | None, evidence: str
+) -> None:
+    """IOX-ERR-032: the ring's entry changes, or the kernel complains and keeps its lock.
+
+    The program that provokes it is not run here.
+    """
+    monkeypatch.setattr(sys, "executable", shutil.which("sleep"))
+    monkeypatch.setattr(upgraded, "_ended", _ending(said, status))
+    with pytest.raises(ErratumPresent, match=f"IOX-ERR-032: .*{evidence}"):
+        upgraded.group_that_becomes_a_ring()
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "error"),
+    [
+        (b"", None, AssertionError),  # nothing was provoked
+        (b"", signal.SIGSEGV, AssertionError),
+        (b"upgraded\nran\n", 256, AssertionError),
+        (b"may not: Operation not permitted", 0, NotTried),
+    ],
+    ids=["hangs", "dies", "fails", "may-not"],
+)
+def test_ring_that_no_buffer_came_back_to(
+    monkeypatch: pytest.MonkeyPatch, said: bytes, status: int | None, error: type[Exception]
+) -> None:
+    """IOX-ERR-032: without its control nothing is said of the kernel."""
+    monkeypatch.setattr(sys, "executable", shutil.which("sleep"))
+    monkeypatch.setattr(upgraded, "_ended", _ending(said, status))
+    with pytest.raises(error):
+        upgraded.group_that_becomes_a_ring()
+    monkeypatch.setattr(upgraded, "_ended", _ending(b"upgraded\nran\n", 0))
+    upgraded.group_that_becomes_a_ring()
