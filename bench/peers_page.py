@@ -184,7 +184,9 @@ def plot(results: Results, path: Path) -> None:
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "ioxide"  # the same file from the same figures
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 6), sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(
+        1, 2, figsize=(11, 6), sharex=True, sharey=True, layout="constrained"
+    )
     scenes = _scenes(results)
     height = 0.8 / len(PLOTTED)
     for axis, placement in zip(axes, PLACEMENTS, strict=True):
@@ -207,9 +209,12 @@ def plot(results: Results, path: Path) -> None:
         axis.axvline(1, color="black", linewidth=1)
         axis.set_title(placement)
         axis.set_xlabel("requests a second, uvloop's protocol = 1")
+        axis.set_xscale("log", base=2)  # pipelined requests are a matter of ten times
+        axis.xaxis.set_major_formatter("{x:g}")
     axes[0].set_yticks(range(len(scenes)), scenes)
     axes[0].invert_yaxis()
-    axes[1].legend()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(PLOTTED))
     figure.savefig(path, metadata={"Date": None})
 
 
