@@ -14,6 +14,7 @@ from bench import affinity, gate, page, peers, peers_page, rounds, wrk
 from bench.counts import (
     Counts,
     Instructions,
+    agreed,
     check_clean,
     per_request,
     summed,
@@ -96,6 +97,16 @@ def test_few_rounds_are_void() -> None:
     with pytest.raises(Void, match="vary"):
         Instructions.of([100, 100, 111])
     assert Instructions(low=100, high=109) == Instructions.of([109, 100, 101])
+
+
+def test_slices_that_were_torn_are_measured_again() -> None:
+    """So many of the least have to agree; one that is alone below the others does not."""
+    assert not agreed([], 3)
+    assert not agreed([100, 100], 3)
+    assert agreed([100, 109, 100], 3)
+    assert not agreed([100, 111, 100], 3)
+    assert agreed([100, 111, 100, 300, 105], 3)
+    assert not agreed([100, 120, 121, 122], 3)
 
 
 def test_torn_batches_are_seen() -> None:

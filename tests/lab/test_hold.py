@@ -133,6 +133,15 @@ def test_gdb_is_told_where_to_come(scene: Scene) -> None:
         assert "nobody can look into this guest from outside" in text_of(terminal)
 
 
+def _received(gdb: socket.socket, pattern: bytes) -> None:
+    """Return once QEMU's side has sent that; TimeoutError if it does not."""
+    data = b""
+    while not re.search(pattern, data):
+        part = gdb.recv(100)
+        assert part, f"the connection ended after {data!r}"
+        data += part
+
+
 @pytest.mark.slow
 def test_real_guest_is_held(tmp_path: Path) -> None:
     """A shell in a real guest, after the test that failed there; gdb's protocol is spoken by its
@@ -152,12 +161,13 @@ def test_real_guest_is_held(tmp_path: Path) -> None:
         found = re.search(r"target remote (\S+)'", text_of(terminal))
         assert found is not None
         with socket.socket(socket.AF_UNIX) as gdb:
+            gdb.settimeout(60)
             gdb.connect(found[1])
+            # Stopped, as gdb's remote protocol says it, once or twice; and detached.
             gdb.sendall(b"+$?#3f")
-            # Stopped, as gdb's remote protocol says it; and detached.
-            assert re.search(rb"\$T\d\d", gdb.recv(100))
+            _received(gdb, rb"\$T\d\d")
             gdb.sendall(b"+$D#44")
-            assert b"$OK#9a" in gdb.recv(100)
+            _received(gdb, rb"\$OK#9a")
         terminal.type("exit\r")
         assert 1 == terminal.end()
         assert "1 failed" in text_of(terminal)
