@@ -68,6 +68,8 @@ class Counters:
     # Receive
     recv_rearms: int = 0
     """Receives armed again: after a wait for a buffer, or because the kernel had ended them."""
+    recv_marks: int = 0
+    """Of these, receives that may have slept at an urgent mark (IOX-ERR-016)."""
     recv_enobufs: int = 0
     """Receives parked because no buffer was left."""
     recv_bundles: int = 0

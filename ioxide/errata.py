@@ -181,11 +181,26 @@ def _nearby(erratum: Erratum, asked: Release, rows: Sequence[Row]) -> Answer:
     if not near:
         return Answer(erratum, State.UNCLEAR, "no neighbour of it was measured")
     states = {row.found[erratum.id] == BAD for row in near}
+    if states == {True} and _far_behind(asked, near):
+        # Fixes travel between the series.
+        newest = [row for row in decided if version_of(row.upstream) > asked.version][-1:]
+        if newest and newest[0].found[erratum.id] != BAD:
+            near, states = [*near, *newest], {True, False}
     seen = [f"{_word(row.found[erratum.id])} on {row.upstream}" for row in near]
     why = ", ".join(dict.fromkeys(seen))
     if len(states) > 1:
         return Answer(erratum, State.UNCLEAR, why)
     return Answer(erratum, State.LIKELY_BAD if states == {True} else State.LIKELY_GOOD, why)
+
+
+_FAR = 5
+"""So many releases behind the last of its series that was measured, what a newer series has mended
+may be mended: on 6.18.44 12 errata of 6.18.15 are not there any more."""
+
+
+def _far_behind(asked: Release, near: Sequence[Row]) -> bool:
+    last = max(version_of(row.upstream) for row in near)
+    return last[:2] == asked.series and asked.version[2:] > (last[2] + _FAR,)
 
 
 def _word(found: str | None) -> str:

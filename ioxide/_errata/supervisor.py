@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ioxide._errata.complaints import complaints
 from ioxide._errata.every import REPRODUCERS
 from ioxide._errata.present import ErratumPresent, NotTried
 
@@ -33,6 +34,8 @@ class Child:
     pid: int
     reader: int
     deadline: float
+    complaints: int
+    """Of the kernel, before it ran."""
     said: bytes = field(default=b"")
 
 
@@ -57,23 +60,24 @@ def _run(ids: Sequence[str], limit_s: float, at_once: int) -> None:
             data = os.read(reader, 65536)
             child.said += data
             if not data:
-                _tell(child.id, *_judged(child, _gone(child, _KILLED_S)))
+                _tell(child, *_judged(child, _gone(child, _KILLED_S)))
                 os.close(running.pop(reader).reader)
         for child in [c for c in running.values() if time.monotonic() >= c.deadline]:
             os.killpg(child.pid, signal.SIGKILL)
             why = f"its process did not end within {limit_s:.0f} s"
             if _gone(child, _KILLED_S) is None:
                 why += ", nor by SIGKILL"
-            _tell(child.id, "failed", why)
+            _tell(child, "failed", why)
             os.close(running.pop(child.reader).reader)
 
 
 def _begun(id: str, limit_s: float) -> Child:
     reader, writer = os.pipe()
+    before = complaints()
     pid = os.fork()
     if pid:
         os.close(writer)
-        return Child(id, pid, reader, time.monotonic() + limit_s)
+        return Child(id, pid, reader, time.monotonic() + limit_s, before)
     try:
         os.setsid()
         nowhere = os.open(os.devnull, os.O_RDWR)
@@ -119,8 +123,12 @@ def _judged(child: Child, status: int | None) -> tuple[str, str]:
     return outcome, why
 
 
-def _tell(id: str, outcome: str, why: str) -> None:
-    print(json.dumps([id, outcome, why]), flush=True)
+def _tell(child: Child, outcome: str, why: str) -> None:
+    if complaints() & ~child.complaints:
+        # It, or another one that ran beside it.
+        why = f"{why}; " * bool(why) + "the kernel complained while it ran, see dmesg"
+        outcome = "failed" if outcome == "good" else outcome
+    print(json.dumps([child.id, outcome, why]), flush=True)
 
 
 if __name__ == "__main__":

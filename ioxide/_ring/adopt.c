@@ -43,7 +43,7 @@ Connection *iox_conn_new(Driver *self, int fd, bool served)
 	conn->receive.chunks = conn->receive.inline_chunks;
 	conn->receive.chunk_capacity = IOX_INLINE_CHUNKS;
 	IOX_LISTS_INIT(&conn->send.flushes, &conn->starting, &conn->life.staged, &conn->receive.starved, &conn->receive.clock,
-		       &conn->send.clock);
+		       &conn->receive.watched,		       &conn->send.clock);
 	self->slots[conn->slot] = conn; /* the table's reference */
 	self->connection_count++;
 	self->served_count += served;

@@ -59,6 +59,8 @@ struct iox_receive {
 	struct Waiter *reader;    /* strong, from parking until its task is resumed */
 	struct iox_node starved;  /* in driver->starved, in state starved of a shared group */
 	struct iox_node clock;    /* in driver->read_clocks */
+	struct iox_node watched;  /* in driver->watched, see iox_recv_watch() */
+	uint8_t tries;            /* how often it may be armed anew at an urgent mark */
 	uint64_t deadline;        /* ms */
 };
 

@@ -44,6 +44,7 @@ typedef struct Driver {
 	struct iox_node over;     /* Connections that have ended, each with the table's reference */
 	struct iox_node staged;   /* Connections with something to submit */
 	struct iox_node starved;  /* shared: Connections parked without a buffer, oldest first */
+	struct iox_node watched;  /* Connections whose receive may sleep at an urgent mark */
 	struct iox_node read_clocks, send_clocks; /* soonest deadline first */
 	uint64_t now;             /* ms, read once a batch */
 

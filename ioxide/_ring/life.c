@@ -126,6 +126,7 @@ static void finalize(Connection *conn)
 	if (conn->receive.state == IOX_RECEIVE_STARVED)
 		iox_recv_unpark(conn);
 	iox_list_remove(&conn->receive.clock);
+	iox_list_remove(&conn->receive.watched);
 	iox_list_remove(&conn->send.clock);
 	conn->life.want = 0;
 	driver->counters.bytes_unsent += conn->send.bytes_written - conn->send.bytes_acked;
@@ -251,6 +252,7 @@ void iox_conn_abort(Connection *conn, enum iox_cause cause, const char *reason)
 	if (conn->receive.state == IOX_RECEIVE_STARVED)
 		iox_recv_unpark(conn);
 	iox_list_remove(&conn->receive.clock);
+	iox_list_remove(&conn->receive.watched);
 	iox_list_remove(&conn->send.clock);
 	/*
 	 * The ring holds the file, so close() alone would end nothing; shutdown() would, but its FIN

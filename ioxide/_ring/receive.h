@@ -26,6 +26,7 @@ bool iox_recv_vacate(Connection *conn);
 void iox_recv_cancel(Connection *conn); /* the armed receive is to be cancelled */
 void iox_recv_unpark(Connection *conn); /* a starved receive waits for a buffer no longer */
 bool iox_recv_submit(Connection *conn);
+void iox_recv_look_at_marks(struct Driver *driver); /* arms anew what may sleep at an urgent mark */
 enum iox_recv_report iox_recv_complete(Connection *conn, int res, unsigned flags);
 void iox_recv_end(Connection *conn);   /* as if the peer had sent FIN; what is queued is delivered */
 void iox_recv_close(Connection *conn); /* on close(): what is queued is thrown away */

@@ -25,3 +25,12 @@ def test_idle_reactors_are_not_blocked() -> None:
             assert during < before + REACTORS // 2, f"{during} tasks blocked, {before} before"
         client.sendall(b"pong")
         assert b"pong" == read_exactly(client, 4)
+
+
+@pytest.mark.needs("NO_IOWAIT")
+def test_reactor_asks_for_it() -> None:
+    """Where the kernel can, each reactor waits without being counted."""
+    before = least_blocked()
+    with serve(echo, reactors=REACTORS) as server:
+        assert all(r.driver.features & lib.IOX_FEAT_NO_IOWAIT for r in server.reactors)
+        assert least_blocked() < before + REACTORS // 2

@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""A peer that sends urgent data while the reactor's thread gets signals (IOX-ERR-016).
+"""A peer that sends urgent data while something is pending for the reactor's thread (IOX-ERR-016).
 
-The bytes behind the mark may wait for the next ones then; none is lost, and none out of place.
+Where a receive meets the mark with bytes before it, the reactor arms it again. Where it begins at
+the mark, the bytes behind it may wait for the next ones; none is lost, and none out of place.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 import signal
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
 import ioxide
+from ioxide._probe.rawring import RawRing
+from ioxide._ring import lib
 
 pytestmark = [pytest.mark.kernel_gated, pytest.mark.timeout(60)]
 
@@ -84,3 +89,99 @@ def test_bytes_behind_an_urgent_mark_come_with_the_next() -> None:
         signal.signal(signal.SIGUSR1, before)
     assert len(seen) >= 5, "the control: signals did come"
     assert [len(BEFORE + AFTER) + more for _, more in found] == [got for got, _ in found]
+
+
+class Taking(asyncio.Protocol):
+    """Counts what comes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport, self.got = transport, 0
+
+    def data_received(self, data: bytes) -> None:
+        self.got += len(data)
+
+
+class Pending:
+    """Makes a task work pending for this thread within the enter that sends a byte.
+
+    A poll of another ring of this thread is woken by that byte, and io_uring notifies the thread as
+    if by a signal (TWA_SIGNAL), which signal_pending() counts.
+    """
+
+    def __init__(self, ring: RawRing, transport: asyncio.Transport, peer: socket.socket) -> None:
+        self._ring, self._transport, self._peer = ring, transport, peer
+
+    def begin(self) -> None:
+        """In the next enter."""
+        self._ring.push(lib.IOX_PROBE_OP_POLL_ADD, fd=self._peer.fileno(), op_flags=select.POLLIN)
+        assert self._ring.enter() == 1
+        self._transport.write(b"x")
+
+    def end(self) -> None:
+        """After that enter."""
+        assert self._peer.recv(16), "the control: the byte was sent"
+        self._ring.reap()
+
+
+def _streams(connections: int, enters: int) -> tuple[bool, bool]:
+    """Peers send up to a mark and behind it; something is pending in so many enters that follow.
+
+    :return: whether all came by itself, and whether it came with the next byte.
+    """
+
+    async def main() -> tuple[bool, bool]:
+        made: list[Taking] = []
+
+        def protocol() -> Taking:
+            made.append(Taking())
+            return made[-1]
+
+        async def come(bytes: int) -> bool:
+            """Whether each connection has so many before patience runs out."""
+            deadline = time.monotonic() + 5.0
+            while (got := [one.got for one in made]) != [bytes] * connections:
+                if time.monotonic() > deadline:
+                    return False
+                assert max(got, default=0) <= bytes
+                await asyncio.sleep(0.005)
+            return True
+
+        with ExitStack() as stack:
+            server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
+            stack.callback(server.close)
+            peers: list[socket.socket] = []
+            while len(peers) < connections:
+                peers.append(socket.create_connection(server.sockets[0].getsockname()))
+                stack.enter_context(peers[-1])
+                while len(made) < len(peers):
+                    await asyncio.sleep(0.001)
+            # The first to be armed again: what its byte makes pending, the others meet.
+            pending = Pending(stack.enter_context(RawRing()), made[0].transport, peers[0])
+            for peer in peers:
+                peer.sendall(BEFORE)
+                peer.send(b"u", socket.MSG_OOB)
+                peer.sendall(AFTER)
+            for _ in range(enters):
+                pending.begin()
+                await asyncio.sleep(0)
+                pending.end()
+            first = await come(len(BEFORE + AFTER))
+            for peer in peers:
+                peer.sendall(b"m")
+            return first, await come(len(BEFORE + AFTER) + 1)
+
+    return ioxide.run(main())
+
+
+@pytest.mark.parametrize(
+    "enters",
+    [
+        pytest.param(1, id="once"),
+        # The receive that is armed again meets the mark with something pending, too.
+        pytest.param(6, id="again"),
+    ],
+)
+def test_bytes_behind_a_mark_come_by_themselves(enters: int) -> None:
+    """Where bytes before the mark came in the same enter, what is pending in it delays nothing."""
+    assert (True, True) == _streams(8, enters)

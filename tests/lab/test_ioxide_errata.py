@@ -80,6 +80,26 @@ def test_release_is_answered(release: str, state: State, why: str, about: str) -
 
 
 @pytest.mark.parametrize(
+    ("release", "newest", "state", "why"),
+    [
+        ("6.18.10", "good", State.LIKELY_BAD, "bad on 6.18.5"),
+        ("6.18.11", "good", State.UNCLEAR, "bad on 6.18.5, good on 7.3.4"),
+        ("6.18.11", BAD, State.LIKELY_BAD, "bad on 6.18.5"),
+        ("6.12.200", "good", State.UNCLEAR, "bad on 6.12.90, good on 6.12.90"),
+        ("7.3.99", BAD, State.LIKELY_BAD, "bad on 7.3.4"),
+    ],
+)
+def test_release_far_behind_the_last_of_its_series(
+    release: str, newest: str, state: State, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a newer series has mended may be mended in it: nobody measured that."""
+    row = Row("7.3.4", "7.3.4-1", "7.3.4+deb13-cloud-amd64", {ONE.id: newest})
+    monkeypatch.setattr(errata, "shipped", lambda: Table((ONE,), (*ROWS, row)))
+    (answer,) = errata.check(release).answers
+    assert (state, why) == (answer.state, answer.why)
+
+
+@pytest.mark.parametrize(
     "release",
     ["", "banana", "6", "6.12.x", "v6.12.1", "-1.2.3", "6.12.1 x", "6.12.999999", "6.12.\u0663"],
 )
@@ -141,13 +161,21 @@ def test_reproducers_that_hang_or_die(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "def may_not() -> None: raise NotTried('it is refused')\n"
         "@reproducer('IOX-ERR-905')\n"
         "def good() -> None: pass\n"
+        "from pathlib import Path\n"
+        "from ioxide._errata import complaints\n"
+        "complaints.FILE = Path(__file__).with_name('tainted')\n"
+        "@reproducer('IOX-ERR-908')\n"
+        "def splats() -> None: complaints.FILE.write_text('4608\\n')\n"
     )
+    (tmp_path / "tainted").write_text("4096\n")  # by a module out of tree, which says nothing
     # The process of reproducers knows them.
     (tmp_path / "sitecustomize.py").write_text("import wild\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     monkeypatch.setenv("PYTHONOPTIMIZE", "1")
     monkeypatch.setattr(trying, "LIMIT_S", 5.0)
-    ids = [f"IOX-ERR-90{n}" for n in (1, 2, 3, 4, 5, 7)]
+    # It runs alone: of several at once it cannot be told which one the kernel complained of.
+    monkeypatch.setattr(trying, "_ALONE", ("IOX-ERR-908",))
+    ids = [f"IOX-ERR-90{n}" for n in (1, 2, 3, 4, 5, 7, 8)]
     harmful = Reproducer("IOX-ERR-906", _present, "it burns")
     mine = {id: Reproducer(id, _present, "") for id in ids} | {harmful.id: harmful}
     for one in mine.values():
@@ -163,6 +191,7 @@ def test_reproducers_that_hang_or_die(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "IOX-ERR-904": ("failed", "AssertionError: nothing was provoked"),
         "IOX-ERR-905": ("good", ""),
         "IOX-ERR-907": ("not tried", "it is refused"),
+        "IOX-ERR-908": ("failed", "the kernel complained while it ran, see dmesg"),
         "IOX-ERR-906": ("not tried", "on a kernel that has it it burns: try it in a guest"),
     } == found
 

@@ -154,6 +154,14 @@ def test_sweep_that_was_repeated() -> None:
     assert ["new.t has 0 causes in causes.toml", "gone.t does not change"] == swept.faults(
         found, causes
     )
+    steady = {**found, "changes": {**found["changes"], "late.t": ["passed", "failed"]}}
+    assert ["late.t has 0 causes in causes.toml"] == swept.faults(
+        steady, [{"program": name, "why": ""} for name in ("new.t", "old.t")]
+    )
+    # One that measures time may be late, or not, without anybody saying why.
+    assert [] == swept.faults(found, [{"program": name, "why": ""} for name in ("new.t", "old.t")])
+    timed = {"program": "gone.t", "why": "", "times": True}
+    assert ["new.t has 0 causes in causes.toml"] == swept.faults(found, [*causes[:2], timed])
     shown = swept.render(found, causes)
     assert "| late | passed | unsteady, 1 of 6 failed |" in shown
     assert "- old: A reason. It said `6.1.1: no`.\n" in shown

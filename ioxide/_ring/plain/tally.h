@@ -33,6 +33,7 @@
 	X(bytes_sent)                                                                          \
 	X(bytes_unsent)       /* staged on connections that ended before they were taken */     \
 	X(recv_rearms)        /* multishot receives armed again */                             \
+	X(recv_marks)         /* of these, because they slept at an urgent mark */             \
 	X(recv_enobufs)       /* receives parked because no buffer was left */                 \
 	X(recv_bundles)       /* completions that spanned more than one buffer */              \
 	X(recv_appends)       /* completions that went on in a part-filled buffer */           \
