@@ -32,9 +32,9 @@ void iox_tick_stage(Driver *self)
 	struct io_uring_sqe *sqe;
 
 	iox_mailbox_do(&self->foreign);
-	iox_driver_provide(self);
 	if (iox_list_linked(&self->watched))
 		iox_recv_look_at_marks(self);
+	iox_driver_provide(self);
 	/*
 	 * Starved receives, the one that waits longest first, as many as there are free buffers.  Armed
 	 * without one they would fail at once and the reactor would spin; counting free buffers, not
