@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+_OF_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 _SHOWN = (errata.State.BAD, errata.State.LIKELY_BAD, errata.State.UNCLEAR)
 
 
@@ -124,10 +126,13 @@ def _try(release: str | None, *, as_json: bool) -> int:
     except OSError as error:
         what = str(error)
         if error.errno is not None:  # otherwise the probe's own sentence
-            what = (
-                f"the reproducers cannot be started: {os.strerror(error.errno)}; a higher limit on "
-                "descriptors (ulimit -n) or processes (ulimit -u) may help"
-            )
+            what = f"the reproducers cannot be started: {os.strerror(error.errno)}"
+            if error.filename is not None:
+                what += f": {error.filename}"
+            elif error.errno in _OF_LIMITS:
+                what += (
+                    "; a higher limit on descriptors (ulimit -n) or processes (ulimit -u) may help"
+                )
         print(f"ioxide: {what}", file=sys.stderr)
         return 1
     if as_json:

@@ -37,9 +37,10 @@ Each was tried by its reproducer, which passed.
 """
 _LEGEND = """\
 **bad**: shown on this release. good: the same test passed, also where the kernel refuses what it
-asks for. -: the release has not what the erratum spoils. ?: not decided: the guest was lost, or the
-test is newer than the measurement. failed: the test ended in neither way. *Built from source*: the
-kernel's own sources with a small configuration, named by `--kernel-file` or in `$LAB_KERNEL_DIR`.
+asks for. -: the release has not what the erratum spoils. ?: not decided: the guest was lost, the
+test is newer than the measurement, or the kernel lacks what the test takes. failed: the test ended
+in neither way. *Built from source*: the kernel's own sources with a small configuration, named by
+`--kernel-file` or in `$LAB_KERNEL_DIR`.
 """
 
 

@@ -286,6 +286,21 @@ def test_where_nothing_can_be_started(
     assert "could not be tried: can't start new thread (no errno)" in notes
 
 
+def test_python_that_may_not_be_executed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named, and no limit is blamed: an ordinary user in an environment of root's."""
+
+    def may_not(*_: object, **__: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied", "/root/venv/bin/python")
+
+    monkeypatch.setattr("ioxide._errata.trying.subprocess.run", may_not)
+    assert __main__.main(["errata", "check", "--try"]) == 1
+    assert capsys.readouterr().err == (
+        "ioxide: the reproducers cannot be started: Permission denied: /root/venv/bin/python\n"
+    )
+
+
 def test_try_and_a_release(capsys: pytest.CaptureFixture[str]) -> None:
     """--try asks the running kernel, whatever release is named."""
     assert __main__.main(["errata", "check", "6.12.43", "--try"]) == 2
