@@ -75,6 +75,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     _connection: Connection | None = None  # for __del__, should __init__ raise
     _sock: socket.socket | None = None
+    _attached: bool | None = None  # whether the core refers to it, see _rest(); None: not yet
 
     def __init__(
         self,
@@ -145,9 +146,13 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self._connection is not None:
-            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            if self._sock is not None:
-                self._sock.close()
+            try:
+                _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            finally:  # the warning may be an error
+                if self._attached is False and not self._loop.is_closed():
+                    self._end_unheld(self._connection)
+                if self._sock is not None:
+                    self._sock.close()
 
     # Its beginning
 
@@ -158,19 +163,82 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            self._fatal_error(error, "Fatal error: protocol.connection_made() call failed.")
+            # As with asyncio, where this is a callback of its own: the connection goes on.
+            protocol = self._protocol
+            call = protocol.connection_made
+            name = getattr(call, "__qualname__", repr(call))
+            self._loop.call_exception_handler(
+                {
+                    "message": f"Exception in callback {name}()",
+                    "exception": error,
+                    "transport": self,
+                    "protocol": protocol,
+                }
+            )
+        finally:
+            self._made()
+
+    def _made(self) -> None:
         if self._connection is not None and not self._conn_lost:
-            self._connection._attach(self._event, self.context)
-            if self._closing:
-                self._sent(self._connection)
+            self._rouse(self._connection)
+            if self._closing or self._protocol_paused:
+                self._sent(self._connection)  # what was to be watched before there was a face
         waiter, self._waiter = self._waiter, None
         if waiter is None:
-            self._set_reading()
+            self._start_reading()
             return
         # Whoever waits goes on first: data_received() may need what it makes of the transport.
         if not waiter.done():
             waiter.set_result(None)
-        self._loop.call_soon(self._set_reading, context=self.context)
+        self._loop.call_soon(self._start_reading, context=self.context)
+
+    def _start_reading(self) -> None:
+        self._set_reading()
+        self._rest()
+
+    # While it reads or has bytes to send the core refers to it, otherwise only those who use it: as
+    # asyncio's, whose selector knows a transport by its reader and its writer alone.  One that was
+    # forgotten, paused or after the peer's FIN, is then found by the collector and closed.
+
+    def _rest(self) -> None:
+        """Have the core refer to this transport no more, if there is nothing that it could tell."""
+        connection = self._connection
+        if self._reading or self._closing or not self._attached or connection is None:
+            return
+        if self._protocol_paused:
+            return  # its event comes, and then this is asked again
+        if connection.unsent:
+            connection._watch(0)
+            return
+        self._attached = False
+        connection._detach()
+        self._put = self._put_again
+
+    def _rouse(self, connection: Connection) -> None:
+        self._attached = True
+        connection._attach(self._event, self.context)
+        self._put = connection._put
+
+    def _put_again(self, data: bytes | bytearray | memoryview) -> int:
+        """What `_put` is meanwhile: the core refers to this transport until `data` is sent."""
+        connection = self._connection
+        assert connection is not None
+        self._rouse(connection)
+        try:
+            return connection._put(data)
+        finally:
+            connection._watch(0)
+
+    def _end_unheld(self, connection: Connection) -> None:
+        """Called by the collector, on whatever thread it runs."""
+        if self._sock is None:
+            self._extra["socket"].release()
+        if self._server is not None and _SERVER_KNOWS_CLIENTS:
+            self._server._detach(self)
+        if self._loop.driver.here:
+            connection._drop()
+        else:
+            self._loop.call_soon_threadsafe(connection._drop)
 
     # What happens, told by the core
 
@@ -181,7 +249,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         connection = self._connection
         if connection is None or self._conn_lost:
             return
-        if self._protocol_paused or self._closing or connection._broken:
+        if self._protocol_paused or self._closing or not self._reading or connection._broken:
             self._sent(connection)
 
     def _received_data(self, limit: int) -> None:
@@ -248,6 +316,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             return
         if not keep_open:
             self.close()
+        self._rest()
 
     def _sent(self, connection: Connection) -> None:
         """Written bytes were taken by the kernel, or never will be."""
@@ -272,6 +341,8 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
                 connection._watch(0)
             else:
                 self._force_close(None)
+        else:
+            self._rest()
 
     def _tell_resumed(self) -> None:
         waiter, self._resumed = self._resumed, None
@@ -308,6 +379,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             return
         self._paused = True
         self._set_reading()
+        self._rest()
         if self._loop.get_debug():
             logger.debug("%r pauses reading", self)
 
@@ -323,6 +395,8 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         reading = not (self._paused or self._closing or self._ended)
         if reading != self._reading and self._connection is not None:
             self._reading = reading
+            if self._attached is False:
+                self._rouse(self._connection)
             self._connection._read(reading)
 
     # Writing

@@ -94,6 +94,7 @@ NAMED: dict[str, Scenario] = {
         ),
         # Each entry of `known` has one here.
         "a large write": '{"steps":[["write",0,100000]]}',
+        "a large write, then abort": '{"steps":[["write",0,100000,1],["abort"]]}',
         "abort with bytes unsent": '{"steps":[["stall"],["write",0,6000000],["abort"]]}',
         "write, then abort": '{"steps":[["write",0,40,1],["abort"]]}',
         "closed with bytes unread": '{"steps":[["send",0,9,1],["pause"],["close"]]}',
@@ -112,6 +113,19 @@ NAMED: dict[str, Scenario] = {
             '{"keep_open":true,"steps":[["shut"],["pause"],["resume"]]}'
         ),
         "a paused transport that nobody refers to": '{"steps":[["pause"],["drop"]]}',
+        "a paused transport that nobody refers to, bytes unsent": (
+            '{"steps":[["stall"],["pause"],["write",0,6000000],["drop"],["unstall"]]}'
+        ),
+        "a transport that nobody refers to after the peer's FIN": (
+            '{"keep_open":true,"steps":[["write",0,9],["shut"],["drop"]]}'
+        ),
+        "a write in connection_made that is held up": ('{"made":[["write",0,6000000]]}'),
+        "a transport that writes while it is paused": (
+            '{"steps":[["pause"],["write",0,9],["send",0,7],["write",0,300],["resume"]]}'
+        ),
+        "connection_made raises": '{"made":[["raise"]],"steps":[["send",0,5],["shut"]]}',
+        "data_received raises": '{"data":[["raise"]],"steps":[["send",0,5],["shut"]]}',
+        "connection_lost raises": '{"lost":[["raise"]],"steps":[["send",0,5],["shut"]]}',
         "a listener of the owner that stays": '{"way":"accept-sock"}',
         "a listener whose owner has closed it": (
             '{"way":"accept-sock","steps":[["close-listener"],["another"]]}'

@@ -62,9 +62,12 @@ class Reports:
         """The loop's exception handler. A call like the last one is noted once.
 
         CPython 3.11 reports an accept that failed as often as the backlog is long. A message that
-        names a callback names its class, and the transports of two loops are of two classes.
+        names a callback names its class, and the transports of two loops are of two classes; so do
+        its arguments.
         """
-        message = re.sub(r"\b\w*Transport\.", "Transport.", context["message"].split(" for ")[0])
+        message = context["message"].split(" for ")[0]
+        if message.startswith("Exception in callback "):
+            message = re.sub(r"\b\w*Transport\.", "Transport.", message.partition("(")[0])
         entry = [message, describe(context.get("exception"))]
         if not self.handler or entry != self.handler[-1]:
             self.handler.append(entry)

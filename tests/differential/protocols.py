@@ -50,6 +50,10 @@ class Connection:
         self.peer: Peer | None = None
 
 
+class Raised(Exception):
+    """What the step ``raise`` ends a callback with."""
+
+
 class _Callbacks(asyncio.BaseProtocol):
     def __init__(self, run: Program, connection: Connection) -> None:
         self._run = run
@@ -58,6 +62,8 @@ class _Callbacks(asyncio.BaseProtocol):
 
     def _do(self, steps: tuple[Step, ...], transport: Any) -> None:
         for step in steps:
+            if step.op == "raise":
+                raise Raised
             self._run.attempt(
                 step,
                 lambda step=step: self._run.on_transport(  # type: ignore[misc]

@@ -17,7 +17,9 @@ IN_CALLBACKS = (
     *("write", "writelines", "pause", "resume", "eof", "close", "abort", "linger"),
     *("close-lent", "number"),
 )
-"""What a protocol may do in a callback of its own."""
+"""What a protocol may do in a callback of its own, and the program from outside."""
+
+ONLY_IN_CALLBACKS = {"raise": "the callback ends with an exception of the program's"}
 
 LOOP_STEPS = {
     **dict.fromkeys(IN_CALLBACKS, "the transport's method"),
@@ -47,7 +49,9 @@ PEER_STEPS = {
     "another": "one more client connects",
     "another-reset": "one more client connects and resets before the loop can accept it",
 }
-OPS = (*LOOP_STEPS, *PEER_STEPS)
+OPS = (*LOOP_STEPS, *PEER_STEPS, *ONLY_IN_CALLBACKS)
+OF_PART = {"steps": (*LOOP_STEPS, *PEER_STEPS)}
+"""The words of the program's part; those of the others are a callback's."""
 
 KINDS = ("connections", "workers", "threads", "fork")
 WAYS_OF = {"connections": WAYS, "workers": ("free", "busy"), "fork": ("run", "made")}
@@ -169,10 +173,9 @@ def _steps(key: str, value: Any) -> tuple[Step, ...]:
     for values in value:
         if not isinstance(values, list) or not 1 <= len(values) <= 4 or values[0] not in OPS:
             raise ScenarioError(f"{values!r} in {key!r} is no step; the words are {OPS}")
-        if key != "steps" and values[0] not in IN_CALLBACKS:
-            raise ScenarioError(
-                f"{values[0]!r} cannot be in {key!r}; the words of a callback are {IN_CALLBACKS}"
-            )
+        words = OF_PART.get(key, (*IN_CALLBACKS, *ONLY_IN_CALLBACKS))
+        if values[0] not in words:
+            raise ScenarioError(f"{values[0]!r} cannot be in {key!r}; the words there are {words}")
         if any(type(number) is not int or number < 0 for number in values[1:]):
             raise ScenarioError(f"{values!r} in {key!r}: behind the word are counts, from 0 on")
         op, on, n, at_once = (*values, 0, 0, 0)[:4]

@@ -7,7 +7,15 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from tests.differential.scenario import APIS, IN_CALLBACKS, LOOP_STEPS, PEER_STEPS, Scenario, Step
+from tests.differential.scenario import (
+    APIS,
+    IN_CALLBACKS,
+    LOOP_STEPS,
+    ONLY_IN_CALLBACKS,
+    PEER_STEPS,
+    Scenario,
+    Step,
+)
 
 SIZES = (1, 7, 300, 5000, 40_000)
 _MUCH = 200_000
@@ -57,7 +65,8 @@ def _in_order(steps: list[Step]) -> tuple[Step, ...]:
 
 
 def _in_callback(way: str) -> st.SearchStrategy[tuple[Step, ...]]:
-    ops = tuple(op for op in IN_CALLBACKS if way == "sock" or op not in _OF_A_LENT)
+    words = (*IN_CALLBACKS, *ONLY_IN_CALLBACKS)
+    ops = tuple(op for op in words if way == "sock" or op not in _OF_A_LENT)
     one = st.builds(lambda op, n: _step(op, 0, n, False), st.sampled_from(ops), _sizes)
     return st.lists(one, max_size=2).map(tuple)
 
@@ -77,17 +86,22 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     if draw(st.integers(0, 9)) == 9:
         steps += (Step("write", 0, _MUCH),)
     data = draw(_in_callback(way))
-    if any(step.op in ("close", "abort", "pause") for step in data):
+    if any(step.op in ("close", "abort", "pause", "raise") for step in data):
         # How many of single bytes come before the first data_received() ends the connection, or
         # has it read no more, is a matter of when.
         steps = tuple(replace(s, op="send") if s.op == "trickle" else s for s in steps)
+    tls = draw(st.integers(0, 4)) == 4
+    made = draw(_in_callback(way))
+    if tls:
+        # asyncio's own server leaves a transport behind that raises AttributeError by chance.
+        made = tuple(step for step in made if step.op != "raise")
     return Scenario(
         way=way,
         api=api,
-        tls=draw(st.integers(0, 4)) == 4,
+        tls=tls,
         connections=connections,
         keep_open=draw(st.booleans()),
-        made=draw(_in_callback(way)),
+        made=made,
         data=data,
         lost=draw(_in_callback(way)),
         steps=steps,

@@ -35,6 +35,7 @@ from tests.differential.strategy import scenarios
         ('{"steps":[["write",0,"9"]]}', "behind the word are counts"),
         ('{"steps":[["write",-1,9]]}', "behind the word are counts"),
         ('{"data":[["send",0,9]]}', "'send' cannot be in 'data'"),
+        ('{"steps":[["raise"]]}', "'raise' cannot be in 'steps'"),
     ],
 )
 def test_what_is_no_scenario_is_named(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import threading
 
@@ -87,7 +86,7 @@ def test_close_waits_for_what_was_written() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("callback", ["connection_made", "data_received", "eof_received"])
+@pytest.mark.parametrize("callback", ["data_received", "eof_received"])
 def test_a_callback_that_raises_ends_its_transport_alone(callback: str) -> None:
     """The fault goes to the exception handler and to connection_lost(); the loop serves on."""
     boom = ZeroDivisionError("of the protocol")
@@ -101,10 +100,6 @@ def test_a_callback_that_raises_ends_its_transport_alone(callback: str) -> None:
             self._fail("eof_received")
             return True
 
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)
-            self._fail("connection_made")
-
         def _fail(self, name: str) -> None:
             if callback == name:
                 raise boom
@@ -113,9 +108,8 @@ def test_a_callback_that_raises_ends_its_transport_alone(callback: str) -> None:
         protocol, other = Faulty(), Recorder()
         async with pair(other) as bystander:
             async with pair(protocol) as peer:
-                with contextlib.suppress(OSError):  # connection_made() may have ended it by now
-                    await peer.send(b"x")
-                    peer.sock.shutdown(socket.SHUT_WR)
+                await peer.send(b"x")
+                peer.sock.shutdown(socket.SHUT_WR)
                 await until(lambda: "lost" in protocol.calls, "connection_lost()")
                 assert boom is protocol.lost_by
             await bystander.send(b"still here")
@@ -124,6 +118,75 @@ def test_a_callback_that_raises_ends_its_transport_alone(callback: str) -> None:
 
     message = f"Fatal error: protocol.{callback}() call failed."
     assert 0 == run(main(), faults=[message])
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("of the protocol"), OSError("of it")])
+def test_a_connection_made_that_raises_leaves_the_connection(error: Exception) -> None:
+    """The exception handler is told, and what comes is received, as with asyncio."""
+
+    class Faulty(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            raise error
+
+    async def main() -> None:
+        protocol = Faulty()
+        async with pair(protocol) as peer:
+            await peer.send(b"x")
+            await until(lambda: protocol.data == b"x", "a byte")
+            protocol.transport.write(b"y")
+            assert b"y" == await peer.read(1)
+            peer.sock.shutdown(socket.SHUT_WR)
+            await until(lambda: "lost" in protocol.calls, "connection_lost()")
+            assert (["made", "data", "eof", "lost"], None) == (protocol.calls, protocol.lost_by)
+
+    name = Faulty.connection_made.__qualname__
+    run(main(), faults=[f"Exception in callback {name}()"])
+
+
+def test_an_interrupt_in_connection_made_loses_nothing() -> None:
+    """KeyboardInterrupt leaves run_forever(); the connection is read when the loop runs again."""
+
+    class Interrupted(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            raise KeyboardInterrupt
+
+    protocol = Interrupted()
+    loop = ioxide.new_event_loop(SMALL)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            opening = loop.create_task(
+                loop.create_connection(lambda: protocol, *server.getsockname())
+            )
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_until_complete(opening)
+            with server.accept()[0] as peer:
+                peer.sendall(b"x")
+                loop.run_until_complete(until(lambda: protocol.data == b"x", "a byte"))
+            loop.run_until_complete(until(lambda: "lost" in protocol.calls, "connection_lost()"))
+            assert (protocol.transport, protocol) == opening.result()
+    finally:
+        loop.close()
+
+
+def test_a_large_write_in_connection_made_is_resumed() -> None:
+    """It is more than the kernel takes at once, and the peer says nothing: the protocol is told."""
+    data = noise(8 * MIB, seed=16)
+
+    class Writer(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.transport.write(data)
+
+    async def main() -> None:
+        protocol = Writer()
+        async with pair(protocol, rcvbuf=4096) as peer:
+            assert ["made", "pause"] == protocol.calls
+            assert Whole(data) == Whole(await peer.read(len(data)))
+            await until(lambda: "resume" in protocol.calls, "resume_writing()")
+
+    run(main())
 
 
 def test_a_failure_to_send_ends_a_paused_transport() -> None:
