@@ -38,6 +38,7 @@ SOURCES = (
     "waiter.c",
     "submit.c",
     "table.c",
+    "rest.c",
     "clocks.c",
     "sockets.c",
     "buffers.c",

@@ -93,12 +93,14 @@ struct iox_life {
 	enum iox_life_state state;
 	unsigned kernel_refs;     /* operations whose terminal completion is still to come */
 	uint8_t want;             /* what is to be submitted */
+	uint8_t rest;             /* of that, what waits for the kernel to have memory: see rest.c */
 	uint8_t cause;            /* enum iox_cause */
 	bool fin_sent;            /* closing: all is sent, and the peer's FIN is waited for */
 	bool ending;              /* another thread has queued its close or abort */
 	bool bounded;             /* after our FIN: the kernel drops what the peer does not take */
 	const char *abort_reason; /* a literal; with the error ECONNABORTED */
 	struct iox_node staged;   /* in driver->staged, while something is wanted */
+	struct iox_node resting;  /* in driver->resting */
 };
 
 typedef struct Connection {

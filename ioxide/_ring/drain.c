@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "face.h"
 #include "life.h"
+#include "rest.h"
 #include "send.h"
 #include "submit.h"
 #include "tick.h"
@@ -35,7 +36,11 @@ static void abort_handlers(Driver *self)
  */
 static void submit_written(Driver *self)
 {
-	for (int round = 0; round < SUBMIT_ROUNDS && iox_list_linked(&self->staged); round++) {
+	for (int round = 0; round < SUBMIT_ROUNDS; round++) {
+		self->rest_until = 0; /* there is no time left for a rest */
+		iox_rest_end(self);
+		if (!iox_list_linked(&self->staged))
+			return;
 		iox_tick_stage(self);
 		if (iox_tick_enter(self, false, false, -1) < 0)
 			return;

@@ -249,6 +249,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 	self->now = iox_clock_ms();
 	IOX_LISTS_INIT(&self->home.ready, &self->home.handing, &self->next, &self->handing, &self->starting, &self->over,
 		       &self->staged, &self->starved, &self->watched, &self->read_clocks, &self->send_clocks);
+	iox_list_init(&self->resting);
 	if (!open_ring(self) || !init_groups(self) || !init_slabs(self) || !open_wake_fd(self)) {
 		if (self->shared) {
 			iox_group_unregister(self->shared, self->ring->uring.ring_fd);

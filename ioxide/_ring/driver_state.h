@@ -45,6 +45,8 @@ typedef struct Driver {
 	struct iox_node staged;   /* Connections with something to submit */
 	struct iox_node starved;  /* shared: Connections parked without a buffer, oldest first */
 	struct iox_node watched;  /* Connections whose receive may sleep at an urgent mark */
+	struct iox_node resting;  /* Connections with something that the kernel had no memory for */
+	uint64_t rest_until;      /* ms */
 	struct iox_node read_clocks, send_clocks; /* soonest deadline first */
 	uint64_t now;             /* ms, read once a batch */
 

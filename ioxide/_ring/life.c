@@ -18,6 +18,7 @@
 #include "driver_state.h"
 #include "notify.h"
 #include "receive.h"
+#include "rest.h"
 #include "send.h"
 #include "sockets.h"
 #include "submit.h"
@@ -123,6 +124,7 @@ static void finalize(Connection *conn)
 	count_close(conn);
 	iox_recv_discard(conn);
 	iox_list_remove(&conn->life.staged);
+	iox_rest_leave(conn);
 	if (conn->receive.state == IOX_RECEIVE_STARVED)
 		iox_recv_unpark(conn);
 	iox_list_remove(&conn->receive.clock);

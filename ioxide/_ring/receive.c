@@ -14,6 +14,7 @@
 #include "errors.h"
 #include "homes.h"
 #include "notify.h"
+#include "rest.h"
 #include "slice.h"
 #include "sockets.h"
 #include "submit.h"
@@ -422,6 +423,8 @@ enum iox_recv_report iox_recv_complete(Connection *conn, int res, unsigned flags
 			park_starved(conn);
 	} else if (res == -ECANCELED && !iox_conn_over(conn)) {
 		/* Our own pause; what to do next is decided below. */
+	} else if (res == -ENOMEM && !iox_conn_over(conn)) {
+		/* Nothing was received by it: armed again below, after a rest. */
 	} else if (res == -EAGAIN && iox_conn_block(conn)) {
 		/* Another holder of the file had set O_NONBLOCK (not seen on 6.18): armed again below. */
 	} else if (res < 0) {
@@ -454,7 +457,10 @@ enum iox_recv_report iox_recv_complete(Connection *conn, int res, unsigned flags
 			conn->receive.paused = false;
 		if (!conn->receive.paused && !conn->receive.held) {
 			conn->driver->counters.recv_rearms++;
-			iox_want(conn, IOX_WANT_RECV);
+			if (res == -ENOMEM)
+				iox_rest(conn, IOX_WANT_RECV);
+			else
+				iox_want(conn, IOX_WANT_RECV);
 		}
 	}
 	return report;

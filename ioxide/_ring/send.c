@@ -12,6 +12,7 @@
 #include "errors.h"
 #include "mailbox.h"
 #include "notify.h"
+#include "rest.h"
 #include "sockets.h"
 #include "submit.h"
 
@@ -175,8 +176,13 @@ enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags
 	}
 	if (res == -EAGAIN)
 		iox_conn_block(conn); /* another holder has set O_NONBLOCK; 6.18 heeds it in accepts alone */
-	else if (res <= 0 && res != -EINTR && !iox_conn_over(conn) && !fall_back(conn, res))
+	else if (res <= 0 && res != -EINTR && !iox_conn_over(conn) && !fall_back(conn, res)) {
+		if (res == -ENOMEM || res == -ENOBUFS) {
+			iox_rest(conn, IOX_WANT_SEND);
+			return IOX_SEND_GOES_ON; /* its clock runs on */
+		}
 		send_failed(conn, res ? -res : EPIPE);
+	}
 
 	if (!conn->send.error && !iox_conn_over(conn) && conn->send.sent < conn->send.sending.used) {
 		/* Only on a live connection: a cancelled SEND reports what it moved, like a short one. */

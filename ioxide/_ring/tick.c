@@ -12,6 +12,7 @@
 #include "listeners.h"
 #include "receive.h"
 #include "reserve.h"
+#include "rest.h"
 #include "submit.h"
 #include "table.h"
 
@@ -221,6 +222,7 @@ void iox_tick_expire(Driver *self)
 			       "the peer did not take what was sent within send_timeout_ms");
 	}
 	iox_listeners_expire(self);
+	iox_rest_end(self);
 	iox_driver_trim(self);
 }
 
@@ -230,6 +232,7 @@ int64_t iox_tick_next_clock(Driver *self)
 	uint64_t soonest = iox_listeners_soonest(self), trim = iox_driver_trim_at(self);
 
 	soonest = trim < soonest ? trim : soonest;
+	soonest = iox_rest_until(self) < soonest ? iox_rest_until(self) : soonest;
 	if (iox_list_linked(&self->read_clocks)) {
 		uint64_t at = IOX_ENTRY(self->read_clocks.next, Connection, receive.clock)->receive.deadline;
 

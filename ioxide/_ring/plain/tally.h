@@ -72,6 +72,7 @@
 	X(handoffs)           /* times a worker was told of tasks to resume (pool modes) */    \
 	X(foreign_drops)      /* queued writes whose connection had ended when they ran */     \
 	X(memory_faults)      /* operations that ended with EFAULT: memory given up too early */ \
+	X(memory_rests)       /* receives and sends that the kernel had no memory for: tried again */ \
 	X(slab_hits)                                                                           \
 	X(slab_misses)                                                                         \
 	X(slab_grows)
