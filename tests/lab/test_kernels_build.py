@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -573,6 +575,27 @@ def test_interrupt_ends_make_and_the_next_build_goes_on(
     assert not (tmp_path / "after").exists(), "what make had started went on"
     assert 0 == build("--tree", tree)
     assert 2 == compiled()
+
+
+@pytest.mark.usefixtures("on_path")
+def test_tree_on_a_read_only_mount_is_built(tree: Path) -> None:
+    """Nothing is written there, so that it cannot be written to is no matter."""
+    script = (
+        'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" || exit 9; '
+        'touch "$0/written" 2>/dev/null && exit 8; '
+        f'exec {sys.executable} -m lab kernels build --tree "$0"'
+    )
+    own = ["--mount"] if os.geteuid() == 0 else ["--mount", "--user", "--map-root-user"]
+    done = subprocess.run(
+        ["unshare", *own, "sh", "-c", script, tree],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "6.10.0-lab" == resolve("6.10.0").release
 
 
 @pytest.mark.usefixtures("on_path")
