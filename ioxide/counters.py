@@ -163,7 +163,7 @@ class Counters:
     memory_faults: int = 0
     """Operations that ended with EFAULT: memory of theirs was given up too early. Always 0."""
     memory_rests: int = 0
-    """Receives and sends that the kernel had no memory for, and that are tried again after 10 ms."""
+    """Receives and sends that the kernel had no memory for: tried again after 10 ms."""
     slab_hits: int = 0
     """Write slabs taken from those at rest."""
     slab_misses: int = 0
