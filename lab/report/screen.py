@@ -23,7 +23,7 @@ from rich.text import Text
 
 from ..facts.verdicts import Verdict, Weight, weight
 from .progress import Guest, Progress
-from .terminal import safe
+from .terminal import nothing_dropped, safe
 
 if TYPE_CHECKING:
     from ..facts.records import Record
@@ -144,6 +144,7 @@ class Screen(Progress):
                     errors="backslashreplace",
                 )
             )
+            self._stack.enter_context(nothing_dropped(own.fileno()))
             console = _Terminal(file=own, markup=False, emoji=False, highlight=False)
             self._live = Live(
                 console=console,

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from ..facts.verdicts import printable
@@ -35,6 +40,41 @@ class Harmless:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+@contextmanager
+def nothing_dropped(terminal: int) -> Iterator[None]:
+    """Within the block a Ctrl-C leaves what was written to this terminal and is still to be shown.
+
+    The kernel drops that otherwise (isig() in n_tty.c, 6.18), all of it or from somewhere on, and
+    who moves the cursor does not know where it stands then. A process that is killed in the block
+    leaves the terminal so, which changes nothing else.
+    """
+    before = _set_flag(terminal, on=True)
+    try:
+        yield
+    finally:
+        if before is False:
+            _set_flag(terminal, on=False)
+
+
+def _set_flag(terminal: int, *, on: bool) -> bool | None:
+    """Set NOFLSH or clear it: what it was; None if that is not known and nothing was changed."""
+    # In the background a change of settings would stop the run (SIGTTOU, termios(3)).
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+    try:
+        with suppress(termios.error, OSError):
+            if on and os.tcgetpgrp(terminal) != os.getpgrp():
+                return None  # somebody else's settings
+            settings = termios.tcgetattr(terminal)
+            before = bool(settings[3] & termios.NOFLSH)
+            if before is not on:
+                settings[3] ^= termios.NOFLSH
+                termios.tcsetattr(terminal, termios.TCSANOW, settings)
+            return before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return None
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -48,7 +48,9 @@ class GuestRun:
         self._preparation = preparation
         self.config = preparation.config
         self.columns = preparation.columns
-        self.host_side = HostSide(lambda fault: self.faults.append(fault))
+        self.host_side = HostSide(
+            lambda fault: self.faults.append(fault), lambda: preparation.results
+        )
         self.progress: Progress = make_progress(
             self._write_line, verbosity=self.config.get_verbosity()
         )

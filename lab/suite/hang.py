@@ -8,8 +8,7 @@ file has a sentence in the place of what could not be had.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import LabError
@@ -20,6 +19,7 @@ from ..remote.process import TREE
 from ..vm import Guest
 from .kernel_watch import KernelWatch
 from .memory import dumped, named, unused
+from .waits import in_short, kernel_function, python_frames, python_line
 
 PART_S, PART_PER_SLOWDOWN_S = 10.0, 2.0
 """So long, in seconds, a guest may take to one part."""
@@ -70,45 +70,46 @@ echo 1 >/proc/sys/kernel/printk
 for key in l w t; do echo $key >/proc/sysrq-trigger; done
 echo "$before" >/proc/sys/kernel/printk
 """
-_THREAD = re.compile(r"process \d+, thread \d+ \(.*\): wchan (?P<wchan>\S+), system call")
-_KERNEL_FRAME = re.compile(r"\[<[0-9a-f]+>\] (?P<function>[\w.]+)\+0x")
-_PYTHON_FRAME = re.compile(r'File "(?P<file>[^"\n]+)", line (?P<line>\d+) in (?P<function>[^\n]+)')
-_CURRENT = re.compile(r"^Current thread .*$", re.MULTILINE)
 
 
 class Hang:
     """The evidence of one hang."""
 
     def __init__(
-        self, guest: Guest, watch: KernelWatch, pid: int, why: str, *, base: Path, dump: bool
+        self,
+        guest: Guest,
+        watch: KernelWatch,
+        pid: int,
+        name: str,
+        why: str,
+        *,
+        base: Path,
+        dump: bool,
     ) -> None:
-        """Gather what there is of the process `pid` of the guest, which hangs because of `why`;
-        with `dump` its memory, too. Files are named by their paths from the directory `base`.
-        What the kernel says meanwhile is its answer to us, and no complaint."""
+        """Gather what there is of the process `pid` of the guest, in which the test `name` hangs,
+        because of `why`; with `dump` its memory, too. Files are named by their paths from the
+        directory `base`. What the kernel says meanwhile is its answer to us, and no complaint."""
         self.log = Log(unused(guest.console.parent, "hang", ".txt"))
-        self._guest, self._pid, self._base = guest, pid, base
+        self._guest, self._pid, self._name, self._base = guest, pid, name, base
         self._kernel = ""
         # First of all: what is asked of the guest below leaves traces there.
         self.memory = dumped(guest, base) if dump else ""
         """What came of its memory, as a clause; empty if that was not asked for."""
-        self._write(f"{why}\n")
+        self._write(f"{name}: {why}\n")
         self._write(f"{self.memory}\n" if self.memory else "")
         self._part("registers of the processors, by QMP", self._registers)
         stacks = self._part("kernel stacks of its processes", lambda: self._asked(STACKS))
         self._part("its io_uring rings (fdinfo)", lambda: self._asked(RINGS))
         self._part("sockets", lambda: self._asked(SOCKETS))
         self._part("sysrq l, w, t", lambda: self._sysrq(watch))
-        self._kernel = _kernel_function(stacks)
+        self._kernel = kernel_function(stacks)
 
     def told(self, gone: Gone, printed: str) -> tuple[Gone, Part | None]:
         """The end of its process with where it waited, and where the evidence is. `printed` is the
         last that it has printed, its answer to SIGABRT included."""
-        frames = list(_python_frames(printed))
+        frames = list(python_frames(printed))
         self._part("Python stacks, by faulthandler", lambda: _python(printed, frames))
-        at = _words(frames)
-        where = [f"it waited in {at}" if at else "its Python did not say where it waited"]
-        where += [f"in the kernel in {self._kernel}"] * bool(self._kernel)
-        summary = ", ".join(where)
+        summary = in_short(python_line(frames, TREE, self._name), self._kernel)
         end = self._write(f"\n==== in short\n{summary}\n")
         part = None if end is None else Part(end.file, 0, end.end)
         file = f"; {named(self.log.path, self._base)} has what was found" if part else ""
@@ -146,38 +147,7 @@ class Hang:
         return self.log.append(text.encode("utf-8", "backslashreplace"))
 
 
-def _kernel_function(stacks: str) -> str:
-    """Where in the kernel the first thread waits; empty if it runs, or that is not known."""
-    first, *more = stacks.splitlines() or [""]
-    if (thread := _THREAD.match(first)) is None:
-        return ""
-    if more and (frame := _KERNEL_FRAME.match(more[0])) is not None:
-        return frame["function"]
-    return "" if thread["wchan"] == "0" else thread["wchan"]
-
-
-def _python(printed: str, frames: list[Mapping[str, str]]) -> str:
+def _python(printed: str, frames: Sequence[Mapping[str, str]]) -> str:
     if not frames:
         raise LabError("the process did not answer SIGABRT with its stacks")
     return printed
-
-
-def _python_frames(printed: str) -> Iterator[Mapping[str, str]]:
-    """Those of the thread that the signal has met, the innermost first."""
-    current = _CURRENT.search(printed)
-    if current is None:
-        return
-    for line in printed[current.end() :].strip().splitlines():
-        if (frame := _PYTHON_FRAME.search(line)) is None:
-            return
-        yield frame.groupdict()
-
-
-def _words(frames: list[Mapping[str, str]]) -> str:
-    """The innermost line, and the one of the tree that led there, if it is another."""
-    if not frames:
-        return ""
-    own = next((f for f in frames if f["file"].startswith(f"{TREE}/")), frames[0])
-    told = [f"{f['file'].removeprefix(f'{TREE}/')}:{f['line']} ({f['function']})" for f in frames]
-    inner, outer = told[0], told[frames.index(own)]
-    return inner if inner == outer else f"{inner}, called from {outer}"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..facts.kernel import Kernel
     from .plan import Lab
 
@@ -20,3 +22,9 @@ def pytest_lab_resolve(config: pytest.Config, name: str) -> Kernel | None:
 @pytest.hookspec(firstresult=True)
 def pytest_lab_guests(config: pytest.Config, kernel: Kernel) -> Lab | None:
     """Where guests of this kernel come from. The tests of the lab answer with hostile guests."""
+
+
+@pytest.hookspec
+def pytest_lab_hang() -> Iterable[tuple[str, str]]:  # type: ignore[empty-body]
+    """Parts of the evidence of a test that hangs on the host, each with its name: what only the
+    repository knows. Called from another thread while the test's waits."""

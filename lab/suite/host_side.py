@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from _pytest.runner import runtestprotocol
 
 from ..errors import LabError
 from ..facts.probed import Probed
+from .host_hang import LOOK_S, HostHang
 from .plan import Visit
 from .selection import GUEST_FIXTURE, asks_guest
 
@@ -37,8 +39,10 @@ AGAIN_S = 10.0
 class HostSide:
     """Runs what the lanes send to the host, one test at a time."""
 
-    def __init__(self, fault: Callable[[str], None]) -> None:
-        """`fault` is told what disproves without belonging to one test."""
+    def __init__(self, fault: Callable[[str], None], results: Callable[[], Path]) -> None:
+        """`fault` is told what disproves without belonging to one test; `results` is where the
+        files of the run are."""
+        self._results = results
         self._probe_of: Callable[[str], Probed | None] = lambda _: None
         self._fault = fault
         self._item: pytest.Item | None = None
@@ -95,7 +99,7 @@ class HostSide:
         self._item, self._visit, self._expected = item, visit, following
         self._reports.clear()
         try:
-            with self._limited(visit):
+            with self._limited(item, visit):
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         except pytest.exit.Exception as error:
             visit.outcome.lost = f"it called pytest.exit(): {error.msg}"
@@ -147,11 +151,20 @@ class HostSide:
         return True
 
     @contextmanager
-    def _limited(self, visit: Visit) -> Iterator[None]:
-        """End what takes too long, wherever the main thread is."""
+    def _limited(self, item: pytest.Item, visit: Visit) -> Iterator[None]:
+        """End what takes too long, wherever the main thread is, once that has been looked at."""
+        hang: HostHang | None = None
 
         def ring(_: int, __: FrameType | None) -> None:
-            visit.hung = f"no verdict within {visit.seconds:.0f} s"
+            nonlocal hang
+            if hang is None:
+                why = f"no verdict within {visit.seconds:.0f} s"
+                hang = HostHang(item, why, visit.guest.console.parent, self._results())
+                signal.setitimer(signal.ITIMER_REAL, LOOK_S, AGAIN_S)
+                return
+            if not visit.hung:
+                visit.hung = f"no verdict within {visit.seconds:.0f} s; {hang.told()}"
+                visit.outcome.hang = hang.part
             pytest.fail(visit.hung)
 
         before = signal.signal(signal.SIGALRM, ring)
@@ -161,3 +174,5 @@ class HostSide:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+            if hang is not None and not visit.hung:
+                hang.forget()

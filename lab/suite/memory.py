@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import LabError
-from ..vm import Guest
+
+if TYPE_CHECKING:
+    from ..vm import Guest
 
 FLAG = "--dump"
 

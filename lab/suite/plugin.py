@@ -70,7 +70,7 @@ class Mode:
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """The two hooks by which another plugin can bring its own guests."""
+    """The hooks by which another plugin can bring its own guests and say more of a hang."""
     from . import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
@@ -274,6 +274,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(run.host_side, "lab-host-side")
         config.pluginmanager.register(RunEnd(preparation, run), "lab-run-end")
         return
+    from .host_hang import HostHangs
     from .local_side import LocalSide
 
     if config.getoption("lab_as"):
@@ -295,6 +296,7 @@ def pytest_configure(config: pytest.Config) -> None:
         need_proof=project.skips_need_proof,
     )
     config.pluginmanager.register(local, "lab-local-side")
+    config.pluginmanager.register(HostHangs(config), "lab-host-hangs")
 
 
 def pytest_lab_resolve(config: pytest.Config, name: str) -> Any:

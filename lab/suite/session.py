@@ -152,7 +152,7 @@ class Session:
             self.given_up = f"given up: {self._losses} tests in a row were lost"
         return outcome
 
-    def _look_into_hang(self, pid: int, why: str) -> Hang:
+    def _look_into_hang(self, pid: int, name: str, why: str) -> Hang:
         """What the process is at. What the kernel said before, and what it says of itself when it
         is asked, are apart: only the first can be a complaint."""
         assert self._watch is not None
@@ -160,7 +160,7 @@ class Session:
         with suppress(GuestLost):  # whoever asks next says so
             self._before_hang = self._watch.cut()
         base, dump = self._plan.results, self._plan.dump
-        hang = Hang(self._watch.guest, self._watch, pid, why, base=base, dump=dump)
+        hang = Hang(self._watch.guest, self._watch, pid, name, why, base=base, dump=dump)
         self.logs.append(hang.log)
         return hang
 

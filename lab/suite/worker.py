@@ -51,10 +51,10 @@ class Worker:
         environment: Mapping[str, str],
         log: Path,
         listener: Listener,
-        hang: Callable[[int, str], Hang],
+        hang: Callable[[int, str, str], Hang],
     ) -> None:
-        """`hang` gathers what a process, given by its number in the guest and by what it failed to
-        do, is at."""
+        """`hang` gathers what a process is at, given by its number in the guest, the test that
+        it runs and what that failed to do."""
         self._guest, self._slowdown, self._hang = guest, guest.slowdown, hang
         self._pid = 0
         self._finished = self._failures = 0
@@ -105,7 +105,7 @@ class Worker:
             said = self.process.receive(deadline)
             if said is None:
                 why = f"no verdict within {seconds:.0f} s"
-                hang = self._hang(self._pid, f"{name}: {why}")
+                hang = self._hang(self._pid, name, why)
                 gone = self.process.hung(why)
                 gone, outcome.hang = hang.told(gone, self.process.output_tail())
                 outcome.memory = hang.memory

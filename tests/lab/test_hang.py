@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from lab.remote.process import TREE
 from lab.report import page
-from lab.suite.hang import _kernel_function, _python_frames, _words
+from lab.suite.waits import kernel_function, python_frames, python_line
 from tests.lab.suite_support import REPOSITORY, Little, Ran, leg_of
 
 pytestmark = pytest.mark.lab
@@ -141,14 +142,19 @@ Extension modules: a.b
 
 def test_the_line_that_led_there_is_named_beside_the_innermost() -> None:
     """A line of Python's own library alone would say nothing."""
-    frames = list(_python_frames(DUMP))
+    frames = list(python_frames(DUMP))
     assert 3 == len(frames)
     assert (
         "/usr/lib/python3.11/selectors.py:468 (select), called from "
-        "tests/net/test_it.py:12 (test_hang)" == _words(frames)
+        "tests/net/test_it.py:12 (test_hang)" == python_line(frames, TREE, "")
     )
-    assert [] == list(_python_frames("nothing of that kind"))
-    assert "" == _words([])
+    frames.insert(1, {"file": f"{TREE}/product/loop.py", "line": "3", "function": "once"})
+    inner = "/usr/lib/python3.11/selectors.py:468 (select), called from "
+    test = "tests/net/test_it.py::test_hang[2]"
+    assert f"{inner}tests/net/test_it.py:12 (test_hang)" == python_line(frames, TREE, test)
+    assert f"{inner}product/loop.py:3 (once)" == python_line(frames, TREE, "tests/test_other.py::a")
+    assert [] == list(python_frames("nothing of that kind"))
+    assert "" == python_line([], TREE, "")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +170,7 @@ def test_the_line_that_led_there_is_named_beside_the_innermost() -> None:
 )  # fmt: skip
 def test_kernel_function_is_that_of_the_first_thread(stacks: str, function: str) -> None:
     """The innermost of its stack, or what wchan says where the stack is not shown."""
-    assert function == _kernel_function(stacks)
+    assert function == kernel_function(stacks)
 
 
 @pytest.mark.slow
