@@ -21,6 +21,9 @@ from typing import Any
 
 CONTROL_VARIABLE = "LAB_CONTROL_FD"
 """Names the socket's descriptor to the process; see lab/vm/inguest/children.py."""
+PRINTED_VARIABLE = "LAB_PRINTED"
+"""Names the port's device to the process; see lab/vm/inguest/agent.py. Nothing where there is
+none."""
 FORKED_STATUS = 97
 """With which a forked process ends that would speak for its parent."""
 TROUBLE, DONE = "trouble", "done"

@@ -20,6 +20,7 @@ from ..remote import tree
 from ..remote.identity import Expected, Identity, identify
 from ..remote.wire import CONTROL_VARIABLE, Control
 from .left import left
+from .printed import Printed
 from .selection import leave_out
 from .wire import TO_GUEST, Said, Told
 
@@ -37,6 +38,7 @@ class GuestSide:
         self._reports = 0
         self._collect_errors: list[str] = []
         gc.disable()  # hardly anything of what is imported and collected is garbage
+        config.pluginmanager.register(Printed(), "lab-printed")
         own = identify(config.rootpath, None)
         manifest = tree.Manifest.here(config.rootpath)
         self.skips_need_proof = manifest.skips_need_proof

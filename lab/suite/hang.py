@@ -21,6 +21,8 @@ from .kernel_watch import KernelWatch
 from .memory import dumped, named, unused
 from .waits import in_short, kernel_function, python_frames, python_line
 
+LAST_PRINTED = "Captured stdout until it was lost"
+"""The section of a report that has it, by a name that junit_logging of pytest knows."""
 PART_S, PART_PER_SLOWDOWN_S = 10.0, 2.0
 """So long, in seconds, a guest may take to one part."""
 _FAMILY = """
@@ -63,6 +65,12 @@ if command -v ss >/dev/null; then ss -a -n -p -e -m -o -i; else
     for kind in tcp tcp6 udp udp6 unix; do echo "/proc/net/$kind:"; cat "/proc/net/$kind"; done
 fi 2>&1
 """
+CAPTURED = """
+for number in 1 2; do
+    [ ! -f "/proc/$1/fd/$number" ] || tail -c 1000000 "/proc/$1/fd/$number"
+done
+"""
+"""pytest keeps what a test prints in files without names (its --capture=fd), which can be read."""
 # The console would take seconds for these thousands of lines on an emulated serial port.
 SYSRQ = """
 read -r before rest </proc/sys/kernel/printk
@@ -102,6 +110,7 @@ class Hang:
         self._part("its io_uring rings (fdinfo)", lambda: self._asked(RINGS))
         self._part("sockets", lambda: self._asked(SOCKETS))
         self._part("sysrq l, w, t", lambda: self._sysrq(watch))
+        self.captured = self._part("what it had printed", lambda: self._asked(CAPTURED))
         self._kernel = kernel_function(stacks)
 
     def told(self, gone: Gone, printed: str) -> tuple[Gone, Part | None]:

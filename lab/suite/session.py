@@ -27,7 +27,7 @@ from ..vm import Guest
 from ..wishes import Wishes
 from . import home
 from .common import Common
-from .hang import Hang
+from .hang import LAST_PRINTED, Hang
 from .kernel_watch import Heard, KernelWatch, said_unborn
 from .memory import dumped
 from .plan import Caller, Lab, Outcome, Plan, Visit
@@ -43,6 +43,8 @@ FAULTS = 10
 DYING_S, DYING_PER_SLOWDOWN_S = 1.0, 0.3
 """So long, in seconds, the guest may take to its end behind a process that nobody of us killed."""
 PRINTED = "output until it was interrupted"
+MOST_PRINTED = 256 << 10
+"""So many bytes are kept of what a test had printed when it was lost."""
 MARKED_NAME = 300
 """The kernel takes log lines of less than a kilobyte, and a node id may be longer."""
 
@@ -115,6 +117,7 @@ class Session:
                 return outcome  # its loss is nobody's fault in this guest
             guest, worker = ready
             outcome.guest, outcome.began = guest, time.monotonic()
+            guest.printed.forget()
             after = f"after {self._previous}" if self._previous else "before the first test"
             self._during = between = f"{after} and before {name} started"
             try:
@@ -179,6 +182,10 @@ class Session:
         """What it was that ended, the process or the guest, and the kernel's words until then."""
         if worker is not None and (text := worker.process.output_tail()):
             outcome.sections.append(("last output of pytest in the guest", text))
+        told = any(head == LAST_PRINTED for head, _ in outcome.sections)
+        if not told and outcome.guest is not None:
+            data = outcome.guest.printed.tail(MOST_PRINTED)
+            outcome.sections.append((LAST_PRINTED, data.decode("utf-8", "backslashreplace")))
         self._worker = None
         heard = Heard()
         if not gone.guest_too and self._guest is not None:

@@ -18,7 +18,7 @@ from ..remote.identity import Expected
 from ..remote.losses import Gone, RunOver
 from ..remote.process import PythonProcess, died
 from ..vm import Exited, Guest
-from .hang import Hang
+from .hang import CAPTURED, LAST_PRINTED, Hang
 from .plan import Listener, Outcome
 from .reconcile import differences
 from .wire import FROM_GUEST, Said, Told
@@ -30,12 +30,6 @@ ENVIRONMENT = {
 }
 
 
-CAPTURED = """
-for number in 1 2; do
-    [ ! -f "/proc/$1/fd/$number" ] || tail -c 1000000 "/proc/$1/fd/$number"
-done
-"""
-"""pytest keeps what a test prints in files without names (its --capture=fd), which can be read."""
 PING_S, ASK_S = 3.0, 10.0
 """So long, in seconds, a guest may take to answer at all, and to this."""
 
@@ -109,6 +103,8 @@ class Worker:
                 gone = self.process.hung(why)
                 gone, outcome.hang = hang.told(gone, self.process.output_tail())
                 outcome.memory = hang.memory
+                if hang.captured:
+                    outcome.sections.append((LAST_PRINTED, hang.captured))
                 raise gone
             if isinstance(said, Exited):
                 raise self.process.ended(said)

@@ -95,11 +95,14 @@ class FilePort:
 
     name: str
     log: Path
+    append: bool = False
+    """Whether the host may cut the file off while it is written to."""
 
     def arguments(self) -> Sequence[str]:
         label = self.name.replace(".", "-")
+        append = ",append=on" if self.append else ""
         return (
-            *("-chardev", f"file,id={label},path={escaped(self.log)}"),
+            *("-chardev", f"file,id={label},path={escaped(self.log)}{append}"),
             *("-device", f"virtserialport,bus=ports.0,chardev={label},name={self.name}"),
         )
 

@@ -31,7 +31,7 @@ from .emulator import deaths
 from .entry import image, other_than, remember, remembered
 from .entry import usual as usual_entry
 from .guest import Guest
-from .inguest.agent import PORT, STRAY
+from .inguest.agent import PORT, PRINTED, STRAY
 from .initramfs import build_initramfs, build_modules_image
 from .introduction import introduced
 from .machine import CMDLINE, Machine, new_logs
@@ -114,7 +114,8 @@ def boot(
 ) -> Iterator[Guest]:
     """Boot a guest; it is gone when the block is left, however it is left.
 
-    Its console, stray output and QEMU's words stay in `results` (console.log, stray.log, qemu.log;
+    Its console, stray output, what a test printed and QEMU's words stay in `results` (console.log,
+    stray.log, printed.log, qemu.log;
     console-2.log and so on for the next guest of one run; console-state.txt tells where the
     processors of a silent one stood). `devices` come beside those that every guest has.
     `timeout_s` is the time to the agent's first word, by default 30 s with KVM and 120 s without.
@@ -200,7 +201,7 @@ def started(
     with ExitStack() as stack:
         agent, its_agent = (stack.enter_context(one) for one in socket.socketpair())
         ours, its_monitor = (stack.enter_context(one) for one in socket.socketpair())
-        console, stray, words = new_logs(results)
+        console, stray, printed, words = new_logs(results)
         inherit = [its_agent, its_monitor]
         kept = None
         if dumps:
@@ -214,6 +215,7 @@ def started(
             PortBus(),
             SocketPort(PORT, its_agent.fileno()),
             FilePort(STRAY, stray),
+            FilePort(PRINTED, printed, append=True),
             Monitor(its_monitor.fileno()),
             Disk("root", rootfs),
             Disk("modules", modules),
@@ -233,4 +235,12 @@ def started(
         command = (str(program()), *arguments)
         qemu = stack.enter_context(running(command, log=words, inherit=inherit))
         known = deaths(accel, cpus=cpus)
-        yield Machine(qemu, Console(console), stray, agent, monitor.Monitor(ours, kept), known)
+        yield Machine(
+            process=qemu,
+            console=Console(console),
+            stray=stray,
+            agent=agent,
+            hypervisor=monitor.Monitor(ours, kept),
+            printed=printed,
+            deaths=known,
+        )

@@ -21,6 +21,7 @@ from .inguest.frames import CHUNK, to_bytes, to_text
 from .kmsg import Gap, Piece, Reader, Record
 from .link import ANSWER_S, Inbox, Link
 from .machine import Hypervisor
+from .printed import Printed
 from .processor import Accel
 from .pull import Pulled
 
@@ -108,6 +109,7 @@ class Guest:
         link: Link,
         deaths: Sequence[Death] = (),
         hypervisor: Hypervisor | None = None,
+        printed: Path | None = None,
     ) -> None:
         self.kernel = kernel
         self.accel = accel
@@ -128,6 +130,8 @@ class Guest:
         """By what fault of its emulator it can die."""
         self.hypervisor = hypervisor
         """Who looks into it from outside; None if nobody can."""
+        self.printed = Printed(printed)
+        """What its processes have written to the port that is here at once."""
         self.console = console.path
         self._console = console
         self._reader = Reader()

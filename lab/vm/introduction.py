@@ -85,6 +85,7 @@ def introduced(
             link=link,
             deaths=machine.deaths,
             hypervisor=machine.hypervisor,
+            printed=machine.printed,
         )
 
 

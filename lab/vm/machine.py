@@ -117,6 +117,8 @@ class Machine:
     agent: ByteStream
     hypervisor: Hypervisor | None = None
     """None if nobody can look into it."""
+    printed: Path | None = None
+    """Where a process's words go that are to be here at once, if there is such a port."""
     deaths: Sequence[Death] = ()
     """By what fault of its emulator it can die."""
 
@@ -125,9 +127,9 @@ Start = Callable[[Sequence[str]], AbstractContextManager[Machine]]
 """Starts a machine when it is given the lab's words for the kernel's command line."""
 
 
-def new_logs(results: Path) -> tuple[Path, Path, Path]:
-    """Fresh names for a guest's logs (console, stray output, QEMU's words): a run may need more
-    than one guest."""
+def new_logs(results: Path) -> tuple[Path, Path, Path, Path]:
+    """Fresh names for a guest's logs (console, stray output, what a test has printed, QEMU's
+    words): a run may need more than one guest."""
     results.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
@@ -138,4 +140,6 @@ def new_logs(results: Path) -> tuple[Path, Path, Path]:
         except FileExistsError:
             number += 1
             continue
-        return console, results / f"stray{suffix}.log", results / f"qemu{suffix}.log"
+        names = ("stray", "printed", "qemu")
+        stray, printed, words = (results / f"{name}{suffix}.log" for name in names)
+        return console, stray, printed, words

@@ -193,7 +193,7 @@ def _started(
     with ExitStack() as stack:
         here = Path(stack.enter_context(_short_directory()))
         (here / "home").mkdir()
-        console, stray, words = new_logs(results)
+        console, stray, printed, words = new_logs(results)
         names = ["agent", "monitor", *["end"] * dumps]
         doors = [stack.enter_context(_listening(here / name)) for name in names]
         parts: Sequence[Device] = (
@@ -201,6 +201,7 @@ def _started(
             PortConsole(console),
             SocketPort(agent.PORT, here / "agent"),
             FilePort(agent.STRAY, stray),
+            FilePort(agent.PRINTED, printed, append=True),
             Monitor(here / "monitor"),
             *((CoreInfo(), Monitor(here / "end", "end")) if dumps else ()),
             *devices,
@@ -231,7 +232,15 @@ def _started(
         ]
         known = deaths(accel, cpus=cpus)
         kept = stack.enter_context(memory_at_end(ours[2], end_of(console))) if dumps else None
-        yield Machine(qemu, Console(console), stray, ours[0], MonitorPort(ours[1], kept), known)
+        yield Machine(
+            process=qemu,
+            console=Console(console),
+            stray=stray,
+            agent=ours[0],
+            hypervisor=MonitorPort(ours[1], kept),
+            printed=printed,
+            deaths=known,
+        )
 
 
 def _agent() -> Sequence[str]:

@@ -27,6 +27,7 @@ def waits(sock):
 def test_hangs():
     import socket
     ours, theirs = socket.socketpair()
+    print("said before"); os.write(2, b"and there")
     waits(ours)
 def test_next(): pass
 """
@@ -36,6 +37,7 @@ PARTS = (
     "its io_uring rings (fdinfo)",
     "sockets",
     "sysrq l, w, t",
+    "what it had printed",
     "Python stacks, by faulthandler",
     "in short",
 )
@@ -70,8 +72,13 @@ def test_a_hang_is_told_with_where_it_waited(little: Little) -> None:
     assert parts[PARTS[2]].endswith("these are all\n")
     assert "u_str" in parts[PARTS[3]] or "/proc/net/unix" in parts[PARTS[3]]
     assert "Show State" in parts[PARTS[4]]
-    assert re.search(r'File "\S+test_it.py", line 6 in waits', parts[PARTS[5]])
+    assert re.search(r'File "\S+test_it.py", line 6 in waits', parts[PARTS[6]])
     assert "Show State" in (ran.files / "kernel.log").read_text()
+    assert "said before\nand there\n" == parts[PARTS[5]]
+    assert (
+        "-- Captured stdout until it was lost\nsaid before\nand there"
+        in (ran.files / "tests.log").read_text()
+    )
 
     (cell,) = [one for one in cells(ran) if one["v"] == "lost"]
     assert "hang-1.txt" == cell["z"]["h"]
@@ -122,7 +129,7 @@ def test_a_part_that_cannot_be_had_is_a_sentence(little: Little, dead: str) -> N
     due = [expected.get(dead, PARTS[4])]
     assert missing == ([PARTS[0]] if dead == "thread" else []) + due
     assert parts[due[0]].startswith("could not be had: /bin/sh was not done after 12 s")
-    assert "line 6 in waits" in parts[PARTS[5]]
+    assert "line 6 in waits" in parts[PARTS[6]]
 
 
 DUMP = """\

@@ -237,7 +237,8 @@ def test_a_panic_is_told_from_its_console(
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
     assert [] == list(temporary.iterdir())
     assert b"sysrq triggered crash" in (results / "console.log").read_bytes()
-    assert {"console.log", "qemu.log", "stray.log"} == {path.name for path in results.iterdir()}
+    logs = {"console.log", "printed.log", "qemu.log", "stray.log"}
+    assert logs == {path.name for path in results.iterdir()}
 
 
 def test_a_guest_that_switches_off_is_lost(

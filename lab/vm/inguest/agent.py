@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # see frames.py
 
 PORT = "lab.agent"
 STRAY = "lab.stray"
+PRINTED = "lab.printed"
+"""Where a process writes what is to be on the host at once, by the device named in LAB_PRINTED."""
 KMSG_RECORD = 16 << 10
 """More than a record of /dev/kmsg can be long (CONSOLE_EXT_LOG_MAX, 8 KiB in 6.1)."""
 GZIP = b"\x1f\x8b"
@@ -179,14 +181,19 @@ class Agent:
             self.tar = -1
 
 
-def open_port(name: str) -> int:
-    """Open the virtio-serial port called `name`; there is no udev to make links by name."""
+def port_of(name: str) -> str:
+    """The device of the virtio-serial port called `name`; there is no udev to link it by name."""
     directory = "/sys/class/virtio-ports"
     for entry in os.listdir(directory):
         with open(f"{directory}/{entry}/name") as file:
             if file.read().strip() == name:
-                return os.open(f"/dev/{entry}", os.O_RDWR)
+                return f"/dev/{entry}"
     raise SystemExit(f"lab: no virtio-serial port is called {name}")
+
+
+def open_port(name: str) -> int:
+    """Open the virtio-serial port called `name`."""
+    return os.open(port_of(name), os.O_RDWR)
 
 
 def command_line() -> dict[str, str]:
@@ -205,6 +212,7 @@ def main() -> None:
         stray = open_port(STRAY)
         os.dup2(stray, 1)
         os.dup2(stray, 2)
+        os.environ["LAB_PRINTED"] = port_of(PRINTED)
         port, cgroups = open_port(PORT), "/sys/fs/cgroup"
         nonce = command_line().get("nonce", "")
         # Writing to a full port must wait, and the agent must be the last to go when memory is.

@@ -31,9 +31,11 @@ from lab import arch
 from lab.errors import GuestLost, LabError, UsageError
 from lab.kernels import Kernel
 from lab.remote.process import TREE
+from lab.remote.wire import PRINTED_VARIABLE
 from lab.vm import Accel, AccelKind, Completed, Control, Event, Exited, Output, Stream
 from lab.vm.emulator import first_sign
 from lab.vm.kmsg import Gap, Piece, Record
+from lab.vm.printed import Printed
 from lab.vm.pull import Pulled
 from lab.wishes import Wishes
 
@@ -232,6 +234,9 @@ class FakeGuest:
         self.slowdown = 1.0
         self.console = results / "console.log"
         self.console.write_text(BOOT)
+        self._printed = results / "printed.log"
+        self._printed.touch()
+        self.printed = Printed(self._printed)
         self.directory = directory / "tree"
         self.misdeeds = misdeeds
         self.deaths = tuple(d for d in arch.here().deaths if misdeeds.cpus >= d.processors)
@@ -291,6 +296,7 @@ class FakeGuest:
         told = {name: value.replace(TREE, str(self.directory)) for name, value in env.items()}
         own = {KMSG_VARIABLE: str(self.console), WISHES_VARIABLE: str(self.wishes)}
         own[UPSTREAM_VARIABLE] = self.kernel.upstream
+        own[PRINTED_VARIABLE] = str(self._printed)
         return {"PATH": os.environ["PATH"], **own, **told}
 
     def push_tree(self, tar: bytes, directory: str) -> None:  # noqa: ARG002

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""Brings what a test prints out of the guest as it is printed.
+
+pytest keeps that in files of the guest until the test is over, and a process or kernel that dies
+takes them along. A write to the port named by the environment is with the host once it returns, and
+goes by no other process. A guest imports this: standard library and pytest only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from ..remote.wire import PRINTED_VARIABLE
+
+MOST = 8 << 20
+"""So many bytes of one test are sent."""
+AT_ONCE, EACH_S = 1000, 0.01
+"""So many writes of one test are each sent as they come, then one in so many seconds: under
+emulation each takes a tenth of a millisecond."""
+_PIECE = 32 << 10
+"""The driver takes no more at once (port_fops_write(), 6.12)."""
+_CUT = b"\n(what it printed behind this is not here: it was too much)\n"
+
+
+class Printed:
+    """A plugin of the guest's pytest."""
+
+    def __init__(self) -> None:
+        self._port = -1
+        if path := os.environ.pop(PRINTED_VARIABLE, ""):
+            with suppress(OSError):  # a process that is not quite gone has it still
+                self._port = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+        self._owner = os.getpid()
+        # A signal's handler may print while its thread does.
+        self._lock = threading.RLock()
+        self._left = MOST
+        self._tokens, self._since = float(AT_ONCE), 0.0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self) -> None:
+        """Another test."""
+        self._left, self._tokens, self._since = MOST, float(AT_ONCE), time.monotonic()
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_setup(self) -> Generator[None, Any, Any]:
+        """Within what captures."""
+        with self._streamed():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self) -> Generator[None, Any, Any]:
+        """Within what captures."""
+        with self._streamed():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self) -> Generator[None, Any, Any]:
+        """Within what captures."""
+        with self._streamed():
+            return (yield)
+
+    @contextmanager
+    def _streamed(self) -> Iterator[None]:
+        """Send what is written to standard output and error in this phase, if a file keeps it."""
+        with ExitStack() as stack:
+            for stream in (sys.stdout, sys.stderr):
+                if self._port >= 0 and (kept := _file_of(stream)) is not None:
+                    stack.enter_context(self._hooked(stream, *kept))
+            yield
+
+    @contextmanager
+    def _hooked(self, stream: Any, descriptor: int, at: int) -> Iterator[None]:
+        sent = [at]
+        write: Callable[[str], int] = stream.write
+
+        def sending(text: str) -> int:
+            written = write(text)
+            if self._may_send():
+                self._send(descriptor, sent)
+            return written
+
+        stream.write = sending
+        try:
+            yield
+        finally:
+            del stream.write
+            # What was written by the descriptor, or too fast.
+            self._send(descriptor, sent)
+
+    def _may_send(self) -> bool:
+        now = time.monotonic()
+        self._tokens = min(float(AT_ONCE), self._tokens + (now - self._since) / EACH_S)
+        self._since = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def _send(self, descriptor: int, sent: list[int]) -> None:
+        """Send what a file has that was not sent. A child of the test writes to the same file, and
+        its parent sends that."""
+        if os.getpid() != self._owner:
+            return
+        with self._lock, suppress(OSError):  # what the test itself does matters more
+            while self._left and (data := os.pread(descriptor, _PIECE, sent[0])):
+                sent[0] += len(data)
+                self._left = max(0, self._left - len(data))
+                os.write(self._port, data if self._left else data + _CUT)
+
+
+def _file_of(stream: Any) -> tuple[int, int] | None:
+    """The descriptor and the size of the file that a stream writes to; None if it is no file."""
+    try:
+        descriptor = stream.fileno()
+        about = os.fstat(descriptor)
+    except (AttributeError, OSError, ValueError):
+        return None
+    return (descriptor, about.st_size) if stat.S_ISREG(about.st_mode) else None
