@@ -9,6 +9,7 @@ for which an incremental ring has no group left.
 from __future__ import annotations
 
 import asyncio
+import io
 import selectors
 import socket
 import weakref
@@ -174,7 +175,13 @@ class TcpLoop(asyncio.SelectorEventLoop):
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         if isinstance(transp, Transport):
-            raise asyncio.SendfileNotAvailableError("io_uring has no sendfile(2) for a socket")
+            # io_uring has no sendfile(2).  What asyncio's refuses is refused, the rest is copied.
+            self._check_sendfile_params(transp.get_extra_info("socket"), file, offset, count)  # type: ignore[attr-defined]
+            try:
+                file.fileno()
+            except (AttributeError, io.UnsupportedOperation) as error:
+                raise asyncio.SendfileNotAvailableError("not a regular file") from error
+            return await self._sendfile_fallback(transp, file, offset, count)
         return await super()._sendfile_native(  # type: ignore[misc,no-any-return]
             transp, file, offset, count
         )

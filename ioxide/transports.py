@@ -62,7 +62,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     """
 
     _start_tls_compatible = True
-    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE  # which Loop says is not there
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE  # which in Loop is a copy
 
     if TYPE_CHECKING:  # the mixin's, of which typeshed does not tell
         _extra: dict[str, Any]

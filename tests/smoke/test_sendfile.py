@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import tempfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,3 +38,53 @@ def test_nobody_writes_into_a_sendfile() -> None:
             return received + await peer.read_to_end()
 
     assert data + b"behind" == run(main())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "named"),
+    [
+        ({"count": 0}, ValueError, "count must be a positive integer"),
+        ({"count": -1}, ValueError, "count must be a positive integer"),
+        ({"count": "9"}, TypeError, "count must be a positive integer"),
+        ({"offset": -1}, ValueError, "offset must be a non-negative integer"),
+        ({"offset": "9"}, TypeError, "offset must be a non-negative integer"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    options: dict[str, Any], error: type[Exception], named: str, tmp_path: Path
+) -> None:
+    """As on asyncio's own transports: nothing is sent, and the file is where it was."""
+    path = tmp_path / "file"
+    path.write_bytes(b"some bytes")
+
+    async def main() -> bytes:
+        recorder = Recorder()
+        async with pair(recorder) as peer:
+            with path.open("rb") as file:
+                with pytest.raises(error, match=named):
+                    await asyncio.get_running_loop().sendfile(recorder.transport, file, **options)
+                assert 0 == file.tell()
+            recorder.transport.close()
+            return await peer.read_to_end()
+
+    assert b"" == run(main())
+
+
+def test_a_file_needs_no_fallback(tmp_path: Path) -> None:
+    """``fallback=False`` sends a file, as with asyncio, and refuses what is none."""
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+
+    async def main() -> bytes:
+        recorder, loop = Recorder(), asyncio.get_running_loop()
+        async with pair(recorder) as peer:
+            with path.open("rb") as file:
+                assert 5 == await loop.sendfile(recorder.transport, file, 2, 5, fallback=False)
+                assert 7 == file.tell()
+            with pytest.raises(asyncio.SendfileNotAvailableError):
+                await loop.sendfile(recorder.transport, io.BytesIO(b"none"), fallback=False)
+            assert 4 == await loop.sendfile(recorder.transport, io.BytesIO(b"some"))
+            recorder.transport.close()
+            return await peer.read_to_end()
+
+    assert b"23456some" == run(main())
