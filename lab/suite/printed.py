@@ -13,7 +13,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -29,6 +29,13 @@ emulation each takes a tenth of a millisecond."""
 _PIECE = 32 << 10
 """The driver takes no more at once (port_fops_write(), 6.12)."""
 _CUT = b"\n(what it printed behind this is not here: it was too much)\n"
+
+
+class _File:
+    """What pytest keeps of one stream."""
+
+    def __init__(self, descriptor: int, sent: int) -> None:
+        self.descriptor, self.sent = descriptor, sent
 
 
 class Printed:
@@ -70,22 +77,27 @@ class Printed:
 
     @contextmanager
     def _streamed(self) -> Iterator[None]:
-        """Send what is written to standard output and error in this phase, if a file keeps it."""
+        """Send what is written to standard output and error in this phase, as far as files keep
+        it; with each write by Python what either has got by its descriptor."""
+        streams = (sys.stdout, sys.stderr) if self._port >= 0 else ()
+        kept = {stream: file for stream in streams if (file := _file_of(stream)) is not None}
+        files = list(kept.values())
         with ExitStack() as stack:
-            for stream in (sys.stdout, sys.stderr):
-                if self._port >= 0 and (kept := _file_of(stream)) is not None:
-                    stack.enter_context(self._hooked(stream, *kept))
+            stack.callback(self._send, files)
+            for stream, own in kept.items():
+                # What the others have was written before.
+                others = [file for file in files if file is not own]
+                stack.enter_context(self._hooked(stream, [*others, own]))
             yield
 
     @contextmanager
-    def _hooked(self, stream: Any, descriptor: int, at: int) -> Iterator[None]:
-        sent = [at]
+    def _hooked(self, stream: Any, files: Sequence[_File]) -> Iterator[None]:
         write: Callable[[str], int] = stream.write
 
         def sending(text: str) -> int:
             written = write(text)
             if self._may_send():
-                self._send(descriptor, sent)
+                self._send(files)
             return written
 
         stream.write = sending
@@ -93,8 +105,6 @@ class Printed:
             yield
         finally:
             del stream.write
-            # What was written by the descriptor, or too fast.
-            self._send(descriptor, sent)
 
     def _may_send(self) -> bool:
         now = time.monotonic()
@@ -105,23 +115,24 @@ class Printed:
         self._tokens -= 1
         return True
 
-    def _send(self, descriptor: int, sent: list[int]) -> None:
-        """Send what a file has that was not sent. A child of the test writes to the same file, and
-        its parent sends that."""
+    def _send(self, files: Iterable[_File]) -> None:
+        """Send what these files have that was not sent. A child of the test writes to the same
+        files, and its parent sends that."""
         if os.getpid() != self._owner:
             return
         with self._lock, suppress(OSError):  # what the test itself does matters more
-            while self._left and (data := os.pread(descriptor, _PIECE, sent[0])):
-                sent[0] += len(data)
-                self._left = max(0, self._left - len(data))
-                os.write(self._port, data if self._left else data + _CUT)
+            for file in files:
+                while self._left and (data := os.pread(file.descriptor, _PIECE, file.sent)):
+                    file.sent += len(data)
+                    self._left = max(0, self._left - len(data))
+                    os.write(self._port, data if self._left else data + _CUT)
 
 
-def _file_of(stream: Any) -> tuple[int, int] | None:
-    """The descriptor and the size of the file that a stream writes to; None if it is no file."""
+def _file_of(stream: Any) -> _File | None:
+    """The file that a stream writes to, as it is now; None if it is no file."""
     try:
         descriptor = stream.fileno()
         about = os.fstat(descriptor)
     except (AttributeError, OSError, ValueError):
         return None
-    return (descriptor, about.st_size) if stat.S_ISREG(about.st_mode) else None
+    return _File(descriptor, about.st_size) if stat.S_ISREG(about.st_mode) else None

@@ -258,6 +258,17 @@ def test_times_are_within_the_picture(run: Crafted) -> None:
 # -- hostile tests and kernels ---------------------------------------------------------------
 
 
+def test_legend_names_each_colour_of_the_timeline(run: Crafted) -> None:
+    """A complaint of the kernel is neither a failure nor a loss there."""
+    text = page_of(run).text
+    legend = re.search(r'<p class="legend quiet">(.*?)</p>', text)
+    assert legend is not None
+    shown = set(re.findall(r'class="v-(\w)"', text[text.index('id="times"') : legend.start()]))
+    assert {"f", "s", "l"} <= shown
+    assert shown <= set(re.findall(r'"key v-(\w)', legend[1])), shown
+    assert "splat" in legend[1]
+
+
 def test_hostile_words_stay_text(run: Crafted) -> None:
     """Nothing that a test or a kernel wrote is markup, and nothing of it is obeyed or invisible."""
     run.edit(lambda whole: whole["legs"]["6.1.176"]["faults"].append("</li><script>x</script>"))

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from tests.lab.suite_support import REPOSITORY, Little, Ran, leg_of
 
 pytestmark = pytest.mark.lab
 
-SAID = "said by a fixture\nsaid by its descriptor\nsaid last\n"
+SAID = "said by a fixture\nand to standard error\nsaid by its descriptor\nsaid last\n"
 DIES = """
 @pytest.fixture
 def says(): print("said by a fixture")
 def test_good(): print("of no use")
 def test_dies(says):
     os.write(1, b"said by its descriptor\\n")
+    os.write(2, b"and to standard error\\n")
     print("said last")
     os._exit(3)
 def test_quiet(): os._exit(3)
@@ -95,7 +96,7 @@ def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @contextmanager
 def during(one: Printed, stream: Any) -> Iterator[None]:
     """A phase of a test, for which pytest sets standard output anew."""
-    with redirect_stdout(stream), one._streamed():
+    with redirect_stdout(stream), redirect_stderr(io.StringIO()), one._streamed():
         yield
 
 
