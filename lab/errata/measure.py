@@ -224,6 +224,8 @@ def _listen(process: PythonProcess, guest: Guest, found: dict[str, Finding], beg
                 begun.name = fields["id"]
             case Said.FOUND if fields["id"] != begun.name:
                 process.lied(f"it found something of {fields['id']!r}, which it did not begin")
+            case Said.FOUND if not fields["seen"]:
+                found[begun.name] = Finding(None, fields["evidence"])
             case Said.FOUND if fields["seen"] not in list(Seen):
                 process.lied(f"it saw {fields['seen']!r}, which is no finding")
             case Said.FOUND:

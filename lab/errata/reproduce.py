@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..facts.errata import Seen, erratum_in
+from ..facts.errata import Seen, erratum_in, is_not_tried
 from ..facts.probed import Probed
 from ..remote.identity import PROOF, identify
 from ..remote.wire import DONE, Control, Kinds
@@ -70,7 +70,7 @@ def main(names: Sequence[str]) -> int:
         control.say(Said.BEGUN, id=name)
         _mark(name)
         seen, evidence = reproduce(name, probe)
-        control.say(Said.FOUND, id=name, seen=seen.value, evidence=evidence)
+        control.say(Said.FOUND, id=name, seen=seen.value if seen else "", evidence=evidence)
     control.say(Said.DONE, found=len(names))
     return 0
 
@@ -116,8 +116,8 @@ def probe_environment(
     return {PROBE_VARIABLE: json.dumps(asked)}
 
 
-def reproduce(name: str, probe: Probed) -> tuple[Seen, str]:
-    """Run one reproducer: what was seen, and a line about it."""
+def reproduce(name: str, probe: Probed) -> tuple[Seen | None, str]:
+    """Run one reproducer: what was seen, None if it was not tried, and a line about it."""
     try:
         module, function = find(name)
         if why := missing(_needed(module, function), probe):
@@ -126,6 +126,8 @@ def reproduce(name: str, probe: Probed) -> tuple[Seen, str]:
     except Exception as error:
         if (said := erratum_in(error)) is not None:
             return Seen.PRESENT, f"{said[0]}: {said[1]}"
+        if is_not_tried(error):
+            return None, f"not tried: {error}".splitlines()[0]
         traceback.print_exc()
         return Seen.FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
     return Seen.ABSENT, ""

@@ -13,6 +13,9 @@ from enum import StrEnum
 PRESENT = "ErratumPresent"
 """What the exception is called by which a reproducer says that the kernel shows its erratum."""
 
+NOT_TRIED = "NotTried"
+"""What the exception is called by which it says that it may not, or cannot, provoke it here."""
+
 
 def erratum_in(error: BaseException | None) -> tuple[str, str] | None:
     """The erratum's id and the evidence, if this exception says that one is present.
@@ -23,6 +26,11 @@ def erratum_in(error: BaseException | None) -> tuple[str, str] | None:
     if error is None or not any(kind.__name__ == PRESENT for kind in type(error).__mro__):
         return None
     return str(getattr(error, "id", "")), str(getattr(error, "evidence", ""))
+
+
+def is_not_tried(error: BaseException) -> bool:
+    """Whether this exception says that the erratum could not be provoked; its text says why."""
+    return any(kind.__name__ == NOT_TRIED for kind in type(error).__mro__)
 
 
 class Seen(StrEnum):
@@ -41,7 +49,8 @@ class Finding:
     """What one reproducer found on one release."""
 
     seen: Seen | None
-    """None when it was not decided: the guest was lost, or the reproducer hung or died."""
+    """None when it was not decided: the guest was lost, the reproducer hung or died, or the kernel
+    lacks what it takes."""
     evidence: str
     splats: tuple[str, ...] = ()
     """The lines by which the kernel complained meanwhile."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ioxide._errata.present import ErratumPresent
+from ioxide._errata.present import ErratumPresent, NotTried
 from lab import project
 from lab.errata.reproduce import find, probe_environment, reproduce
 from lab.facts.errata import Seen
@@ -52,6 +52,11 @@ def broken() -> None:
     raise AssertionError("nothing was provoked\nat all")
 
 
+def may_not() -> None:
+    """A reproducer that this kernel does not let try."""
+    raise NotTried("it has no userfaultfd(2)\nat all")
+
+
 @pytest.mark.needs("INC", "BUNDLE")
 def gated() -> None:
     """A reproducer that needs two capabilities."""
@@ -63,11 +68,13 @@ def gated() -> None:
         ("present", (Seen.PRESENT, "IOX-ERR-001: res=1")),
         ("absent", (Seen.ABSENT, "")),
         ("broken", (Seen.FAILED, "AssertionError: nothing was provoked")),
+        ("may_not", (None, "not tried: it has no userfaultfd(2)")),
         ("no_such_test", (Seen.FAILED, "AttributeError: ")),
     ],
 )
-def test_what_a_reproducer_ends_in(name: str, expected: tuple[Seen, str]) -> None:
-    """Its exception is presence, its return absence, anything else a failure."""
+def test_what_a_reproducer_ends_in(name: str, expected: tuple[Seen | None, str]) -> None:
+    """Its exception is presence, its return absence, that it may not says nothing, and anything
+    else is a failure."""
     seen, evidence = reproduce(f"{HERE}::{name}", _probed("INC", "BUNDLE"))
     assert (expected[0], True) == (seen, evidence.startswith(expected[1]))
 

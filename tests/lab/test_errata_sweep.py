@@ -211,6 +211,15 @@ def test_each_reproducer_has_its_finding(tmp_path: Path) -> None:
     assert script.boots == 1
 
 
+def test_reproducer_that_may_not_is_not_decided(tmp_path: Path) -> None:
+    """What a kernel lacks that a reproducer takes is no fault of it, and its reason is kept."""
+    script = Script({NODES[1]: " not tried: there is no userfaultfd(2)"})
+    found = measure(FakeLab(_kernel("6.12.1"), script), SENT, NODES, tmp_path / "results")
+    assert Finding(None, "not tried: there is no userfaultfd(2)") == found.findings[NODES[1]]
+    assert Seen.ABSENT is found.findings[NODES[2]].seen
+    assert script.boots == 1
+
+
 @pytest.mark.parametrize("how", ["dies", "hangs", "leaves"])
 def test_process_that_ends_costs_one_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
