@@ -34,6 +34,9 @@ _WORDS = 300
 class Lab(Protocol):
     """Gives guests of one kernel."""
 
+    def prepare(self, results: Path) -> object:
+        """Fetch and make what a guest takes, files to `results`. Raises LabError."""
+
     def boot(self, results: Path) -> AbstractContextManager[Guest]:
         """A fresh guest whose files go to `results`. Raises LabError."""
 

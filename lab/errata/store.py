@@ -32,6 +32,10 @@ class _Exactly:
         launcher = launcher_named(USUAL.name, project.environment_exclude)
         self._kernel, self._lab = kernel, Launchpad(kernel, launcher, wishes=project.guest)
 
+    def prepare(self, results: Path) -> None:
+        """As lab.errata.measure.Lab. Raises LabError."""
+        self._lab.prepare(results)
+
     @contextmanager
     def boot(self, results: Path) -> Iterator[Guest]:
         """As lab.errata.measure.Lab. Raises LabError."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,10 +40,46 @@ class Job:
     fresh: bool = False
     """Measure also what the state has already."""
 
+    def todo(self, state: State, kernel: Kernel) -> list[Erratum]:
+        """What is to be asked of one kernel."""
+        known = {} if self.fresh else state.known(kernel)
+        return [erratum for erratum in self.catalogue if erratum.id not in known]
+
+    def results_of(self, kernel: Kernel) -> Path:
+        """Where the files of its guests go."""
+        return self.results / kernel.release
+
     def measured(self, lab: Lab, todo: Sequence[Erratum], kernel: Kernel) -> Found:
         """What the reproducers of these errata find on one kernel. Raises LabError."""
         names = [erratum.reproducer for erratum in todo]
-        return measure(lab, self.sent, names, self.results / kernel.release)
+        return measure(lab, self.sent, names, self.results_of(kernel))
+
+
+class Ahead:
+    """The guests of a sweep: while one kernel is asked, the next one is fetched and unpacked."""
+
+    def __init__(self, job: Job, shelf: Shelf, state: State) -> None:
+        self._job, self._shelf = job, shelf
+        self._todo = [kernel for kernel in job.kernels if job.todo(state, kernel)]
+        self._next: dict[Kernel, Lab] = {}
+
+    def guests(self, kernel: Kernel) -> Lab:
+        """The way to guests of this kernel; each that is to be asked, in turn. Raises LabError."""
+        lab = self._next.pop(kernel, None) or self._shelf.guests(kernel)
+        for following in self._todo[self._todo.index(kernel) + 1 :][:1]:
+            another = self._next[following] = self._shelf.guests(following)
+            where = self._job.results_of(following)
+            # Nobody waits for it at the end: what it leaves half done is no entry of the cache.
+            threading.Thread(target=_prepare, args=(another, where), daemon=True).start()
+        return lab
+
+
+def _prepare(lab: Lab, where: Path) -> None:
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        lab.prepare(where)
+    except (LabError, OSError):
+        pass  # its boot finds the same, and says so
 
 
 @dataclass(slots=True)
@@ -76,14 +113,14 @@ def sweep(job: Job, shelf: Shelf, state: State, say: Callable[[str], None]) -> S
 
     A release that cannot be had or booted costs only itself.
     """
-    swept = Swept()
+    swept, ahead = Swept(), Ahead(job, shelf, state)
     for number, kernel in enumerate(job.kernels, 1):
         head = f"[{number}/{len(job.kernels)}] {kernel.upstream} ({kernel.package})"
         known = {} if job.fresh else state.known(kernel)
-        todo = [erratum for erratum in job.catalogue if erratum.id not in known]
+        todo = job.todo(state, kernel)
         begun = time.monotonic()
         try:
-            found = job.measured(shelf.guests(kernel), todo, kernel) if todo else Found()
+            found = job.measured(ahead.guests(kernel), todo, kernel) if todo else Found()
         except GuestLost as lost:
             swept.problems.append(f"{kernel.package}: no guest came through: {lost.reason}")
             say(f"{head}: {swept.problems[-1]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,10 @@ class Script:
     set_up: list[tuple[str, ...]] = field(default_factory=list)
     """The set-up commands that ran."""
     set_up_status: int = 0
+    prepared: threading.Event = field(default_factory=threading.Event)
+    unprepared: LabError | None = None
+    boots_after: Script | None = None
+    """Whose kernel has to be prepared before a guest of this one comes up."""
 
     def say(self, text: str, *, of_kernel: bool = True) -> None:
         """Have it in the kernel's log."""
@@ -188,9 +193,17 @@ class FakeLab:
     def __init__(self, kernel: Kernel, script: Script) -> None:
         self.kernel, self.script = kernel, script
 
+    def prepare(self, results: Path) -> None:
+        assert results.is_dir()
+        self.script.prepared.set()
+        if self.script.unprepared is not None:
+            raise self.script.unprepared
+
     @contextmanager
     def boot(self, results: Path) -> Iterator[Any]:
         assert results.is_dir()
+        if self.script.boots_after is not None:
+            assert self.script.boots_after.prepared.wait(10), "the next one was not prepared"
         self.script.boots += 1
         if self.script.no_guest is not None:
             raise self.script.no_guest
@@ -454,6 +467,21 @@ def test_sweep_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert asked == {k: s.asked for k, s in shelf.scripts.items()}
     assert other.whole(_kernel("6.12.1"))
     assert not other.begun(_kernel("6.12.1"))
+
+
+def test_next_kernel_is_fetched_meanwhile(tmp_path: Path) -> None:
+    """While one is asked; what is known is not fetched, and what cannot be is told in its turn."""
+    path = tmp_path / "measured.json"
+    shelf = FakeShelf(v6_12_2=Script(unprepared=LabError("there is no archive")))
+    sweep(_job(tmp_path, "6.12.3"), shelf, _state(path), lambda _: None)
+    shelf.scripts["6.12.3"].prepared.clear()
+    last = shelf.scripts["6.12.4"] = Script()
+    shelf.scripts["6.12.2"].boots_after = last
+    job = _job(tmp_path, "6.12.1", "6.12.2", "6.12.3", "6.12.4")
+    swept = sweep(job, shelf, _state(path), lambda _: None)
+    assert ["6.12.1", "6.12.2", "6.12.3", "6.12.4"] == [row.upstream for row in swept.measured]
+    assert not shelf.scripts["6.12.1"].prepared.is_set(), "it is the first"
+    assert not shelf.scripts["6.12.3"].prepared.is_set(), "it is known"
 
 
 def test_release_that_cannot_be_had_costs_itself_only(tmp_path: Path) -> None:
