@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ioxide._errata.complaints import complaints
 from ioxide._errata.present import ErratumPresent, NotTried, reproducer
 from ioxide._errata.provided import REGISTER_PBUF_RING, UNREGISTER_PBUF_RING
 from ioxide._probe.rawring import RawRing
@@ -27,10 +28,12 @@ from ioxide._ring import ffi, lib
 GROUP = 9
 SIZE = 4096
 LIMIT_S = 15.0  # far above what a slow guest takes
+_LOOK_S = 0.1
 OP_PROVIDE_BUFFERS = 31  # IORING_OP_PROVIDE_BUFFERS, 5.7
 _ASYNC = 1 << 4  # IOSQE_ASYNC, 5.6
 _ENTRIES = 512  # two pages of entries
 _MAY_NOT, _UPGRADED, _OVERWRITTEN, _RAN = b"may not: ", b"upgraded\n", b"overwritten\n", b"ran\n"
+_COMPLAINED = b"complained\n"  # not by the process: the kernel
 _NUMBERS = {"x86_64": 323, "aarch64": 282}  # of userfaultfd(2)
 # _IOWR(0xaa, ...) of struct uffdio_api, uffdio_register and uffdio_copy (linux/userfaultfd.h, 4.3)
 _API, _REGISTER, _COPY = 0xC018AA3F, 0xC020AA00, 0xC028AA03
@@ -183,6 +186,10 @@ def group_that_becomes_a_ring() -> None:
             "IOX-ERR-032",
             "the buffer was put into a list whose head is the first entry of the ring",
         )
+    if said.endswith(_COMPLAINED):
+        raise ErratumPresent(
+            "IOX-ERR-032", "the kernel complained when a buffer came back to a group that is a ring"
+        )
     if status is None or os.WIFSIGNALED(status):
         how = f"did not end in {LIMIT_S:.0f} s"
         if status is not None:
@@ -194,15 +201,20 @@ def group_that_becomes_a_ring() -> None:
 
 
 def _ended(pid: int, reader: int) -> tuple[bytes, int | None]:
-    """What the process wrote, and how it ended; None when it does not end."""
-    said = b""
+    """What the process wrote, and how it ended; None when it does not end, which is not waited for
+    once the kernel has complained."""
+    said, before = b"", complaints()
     deadline = time.monotonic() + 3 * LIMIT_S  # it waits for two things itself
-    while select.select([reader], [], [], max(deadline - time.monotonic(), 0))[0]:
-        part = os.read(reader, 4096)
-        if not part:  # each descriptor of it is closed
-            break
-        said += part
-        deadline = time.monotonic() + LIMIT_S
+    while (left := deadline - time.monotonic()) > 0:
+        if select.select([reader], [], [], min(left, _LOOK_S))[0]:
+            part = os.read(reader, 4096)
+            if not part:  # each descriptor of it is closed
+                break
+            said += part
+            deadline = time.monotonic() + LIMIT_S
+        elif complaints() & ~before:
+            os.kill(pid, signal.SIGKILL)
+            return said + _COMPLAINED, None
     while time.monotonic() < deadline:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:

@@ -11,13 +11,17 @@ import os
 import shutil
 import signal
 import struct
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ioxide._errata import leaving, overwritten, polls, sending, unix, upgraded
+from ioxide._errata import complaints, leaving, overwritten, polls, sending, unix, upgraded
 from ioxide._errata.present import ErratumPresent, NotTried, needed_by
 from ioxide._probe.rawring import Completion, RawRing
 from ioxide._ring import lib
@@ -149,9 +153,10 @@ def _ending(text: bytes, status: int | None) -> Callable[[int, int], tuple[bytes
     [
         (b"upgraded\noverwritten\n", 0, "first entry of the ring"),
         (b"upgraded\n", None, "did not end in 15 s"),
+        (b"upgraded\ncomplained\n", None, "the kernel complained when a buffer came back"),
         (b"upgraded\n", signal.SIGSEGV, "was ended by signal 11"),
     ],
-    ids=["overwritten", "hangs", "dies"],
+    ids=["overwritten", "hangs", "complaint", "dies"],
 )
 def test_buffer_that_comes_back_to_a_ring(
     monkeypatch: pytest.MonkeyPatch, said: bytes, status: int | None, evidence: str
@@ -164,6 +169,31 @@ def test_buffer_that_comes_back_to_a_ring(
     monkeypatch.setattr(upgraded, "_ended", _ending(said, status))
     with pytest.raises(ErratumPresent, match=f"IOX-ERR-032: .*{evidence}"):
         upgraded.group_that_becomes_a_ring()
+
+
+def test_process_of_which_the_kernel_complains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """IOX-ERR-032: a process that keeps a lock for good is not waited for."""
+    monkeypatch.setattr(complaints, "FILE", tmp_path / "tainted")
+    complaints.FILE.write_text("4096\n")
+    reader, writer = os.pipe()
+    child = subprocess.Popen(["sleep", "600"])
+    late = threading.Timer(0.5, complaints.FILE.write_text, ["4224\n"])
+    os.write(writer, b"upgraded\n")
+    late.start()
+    begun = time.monotonic()
+    try:
+        said = upgraded._ended(child.pid, reader)
+        took = time.monotonic() - begun
+    finally:
+        late.join()
+        child.kill()
+        os.close(reader)
+        os.close(writer)
+    assert (b"upgraded\ncomplained\n", None) == said
+    assert 0.5 <= took < upgraded.LIMIT_S
+    assert child.wait(10) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
