@@ -176,6 +176,18 @@ def test_every_reproducer_raises_its_own_id() -> None:
     assert {path.stem for path in raising} == {m.__name__.rpartition(".")[2] for m in every.MODULES}
 
 
+def test_whole_complaint_of_a_list_is_its_erratum() -> None:
+    """IOX-ERR-032: each line of what 6.16.12 says, one of which would be a fault of the sweep."""
+    (one,) = (erratum for erratum in of(project.read(ROOT)) if erratum.id == "IOX-ERR-032")
+    said = [
+        "list_add corruption. next->prev should be prev (ffff888004a018c0), but was 0000.",
+        "kernel BUG at lib/list_debug.c:29!",
+        "Oops: invalid opcode: 0000 [#1] SMP NOPTI",
+    ]
+    assert [True] * 3 == [one.complained(line) for line in said]
+    assert not one.complained("Oops: general protection fault, 0000 [#1] SMP NOPTI")
+
+
 def test_every_capability_is_one_of_the_probe() -> None:
     """An erratum spoils a capability that the probe knows, or what every io_uring has."""
     from ioxide import Capability
