@@ -55,7 +55,7 @@ native: $(NATIVE)
 
 # Forced: make has seen that something changed, and distutils looks at fewer files than make.
 $(NATIVE): $(SOURCES)
-	@flock .make/lock $(BIN)/python setup.py -q build_ext --inplace --force
+	@IOXIDE_FAULTS=1 flock .make/lock $(BIN)/python setup.py -q build_ext --inplace --force
 endif
 
 # A file stays in one process: its tests may share what is dear to set up.

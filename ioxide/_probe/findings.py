@@ -74,6 +74,9 @@ class Capability(StrEnum):
     """Zero-copy receives into an area without a device, ZCRX_REG_NODEV (7.1)."""
     SEND_RECV_FIXED = "SEND_RECV_FIXED"
     """Plain sends and receives use registered buffers, IORING_RECVSEND_FIXED_BUF (7.2)."""
+    FAIL_NTH = "FAIL_NTH"
+    """A memory allocation of the kernel fails on demand, /proc/thread-self/fail-nth (4.14); only a
+    kernel that was built with CONFIG_FAILSLAB has it, and the reactor has no use for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ioxide._probe import napi, receiving, requests, rings, sending, waiting, zcrx
+from ioxide._probe import failing, napi, receiving, requests, rings, sending, waiting, zcrx
 from ioxide._probe.findings import Capability, Finding
 from ioxide._probe.outcome import Outcome
 from ioxide._ring import lib
@@ -95,4 +95,5 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment(Capability.NOTIF_USER_DATA, sending.notif_user_data),
     Experiment(Capability.ZCRX_NODEV, zcrx.zcrx_nodev, opcode=lib.IOX_PROBE_OP_RECV_ZC),
     Experiment(Capability.SEND_RECV_FIXED, sending.send_recv_fixed),
+    Experiment(Capability.FAIL_NTH, failing.fail_nth),
 )

@@ -9,6 +9,7 @@ SETTINGS: tuple[str, ...]
 KINDS: tuple[str, ...]
 
 def _overflow_on_purpose(at: int, /) -> int: ...
+def _fail_nth(nth: int, /) -> str: ...
 
 class Await:
     @property

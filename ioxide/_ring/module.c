@@ -10,6 +10,8 @@
 #include "connection.h"
 #include "dispatch.h"
 #include "driver.h"
+#include "errors.h"
+#include "failing.h"
 #include "owner.h"
 #include "settings.h"
 #include "slice.h"
@@ -43,8 +45,39 @@ static PyObject *overflow_on_purpose(PyObject *Py_UNUSED(module), PyObject *arg)
 #endif
 }
 
+PyDoc_STRVAR(fail_nth_doc,
+"_fail_nth(nth, /)\n--\n\n"
+"For tests: make the nth memory allocation fail that the kernel makes in the system calls of this module on\n"
+"this thread (plain/failing.h); 0 ends that.  Returns in which call one has failed since the last one:\n"
+"\"setup\", \"register\", \"mmap\", \"enter\", or \"\".  Raises OSError where the kernel injects no faults, and\n"
+"RuntimeError in a build that is not for tests.");
+
+static PyObject *fail_nth(PyObject *Py_UNUSED(module), PyObject *arg)
+{
+#ifdef IOX_FAULTS
+	static const char *const names[] = { "", "setup", "register", "mmap", "enter" };
+	unsigned long nth = PyLong_AsUnsignedLong(arg);
+	enum iox_failing_call failed;
+	int ret;
+
+	if (PyErr_Occurred())
+		return NULL;
+	failed = iox_failing_disarm();
+	ret = nth ? iox_failing_arm((unsigned)nth) : 0;
+	if (ret < 0) {
+		iox_raise_os_error(-ret, "/proc/thread-self/fail-nth");
+		return NULL;
+	}
+	return PyUnicode_FromString(names[failed]);
+#else
+	PyErr_SetString(PyExc_RuntimeError, "this is no build for tests: `make build` makes one (IOXIDE_FAULTS=1)");
+	return NULL;
+#endif
+}
+
 static PyMethodDef core_functions[] = {
 	{ "_overflow_on_purpose", (PyCFunction)overflow_on_purpose, METH_O, overflow_doc },
+	{ "_fail_nth", (PyCFunction)fail_nth, METH_O, fail_nth_doc },
 	{ NULL },
 };
 

@@ -14,6 +14,11 @@ LOCAL_VERSION, DEBUG_SUFFIX = "-lab", "-debug"
 `debug`."""
 
 
+def is_debug(release: str) -> bool:
+    """Whether the kernel that calls itself so was built here with the flavour `debug`."""
+    return LOCAL_VERSION in release and release.endswith(DEBUG_SUFFIX)
+
+
 class Flavour(StrEnum):
     """Which of a distribution's configurations a kernel was built with."""
 

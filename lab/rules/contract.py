@@ -2,7 +2,9 @@
 """The contract: which capabilities a kernel series is promised to have, and has not.
 
 A file of the repository holds it, one line a cell.  A line is about a series, or about a release of
-it and those after it in the same series, because stable releases get what newer series have.  It
+it and those after it in the same series, because stable releases get what newer series have.  What
+follows from how a kernel was built has two lines for all series: "every", and "+debug" for those of
+the lab's flavour `debug`.  A line
 binds both ways: what is promised and not
 observed, and what is denied and observed, is a surprise.  Only the host reads the file; a guest has
 none and is not asked.
@@ -13,7 +15,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -27,6 +29,8 @@ UNNAMED = "the contract"
 
 _SERIES = re.compile(r"\d+\.\d+")
 _LINE = re.compile(r"\d+\.\d+(\.\d+)?")
+EVERY, DEBUG = "every", "+debug"
+"""Lines about kernels of all series, and about those of them with the flavour `debug`."""
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 _CELL = re.compile(r"(yes|no), (measured|assumed)")
 
@@ -47,9 +51,11 @@ class Cell:
     present: bool
     basis: Basis
     series: str
-    """The series that its line is about: a lower one where it is inherited."""
+    """The series that its line is about: a lower one where it is inherited; empty for a line about
+    all series."""
     release: str = ""
-    """The release from which on its line counts within the series; empty for all of it."""
+    """The release from which on its line counts within the series, or which kernels of all series
+    it is about; empty for all of a series."""
 
     def __str__(self) -> str:
         return f"{'yes' if self.present else 'no'}, {self.basis}"
@@ -83,12 +89,12 @@ class Row:
 
     def inherited(self) -> str:
         """From which series how many cells come, as a sentence; empty if all are its own."""
-        theirs = [c.series for c in self.cells.values() if c.series != self.series]
+        theirs = [c.series for c in self.cells.values() if c.series not in ("", self.series)]
         if not theirs:
             return ""
         sources = sorted(set(theirs), key=series_key, reverse=True)
         parts = [f"{theirs.count(source)} from {source}" for source in sources]
-        own = len(self.cells) - len(theirs)
+        own = sum(cell.series == self.series for cell in self.cells.values())
         has = f"has {own} cells of its own in {self.file}" if own else f"has no row in {self.file}"
         return f"{self.series} {has} and inherits {', '.join(parts)}"
 
@@ -124,15 +130,21 @@ class Contract:
     rows: Mapping[str, Mapping[str, Cell]]
     """Own cells by series or release, lowest first."""
     file: str = UNNAMED
+    every: Mapping[str, Cell] = field(default_factory=dict)
+    """Cells of all kernels."""
+    debug: Mapping[str, Cell] = field(default_factory=dict)
+    """Cells of those of the flavour `debug`, before all others."""
 
     @property
     def names(self) -> frozenset[str]:
         """Every capability that a row names."""
-        return frozenset(name for cells in self.rows.values() for name in cells)
+        lines = (*self.rows.values(), self.every, self.debug)
+        return frozenset(name for cells in lines for name in cells)
 
-    def row(self, release: str) -> Row | None:
+    def row(self, release: str, *, debug: bool = False) -> Row | None:
         """What a series, "6.12", or a release of it, "6.12.117", is promised: its own cells before
-        inherited ones; None if it is lower than every series of the file.
+        inherited ones; None if it is lower than every series of the file. `debug`: it is of that
+        flavour.
 
         A series by its name alone is promised what the lines about the whole of it say.
         """
@@ -142,9 +154,12 @@ class Contract:
             ours = known == series_of_release(known) or series == series_of_release(known)
             if ours and series_key(known) <= series_key(release):
                 cells |= own
-        return Row(series, cells, file=self.file) if cells else None
+        if not cells:
+            return None
+        cells = {**self.every, **cells, **(self.debug if debug else {})}
+        return Row(series, cells, file=self.file)
 
-    def playing(self, release: str, older: str) -> Row:
+    def playing(self, release: str, older: str, *, debug: bool = False) -> Row:
         """What a release is promised while it plays the series `older`: what either lacks is taken
         away.
 
@@ -158,14 +173,18 @@ class Contract:
                 f"a {series} cannot play {older}: a mask only takes away, so --as wants an older "
                 "series than --kernel"
             )
-        own, wanted = self.row(release), self.row(older)
+        own, wanted = self.row(release, debug=debug), self.row(older)
         if own is None or wanted is None:
             first = next(iter(self.rows), "none")
             raise UsageError(
                 f"--as {older}: {self.file} does not say what such a kernel has; its lowest row is "
                 f"{first}"
             )
-        gone = {name for name in own.cells if not _has(wanted, name)}
+        gone = {
+            name
+            for name, cell in own.cells.items()
+            if not _has(wanted, name) and (cell.series or cell.present)
+        }
         if given := sorted(n for n in wanted.cells if _has(wanted, n) and not _has(own, n)):
             raise UsageError(
                 f"a {series} cannot play {older}, which has {', '.join(given)}: a mask only takes "
@@ -176,7 +195,8 @@ class Contract:
     def hopeless(self, names: Iterable[str]) -> str:
         """Why a test that needs `names` would run on no kernel of the file; empty if it would."""
         wanted = tuple(names)
-        rows = [row for known in self.rows if (row := self.row(known)) is not None]
+        lines = [(known, debug) for known in self.rows for debug in (False, True)]
+        rows = [row for line, debug in lines if (row := self.row(line, debug=debug)) is not None]
         if any(all(_has(row, name) for name in wanted) for row in rows):
             return ""
         if unknown := [n for n in wanted if not any(n in row.cells for row in rows)]:
@@ -290,6 +310,8 @@ def _surprise(row: Row, name: str, cell: Cell, finding: Finding | None) -> Surpr
 
 
 def _source(row: Row, cell: Cell) -> str:
+    if not cell.series:
+        return f", of {cell.release} kernel"
     if cell.release:
         return f", from {cell.release} on"
     return "" if cell.series == row.series else f", inherited from {cell.series}"
@@ -339,16 +361,16 @@ def read(path: Path, file: str = "") -> Contract:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise LabError(f"{path.name} cannot be read: {error}") from error
     for series, cells in table.items():
-        if not _LINE.fullmatch(series) or not isinstance(cells, dict):
+        known = series in (EVERY, DEBUG) or _LINE.fullmatch(series)
+        if not known or not isinstance(cells, dict):
             raise LabError(f'{path.name}: {series!r} is no row, expected "6.12".INC = "yes, ..."')
-    ordered = sorted(table, key=series_key)
-    return Contract(
-        {
-            series: {name: _cell(path, series, name, cell) for name, cell in table[series].items()}
-            for series in ordered
-        },
-        file or path.name,
-    )
+    lines = {
+        line: {name: _cell(path, line, name, cell) for name, cell in cells.items()}
+        for line, cells in table.items()
+    }
+    every, debug = lines.pop(EVERY, {}), lines.pop(DEBUG, {})
+    ordered = {series: lines[series] for series in sorted(lines, key=series_key)}
+    return Contract(ordered, file or path.name, every, debug)
 
 
 def _cell(path: Path, series: str, name: str, value: Any) -> Cell:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ..errors import LabError, UsageError
+from ..facts.kernel import is_debug
 from ..facts.probed import Finding, Probed
 from ..kernels import lock
 from ..project import Project
@@ -51,7 +52,7 @@ class LocalSide:
             raise pytest.UsageError(str(error)) from error
         masked = _masked(project.mask_variable, self._contract.names)
         release = contract.upstream_of_release(os.uname().release)
-        row = self._contract.row(release) if release else None
+        row = self._contract.row(release, debug=is_debug(os.uname().release)) if release else None
         if masked and row is None:
             # There is no row to take anything from, but the run must not look like an unmasked one.
             row = Row(contract.series_of_release(release) or os.uname().release, {})

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..facts.kernel import Flavour
 from ..facts.probed import Finding, Probed
 from ..project import Project
 from ..rules import contract
@@ -35,6 +36,7 @@ class Promises:
         self._project, self._kernel = project, kernel
         self._contract = contract.of(project)
         release = contract.upstream_of_release(kernel.upstream)
+        debug = kernel.flavour is Flavour.DEBUG
         self.row: Row | None = None
         """What it is promised; None if the contract has no row for so old a kernel."""
         if plays is not None and not (project.contract and project.mask_variable):
@@ -43,9 +45,9 @@ class Promises:
                 "and this repository's table has not both"
             )
         if plays is not None:
-            self.row = self._contract.playing(release, plays)
+            self.row = self._contract.playing(release, plays, debug=debug)
         elif release:
-            self.row = self._contract.row(release)
+            self.row = self._contract.row(release, debug=debug)
 
     @property
     def plays(self) -> str:

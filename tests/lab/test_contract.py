@@ -66,16 +66,19 @@ def presence(row: Row | None) -> dict[str, bool]:
 
 def test_every_series_of_the_catalogue_has_every_cell() -> None:
     """Each series that the lab is about has a cell of its own for each capability there is."""
-    rows = contract.of(PROJECT).rows
+    found = contract.of(PROJECT)
+    rows, anywhere = found.rows, {*found.every, *found.debug}
     releases = {line for line in rows if line != contract.series_of_release(line)}
 
     assert MEASURED == set(rows) - releases
     assert {series.name for series in catalogue.catalogue()} <= MEASURED
     assert {contract.series_of_release(release) for release in releases} <= MEASURED
     for line, cells in rows.items():
-        assert line in releases or set(Capability) == set(cells), line
+        assert line in releases or set(Capability) == set(cells) | anywhere, line
         assert set(cells) <= set(Capability), line
         assert {Basis.MEASURED} == {cell.basis for cell in cells.values()}
+    assert {"FAIL_NTH"} == set(found.every) == set(found.debug)
+    assert {"FAIL_NTH"} & {name for cells in rows.values() for name in cells} == set()
 
 
 def test_series_without_lines_is_like_the_one_below() -> None:
@@ -86,7 +89,8 @@ def test_series_without_lines_is_like_the_one_below() -> None:
         row = known.row(series)
         assert row is not None
         assert presence(known.row(below)) == presence(row)
-        assert f"{series} has no row in {FILE} and inherits {len(Capability)} from {below}" == (
+        cells = len(Capability) - len(known.every)
+        assert f"{series} has no row in {FILE} and inherits {cells} from {below}" == (
             row.inherited()
         )
     own = known.row("6.12")
@@ -115,6 +119,57 @@ def test_wrong_file_is_a_sentence(tmp_path: Path, text: str, words: str) -> None
     """What is wrong in the file is named with its place and value."""
     with pytest.raises(LabError, match=re.escape(words.strip())):
         written(tmp_path, text)
+
+
+# -- kernels of all series -------------------------------------------------------------------------
+
+BY_BUILD = """
+"every".FAULTS = "no, measured"
+"+debug".FAULTS = "yes, measured"
+"6.6".INC = "no, measured"
+"6.12".INC = "yes, measured"
+"""
+
+
+def test_lines_about_all_series_follow_from_how_a_kernel_was_built(tmp_path: Path) -> None:
+    """A kernel of the flavour `debug` has what no distribution's has, whatever its series."""
+    known = written(tmp_path, BY_BUILD)
+
+    for series, inc in (("6.6", False), ("6.10", False), ("6.12.117", True)):
+        assert {"INC": inc, "FAULTS": False} == presence(known.row(series))
+        assert {"INC": inc, "FAULTS": True} == presence(known.row(series, debug=True))
+    assert known.row("5.15") is known.row("5.15", debug=True) is None
+    assert {"INC", "FAULTS"} == known.names
+    row = known.row("6.12")
+    assert row is not None
+    assert "" == row.inherited()
+
+
+def test_what_only_debug_kernels_have_is_no_reason_to_refuse_a_test(tmp_path: Path) -> None:
+    known = written(tmp_path, BY_BUILD)
+    assert "" == known.hopeless(["FAULTS", "INC"])
+    (tmp_path / "none").mkdir()
+    alone = written(tmp_path / "none", BY_BUILD.replace("yes, measured", "no, measured", 1))
+    assert "has FAULTS" in alone.hopeless(["FAULTS"])
+
+
+def test_surprise_about_how_a_kernel_was_built_names_its_line(tmp_path: Path) -> None:
+    known = written(tmp_path, BY_BUILD)
+    for debug, seen, why, edit in (
+        (False, True, "of every kernel), and is observed", '"every".FAULTS = "yes, measured"'),
+        (True, False, "of +debug kernel), and is not", '"+debug".FAULTS = "no, measured"'),
+    ):
+        row = known.row("6.12", debug=debug)
+        assert row is not None
+        (found,) = compare(row, probed({"INC": True, "FAULTS": seen}), own_machine=False).surprises
+        assert why in found.why
+        assert edit == found.edit
+
+
+def test_debug_kernel_plays_an_older_one_without_its_faults(tmp_path: Path) -> None:
+    known = written(tmp_path, BY_BUILD)
+    assert {"-faults", "-inc"} == set(known.playing("6.12", "6.6", debug=True).mask.split(","))
+    assert "-inc" == known.playing("6.12", "6.6").mask
 
 
 # -- inheritance -----------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def _command(argv: Sequence[str], directory: Path, *, limit: float) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             # Without inlining across files one source is compiled, and the rest only linked.
-            env={**os.environ, "IOXIDE_LTO": "0"},
+            env={**os.environ, "IOXIDE_LTO": "0", "IOXIDE_FAULTS": "1"},
             text=True,
             errors="replace",
             timeout=limit,

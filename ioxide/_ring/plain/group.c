@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "group.h"
+#include "failing.h"
 #include "pages.h"
 
 #include <stdlib.h>
@@ -101,7 +102,7 @@ int iox_group_register(struct iox_group *group, int ring_fd, uint16_t id)
 	reg.ring_entries = group->entries;
 	reg.bgid = id;
 	reg.flags = group->incremental ? IOX_PBUF_RING_INC : 0;
-	ret = iox_sys_register(ring_fd, IOX_REGISTER_PBUF_RING, &reg, 1);
+	ret = IOX_MAY_FAIL(IOX_FAILING_REGISTER, iox_sys_register(ring_fd, IOX_REGISTER_PBUF_RING, &reg, 1));
 	if (ret < 0)
 		return ret;
 	group->id = id;
@@ -128,7 +129,7 @@ void iox_group_unregister(struct iox_group *group, int ring_fd)
 		return;
 	memset(&reg, 0, sizeof(reg));
 	reg.bgid = group->id;
-	iox_sys_register(ring_fd, IOX_UNREGISTER_PBUF_RING, &reg, 1);
+	IOX_MAY_FAIL(IOX_FAILING_REGISTER, iox_sys_register(ring_fd, IOX_UNREGISTER_PBUF_RING, &reg, 1));
 	group->registered = false;
 }
 

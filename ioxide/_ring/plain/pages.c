@@ -6,6 +6,8 @@
  */
 #include "pages.h"
 
+#include "failing.h"
+
 #include <stdint.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -13,7 +15,8 @@
 
 void *iox_pages_map(size_t bytes)
 {
-	void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *pages = IOX_MAY_FAIL(IOX_FAILING_MMAP, mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+							  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 
 	return pages == MAP_FAILED ? NULL : pages;
 }

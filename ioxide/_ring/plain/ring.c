@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ring.h"
 
+#include "failing.h"
 #include "group.h"
 #include "pages.h"
 
@@ -22,7 +23,7 @@ static int queue_init(unsigned entries, struct io_uring *uring, const struct io_
 
 	do {
 		params = *wanted;
-		ret = io_uring_queue_init_params(entries, uring, &params);
+		ret = IOX_MAY_FAIL(IOX_FAILING_SETUP, io_uring_queue_init_params(entries, uring, &params));
 	} while (ret == -ENOMEM && iox_pages_wait(attempt++));
 	return ret;
 }
@@ -79,7 +80,8 @@ void iox_ring_take_index(iox_ring *ring)
 
 	if (!ring->wants_index || ring->enter_flags & IOX_ENTER_REGISTERED_RING)
 		return;
-	if (iox_sys_register(ring->uring.ring_fd, IOX_REGISTER_RING_FDS, &update, 1) != 1)
+	if (IOX_MAY_FAIL(IOX_FAILING_REGISTER,
+			 iox_sys_register(ring->uring.ring_fd, IOX_REGISTER_RING_FDS, &update, 1)) != 1)
 		return;
 	ring->enter_fd = (int)update.offset;
 	ring->enter_flags |= IOX_ENTER_REGISTERED_RING;
@@ -91,7 +93,8 @@ void iox_ring_drop_index(iox_ring *ring)
 
 	if (!(ring->enter_flags & IOX_ENTER_REGISTERED_RING))
 		return;
-	iox_sys_register(ring->uring.ring_fd, IOX_UNREGISTER_RING_FDS, &update, 1);
+	IOX_MAY_FAIL(IOX_FAILING_REGISTER,
+		     iox_sys_register(ring->uring.ring_fd, IOX_UNREGISTER_RING_FDS, &update, 1));
 	ring->enter_fd = ring->uring.ring_fd;
 	ring->enter_flags &= ~IOX_ENTER_REGISTERED_RING;
 }
@@ -118,7 +121,8 @@ int iox_ring_napi(iox_ring *ring, unsigned busy_poll_us, bool prefer)
 {
 	struct iox_napi napi = { .busy_poll_to = busy_poll_us, .prefer_busy_poll = prefer };
 
-	return iox_sys_register(ring->uring.ring_fd, IOX_REGISTER_NAPI, &napi, 1);
+	return IOX_MAY_FAIL(IOX_FAILING_REGISTER,
+			    iox_sys_register(ring->uring.ring_fd, IOX_REGISTER_NAPI, &napi, 1));
 }
 
 /* IORING_REGISTER_PROBE (5.6): whether this kernel has an opcode. */
@@ -176,7 +180,8 @@ static int enter(iox_ring *ring, unsigned submit, unsigned wait_nr, unsigned fla
 		size = sizeof(arg);
 		flags |= IOX_ENTER_EXT_ARG;
 	}
-	return iox_sys_enter(ring->enter_fd, submit, wait_nr, flags, argp, size);
+	return IOX_MAY_FAIL(IOX_FAILING_ENTER,
+			    iox_sys_enter(ring->enter_fd, submit, wait_nr, flags, argp, size));
 }
 
 int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t timeout_ns,

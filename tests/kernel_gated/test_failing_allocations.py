@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""The kernel has no memory for one allocation, whichever it is: nothing is lost by that.
+
+Each step of a reactor's life is tried again and again, and each time the next allocation of it
+fails, until none is left that could. What is lost would be a descriptor, a buffer, a byte or a
+connection.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+import ioxide
+from ioxide.driver import Driver
+from tests.kernel_gated.failing import all_may_fail, arm, disarm, walk
+from tests.kernel_gated.modes import MODES, Changes
+from tests.kernel_gated.ways import all_back
+from tests.support import (
+    SMALL,
+    Whole,
+    connect,
+    noise,
+    on_reactor,
+    open_fds,
+    read_exactly,
+    serve,
+    until,
+)
+
+pytestmark = [
+    pytest.mark.kernel_gated,
+    pytest.mark.needs("FAIL_NTH"),
+    pytest.mark.timeout(120),
+]
+
+ZERO_COPY = pytest.mark.needs("SEND_ZC")
+by_mode = pytest.mark.parametrize("changes", MODES)
+ASKED = noise(3000, seed=15)
+ANSWER = noise(50_000, seed=16)
+
+
+@pytest.fixture(autouse=True)
+def _all_may_fail() -> Iterator[None]:
+    with all_may_fail():
+        yield
+
+
+def told(step: str, faults: Counter[str]) -> None:
+    """Shows how many allocations failed; none would have tried nothing."""
+    print(f"{step}: {dict(faults)}")
+    assert faults, "no allocation failed: the kernel was not reached"
+
+
+@by_mode
+def test_a_start_fails_whole_or_not_at_all(changes: Changes) -> None:
+    """A ring that cannot be had leaves no descriptor behind, and the next one can be had."""
+    config = SMALL.replace(**changes)
+    with closing(Driver(config)):
+        pass  # what is imported and allocated once
+    before = open_fds()
+    refused: list[int | None] = []
+
+    def attempt(nth: int) -> str:
+        arm(nth)
+        try:
+            driver = Driver(config)
+        except (OSError, MemoryError) as error:
+            refused.append(getattr(error, "errno", errno.ENOMEM))
+        else:
+            driver.close()
+        failed = disarm()
+        until(lambda: open_fds() == before, "exactly the descriptors of before")
+        return failed
+
+    told(f"start, refused {Counter(refused)}", walk(attempt))
+    with closing(Driver(config)):
+        pass
+
+
+class Lives:
+    """A server's handler, and the steps of its connections' lives: in one of them an allocation
+    fails.
+
+    Steps change on the reactor's thread.
+    """
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+        self._armed = False
+        self.nth = 0
+        self.failed = ""
+        """In which call an allocation failed."""
+
+    def go_on(self, step: str) -> None:
+        if self._armed:
+            self.failed, self._armed = disarm(), False
+        if self.nth and step == self._step:
+            arm(self.nth)
+            self._armed = True
+
+    async def __call__(self, conn: ioxide.Connection) -> None:
+        self.go_on("receive")
+        got = b""
+        while len(got) < len(ASKED) and (data := await conn.recv()):
+            got += data
+        assert Whole(ASKED) == Whole(got)
+        self.go_on("send")
+        conn.write(ANSWER)
+        await conn.flush()
+        assert b"" == await conn.recv()
+        self.go_on("close")
+
+
+STEPS = [
+    *(pytest.param(step, {}, id=step) for step in ("accept", "receive", "send", "close")),
+    *(
+        pytest.param(step, {"zero_copy_send": True}, id=f"{step}-zc", marks=ZERO_COPY)
+        for step in ("send", "close")
+    ),
+]
+
+
+@by_mode
+@pytest.mark.parametrize(("step", "send"), STEPS)
+def test_a_connection_lives_and_nothing_is_lost(step: str, send: Changes, changes: Changes) -> None:
+    """Every byte arrives both ways, the stream ends whole, and everything comes back."""
+    lives, config = Lives(step), changes | send
+    with serve(lives, **config) as server:
+        reactor = server.reactors[0]
+
+        def life(nth: int) -> str:
+            """One connection, of which the nth allocation of a step fails, and in which call."""
+            lives.nth, lives.failed = nth, ""
+            ended = server.stats().closes
+            on_reactor(reactor, lambda: lives.go_on("accept"))
+            with connect(server) as client:
+                client.sendall(ASKED)
+                assert Whole(ANSWER) == Whole(read_exactly(client, len(ANSWER)))
+                client.shutdown(socket.SHUT_WR)
+                assert b"" == client.recv(1)
+            until(lambda: server.stats().closes == ended + 1, "the end of the connection")
+            on_reactor(reactor, lambda: lives.go_on("over"))
+            assert 0 == server.stats().connections_now
+            until(lambda: open_fds() == before, "exactly the descriptors of before")
+            return lives.failed
+
+        before = open_fds()
+        assert "" == life(0)
+        faults = walk(life)
+    told(step, faults)
+    stats = server.stats()
+    all_back(stats, config)
+    count = sum(faults.values()) + 2
+    assert (count, count) == (stats.accepts, stats.closes)
+    assert (count * len(ASKED), count * len(ANSWER)) == (stats.bytes_received, stats.bytes_sent)
+    assert (0, 0) == (stats.handler_faults, stats.aborts)
+    assert stats.memory_rests <= faults["enter"]
