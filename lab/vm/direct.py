@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import arch
 from ..arch import Entry
 from ..errors import GuestLost, NoSignOfLife
-from ..kernels import Kernel, KernelFiles
+from ..kernels import Flavour, Kernel, KernelFiles
 from ..wishes import Wishes
 from . import devices as parts
 from . import launcher, monitor
@@ -41,6 +41,8 @@ from .qemu import program, running
 from .rootfs import build_rootfs
 
 _BOOT_S = {AccelKind.KVM: 30.0, AccelKind.TCG: 120.0}
+_DEBUG_FACTOR = 4
+"""A kernel that looks for bugs in itself takes so much longer to boot."""
 """How long a guest may take to its first word, in seconds. An idle machine needs 4 under TCG; a
 hung guest is rare and a busy machine is not."""
 
@@ -97,6 +99,11 @@ class DirectQemu:
         return another
 
 
+def boot_seconds(kernel: Kernel, kind: AccelKind) -> float:
+    """How long a guest may take to its agent's first word."""
+    return _BOOT_S[kind] * (_DEBUG_FACTOR if kernel.flavour is Flavour.DEBUG else 1)
+
+
 @contextmanager
 def boot(
     files: KernelFiles,
@@ -118,7 +125,7 @@ def boot(
     stray.log, printed.log, qemu.log;
     console-2.log and so on for the next guest of one run; console-state.txt tells where the
     processors of a silent one stood). `devices` come beside those that every guest has.
-    `timeout_s` is the time to the agent's first word, by default 30 s with KVM and 120 s without.
+    `timeout_s` is the time to the agent's first word, by default as `boot_seconds` says.
     Call it from a thread that lives as long as the guest: QEMU dies with the thread that started
     it (PR_SET_PDEATHSIG). Once the descriptor `interrupt` is readable, whoever waits for the guest
     gets a KeyboardInterrupt, as only a main thread does from a signal.
@@ -143,7 +150,7 @@ def boot(
             dumps=dumps,
         )
 
-    patience = _BOOT_S[accel.kind] if timeout_s is None else timeout_s
+    patience = boot_seconds(files.kernel, accel.kind) if timeout_s is None else timeout_s
 
     def entered(entry: Entry) -> AbstractContextManager[Guest]:
         return introduced(

@@ -16,15 +16,18 @@ import pytest
 from lab import arch, tools
 from lab.errors import LabError, UsageError
 from lab.kernels import Kernel, KernelFiles
-from lab.vm import AccelKind, choose_accel, emulator, qemu
+from lab.vm import AccelKind, choose_accel, direct, emulator, qemu
 from lab.vm.accel import FIRST_LINE_S
 from lab.vm.console import Console
 from lab.vm.devices import Disk, FilePort, SerialConsole
 from lab.vm.erofs import cached_image
+from lab.vm.inguest.agent import calls
 from lab.vm.inguest.frames import Decoder
 from lab.vm.initramfs import build_initramfs
+from lab.vm.introduction import slowdown
 from lab.vm.processor import Accel, processor_arguments
 from lab.vm.tree import Tree, shared_libraries
+from tests.support import open_fds
 
 pytestmark = pytest.mark.lab
 
@@ -388,3 +391,27 @@ def test_the_emulator_is_blamed_only_for_what_it_can_do(monkeypatch: pytest.Monk
     assert not blamed(tcg, 1, (7, 2, 22))
     assert not blamed(tcg, 2, (10, 0, 0))
     assert not blamed(kvm, 2, (7, 2, 22))
+
+
+# -- a kernel that looks for bugs in itself --------------------------------------------------------
+
+
+def built_kernel(release: str) -> Kernel:
+    return Kernel("6.12", "6.12.1", "6.12.1-built.x", release, "built", False, "a hash")
+
+
+def test_debug_kernel_has_more_time_to_boot_and_to_run_a_test() -> None:
+    usual, debug = built_kernel("6.12.1-lab"), built_kernel("6.12.1-lab-debug")
+    assert direct.boot_seconds(debug, AccelKind.TCG) == 4 * direct.boot_seconds(
+        usual, AccelKind.TCG
+    )
+    # Python is as fast in both, and calls of the kernel are not.
+    assert 10.0 == slowdown(usual, [1.0, 9.0], [0.1, 0.1])
+    assert 90.0 == slowdown(debug, [1.0, 9.0], [0.1, 0.1])
+    assert 10.0 == slowdown(debug, [1.0, 0.5], [0.1, 0.1])
+
+
+def test_agent_measures_calls_of_the_kernel() -> None:
+    before = open_fds()
+    assert 0 < calls(30)
+    assert before == open_fds()
