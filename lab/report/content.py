@@ -232,7 +232,7 @@ def _capabilities(report: RunReport) -> dict[str, Any]:
             "observed": finding.observed if finding else None,
             "promised": cell.present if cell else None,
             "basis": cell.basis.value if cell else None,
-            "from": cell.series if cell else None,
+            "from": (cell.series or cell.release) if cell else None,
             "surprise": name in surprising,
         }
     return table
@@ -270,7 +270,11 @@ def _contract(report: RunReport) -> dict[str, Any] | None:
         "masked": list(row.masked),
         "inherited": row.inherited(),
         "expected": {
-            name: {"present": cell.present, "basis": cell.basis.value, "from": cell.series}
+            name: {
+                "present": cell.present,
+                "basis": cell.basis.value,
+                "from": cell.series or cell.release,
+            }
             for name, cell in row.cells.items()
         },
         "surprises": [asdict(surprise) for surprise in report.comparison.surprises],

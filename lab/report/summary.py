@@ -293,7 +293,8 @@ def _promise(row: Row | None, name: str) -> str:
     if cell is None:
         return "-"
     # What is inherited was not measured on this series, whatever it was on the other.
-    known = cell.basis != "assumed" and row is not None and cell.series == row.series
+    ours = row is not None and cell.series in ("", row.series)
+    known = ours and cell.basis != "assumed"
     return _word(cell.present) + ("" if known else "*")
 
 

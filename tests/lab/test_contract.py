@@ -18,6 +18,7 @@ from lab import project
 from lab.errors import LabError, UsageError
 from lab.facts.probed import Finding, Probed
 from lab.kernels import catalogue
+from lab.report import summary
 from lab.rules import contract
 from lab.rules.contract import Basis, Cell, Contract, Row, compare
 
@@ -143,6 +144,12 @@ def test_lines_about_all_series_follow_from_how_a_kernel_was_built(tmp_path: Pat
     row = known.row("6.12")
     assert row is not None
     assert "" == row.inherited()
+
+
+def test_promise_about_all_series_is_no_guess_about_one(tmp_path: Path) -> None:
+    """What is inherited has a star in the report; a line about every kernel is not inherited."""
+    row = written(tmp_path, BY_BUILD).row("6.10")
+    assert ["no*", "no"] == [summary._promise(row, name) for name in ("INC", "FAULTS")]
 
 
 def test_what_only_debug_kernels_have_is_no_reason_to_refuse_a_test(tmp_path: Path) -> None:
