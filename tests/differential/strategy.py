@@ -71,9 +71,18 @@ def _in_callback(way: str) -> st.SearchStrategy[tuple[Step, ...]]:
     return st.lists(one, max_size=2).map(tuple)
 
 
+_elsewhere = st.one_of(
+    st.text("ht", min_size=3, max_size=6).map(lambda way: Scenario(kind="threads", way=way)),
+    st.sampled_from(("run", "made")).map(lambda way: Scenario(kind="fork", way=way)),
+)
+"""Loops that change threads, or run in a forked child."""
+
+
 @st.composite
 def scenarios(draw: st.DrawFn) -> Scenario:
-    """Any scenario of one or two connections that ends within a second or so."""
+    """Any scenario that ends within a second or so: of one or two connections, or of a loop."""
+    if draw(st.integers(0, 7)) == 3:
+        return draw(_elsewhere)
     way = draw(st.sampled_from(("accept", "accept-sock", "connect", "sock", "accepted")))
     api = draw(st.sampled_from(APIS))
     ops = _ORDINARY
