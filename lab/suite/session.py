@@ -180,12 +180,12 @@ class Session:
         self, gone: Gone, worker: Worker | None, outcome: Outcome
     ) -> tuple[Gone, Heard]:
         """What it was that ended, the process or the guest, and the kernel's words until then."""
-        if worker is not None and (text := worker.process.output_tail()):
-            outcome.sections.append(("last output of pytest in the guest", text))
         told = any(head == LAST_PRINTED for head, _ in outcome.sections)
         if not told and outcome.guest is not None:
             data = outcome.guest.printed.tail(MOST_PRINTED)
             outcome.sections.append((LAST_PRINTED, data.decode("utf-8", "backslashreplace")))
+        if worker is not None and (text := worker.process.output_tail()):
+            outcome.sections.append(("last output of pytest in the guest", text))
         self._worker = None
         heard = Heard()
         if not gone.guest_too and self._guest is not None:

@@ -58,6 +58,13 @@ def test_test_that_dies_leaves_what_it_printed(little: Little) -> None:
     assert "said last" in (ran.files / "junit.xml").read_text()
 
 
+def test_what_it_printed_stands_before_how_it_died(little: Little) -> None:
+    """Faulthandler's stacks are long, and came last."""
+    little.tests("def test_aborts():\n    print('said last')\n    os.abort()\n")
+    text = output_of(little.lab(), "test_aborts")
+    assert text.index("-- Captured stdout until it was lost\nsaid last\n") < text.index("Aborted")
+
+
 def test_what_the_guest_took_along_is_there(little: Little) -> None:
     """The kernel panics in the line behind the print."""
     little.tests(
