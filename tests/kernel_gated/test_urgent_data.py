@@ -181,15 +181,15 @@ def _streams(connections: int, enters: int) -> tuple[bool, bool, int]:
 @pytest.mark.parametrize(
     ("enters", "marks"),
     [
-        pytest.param(1, 8, id="once"),
+        pytest.param(1, (0, 8), id="once"),
         # The receive that is armed again meets the mark with something pending, too, but for the
-        # one whose own byte that is.
-        pytest.param(6, 15, id="again"),
+        # one whose own byte that is. On 6.1 a receive that begins at the mark has no such trouble.
+        pytest.param(6, (0, 8, 15), id="again"),
     ],
 )
-def test_bytes_behind_a_mark_come_by_themselves(enters: int, marks: int) -> None:
+def test_bytes_behind_a_mark_come_by_themselves(enters: int, marks: tuple[int, ...]) -> None:
     """Where bytes before the mark came in the same enter, what is pending in it delays nothing."""
     first, second, armed_again = _streams(8, enters)
     assert (True, True) == (first, second)
-    # None on a kernel that has not the erratum (6.1).
-    assert armed_again in (0, marks)
+    # None on a kernel that has not the erratum.
+    assert armed_again in marks
