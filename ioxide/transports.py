@@ -244,12 +244,13 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def _event(self, _waiter: object) -> None:
         """Called by the core's standing waiter, once for each thing that happened."""
-        if self._reading:
+        reading = self._reading
+        if reading:
             self._received(_MAX_SIZE)
         connection = self._connection
         if connection is None or self._conn_lost:
             return
-        if self._protocol_paused or self._closing or not self._reading or connection._broken:
+        if self._protocol_paused or self._closing or not reading or connection._broken:
             self._sent(connection)
 
     def _received_data(self, limit: int) -> None:
