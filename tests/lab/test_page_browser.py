@@ -115,6 +115,7 @@ def test_keyboard_alone_leads_to_the_evidence(browser: Shown) -> None:
     browser.until("location.hash === '#t-1-0'")
     browser.press(Keys.ESCAPE)
     assert "" == browser.panel
+    assert "t-1-0" == browser.focused()[0]
     browser.press("/", "good", Keys.TAB)
     browser.until("document.getElementById('shown').textContent === '1 of 4'")
     # Into the table, which has one stop on the way of the tab key.

@@ -319,8 +319,11 @@
     panel.hidden = true;
     current = "";
     history.replaceState(null, "", location.pathname + location.search);
-    document.querySelector(".grid a.here")?.classList.remove("here");
-    if (opener && opener.isConnected && visible(opener)) opener.focus();
+    const here = document.querySelector(".grid a.here");
+    here?.classList.remove("here");
+    // A key of the page opens it from nowhere; who goes on by keys is at the cell then.
+    const back = opener && opener !== document.body ? opener : here;
+    if (back && back.isConnected && visible(back)) back.focus({ preventScroll: back === here });
     opener = null;
   };
   const follow = () => { if (!open(location.hash) && !panel.hidden) shut(); };
