@@ -20,17 +20,16 @@ SAME = 0.02
 SAVED = 0.20
 """What inline has to save of posted's instructions."""
 MAX_INSTRUCTIONS = {(3, 11): 10_000}
-"""User instructions of a request; 7,620 were measured with CPython 3.11.7 (docs/affinity.md)."""
+"""User instructions of a request; 7,407 were measured with CPython 3.11.7 (docs/affinity.md)."""
 OTHER_INSTRUCTIONS = 12_000
 """For any other Python, whose interpreter costs something else."""
 
 ALONE = ("handler", "protocol")
 """What is counted with one connection too: a `Server`'s handler, and asyncio's protocol."""
-MAX_SYSTEM_CALLS_ALONE = 2.1
-"""One enter that sends the answer and returns with its completion, one that waits for the next
-request."""
-MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 13_700, "protocol": 12_200}}
-"""User instructions; 13,073 and 11,680 were measured with CPython 3.11.7 (docs/affinity.md)."""
+MAX_SYSTEM_CALLS_ALONE = 1.1
+"""One enter, which sends the answer and waits for the next request."""
+MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 10_300, "protocol": 4_800}}
+"""User instructions; 9,755 and 4,552 were measured with CPython 3.11.7 (docs/affinity.md)."""
 OTHER_INSTRUCTIONS_ALONE = 30_000
 
 MAX_RECORDING = 0.03

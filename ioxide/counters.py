@@ -85,6 +85,9 @@ class Counters:
     # Send
     sends: int = 0
     """Sends submitted, of any kind."""
+    sends_silent: int = 0
+    """Of these, SENDs that nobody waited for, which have a completion only where the kernel does
+    not take all of their bytes at once (IOSQE_CQE_SKIP_SUCCESS, Linux 5.17)."""
     sends_vectored: int = 0
     """Of these, messages, SENDMSG or SENDMSG_ZC: of several slabs (`WriteOverflow.SEGMENTED`), or
     of bytes that were not copied."""

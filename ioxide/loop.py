@@ -241,7 +241,7 @@ class Loop(TcpLoop):
         else:
             timeout = self._next_timeout() if self._scheduled else None
         try:
-            polled = driver.run_tick(timeout, ready, selector.watchdog)
+            polled = driver.run_ticks(timeout, ready, self._scheduled, driver.posts, selector, self)
         except BaseException:
             driver.wake()  # as in _dispatch()
             raise

@@ -30,7 +30,7 @@ __all__ = ["VARIABLE", "Entry", "RecordError", "entries", "in_words", "load", "s
 logger = logging.getLogger("ioxide")
 
 VARIABLE = "IOXIDE_RECORD"
-FORMAT, VERSION = "ioxide-record", 1
+FORMAT, VERSION = "ioxide-record", 2
 TOLD = 40
 """How many entries are logged."""
 _OFF = ("", "0")
@@ -40,6 +40,9 @@ _QUIET = "quiet"
 _ENTRY = struct.Struct("=qQiIHBBI")
 _SUBMISSION, _COMPLETION = 1, 2
 _MANY_SENT_BYTES = 1 << 31
+
+# struct io_uring_sqe.flags: IOSQE_CQE_SKIP_SUCCESS
+_SKIP_SUCCESS = 1 << 6
 
 # struct io_uring_cqe.flags
 _BUFFER, _MORE, _NOTIF, _BUF_MORE = 1 << 0, 1 << 1, 1 << 3, 1 << 4
@@ -64,6 +67,8 @@ class Entry:
     ioprio: int
     what: int
     opcode: int
+    sqe_flags: int = 0
+    """Of a submission its IOSQE_*."""
 
     @property
     def is_submission(self) -> bool:
@@ -95,7 +100,8 @@ class Entry:
         """In words, without the time."""
         if self.is_submission:
             on = f" on descriptor {self.result}" if self.result >= 0 else ""
-            return f"submitted {self.kind}{self.whose}{on}"
+            silent = ", completes only if it fails" if self.sqe_flags & _SKIP_SUCCESS else ""
+            return f"submitted {self.kind}{self.whose}{on}{silent}"
         return f"completed {self.kind}{self.whose}: {', '.join(self._outcome())}"
 
     def _outcome(self) -> Iterable[str]:
@@ -128,7 +134,7 @@ def _directory() -> Path | None:
 
 def entries(raw: bytes) -> list[Entry]:
     """What `record()` of the core has returned."""
-    return [Entry(*values[:-1]) for values in _ENTRY.iter_unpack(raw)]
+    return [Entry(*values) for values in _ENTRY.iter_unpack(raw)]
 
 
 def in_words(found: Sequence[Entry], *, last: int = TOLD) -> str:

@@ -114,12 +114,13 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         self._eof = False  # write_eof() was called
         self._ended = False  # the peer's end has been seen
         self._reading = False
-        # Bound once: these are what a request costs.
-        self._take = connection._take
         self._put = connection._put
-        self._received: Callable[[Any], object]
+        self._received: Callable[[], object]
+        self._data_received: Any
         self.set_protocol(protocol)
         self._connection = connection
+        connection._take_writes(self._high_water)
+        self.write = connection._writer(self)  # type: ignore[method-assign]
         self._sock = sock  # lent by the caller, of whose file the connection has a duplicate
         if server is not None:
             server._attach(self) if _SERVER_KNOWS_CLIENTS else server._attach()
@@ -211,13 +212,21 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             connection._watch(0)
             return
         self._attached = False
+        connection._refuse_writes()
         connection._detach()
         self._put = self._put_again
 
     def _rouse(self, connection: Connection) -> None:
         self._attached = True
         connection._attach(self._event, self.context)
+        self._deliver()
         self._put = connection._put
+        self._take_writes(connection)
+
+    def _take_writes(self, connection: Connection) -> None:
+        """Have the core take what `write` is given, but from the end of writing on."""
+        if not self._eof and not self._conn_lost:
+            connection._take_writes(self._high_water)
 
     def _put_again(self, data: bytes | bytearray | memoryview) -> int:
         """What `_put` is meanwhile: the core refers to this transport until `data` is sent."""
@@ -242,20 +251,26 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     # What happens, told by the core
 
-    def _event(self, _waiter: object) -> None:
-        """Called by the core's standing waiter, once for each thing that happened."""
+    def _event(self, what: object) -> None:
+        """Called by the core, once for each thing that happened (`Connection._attach()`).
+
+        The core itself gives bytes to a protocol that is no `asyncio.BufferedProtocol`.
+        """
         reading = self._reading
-        if reading:
-            self._received(_MAX_SIZE)
+        if isinstance(what, BaseException):
+            self._fatal_error(what, "Fatal error: protocol.data_received() call failed.")
+        elif what is not True and reading:
+            self._received()
         connection = self._connection
         if connection is None or self._conn_lost:
             return
         if self._protocol_paused or self._closing or not reading or connection._broken:
             self._sent(connection)
 
-    def _received_data(self, limit: int) -> None:
+    def _received_data(self) -> None:
+        assert self._connection is not None
         try:
-            data = self._take(limit)
+            data = self._connection._take(_MAX_SIZE)
         except OSError as error:
             self._fatal_error(error, "Fatal read error on socket transport")
             return
@@ -269,7 +284,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         elif data is not None:
             self._on_eof()
 
-    def _received_buffer(self, _limit: int) -> None:
+    def _received_buffer(self) -> None:
         assert self._connection is not None
         calls = self._calls
         if self._connection._queued:
@@ -363,11 +378,19 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         self._calls: Any = protocol
         if self._loop is not None and self._loop._debug:
             self._calls = TimedProtocol(self, protocol)
-        if isinstance(protocol, asyncio.BufferedProtocol):
+        buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        if buffered:
             self._received = self._received_buffer
         else:
             self._received = self._received_data
-            self._data_received = self._calls.data_received
+        # Looked up at once, as by asyncio's: what has none is no protocol of a stream.
+        self._data_received = None if buffered else self._calls.data_received
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Tell the core whom it gives bytes."""
+        if self._connection is not None and not self._conn_lost:
+            self._connection._deliver_to(self._data_received)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         return self._protocol  # type: ignore[no-any-return]
@@ -403,6 +426,11 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     # Writing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._write_slowly(
+            data
+        )  # until it is over, each transport has what `Connection._writer()` made here
+
+    def _write_slowly(self, data: bytes | bytearray | memoryview) -> None:
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(
                 f"data argument must be a bytes-like object, not {type(data).__name__!r}"
@@ -422,7 +450,11 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             unsent = self._put(data)
         except OSError:
             return  # sending has failed: the core's event, which is on its way, says why
-        if unsent > self._high_water and not self._protocol_paused:
+        if unsent > self._high_water:
+            self._full()
+
+    def _full(self) -> None:
+        if not self._protocol_paused:
             self._pause_protocol()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -438,7 +470,11 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         super().set_write_buffer_limits(high, low)
-        if self._protocol_paused and self._connection is not None:
+        if self._connection is None:
+            return
+        if self._attached is not False:
+            self._take_writes(self._connection)
+        if self._protocol_paused:
             self._connection._watch(self._low_water)
 
     def get_write_buffer_size(self) -> int:
@@ -449,6 +485,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             return
         self._eof = True
         assert self._connection is not None
+        self._connection._refuse_writes()
         self._connection._end_writes()
 
     def can_write_eof(self) -> bool:
@@ -503,6 +540,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         """Nothing more happens here; the protocol is told by a callback of its own, once."""
         self._conn_lost += 1
         assert self._connection is not None
+        self._connection._refuse_writes()
         self._connection._detach()
         self._tell_resumed()
         self._loop.call_soon(self._call_connection_lost, exc, context=self.context)
@@ -512,7 +550,8 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             self._protocol.connection_lost(exc)
         finally:
             self._give_up()
-            self._take = self._put = self._received = self._data_received = _gone
+            self._put = self._received = self._data_received = _gone
+            self.__dict__.pop("write", None)  # which refers to this transport
             self._protocol = self._calls = None
             self._loop = None
             server, self._server = self._server, None
@@ -529,5 +568,5 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             sock.close()
 
 
-def _gone(_: Any) -> Any:
+def _gone(*_: Any) -> Any:
     raise RuntimeError("this transport's connection has ended")

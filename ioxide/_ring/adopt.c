@@ -42,8 +42,8 @@ Connection *iox_conn_new(Driver *self, int fd, bool served)
 	conn->served = served;
 	conn->receive.chunks = conn->receive.inline_chunks;
 	conn->receive.chunk_capacity = IOX_INLINE_CHUNKS;
-	IOX_LISTS_INIT(&conn->send.flushes, &conn->starting, &conn->life.staged, &conn->receive.starved, &conn->receive.clock,
-		       &conn->receive.watched,		       &conn->send.clock);
+	IOX_LISTS_INIT(&conn->send.flushes, &conn->send.silent, &conn->starting, &conn->life.staged, &conn->receive.starved, &conn->receive.clock,
+		       &conn->receive.watched, &conn->send.clock);
 	iox_list_init(&conn->life.resting);
 	self->slots[conn->slot] = conn; /* the table's reference */
 	self->connection_count++;

@@ -55,6 +55,7 @@ SOURCES = (
     "tick.c",
     "drain.c",
     "dispatch.c",
+    "turns.c",
     "close.c",
     "awaitable.c",
     "connection.c",

@@ -46,6 +46,7 @@ static void end_connection(Driver *self, Connection *conn)
 	conn->life.kernel_refs = 0;
 	if (iox_recv_in_kernel(conn))
 		iox_receive_set(conn, IOX_RECEIVE_IDLE);
+	iox_list_remove(&conn->send.silent);
 	conn->send.armed = conn->send.notification_due = false;
 	iox_batch_release(&self->slabs, &conn->send.notified);
 	iox_conn_progress(conn);
@@ -62,6 +63,7 @@ static void abandon(Driver *self)
 	 */
 	if (self->forks == iox_forks)
 		iox_tick_reap(self);
+	iox_tick_settle(self);
 	for (uint32_t slot = 0; slot < self->slot_count; slot++)
 		if (self->slots[slot])
 			end_connection(self, self->slots[slot]);

@@ -262,6 +262,7 @@ static int conn_traverse(Connection *conn, visitproc visit, void *arg)
 	Py_VISIT(conn->driver);
 	Py_VISIT(conn->receive.reader);
 	Py_VISIT(conn->face.waiter);
+	Py_VISIT(conn->face.data_received);
 	Py_VISIT(conn->on_start);
 	return 0;
 }
@@ -269,7 +270,7 @@ static int conn_traverse(Connection *conn, visitproc visit, void *arg)
 static int conn_clear(Connection *conn)
 {
 	Py_CLEAR(conn->receive.reader);
-	Py_CLEAR(conn->face.waiter);
+	iox_face_let_go(conn);
 	Py_CLEAR(conn->on_start);
 	return 0;
 }
@@ -401,7 +402,35 @@ PyDoc_STRVAR(conn_attach_doc,
 "_attach($self, callback, context, /)\n"
 "--\n"
 "\n"
-"For a transport: call `callback(waiter)` in `context` whenever something happens, until _detach().");
+"For a transport: call `callback(what)` in `context` whenever something happens, until _detach().  `what`\n"
+"is None; True where bytes were given to data_received() (_deliver_to()) in the same call; or the exception\n"
+"which that has raised; or a waiter, where the context was in use and the loop calls it later.");
+
+PyDoc_STRVAR(conn_deliver_to_doc,
+"_deliver_to($self, data_received, /)\n"
+"--\n"
+"\n"
+"For a transport: call `data_received(bytes)` with received bytes, at most 256 KiB at a time, in the\n"
+"context of _attach(), instead of its callback.  None: the callback takes them by _take().");
+
+PyDoc_STRVAR(conn_take_writes_doc,
+"_take_writes($self, high, /)\n"
+"--\n"
+"\n"
+"For a transport: let the method of _writer() take bytes; the transport's `_full()` is called when more than\n"
+"`high` bytes wait to be sent.");
+
+PyDoc_STRVAR(conn_refuse_writes_doc,
+"_refuse_writes($self, /)\n"
+"--\n"
+"\n"
+"For a transport: let the method of _writer() leave everything to the transport's `_write_slowly(data)`.");
+
+PyDoc_STRVAR(conn_writer_doc,
+"_writer($self, transport, /)\n"
+"--\n"
+"\n"
+"For a transport: its write(), which refers to it.");
 
 PyDoc_STRVAR(conn_detach_doc,
 "_detach($self, /)\n"
@@ -512,6 +541,10 @@ static PyMethodDef conn_methods[] = {
 	{ "_flushed", (PyCFunction)conn_flushed, METH_O, conn_flushed_doc },
 	{ "fileno", (PyCFunction)conn_fileno, METH_NOARGS, conn_fileno_doc },
 	{ "_attach", (PyCFunction)iox_face_attach, METH_VARARGS, conn_attach_doc },
+	{ "_deliver_to", (PyCFunction)iox_face_deliver_to, METH_O, conn_deliver_to_doc },
+	{ "_take_writes", (PyCFunction)iox_face_take_writes, METH_O, conn_take_writes_doc },
+	{ "_refuse_writes", (PyCFunction)iox_face_refuse_writes, METH_NOARGS, conn_refuse_writes_doc },
+	{ "_writer", (PyCFunction)iox_face_writer, METH_O, conn_writer_doc },
 	{ "_detach", (PyCFunction)iox_face_detach, METH_NOARGS, conn_detach_doc },
 	{ "_read", (PyCFunction)iox_face_read, METH_O, conn_read_doc },
 	{ "_take", (PyCFunction)iox_face_take, METH_O, conn_take_doc },

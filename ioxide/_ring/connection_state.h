@@ -31,6 +31,7 @@ enum iox_cause {
 #define IOX_WANT_SEND   0x4
 #define IOX_WANT_CANCEL_SEND 0x8
 #define IOX_WANT_PLAIN_SEND  0x10 /* with WANT_SEND: not as SEND_ZC */
+#define IOX_WANT_WAITING_SEND 0x20 /* with WANT_SEND: one that waits for room in the socket's buffer */
 
 /*
  * A run of received bytes: in one buffer of the connection's group, on which it holds a reference, or
@@ -72,6 +73,8 @@ struct iox_send {
 	bool notification_due;
 	bool armed;
 	bool zero_copy;            /* the SEND in flight, or the last one, is a SEND_ZC */
+	struct iox_node silent;    /* in driver->silent, while the SEND in flight completes only if it fails */
+	unsigned silent_end;       /* of that SEND: the tail of the submission queue behind it */
 	bool eof_wanted, eof_sent; /* write_eof(): FIN after what is staged, reading goes on */
 	int error;                 /* an errno, or 0 */
 	uint64_t bytes_written, bytes_acked;
@@ -85,8 +88,12 @@ struct iox_send {
 /* The other face: an asyncio transport instead of a handler; see face.c. */
 struct iox_face {
 	struct Waiter *waiter;    /* strong; called for whatever happens to the connection */
+	PyObject *data_received;  /* of its protocol, called with bytes instead; NULL: a buffered protocol */
 	bool reads;               /* it takes received bytes now */
+	bool told;                /* something else than bytes has happened: the waiter's callback is due */
 	uint64_t acked;           /* it wants to hear when so many bytes were sent */
+	bool writes;              /* its write() takes bytes without asking the transport */
+	size_t high;              /* so many bytes may wait to be sent before the transport is told */
 };
 
 struct iox_life {

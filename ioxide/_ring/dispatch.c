@@ -6,7 +6,7 @@
  *   dispatch()  reaps the batch without running any Python code (tick.c), then resumes tasks
  *               inline, one after the other, from a queue that their own completions append to
  *
- * run_tick() is both, for a loop that has no callback to run.
+ * run_ticks() is both, again and again, for a loop that has no callback to run (turns.c).
  * take_in() and resume_batch() are the two halves of dispatch(), for a loop that has callbacks to run
  * in between.
  *
@@ -30,8 +30,6 @@
 
 #include <errno.h>
 #include <string.h>
-
-static PyObject *str_asleep, *str_rouse;
 
 /* An enter that was refused for good, or completions that are lost: nothing goes on from here. */
 static PyObject *enter_failed(Driver *self, int error)
@@ -97,6 +95,7 @@ static int prepare_enter(Driver *self)
 {
 	/* Handlers ran since the last look: clocks that are set or waited for now count from now. */
 	self->now = iox_clock_ms();
+	iox_tick_settle(self); /* the last enter's, where nobody has taken in what it brought */
 	iox_tick_stage(self);
 	iox_driver_let_go(self);
 	/* Before the clocks: a worker may set one meanwhile. */
@@ -309,45 +308,6 @@ PyObject *iox_driver_dispatch(Driver *self, PyObject *Py_UNUSED(ignored))
 	ret = resume_batch(self);
 	self->inside = NULL;
 	return ret < 0 ? NULL : take_poll_ready(self); /* what is left stays queued, poll_ready included */
-}
-
-/* The watchdog rests while nothing happens; what happens now is a reason to look again. */
-static int rouse(PyObject *watchdog)
-{
-	PyObject *asleep = PyObject_GetAttr(watchdog, str_asleep), *result;
-	int rests = asleep ? PyObject_IsTrue(asleep) : -1;
-
-	Py_XDECREF(asleep);
-	if (rests <= 0)
-		return rests;
-	result = PyObject_CallMethodNoArgs(watchdog, str_rouse);
-	Py_XDECREF(result);
-	return result ? 0 : -1;
-}
-
-PyObject *iox_driver_tick(Driver *self, PyObject *const *args, Py_ssize_t nargs)
-{
-	Py_ssize_t waiting;
-
-	if (nargs != 3) {
-		PyErr_SetString(PyExc_TypeError, "run_tick(timeout, ready, watchdog)");
-		return NULL;
-	}
-	if (wait_for(self, args[0]) < 0 || rouse(args[2]) < 0)
-		return NULL;
-	waiting = PyObject_Size(args[1]);
-	if (waiting < 0)
-		return NULL;
-	if (waiting)
-		Py_RETURN_NONE;
-	return iox_driver_dispatch(self, NULL);
-}
-
-int iox_dispatch_init(void)
-{
-	str_asleep = PyUnicode_InternFromString("asleep");
-	str_rouse = PyUnicode_InternFromString("rouse");
-	return str_asleep && str_rouse ? 0 : -1;
 }
 
 PyObject *iox_driver_take_in(Driver *self, PyObject *Py_UNUSED(ignored))

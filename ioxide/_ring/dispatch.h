@@ -5,7 +5,6 @@
 
 #include "driver_state.h"
 
-int iox_dispatch_init(void); /* -1 with an exception set */
 /* Drops the references of what is over.  Runs Python code: weakrefs' callbacks and finalizers. */
 void iox_driver_let_go(Driver *driver);
 void iox_driver_take_next(Driver *driver); /* what was to be called with the next tick is called now */
@@ -14,7 +13,6 @@ PyObject *iox_driver_begin_run(Driver *driver, PyObject *ignored);
 PyObject *iox_driver_end_run(Driver *driver, PyObject *ignored);
 PyObject *iox_driver_wait(Driver *driver, PyObject *timeout);
 PyObject *iox_driver_dispatch(Driver *driver, PyObject *ignored);
-PyObject *iox_driver_tick(Driver *driver, PyObject *const *args, Py_ssize_t nargs);
 PyObject *iox_driver_take_in(Driver *driver, PyObject *ignored);
 PyObject *iox_driver_resume_batch(Driver *driver, PyObject *ignored);
 PyObject *iox_driver_feed(Driver *driver, PyObject *batch);

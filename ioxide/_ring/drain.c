@@ -84,6 +84,7 @@ bool iox_driver_drain(Driver *self)
 	bool asked = false;
 
 	self->accepting = false;
+	self->no_silent = true;
 	self->poll_enabled = false;
 	abort_handlers(self);
 	submit_written(self);

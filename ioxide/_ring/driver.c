@@ -15,6 +15,7 @@
 #include "listeners.h"
 #include "owner.h"
 #include "submit.h"
+#include "turns.h"
 #include "wake.h"
 
 #include <errno.h>
@@ -248,7 +249,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 	self->home.driver = self;
 	self->now = iox_clock_ms();
 	IOX_LISTS_INIT(&self->home.ready, &self->home.handing, &self->next, &self->handing, &self->starting, &self->over,
-		       &self->staged, &self->starved, &self->watched, &self->read_clocks, &self->send_clocks);
+		       &self->staged, &self->starved, &self->watched, &self->silent, &self->read_clocks, &self->send_clocks);
 	iox_list_init(&self->resting);
 	if (!open_ring(self) || !init_groups(self) || !init_slabs(self) || !open_wake_fd(self)) {
 		if (self->shared) {
@@ -427,15 +428,17 @@ PyDoc_STRVAR(driver_dispatch_doc,
 "\n"
 "True when the loop's own selector has something ready.");
 
-PyDoc_STRVAR(driver_run_tick_doc,
-"run_tick($self, timeout, ready, watchdog, /)\n"
+PyDoc_STRVAR(driver_run_ticks_doc,
+"run_ticks($self, timeout, ready, scheduled, posts, selector, loop, /)\n"
 "--\n"
 "\n"
-"wait(timeout), then dispatch(): a tick of a loop in one call.\n"
+"wait(timeout), then dispatch(), and again while `loop` has nothing else to do.\n"
 "\n"
-"`ready` is the loop's queue of callbacks.  Those that are in it after the wait come before the batch: None,\n"
-"and nothing was dispatched.  Otherwise as dispatch().  `watchdog` is roused if it is asleep.\n"
-"Raises as wait() and dispatch() do.");
+"`ready`, `scheduled` and `posts` are the loop's queues of callbacks, timers and posts.  Callbacks that are\n"
+"ready after a wait come before the batch: None, and that batch was not dispatched.  Otherwise as dispatch(),\n"
+"once there is something in a queue that was not there, the timeout (seconds, or None) is over, or the loop\n"
+"is to stop, to be debugged, or has a _process_events() of its own.  `selector.watchdog` is roused by each\n"
+"tick if it is asleep.  Raises as wait() and dispatch() do.");
 
 PyDoc_STRVAR(driver_record_doc,
 "record($self, /)\n"
@@ -616,7 +619,7 @@ static PyMethodDef driver_methods[] = {
 	{ "continue_by", (PyCFunction)driver_continue_by, METH_VARARGS, driver_continue_by_doc },
 	{ "wait", (PyCFunction)iox_driver_wait, METH_O, driver_wait_doc },
 	{ "dispatch", (PyCFunction)iox_driver_dispatch, METH_NOARGS, driver_dispatch_doc },
-	{ "run_tick", (PyCFunction)(void *)iox_driver_tick, METH_FASTCALL, driver_run_tick_doc },
+	{ "run_ticks", (PyCFunction)(void *)iox_driver_run_ticks, METH_FASTCALL, driver_run_ticks_doc },
 	{ "take_in", (PyCFunction)iox_driver_take_in, METH_NOARGS, driver_take_in_doc },
 	{ "resume_batch", (PyCFunction)iox_driver_resume_batch, METH_NOARGS, driver_resume_batch_doc },
 	{ "_feed", (PyCFunction)iox_driver_feed, METH_O, driver_feed_doc },

@@ -47,6 +47,8 @@ typedef struct Driver {
 	struct iox_node watched;  /* Connections whose receive may sleep at an urgent mark */
 	struct iox_node resting;  /* Connections with something that the kernel had no memory for */
 	uint64_t rest_until;      /* ms */
+	struct iox_node silent;   /* Connections with a SEND that completes only if it fails, first submitted first */
+	bool no_silent;           /* each SEND is to complete: the ring ends */
 	struct iox_node read_clocks, send_clocks; /* soonest deadline first */
 	uint64_t now;             /* ms, read once a batch */
 

@@ -18,14 +18,81 @@
 #include "send.h"
 #include "submit.h"
 
+/* What data_received() is given at most, as by asyncio's own transports, in bytes. */
+#define PIECE_MAX ((Py_ssize_t)256 * 1024)
+
+static void call_again(Connection *conn);
+
 static bool something_to_take(const Connection *conn)
 {
 	return conn->receive.chunk_count || conn->receive.at_eof || conn->receive.error;
 }
 
 /*
- * _attach(callback, context): from now on call callback(waiter) in `context`, from dispatch, whenever
- * something happens.
+ * Gives the protocol one piece.  None, or what data_received() has raised; NULL: an exception that is to
+ * leave the loop is set.
+ */
+static PyObject *deliver(Connection *conn)
+{
+	PyObject *data_received = Py_NewRef(conn->face.data_received); /* set_protocol() may drop it meanwhile */
+	PyObject *bytes = iox_recv_take(conn, PIECE_MAX), *result = NULL;
+	PyObject *type, *raised, *traceback;
+
+	if (bytes) {
+		call_again(conn);
+		result = PyObject_CallOneArg(data_received, bytes);
+		Py_DECREF(bytes);
+	}
+	Py_DECREF(data_received);
+	if (result) {
+		Py_DECREF(result);
+		Py_RETURN_NONE;
+	}
+	if (PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+		return NULL;
+	PyErr_Fetch(&type, &raised, &traceback);
+	PyErr_NormalizeException(&type, &raised, &traceback);
+	if (traceback)
+		PyException_SetTraceback(raised, traceback);
+	Py_XDECREF(traceback);
+	Py_DECREF(type);
+	return raised;
+}
+
+/* The standing waiter was woken: bytes go to the protocol itself, all else to the transport's callback. */
+static int woken(void *about, PyObject *callback)
+{
+	Connection *conn = about;
+	PyObject *outcome, *result = NULL;
+	bool done = false;
+
+	Py_INCREF(conn);
+	if (conn->face.data_received && conn->face.reads && conn->receive.chunk_count) {
+		outcome = deliver(conn);
+		if (outcome == Py_None) {
+			done = !conn->face.waiter || !(conn->face.told || conn->send.error ||
+						       conn->life.state == IOX_LIFE_GONE);
+			Py_SETREF(outcome, Py_NewRef(Py_True));
+		}
+	} else {
+		outcome = Py_NewRef(Py_None);
+	}
+	if (done) {
+		result = Py_NewRef(Py_None);
+	} else if (outcome) {
+		conn->face.told = false;
+		result = PyObject_CallOneArg(callback, outcome);
+	}
+	Py_XDECREF(outcome);
+	Py_DECREF(conn);
+	Py_XDECREF(result);
+	return result ? 0 : -1;
+}
+
+/*
+ * _attach(callback, context): from now on call callback(what) in `context`, from dispatch, whenever
+ * something happens.  What is None; or True where data_received() was given bytes in the same call; or
+ * what that has raised.  A waiter instead of None: not from dispatch, because the context was in use.
  */
 PyObject *iox_face_attach(Connection *conn, PyObject *args)
 {
@@ -38,7 +105,7 @@ PyObject *iox_face_attach(Connection *conn, PyObject *args)
 		PyErr_SetString(PyExc_RuntimeError, "this connection has a face already");
 		return NULL;
 	}
-	conn->face.waiter = iox_waiter_standing(conn->driver, callback, context);
+	conn->face.waiter = iox_waiter_standing(conn->driver, callback, context, woken, conn);
 	if (!conn->face.waiter)
 		return NULL;
 	conn->face.acked = UINT64_MAX;
@@ -50,13 +117,28 @@ PyObject *iox_face_attach(Connection *conn, PyObject *args)
 /* _detach(): do not call the callback again. */
 PyObject *iox_face_detach(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	Waiter *face = conn->face.waiter;
-
 	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
+	iox_face_let_go(conn);
+	Py_RETURN_NONE;
+}
+
+void iox_face_let_go(Connection *conn)
+{
+	Waiter *face = conn->face.waiter;
+
 	conn->face.waiter = NULL;
 	if (face)
-		iox_waiter_dismiss(face);
+		iox_waiter_dismiss(face); /* the ready queue may have it still */
+	Py_CLEAR(conn->face.data_received);
+}
+
+/* _deliver_to(data_received): give received bytes to it, PIECE_MAX at most; None: the callback takes them. */
+PyObject *iox_face_deliver_to(Connection *conn, PyObject *data_received)
+{
+	if (iox_conn_check_reactor(conn) < 0)
+		return NULL;
+	Py_XSETREF(conn->face.data_received, data_received == Py_None ? NULL : Py_NewRef(data_received));
 	Py_RETURN_NONE;
 }
 
@@ -85,8 +167,8 @@ PyObject *iox_face_read(Connection *conn, PyObject *arg)
 		if (conn->receive.state == IOX_RECEIVE_CANCELLING)
 			iox_receive_set(conn, IOX_RECEIVE_ARMED);
 	}
-	if (something_to_take(conn))
-		iox_face_wake(conn);
+	if (conn->face.waiter && something_to_take(conn))
+		iox_waiter_wake(conn->face.waiter);
 	if (conn->receive.state == IOX_RECEIVE_IDLE && !conn->receive.paused && !conn->receive.at_eof &&
 	    !conn->receive.error)
 		iox_want(conn, IOX_WANT_RECV);
@@ -177,6 +259,77 @@ PyObject *iox_face_put(Connection *conn, PyObject *data)
 		return NULL;
 	Py_DECREF(result);
 	return PyLong_FromSize_t(iox_send_unsent(conn));
+}
+
+/* _take_writes(high): let the transport's write() take bytes; when more than `high` wait, the transport is told. */
+PyObject *iox_face_take_writes(Connection *conn, PyObject *arg)
+{
+	Py_ssize_t high = PyNumber_AsSsize_t(arg, NULL); /* a limit beyond any size is as good as none */
+
+	if ((high == -1 && PyErr_Occurred()) || iox_conn_check_reactor(conn) < 0)
+		return NULL;
+	conn->face.high = high < 0 ? 0 : (size_t)high;
+	conn->face.writes = true;
+	Py_RETURN_NONE;
+}
+
+/* _refuse_writes(): from now on write() leaves everything to the transport's _write_slowly(). */
+PyObject *iox_face_refuse_writes(Connection *conn, PyObject *Py_UNUSED(ignored))
+{
+	conn->face.writes = false;
+	Py_RETURN_NONE;
+}
+
+static PyObject *str_write_slowly, *str_full;
+
+/*
+ * write() of a transport.  `pair` is the connection and the transport: whoever keeps the method keeps the
+ * transport, to which the connection does not refer by it.
+ */
+static PyObject *face_write(PyObject *pair, PyObject *data)
+{
+	Connection *conn = (Connection *)PyTuple_GET_ITEM(pair, 0);
+	PyObject *transport = PyTuple_GET_ITEM(pair, 1), *result;
+
+	if (!conn->face.writes || !(PyBytes_Check(data) || PyByteArray_Check(data) || PyMemoryView_Check(data)))
+		return PyObject_CallMethodOneArg(transport, str_write_slowly, data);
+	result = iox_conn_check_reactor(conn) < 0 ? NULL : iox_send_write(conn, data);
+	if (!result) {
+		if (!PyErr_ExceptionMatches(PyExc_OSError))
+			return NULL;
+		PyErr_Clear(); /* sending has failed: the callback, which is on its way, says why */
+		Py_RETURN_NONE;
+	}
+	if (iox_send_unsent(conn) > conn->face.high)
+		Py_SETREF(result, PyObject_CallMethodNoArgs(transport, str_full));
+	return result;
+}
+
+PyDoc_STRVAR(face_write_doc,
+"write($self, data, /)\n"
+"--\n"
+"\n"
+"Send bytes, a bytearray or a memoryview with the end of this batch of callbacks.\n"
+"\n"
+"Never waits.  A failure to send is told by connection_lost().  TypeError for anything else, RuntimeError\n"
+"after write_eof().");
+
+/* _writer(transport): its write(). */
+PyObject *iox_face_writer(Connection *conn, PyObject *transport)
+{
+	static PyMethodDef write = { "write", face_write, METH_O, face_write_doc };
+	PyObject *pair = PyTuple_Pack(2, (PyObject *)conn, transport);
+	PyObject *method = pair ? PyCFunction_New(&write, pair) : NULL;
+
+	Py_XDECREF(pair);
+	return method;
+}
+
+int iox_face_init(void)
+{
+	str_write_slowly = PyUnicode_InternFromString("_write_slowly");
+	str_full = PyUnicode_InternFromString("_full");
+	return str_write_slowly && str_full ? 0 : -1;
 }
 
 /* _watch(unsent): call when of what was written until now at most so many bytes wait. */

@@ -5,7 +5,9 @@
 
 #include "connection_state.h"
 
+int iox_face_init(void); /* -1 with an exception set */
 bool iox_face_cut_off(const Connection *conn); /* what would be, were it ended now */
+void iox_face_let_go(Connection *conn); /* calls the transport no more */
 /* Methods of the type, for ioxide/transports.py */
 PyObject *iox_face_attach(Connection *conn, PyObject *args);
 PyObject *iox_face_detach(Connection *conn, PyObject *ignored);
@@ -16,6 +18,10 @@ PyObject *iox_face_put(Connection *conn, PyObject *data);
 PyObject *iox_face_watch(Connection *conn, PyObject *unsent);
 PyObject *iox_face_check(Connection *conn, PyObject *ignored);
 PyObject *iox_face_end_writes(Connection *conn, PyObject *ignored);
+PyObject *iox_face_deliver_to(Connection *conn, PyObject *data_received);
+PyObject *iox_face_take_writes(Connection *conn, PyObject *high);
+PyObject *iox_face_refuse_writes(Connection *conn, PyObject *ignored);
+PyObject *iox_face_writer(Connection *conn, PyObject *transport);
 PyObject *iox_face_drop(Connection *conn, PyObject *ignored);
 
 #endif

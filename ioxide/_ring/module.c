@@ -8,14 +8,15 @@
 
 #include "awaitable.h"
 #include "connection.h"
-#include "dispatch.h"
 #include "driver.h"
+#include "face.h"
 #include "errors.h"
 #include "failing.h"
 #include "owner.h"
 #include "settings.h"
 #include "slice.h"
 #include "submit.h"
+#include "turns.h"
 #include "waiter.h"
 #include "worker.h"
 
@@ -126,7 +127,8 @@ static int core_exec(PyObject *module)
 				"import it there, or start a process of its own");
 		return -1;
 	}
-	if (iox_owner_init() < 0 || iox_waiter_init() < 0 || iox_dispatch_init() < 0)
+	if (iox_owner_init() < 0 || iox_waiter_init() < 0 || iox_turns_init() < 0 ||
+	    iox_face_init() < 0)
 		return -1;
 	for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++)
 		if (PyModule_AddType(module, types[i]) < 0)

@@ -8,6 +8,7 @@
 
 static inline void iox_face_wake(Connection *conn)
 {
+	conn->face.told = true;
 	if (conn->face.waiter)
 		iox_waiter_wake(conn->face.waiter);
 }
@@ -23,7 +24,7 @@ static inline void iox_face_sent(Connection *conn)
 	if (conn->send.bytes_acked < conn->face.acked)
 		return;
 	conn->face.acked = UINT64_MAX;
-	iox_waiter_wake(conn->face.waiter);
+	iox_face_wake(conn);
 }
 
 static inline void iox_recv_wake(Connection *conn)

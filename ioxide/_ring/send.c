@@ -86,6 +86,9 @@ void iox_send_drop(Connection *conn)
  */
 #define SEND_MAX ((size_t)1 << 30)
 
+/* Bytes of a SEND without a completion, at most. */
+#define SILENT_MAX ((size_t)32 * 1024)
+
 static void send_failed(Connection *conn, int error)
 {
 	conn->send.error = error;
@@ -153,6 +156,7 @@ static void slab_sent(Connection *conn)
 enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags)
 {
 	Driver *driver = conn->driver;
+	bool silent;
 
 	if (flags & IOX_CQE_F_NOTIF)
 		return notified(conn, res);
@@ -163,6 +167,8 @@ enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags
 		conn->life.kernel_refs--;
 	}
 	conn->send.armed = false;
+	silent = iox_list_linked(&conn->send.silent);
+	iox_list_remove(&conn->send.silent);
 
 	if (res > 0) {
 		if ((size_t)res > conn->send.sending.used - conn->send.sent)
@@ -174,11 +180,14 @@ enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags
 		if (iox_list_linked(&conn->receive.clock) && !conn->life.fin_sent)
 			iox_recv_start_clock(conn);
 	}
-	if (res == -EAGAIN)
+	if (res == -EAGAIN && silent)
+		iox_want(conn, IOX_WANT_WAITING_SEND); /* nothing was taken: the socket's buffer is full */
+	else if (res == -EAGAIN)
 		iox_conn_block(conn); /* another holder has set O_NONBLOCK; 6.18 heeds it in accepts alone */
 	else if (res <= 0 && res != -EINTR && !iox_conn_over(conn) && !fall_back(conn, res)) {
 		if (res == -ENOMEM || res == -ENOBUFS) {
-			iox_rest(conn, IOX_WANT_SEND);
+			/* The next one has a completion, and so a clock. */
+			iox_rest(conn, IOX_WANT_SEND | (silent ? IOX_WANT_WAITING_SEND : 0));
 			return IOX_SEND_GOES_ON; /* its clock runs on */
 		}
 		send_failed(conn, res ? -res : EPIPE);
@@ -329,6 +338,21 @@ PyObject *iox_send_write(Connection *conn, PyObject *data)
 	Py_RETURN_NONE;
 }
 
+/*
+ * Whether nobody waits to hear that what is being sent was taken: no flush(), no end of writing, no
+ * transport.  Then the SEND need not complete where it succeeds (IOSQE_CQE_SKIP_SUCCESS, 5.17), so that
+ * the enter that submits it waits for the next request already.  Bytes that are held would be kept alive
+ * until then, SEND_ZC has two completions, and what is larger than SILENT_MAX seldom fits into a socket's
+ * buffer at once: it would be submitted twice.
+ */
+static bool nobody_asks(const Connection *conn, const struct msghdr *message, size_t length)
+{
+	return !message && length <= SILENT_MAX && !conn->send.zero_copy && !conn->send.sent && !conn->driver->no_silent &&
+	       !(conn->life.want & IOX_WANT_WAITING_SEND) && conn->life.state == IOX_LIFE_OPEN &&
+	       !conn->send.eof_wanted && !iox_list_linked(&conn->send.flushes) &&
+	       (!conn->face.waiter || conn->face.acked == UINT64_MAX);
+}
+
 bool iox_send_submit(Connection *conn)
 {
 	Driver *driver = conn->driver;
@@ -340,6 +364,7 @@ bool iox_send_submit(Connection *conn)
 	const unsigned flags = MSG_WAITALL | MSG_NOSIGNAL;
 	struct msghdr *message;
 	size_t left;
+	bool silent;
 	char *from;
 
 	if (!sqe)
@@ -369,15 +394,31 @@ bool iox_send_submit(Connection *conn)
 		io_uring_prep_send(sqe, conn->fd, from, left, (int)flags);
 	if (conn->send.zero_copy && driver->zero_copy_report)
 		sqe->ioprio |= IOX_SEND_ZC_REPORT_USAGE;
-	conn->life.want &= ~IOX_WANT_PLAIN_SEND;
+	silent = nobody_asks(conn, message, left);
+	if (silent) {
+		/*
+		 * MSG_DONTWAIT: what the socket's buffer has no room for fails at once, with what was
+		 * taken as its result (io_req_defer_failed(), io_sendrecv_fail(); 6.1).  So when the
+		 * kernel has consumed the entry, a SEND without a completion was taken whole.
+		 */
+		sqe->msg_flags |= MSG_DONTWAIT;
+		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+		conn->send.silent_end = driver->ring->uring.sq.sqe_tail;
+		iox_list_append(&driver->silent, &conn->send.silent);
+		driver->counters.sends_silent++;
+	}
+	conn->life.want &= ~(IOX_WANT_PLAIN_SEND | IOX_WANT_WAITING_SEND);
 	sqe->user_data = iox_user_data(IOX_KIND_SEND, conn->generation, conn->slot);
 	conn->send.armed = true;
 	conn->life.kernel_refs++;
 	driver->counters.sends++;
 	if (message)
 		driver->counters.sends_vectored++;
-	/* One clock for a batch, however many sends it takes: one that goes on has it already. */
-	if (driver->settings.send_timeout_ms && conn->served && !iox_list_linked(&conn->send.clock)) {
+	/*
+	 * One clock for a batch, however many sends it takes: one that goes on has it already.  A silent one
+	 * has ended when the enter returns.
+	 */
+	if (driver->settings.send_timeout_ms && conn->served && !silent && !iox_list_linked(&conn->send.clock)) {
 		conn->send.deadline = driver->now + driver->settings.send_timeout_ms;
 		iox_list_append(&driver->send_clocks, &conn->send.clock);
 	}

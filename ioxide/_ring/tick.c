@@ -145,6 +145,24 @@ void iox_tick_complete(Driver *self, uint64_t user_data, int res, unsigned flags
 	}
 }
 
+/* As if their completions had come: what was submitted and did not fail. */
+void iox_tick_settle(Driver *self)
+{
+	const struct io_uring_sq *sq = &self->ring->uring.sq;
+	unsigned consumed = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
+
+	/* A failure may be among the completions for which there was no room in the queue. */
+	if (iox_ring_ready(self->ring) || iox_ring_overflowed(self->ring))
+		return;
+	while (iox_list_linked(&self->silent)) {
+		Connection *conn = IOX_ENTRY(self->silent.next, Connection, send.silent);
+
+		if ((int)(consumed - conn->send.silent_end) < 0)
+			break;
+		iox_conn_sent(conn, (int)(conn->send.sending.used - conn->send.sent), 0);
+	}
+}
+
 void iox_tick_reap(Driver *self)
 {
 	struct io_uring_cq *cq = &self->ring->uring.cq;
@@ -161,6 +179,7 @@ void iox_tick_reap(Driver *self)
 		iox_tick_complete(self, cqe->user_data, cqe->res, cqe->flags);
 	}
 	iox_ring_taken(self->ring, head);
+	iox_tick_settle(self);
 	if (self->shared)
 		iox_group_batch(self->shared);
 }

@@ -75,7 +75,8 @@ Waiter *iox_waiter_new(Driver *driver, PyObject *callback)
 	return self;
 }
 
-Waiter *iox_waiter_standing(Driver *driver, PyObject *callback, PyObject *context)
+Waiter *iox_waiter_standing(Driver *driver, PyObject *callback, PyObject *context,
+			    int (*call)(void *about, PyObject *callback), void *about)
 {
 	Waiter *self = iox_waiter_new(driver, NULL);
 
@@ -84,6 +85,8 @@ Waiter *iox_waiter_standing(Driver *driver, PyObject *callback, PyObject *contex
 	self->callback = Py_NewRef(callback);
 	self->context = Py_NewRef(context);
 	self->standing = true;
+	self->call = call;
+	self->about = about;
 	return self;
 }
 
@@ -150,6 +153,17 @@ void iox_waiter_wake_next(Waiter *self)
 	Py_INCREF(self);
 }
 
+static int call_back(Waiter *self, PyObject *callback, bool standing)
+{
+	PyObject *result;
+
+	if (standing)
+		return self->call(self->about, callback);
+	result = PyObject_CallOneArg(callback, (PyObject *)self);
+	Py_XDECREF(result);
+	return result ? 0 : -1;
+}
+
 static int waiter_call_soon(Waiter *self, PyObject *callback, PyObject *context)
 {
 	PyObject *loop = self->home->loop, *method, *kwargs = NULL, *args = NULL, *handle = NULL;
@@ -176,8 +190,9 @@ static int waiter_call_soon(Waiter *self, PyObject *callback, PyObject *context)
 
 int iox_waiter_resume(Waiter *self)
 {
-	PyObject *callback = self->callback, *context = self->context, *result;
+	PyObject *callback = self->callback, *context = self->context;
 	PyObject *type, *value, *traceback;
+	bool standing = self->standing;
 	int ret;
 
 	if (!callback) {
@@ -202,10 +217,8 @@ int iox_waiter_resume(Waiter *self)
 		PyErr_Clear();
 		ret = waiter_call_soon(self, callback, context);
 	} else {
-		result = PyObject_CallOneArg(callback, (PyObject *)self);
+		ret = call_back(self, callback, standing);
 		PyErr_Fetch(&type, &value, &traceback);
-		ret = result ? 0 : -1;
-		Py_XDECREF(result);
 		if (PyContext_Exit(context) < 0 && !type)
 			ret = -1;
 		else

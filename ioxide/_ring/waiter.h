@@ -30,6 +30,8 @@ typedef struct Waiter {
 	bool cancelled, blocking;
 	bool settles;            /* the callback settles a future, which close() must not forget */
 	bool standing;           /* a transport's: called anew each time it is woken */
+	int (*call)(void *about, PyObject *callback); /* standing: what calls it; -1 with an exception set */
+	void *about;             /* its first argument, which outlives the standing */
 } Waiter;
 
 /* A target that is set when the reactor takes the flush: all that was written until then. */
@@ -39,7 +41,9 @@ extern PyTypeObject iox_WaiterType;
 
 int iox_waiter_init(void); /* -1 with an exception set */
 Waiter *iox_waiter_new(struct Driver *driver, PyObject *callback); /* NULL: a Task adds its own */
-Waiter *iox_waiter_standing(struct Driver *driver, PyObject *callback, PyObject *context);
+/* Each time that it is woken, call(about, callback) in `context`, until iox_waiter_dismiss(). */
+Waiter *iox_waiter_standing(struct Driver *driver, PyObject *callback, PyObject *context,
+			    int (*call)(void *about, PyObject *callback), void *about);
 void iox_waiter_dismiss(Waiter *waiter); /* it is not called any more; drops the reference */
 void iox_waiter_wake(Waiter *waiter);
 void iox_waiter_wake_next(Waiter *waiter); /* with the next tick */

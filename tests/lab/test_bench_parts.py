@@ -207,10 +207,10 @@ def test_each_cost_can_break_its_rule(inline: int, off: int, posted: int, count:
 @pytest.mark.parametrize(
     ("handler", "protocol", "calls", "count"),
     [
-        (13_700, 12_200, 2.1, 0),
-        (13_701, 12_200, 2.1, 1),
-        (13_700, 12_201, 2.1, 1),
-        (13_700, 12_200, 2.2, 2),
+        (10_300, 4_800, 1.1, 0),
+        (10_301, 4_800, 1.1, 1),
+        (10_300, 4_801, 1.1, 1),
+        (10_300, 4_800, 1.2, 2),
     ],
 )
 def test_a_lone_request_can_break_its_rules(

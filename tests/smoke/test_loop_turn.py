@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import selectors
 import socket
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -180,3 +182,88 @@ def test_a_hook_of_somebodys_own_is_called(
         ours.call_later(0.001, ours.stop)  # nothing is ready meanwhile
         ours.run_forever()
     assert len(seen) >= 3, "the hook was passed by"
+
+
+class Once(asyncio.Protocol):
+    """Does something when the first byte comes, and counts the bytes."""
+
+    transport: Any
+
+    def __init__(self, what: Callable[[], object]) -> None:
+        self.what = what
+        self.seen = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.seen += len(data)
+        if self.seen == 1:
+            self.what()
+
+
+@contextlib.contextmanager
+def connected(loop: Any, protocol: Once) -> Iterator[socket.socket]:
+    """The other end of a connection of `protocol`."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connecting = loop.create_connection(lambda: protocol, *listener.getsockname())
+        loop.run_until_complete(connecting)
+        peer = listener.accept()[0]
+    with peer:
+        yield peer
+        protocol.transport.abort()
+        turns(loop, 2)
+
+
+@pytest.mark.parametrize("by", ["stop", "timer", "callback", "debug"])
+def test_what_ends_the_core_s_own_ticks(ours: Any, by: str) -> None:
+    """While nothing else happens, the core does not wait for the next event."""
+
+    def debug() -> None:
+        select = ours._ring_selector.select
+
+        def stopping(_: float | None = None) -> object:
+            ours.call_soon(ours.stop)
+            return select(0)
+
+        ours._ring_selector.select = stopping  # asyncio's own turn calls it
+        ours._debug = True
+
+    what: dict[str, Callable[[], object]] = {
+        "stop": ours.stop,
+        "timer": lambda: ours.call_later(0.001, ours.stop),
+        "callback": lambda: ours.call_soon(ours.stop),
+        "debug": debug,
+    }
+    late: list[bool] = []
+    timer = threading.Timer(2, ours.call_soon_threadsafe, (late.append, True))
+    with connected(ours, Once(what[by])) as peer:
+        peer.sendall(b"x")
+        timer.start()
+        ours.run_forever()
+        timer.cancel()
+        timer.join()
+        assert [] == late, "the loop went on"
+
+
+def test_events_put_no_timer_off(ours: Any) -> None:
+    """A timer is due at its time, however many events come before it."""
+    count = 60
+    protocol = Once(nothing)
+    ended = threading.Event()
+
+    def send() -> None:
+        for _ in range(count):
+            peer.sendall(b"x")
+            if ended.wait(0.05):
+                return
+
+    with connected(ours, protocol) as peer:
+        sender = threading.Thread(target=send)
+        ours.call_later(0.3, ours.stop)
+        sender.start()
+        ours.run_forever()
+        seen = protocol.seen
+        ended.set()
+        sender.join()
+        assert seen < count, "the timer came only when no event did any more"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +153,9 @@ def test_it_is_saved_and_read(
 def changed(**changes: object) -> str:
     good: dict[str, Any] = {
         "format": "ioxide-record",
-        "version": 1,
-        "fields": ["at_ns", "user_data", "result", "flags", "ioprio", "what", "opcode"],
-        "entries": [[1, SEND << 56, 4, 0, 0, 2, 0]],
+        "version": 2,
+        "fields": [field.name for field in fields(Entry)],
+        "entries": [[1, SEND << 56, 4, 0, 0, 2, 0, 0]],
     }
     return json.dumps({**good, **changes})
 
@@ -166,13 +167,13 @@ def changed(**changes: object) -> str:
         (changed()[:-20], "it is not JSON"),
         ("[" * 100_000, "it is not JSON"),
         ("[]", "does not say 'ioxide-record'"),
-        (changed(version=2), "of version 2, this ioxide reads 1"),
+        (changed(version=1), "of version 1, this ioxide reads 2"),
         (changed(fields=["at"]), "have other fields"),
         (changed(entries={}), "have other fields"),
         (changed(entries=[[1, 2]]), "entry 0 is none: [1, 2]"),
-        (changed(entries=[[1, 2, 3, 4, 5, 3, 0]]), "entry 0 is none"),
-        (changed(entries=[[1, -2, 3, 4, 5, 1, 0]]), "entry 0 is none"),
-        (changed(entries=[[1, "2", 3, 4, 5, 1, 0]]), "entry 0 is none"),
+        (changed(entries=[[1, 2, 3, 4, 5, 3, 0, 0]]), "entry 0 is none"),
+        (changed(entries=[[1, -2, 3, 4, 5, 1, 0, 0]]), "entry 0 is none"),
+        (changed(entries=[[1, "2", 3, 4, 5, 1, 0, 0]]), "entry 0 is none"),
     ],
 )
 def test_what_is_no_record_is_a_sentence(
@@ -196,6 +197,8 @@ def test_outcomes_in_words() -> None:
     """Errors by name, buffers and flags; what is no connection's names none."""
     number = RECV << 56 | 7 << 32 | 3
     completed = Entry(1, number, -105, 1 << 1, 0, 2, 0)
+    silent = Entry(1, SEND << 56 | 3, 9, 4, 0, 1, 26, 1 << 6)  # IOSQE_CQE_SKIP_SUCCESS
+    assert "on descriptor 9, completes only if it fails" in silent.describe()
     assert "completed recv of connection 3 (generation 7): ENOBUFS (No buffer" in (
         completed.describe()
     )

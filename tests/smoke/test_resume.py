@@ -47,18 +47,18 @@ def test_recv_is_resumed_inline() -> None:
 
     with serve(handler) as server, connect(server) as client:
         loop = server.reactors[0].loop
-        run_tick = loop.driver.run_tick
+        run_ticks = loop.driver.run_ticks
 
         def watched(*arguments: Any) -> bool | None:
             nonlocal in_dispatch
             assert asyncio.current_task(loop) is None
             in_dispatch = True
             try:
-                return run_tick(*arguments)
+                return run_ticks(*arguments)
             finally:
                 in_dispatch = False
 
-        on_reactor(server.reactors[0], lambda: setattr(loop.driver, "run_tick", watched))
+        on_reactor(server.reactors[0], lambda: setattr(loop.driver, "run_ticks", watched))
         for _ in range(3):
             client.sendall(b"ping")
             assert b"ping" == read_exactly(client, 4)

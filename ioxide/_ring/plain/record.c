@@ -39,6 +39,7 @@ void iox_record_submissions(struct iox_record *record, const struct io_uring *ri
 			.ioprio = sqe->ioprio,
 			.what = IOX_RECORD_SUBMISSION,
 			.opcode = sqe->opcode,
+			.sqe_flags = sqe->flags,
 		};
 	}
 }

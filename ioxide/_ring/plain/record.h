@@ -25,7 +25,7 @@ struct iox_record_entry {
 	uint16_t ioprio;     /* submission: flags of its opcode */
 	uint8_t what;        /* enum iox_record_what */
 	uint8_t opcode;      /* submission */
-	uint32_t reserved;
+	uint32_t sqe_flags;  /* submission: IOSQE_* */
 };
 
 struct iox_record {

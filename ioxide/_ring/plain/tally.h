@@ -40,6 +40,7 @@
 	X(recv_pauses)        /* receives paused: their queue was full, or buffers were short */ \
 	X(recv_copies)        /* runs copied out of shared buffers because these were short */ \
 	X(sends)              /* sends submitted, of any kind */                               \
+	X(sends_silent)       /* of these, with a completion only where they fail */          \
 	X(sends_vectored)     /* of these, messages: several slabs, or held bytes (SENDMSG, _ZC) */ \
 	X(sends_zc)           /* of these, zero-copy ones that took the memory */              \
 	X(zc_fallbacks)       /* SEND_ZC refused and done again as SEND */                     \
