@@ -120,7 +120,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         self.set_protocol(protocol)
         self._connection = connection
         connection._take_writes(self._high_water)
-        self.write = connection._writer(self)  # type: ignore[method-assign]
+        self.write = connection._writer(self)  # type: ignore[method-assign, assignment]
         self._sock = sock  # lent by the caller, of whose file the connection has a duplicate
         if server is not None:
             server._attach(self) if _SERVER_KNOWS_CLIENTS else server._attach()
