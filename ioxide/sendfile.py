@@ -29,9 +29,12 @@ def sole_writer(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -
         return call
 
     methods = {name: only(name) for name in ("write", "writelines")}
+    before = {name: transport.__dict__[name] for name in methods if name in transport.__dict__}
     transport.__dict__.update(methods)
     try:
         yield
     finally:
         for name in methods:
             del transport.__dict__[name]
+        if not transport.is_closing():  # its write() of the core is gone with its end
+            transport.__dict__.update(before)

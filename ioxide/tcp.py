@@ -181,6 +181,7 @@ class TcpLoop(asyncio.SelectorEventLoop):
                 file.fileno()
             except (AttributeError, io.UnsupportedOperation) as error:
                 raise asyncio.SendfileNotAvailableError("not a regular file") from error
+            file.seek(offset)  # as sendfile(2), which heeds no position of the file
             return await self._sendfile_fallback(transp, file, offset, count)
         return await super()._sendfile_native(  # type: ignore[misc,no-any-return]
             transp, file, offset, count
