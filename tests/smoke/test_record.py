@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import threading
 from dataclasses import fields
 from pathlib import Path
@@ -209,3 +211,16 @@ def test_outcomes_in_words() -> None:
     assert notified.describe() == "completed send of connection 3 (generation 0): 0, notification"
     copied = Entry(1, SEND << 56 | 3, -(1 << 31), 1 << 3, 0, 2, 0)  # IORING_NOTIF_USAGE_ZC_COPIED
     assert copied.describe().endswith(": -2147483648, notification")
+
+
+def test_what_all_tests_have_needs_no_ioxide() -> None:
+    """`make lab-pythons` tests the lab's plugin where ioxide is not installed."""
+    code = "import runpy, sys; sys.modules['ioxide'] = None; runpy.run_path('tests/conftest.py')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
