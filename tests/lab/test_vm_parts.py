@@ -9,7 +9,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +23,7 @@ from lab.vm import AccelKind, choose_accel, direct, emulator, qemu
 from lab.vm.accel import FIRST_LINE_S
 from lab.vm.console import Console
 from lab.vm.devices import Disk, FilePort, SerialConsole
+from lab.vm.entry import usual
 from lab.vm.erofs import cached_image
 from lab.vm.inguest.agent import calls
 from lab.vm.inguest.frames import Decoder
@@ -409,6 +413,41 @@ def test_debug_kernel_has_more_time_to_boot_and_to_run_a_test() -> None:
     assert 10.0 == slowdown(usual, [1.0, 9.0], [0.1, 0.1])
     assert 90.0 == slowdown(debug, [1.0, 9.0], [0.1, 0.1])
     assert 10.0 == slowdown(debug, [1.0, 0.5], [0.1, 0.1])
+
+
+def test_debug_kernel_reports_every_bad_access(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of another kernel nothing is asked that it does not know."""
+    lines: list[tuple[str, ...]] = []
+
+    @contextmanager
+    def started(*, cmdline: Sequence[str], **_others: object) -> Iterator[None]:
+        lines.append(tuple(cmdline))
+        yield
+
+    @contextmanager
+    def introduced(
+        _files: KernelFiles,
+        start: Callable[[tuple[str, ...]], AbstractContextManager[None]],
+        **_others: object,
+    ) -> Iterator[SimpleNamespace]:
+        with start(("ours",)):
+            yield SimpleNamespace()
+
+    for name, stub in (("started", started), ("introduced", introduced)):
+        monkeypatch.setattr(direct, name, stub)
+    for name in ("build_initramfs", "build_modules_image", "image"):
+        monkeypatch.setattr(direct, name, lambda *_: tmp_path)
+    monkeypatch.setattr(direct, "remembered", lambda *_: usual())
+    for release in ("6.12.1-lab-debug", "6.12.1-lab"):
+        files = KernelFiles(built_kernel(release), tmp_path, tmp_path, tmp_path, tmp_path)
+        accel = Accel(AccelKind.TCG, "cpu", "machine", "")
+        with direct.boot(
+            files, rootfs=tmp_path, accel=accel, results=tmp_path, extra_cmdline=["wished"]
+        ):
+            pass
+    assert [("ours", "kasan_multi_shot", "wished"), ("ours", "wished")] == lines
 
 
 def test_agent_measures_calls_of_the_kernel() -> None:
