@@ -78,6 +78,7 @@ def test_every_series_of_the_catalogue_has_every_cell() -> None:
         assert line in releases or set(Capability) == set(cells) | anywhere, line
         assert set(cells) <= set(Capability), line
         assert {Basis.MEASURED} == {cell.basis for cell in cells.values()}
+    assert {Basis.MEASURED} == {c.basis for row in (found.every, found.debug) for c in row.values()}
     assert {"FAIL_NTH"} == set(found.every) == set(found.debug)
     assert {"FAIL_NTH"} & {name for cells in rows.values() for name in cells} == set()
 
