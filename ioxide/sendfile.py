@@ -35,6 +35,6 @@ def sole_writer(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -
         yield
     finally:
         for name in methods:
-            del transport.__dict__[name]
+            transport.__dict__.pop(name, None)  # connection_lost() has taken write() away
         if not transport.is_closing():  # its write() of the core is gone with its end
             transport.__dict__.update(before)

@@ -389,7 +389,8 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def _deliver(self) -> None:
         """Tell the core whom it gives bytes."""
-        if self._connection is not None and not self._conn_lost:
+        # At rest the core is not to refer to it by its protocol; _rouse() tells.
+        if self._connection is not None and self._attached and not self._conn_lost:
             self._connection._deliver_to(self._data_received)
 
     def get_protocol(self) -> asyncio.BaseProtocol:

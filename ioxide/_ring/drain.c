@@ -86,6 +86,8 @@ bool iox_driver_drain(Driver *self)
 	self->accepting = false;
 	self->no_silent = true;
 	self->poll_enabled = false;
+	/* An exception may have left the last wait before its batch: what was sent by it is not cut off. */
+	iox_tick_reap(self);
 	abort_handlers(self);
 	submit_written(self);
 	end_all(self, true);

@@ -286,11 +286,17 @@ static PyObject *str_write_slowly, *str_full;
  * write() of a transport.  `pair` is the connection and the transport: whoever keeps the method keeps the
  * transport, to which the connection does not refer by it.
  */
-static PyObject *face_write(PyObject *pair, PyObject *data)
+static PyObject *face_write(PyObject *pair, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
 	Connection *conn = (Connection *)PyTuple_GET_ITEM(pair, 0);
-	PyObject *transport = PyTuple_GET_ITEM(pair, 1), *result;
+	PyObject *transport = PyTuple_GET_ITEM(pair, 1), *data, *result;
 
+	if (nargs + (names ? PyTuple_GET_SIZE(names) : 0) != 1 ||
+	    (!nargs && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "data"))) {
+		PyErr_SetString(PyExc_TypeError, "write() takes one argument, data");
+		return NULL;
+	}
+	data = args[0];
 	if (!conn->face.writes || !(PyBytes_Check(data) || PyByteArray_Check(data) || PyMemoryView_Check(data)))
 		return PyObject_CallMethodOneArg(transport, str_write_slowly, data);
 	result = iox_conn_check_reactor(conn) < 0 ? NULL : iox_send_write(conn, data);
@@ -306,7 +312,7 @@ static PyObject *face_write(PyObject *pair, PyObject *data)
 }
 
 PyDoc_STRVAR(face_write_doc,
-"write($self, data, /)\n"
+"write($self, data)\n"
 "--\n"
 "\n"
 "Send bytes, a bytearray or a memoryview with the end of this batch of callbacks.\n"
@@ -317,7 +323,8 @@ PyDoc_STRVAR(face_write_doc,
 /* _writer(transport): its write(). */
 PyObject *iox_face_writer(Connection *conn, PyObject *transport)
 {
-	static PyMethodDef write = { "write", face_write, METH_O, face_write_doc };
+	static PyMethodDef write = { "write", (PyCFunction)(void (*)(void))face_write,
+				     METH_FASTCALL | METH_KEYWORDS, face_write_doc };
 	PyObject *pair = PyTuple_Pack(2, (PyObject *)conn, transport);
 	PyObject *method = pair ? PyCFunction_New(&write, pair) : NULL;
 
@@ -386,6 +393,7 @@ bool iox_face_cut_off(const Connection *conn)
  */
 PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
+	size_t taken;
 	int failed;
 
 	if (iox_conn_check_reactor(conn) < 0)
@@ -393,6 +401,9 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 	iox_mailbox_first(&conn->driver->foreign);
 	if (iox_conn_over(conn))
 		return PyLong_FromLong(0);
+	/* Between a wait and its batch, in a signal's handler or after one has raised, a silent SEND counts as such. */
+	if ((taken = iox_send_taken(conn)))
+		iox_conn_sent(conn, (int)taken, 0);
 	/* asyncio's write() has sent by now what the kernel takes; abort() loses only the rest. */
 	iox_send_now(conn);
 	failed = conn->send.error;

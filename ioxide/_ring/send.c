@@ -12,6 +12,7 @@
 #include "errors.h"
 #include "mailbox.h"
 #include "notify.h"
+#include "owner.h"
 #include "rest.h"
 #include "sockets.h"
 #include "submit.h"
@@ -20,9 +21,34 @@
 #include <string.h>
 #include <sys/socket.h>
 
+/* What a silent SEND has left, as far as is known. */
+static size_t in_flight(const Connection *conn)
+{
+	return conn->send.sending.used - conn->send.sent;
+}
+
+size_t iox_send_taken(const Connection *conn)
+{
+	const iox_ring *ring = conn->driver->ring;
+	uint64_t whose = iox_user_data(IOX_KIND_SEND, conn->generation, conn->slot);
+	unsigned ready;
+
+	/* In a forked child the queues are the parent's. */
+	if (!iox_list_linked(&conn->send.silent) || !ring || conn->driver->forks != iox_forks ||
+	    (int)(__atomic_load_n(ring->uring.sq.khead, __ATOMIC_ACQUIRE) - conn->send.silent_end) < 0 ||
+	    iox_ring_overflowed(ring))
+		return 0;
+	/* Its failure may be among the completions that nobody has taken in yet. */
+	ready = iox_ring_ready(ring);
+	for (unsigned i = 0; i < ready; i++)
+		if (ring->uring.cq.cqes[(ring->cq_head + i) & ring->uring.cq.ring_mask].user_data == whose)
+			return 0;
+	return in_flight(conn);
+}
+
 size_t iox_send_unsent(const Connection *conn)
 {
-	return conn->send.staging.used + (conn->send.sending.used - conn->send.sent);
+	return conn->send.staging.used + in_flight(conn) - iox_send_taken(conn);
 }
 
 uint64_t iox_send_target(const Connection *conn)
@@ -177,7 +203,7 @@ enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags
 		conn->send.bytes_acked += (uint64_t)res;
 		driver->counters.bytes_sent += (uint64_t)res;
 		/* A peer that takes bytes is not silent; but this is not the clock of its FIN. */
-		if (iox_list_linked(&conn->receive.clock) && !conn->life.fin_sent)
+		if (iox_list_linked(&conn->receive.clock) && !conn->life.fin_sent && !silent)
 			iox_recv_start_clock(conn);
 	}
 	if (res == -EAGAIN && silent)
@@ -406,6 +432,9 @@ bool iox_send_submit(Connection *conn)
 		conn->send.silent_end = driver->ring->uring.sq.sqe_tail;
 		iox_list_append(&driver->silent, &conn->send.silent);
 		driver->counters.sends_silent++;
+		/* Taken now, but settled with the end of the wait, which may be the end of this very clock. */
+		if (iox_list_linked(&conn->receive.clock))
+			iox_recv_start_clock(conn);
 	}
 	conn->life.want &= ~(IOX_WANT_PLAIN_SEND | IOX_WANT_WAITING_SEND);
 	sqe->user_data = iox_user_data(IOX_KIND_SEND, conn->generation, conn->slot);

@@ -12,6 +12,8 @@ enum iox_send_report {
 };
 
 size_t iox_send_unsent(const Connection *conn);
+/* Bytes of a SEND without a completion that the kernel has taken, before it is settled; 0 where none are. */
+size_t iox_send_taken(const Connection *conn);
 bool iox_send_lent(const Connection *conn); /* the kernel reads memory of ours without a copy */
 uint64_t iox_send_target(const Connection *conn); /* what acknowledges all written until now */
 bool iox_send_pending(const Connection *conn, uint64_t target); /* it may still be reached */
