@@ -189,7 +189,9 @@ class Loop(TcpLoop):
         if not self.driver.here:
             self._come_here()
         self._is_plain = (
-            type(self)._process_events is _process_events and self._selector is self._ring_selector  # type: ignore[attr-defined]
+            type(self)._process_events is _process_events
+            and type(self).time is base_events.BaseEventLoop.time
+            and self._selector is self._ring_selector  # type: ignore[attr-defined]
         )
         try:
             self.driver.begin_run()

@@ -3,7 +3,7 @@
  * Turns of the loop in which nothing happens but the ring's own events: a tick, and the next one, without
  * a detour through Python.  Whatever the loop's own code has to look at ends it: callbacks that are ready,
  * timers that were set or are due, posts, descriptors that epoll has found ready, stop(), debug mode, and a
- * _process_events() that somebody has put into the loop.
+ * _process_events() or, where there are timers, a time() that somebody has put into the loop.
  */
 #include "turns.h"
 
@@ -13,7 +13,7 @@
 /* What run_ticks() is given. */
 enum { TIMEOUT, READY, SCHEDULED, POSTS, SELECTOR, LOOP, ARGUMENTS };
 
-static PyObject *str_asleep, *str_rouse, *str_watchdog, *str_stopping, *str_debug, *str_process_events;
+static PyObject *str_asleep, *str_rouse, *str_watchdog, *str_stopping, *str_debug, *str_process_events, *str_time;
 
 /* The watchdog rests while nothing happens; what happens now is a reason to look again. */
 static int rouse(PyObject *selector)
@@ -46,7 +46,7 @@ static int truth(PyObject *dict, PyObject *name)
 }
 
 /* Whether the loop's own attributes ask for a turn of its own; 1, 0 or -1. */
-static int asked(PyObject *loop)
+static int asked(PyObject *loop, bool timers)
 {
 	PyObject *dict = PyObject_GenericGetDict(loop, NULL);
 	int ret;
@@ -58,6 +58,8 @@ static int asked(PyObject *loop)
 		ret = truth(dict, str_debug);
 	if (!ret)
 		ret = PyDict_Contains(dict, str_process_events);
+	if (!ret && timers)
+		ret = PyDict_Contains(dict, str_time); /* a clock that a callback may have moved */
 	Py_DECREF(dict);
 	return ret;
 }
@@ -91,7 +93,7 @@ static int nothing_else(PyObject *const *args, const struct timers *before)
 		waiting = PyObject_Size(args[POSTS]);
 	if (waiting)
 		return waiting < 0 ? -1 : 0;
-	ret = asked(args[LOOP]);
+	ret = asked(args[LOOP], now.count);
 	return ret < 0 ? -1 : !ret;
 }
 
@@ -155,5 +157,9 @@ int iox_turns_init(void)
 	str_stopping = PyUnicode_InternFromString("_stopping");
 	str_debug = PyUnicode_InternFromString("_debug");
 	str_process_events = PyUnicode_InternFromString("_process_events");
-	return str_asleep && str_rouse && str_watchdog && str_stopping && str_debug && str_process_events ? 0 : -1;
+	str_time = PyUnicode_InternFromString("time");
+	return str_asleep && str_rouse && str_watchdog && str_stopping && str_debug && str_process_events &&
+			       str_time ?
+		       0 :
+		       -1;
 }

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
+import signal
 import socket
 import threading
 import time
+import warnings
 
 import pytest
 
 import ioxide
 from tests.support import (
     NARROW,
+    SMALL,
+    TIMEOUT,
     Whole,
     connect,
     noise,
@@ -174,3 +179,98 @@ def test_a_flush_that_comes_later_finds_all_taken() -> None:
             assert b"ping" == read_exactly(client, 4)
             until(lambda: server.stats().sends_silent == len(seen), "the look")
     assert [0, 0, 0] == seen
+
+
+def test_an_answer_does_not_double_the_read_clock() -> None:
+    """It begins with the answer, not anew with the end of the wait, which is its own."""
+    limit = 500
+    with serve(_answer, read_timeout_ms=limit) as server, connect(server) as client:
+        client.sendall(b"ping")
+        assert b"ping" == read_exactly(client, 4)
+        began = time.monotonic()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        took = (time.monotonic() - began) * 1000
+        stats = server.stats()
+    assert (1, 1) == (stats.sends_silent, stats.read_timeouts)
+    # On a busy machine it is late, but seldom by as long as it is.
+    assert limit * 0.8 <= took < limit * 1.9, "the read clock began anew when it had run out"
+
+
+def test_what_was_taken_does_not_wait_any_more() -> None:
+    """Other threads see it while the reactor still waits."""
+    size = 16_000
+    conns: list[ioxide.Connection] = []
+
+    async def handler(conn: ioxide.Connection) -> None:
+        conns.append(conn)
+        await conn.recv()
+
+    with (
+        serve(handler, write_limit=size, write_slab_size=4096) as server,
+        connect(server) as client,
+    ):
+        until(lambda: bool(conns), "the connection")
+        for count in range(1, 4):
+            conns[0].write_threadsafe(bytes(size))  # BufferError, if the last one still waits
+            read_exactly(client, size)
+            until(lambda: conns[0].unsent == 0, "the end of the send")
+            assert size * count == server.stats().bytes_sent
+        assert server.stats().sends_silent == server.stats().sends == 3
+
+
+@pytest.mark.parametrize("end", ["loop.close()", "abort()", "abort() in the handler"])
+def test_an_interrupted_wait_cuts_off_nothing(end: str) -> None:
+    """What was sent by it is followed by FIN, whoever ends the connection before the next turn."""
+    made: list[asyncio.Transport] = []
+
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            made.append(transport)
+
+        def data_received(self, data: bytes) -> None:
+            made[0].write(data)
+
+    def interrupt(*_: object) -> None:
+        if end == "abort() in the handler":
+            made[0].abort()
+        raise KeyboardInterrupt
+
+    loop = ioxide.new_event_loop(SMALL)
+    server = loop.run_until_complete(loop.create_server(Echo, "127.0.0.1", 0))
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with socket.create_connection(server.sockets[0].getsockname(), TIMEOUT) as client:
+
+            def play() -> None:
+                client.sendall(b"ping")
+                read_exactly(client, 4)
+                time.sleep(0.05)  # until the loop waits
+                signal.pthread_kill(main, signal.SIGUSR1)
+
+            player = threading.Thread(target=play)
+            player.start()
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_forever()
+            player.join()
+            if end == "abort()":
+                made[0].abort()
+            if end != "loop.close()":
+                loop.run_until_complete(asyncio.sleep(0))
+            server.close()
+            assert 1 == loop.driver.counters().sends_silent
+            loop.close()
+            try:
+                rest = client.recv(1)
+            except ConnectionResetError:
+                raise AssertionError("what was sent was cut off") from None
+            assert b"" == rest
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        loop.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # what is left of it is not closed
+            made.clear()
+            gc.collect()

@@ -85,6 +85,33 @@ def test_a_forgotten_transport_is_closed(act: str, size: int) -> None:
     run(main())
 
 
+@unclosed
+def test_a_protocol_set_at_rest_does_not_keep_its_transport() -> None:
+    """The core does not refer to a transport at rest by a protocol that it is given meanwhile."""
+
+    class Successor(asyncio.Protocol):
+        def __init__(self, transport: asyncio.Transport) -> None:
+            self.transport = transport
+
+    async def main() -> None:
+        recorder = Recorder()
+        server = await the_loop().create_server(lambda: recorder, "127.0.0.1", 0)
+        peer = await _client(server)
+        await until(lambda: recorder.calls, "the connection")
+        transport = recorder.transport
+        await asyncio.sleep(0)
+        transport.pause_reading()
+        transport.set_protocol(Successor(transport))
+        condition: weakref.ref[object] = weakref.ref(transport)
+        del transport, recorder.transport
+        await _collected(condition)
+        assert b"" == await peer.read_to_end()
+        peer.sock.close()
+        server.close()
+
+    run(main())
+
+
 async def _read_while_collecting(peer: Peer) -> bytes:
     reading = asyncio.ensure_future(peer.read_to_end())
     while not reading.done():

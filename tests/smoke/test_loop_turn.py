@@ -116,6 +116,36 @@ def test_a_timer_that_is_due_runs_in_the_same_turn(loop: Any) -> None:
     assert ["callback", "timer"] == order, "a timer ran a turn late"
 
 
+class Mover(asyncio.Protocol):
+    """Moves the clock of its loop by a day with each piece."""
+
+    def __init__(self) -> None:
+        self.moved = 0
+
+    def data_received(self, data: bytes) -> None:  # noqa: ARG002 - asyncio names it
+        self.moved += 86400
+
+
+def test_a_clock_that_a_protocol_moves(loop: Any) -> None:
+    """Timers go by the loop's time(), whoever has put it there."""
+    protocol, real = Mover(), loop.time
+    loop.time = lambda: real() + protocol.moved
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connecting = loop.create_connection(lambda: protocol, *listener.getsockname())
+        transport, _ = loop.run_until_complete(connecting)
+        peer = listener.accept()[0]
+    ran: list[str] = []
+    hour = loop.call_later(3600, lambda: (ran.append("hour"), loop.stop()))
+    with peer:
+        threading.Timer(0.05, peer.sendall, [b"x"]).start()  # while the loop waits
+        threading.Timer(3, loop.call_soon_threadsafe, [loop.stop]).start()
+        loop.run_forever()
+        hour.cancel()
+        transport.close()
+        turns(loop, 2)
+    assert ["hour"] == ran, "the timer is late"
+
+
 def test_a_loop_that_is_stopped_runs_its_whole_turn(loop: Any) -> None:
     """What was ready before stop() is run, what it makes ready is not."""
     ran: list[str] = []

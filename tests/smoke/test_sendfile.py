@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import MIB
 from tests.transports import Recorder, pair, run
 
 
@@ -88,3 +89,21 @@ def test_a_file_needs_no_fallback(tmp_path: Path) -> None:
             return await peer.read_to_end()
 
     assert b"23456some" == run(main())
+
+
+def test_a_peer_that_resets_a_sendfile(tmp_path: Path) -> None:
+    """What failed is raised, as with asyncio."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(16 * MIB))
+
+    async def main() -> None:
+        recorder, loop = Recorder(), asyncio.get_running_loop()
+        async with pair(recorder) as peer:
+            with path.open("rb") as file:
+                sending = loop.create_task(loop.sendfile(recorder.transport, file))
+                await peer.read(1)
+                peer.reset()
+                with pytest.raises(ConnectionError):
+                    await sending
+
+    run(main())
