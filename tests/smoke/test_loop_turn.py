@@ -138,8 +138,10 @@ def test_a_clock_that_a_protocol_moves(loop: Any) -> None:
     hour = loop.call_later(3600, lambda: (ran.append("hour"), loop.stop()))
     with peer:
         threading.Timer(0.05, peer.sendall, [b"x"]).start()  # while the loop waits
-        threading.Timer(3, loop.call_soon_threadsafe, [loop.stop]).start()
+        limit = threading.Timer(3, loop.call_soon_threadsafe, [loop.stop])
+        limit.start()
         loop.run_forever()
+        limit.cancel()
         hour.cancel()
         transport.close()
         turns(loop, 2)
