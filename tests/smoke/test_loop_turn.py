@@ -135,10 +135,15 @@ def test_a_clock_that_a_protocol_moves(loop: Any) -> None:
         transport, _ = loop.run_until_complete(connecting)
         peer = listener.accept()[0]
     ran: list[str] = []
-    hour = loop.call_later(3600, lambda: (ran.append("hour"), loop.stop()))
+
+    def end(what: str) -> None:
+        ran.append(what)
+        loop.stop()
+
+    hour = loop.call_later(3600, end, "hour")
     with peer:
         threading.Timer(0.05, peer.sendall, [b"x"]).start()  # while the loop waits
-        limit = threading.Timer(3, loop.call_soon_threadsafe, [loop.stop])
+        limit = threading.Timer(3, loop.call_soon_threadsafe, [end, "nothing for so long"])
         limit.start()
         loop.run_forever()
         limit.cancel()
