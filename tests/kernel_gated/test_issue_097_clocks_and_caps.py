@@ -246,7 +246,8 @@ def test_a_peer_that_is_heard_of_is_not_silent(mode: Changes) -> None:
         assert 0 == server.stats().read_timeouts
 
 
-def test_a_peer_that_takes_what_is_pushed_is_not_silent() -> None:
+@pytest.mark.parametrize("flushed", [True, False], ids=["flushed", "written"])
+def test_a_peer_that_takes_what_is_pushed_is_not_silent(flushed: bool) -> None:
     """A server that pushes under a parked read keeps a peer that only listens."""
 
     async def handler(conn: ioxide.Connection) -> None:
@@ -254,6 +255,8 @@ def test_a_peer_that_takes_what_is_pushed_is_not_silent() -> None:
         for _ in range(6):
             await asyncio.sleep(0.3)
             conn.write(b"tick")
+            if flushed:
+                await conn.flush()
         assert b"" == await reader
 
     with serve(handler, read_timeout_ms=1500) as server, connect(server) as client:
