@@ -15,7 +15,10 @@ def sole_writer(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -
 
     ``write()`` and ``writelines()`` of anybody else raise `RuntimeError`, as asyncio's do while
     sendfile(2) runs. They are methods of the instance then, so that no other write() pays for it.
+    A second one at once raises `RuntimeError`.
     """
+    if "writelines" in transport.__dict__:  # which is there for the length of such a block alone
+        raise RuntimeError("unable to send a file; sendfile is in progress")
     task = asyncio.current_task(loop)
 
     def only(name: str) -> Callable[[Any], None]:

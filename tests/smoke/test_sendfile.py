@@ -107,3 +107,27 @@ def test_a_peer_that_resets_a_sendfile(tmp_path: Path) -> None:
                     await sending
 
     run(main())
+
+
+def test_two_sendfiles_at_once(tmp_path: Path) -> None:
+    """The second is refused and changes nothing: the first one goes on, and write() after it."""
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+
+    async def main() -> bytes:
+        recorder, loop = Recorder(), asyncio.get_running_loop()
+        async with pair(recorder) as peer:
+            with path.open("rb") as first, path.open("rb") as second:
+                results = await asyncio.gather(
+                    loop.sendfile(recorder.transport, first),
+                    loop.sendfile(recorder.transport, second),
+                    return_exceptions=True,
+                )
+            assert 10 == results[0]
+            assert isinstance(results[1], RuntimeError)
+            assert "sendfile is in progress" in str(results[1])
+            recorder.transport.write(b"behind")
+            recorder.transport.close()
+            return await peer.read_to_end()
+
+    assert b"0123456789behind" == run(main())
