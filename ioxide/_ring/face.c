@@ -283,13 +283,45 @@ PyObject *iox_face_refuse_writes(Connection *conn, PyObject *Py_UNUSED(ignored))
 static PyObject *str_write_slowly, *str_full;
 
 /*
- * write() of a transport.  `pair` is the connection and the transport: whoever keeps the method keeps the
- * transport, to which the connection does not refer by it.
+ * What write() of a transport belongs to: whoever keeps the method keeps the transport, to which the
+ * connection does not refer by it.  Named so because "Transport.write" is what messages are to tell.
  */
-static PyObject *face_write(PyObject *pair, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+typedef struct Pair {
+	PyObject_HEAD
+	Connection *conn;
+	PyObject *transport;
+} Pair;
+
+static int pair_traverse(Pair *pair, visitproc visit, void *arg)
 {
-	Connection *conn = (Connection *)PyTuple_GET_ITEM(pair, 0);
-	PyObject *transport = PyTuple_GET_ITEM(pair, 1), *data, *result;
+	Py_VISIT(pair->conn);
+	Py_VISIT(pair->transport);
+	return 0;
+}
+
+/* No tp_clear: the transport's dictionary, which is a part of every cycle through it, has one. */
+static void pair_dealloc(Pair *pair)
+{
+	PyObject_GC_UnTrack(pair);
+	Py_DECREF(pair->conn);
+	Py_DECREF(pair->transport);
+	PyObject_GC_Del(pair);
+}
+
+static PyTypeObject pair_type = {
+	PyVarObject_HEAD_INIT(NULL, 0)
+	.tp_name = "ioxide._ring._core.Transport",
+	.tp_basicsize = sizeof(Pair),
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+	.tp_doc = "A connection and its transport.",
+	.tp_dealloc = (destructor)pair_dealloc,
+	.tp_traverse = (traverseproc)pair_traverse,
+};
+
+static PyObject *face_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+	Connection *conn = ((Pair *)self)->conn;
+	PyObject *transport = ((Pair *)self)->transport, *data, *result;
 
 	if (nargs + (names ? PyTuple_GET_SIZE(names) : 0) != 1 ||
 	    (!nargs && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "data"))) {
@@ -325,10 +357,16 @@ PyObject *iox_face_writer(Connection *conn, PyObject *transport)
 {
 	static PyMethodDef write = { "write", (PyCFunction)(void (*)(void))face_write,
 				     METH_FASTCALL | METH_KEYWORDS, face_write_doc };
-	PyObject *pair = PyTuple_Pack(2, (PyObject *)conn, transport);
-	PyObject *method = pair ? PyCFunction_New(&write, pair) : NULL;
+	PyObject *method;
+	Pair *pair = PyObject_GC_New(Pair, &pair_type);
 
-	Py_XDECREF(pair);
+	if (!pair)
+		return NULL;
+	pair->conn = (Connection *)Py_NewRef(conn);
+	pair->transport = Py_NewRef(transport);
+	PyObject_GC_Track(pair);
+	method = PyCFunction_New(&write, (PyObject *)pair);
+	Py_DECREF(pair);
 	return method;
 }
 
@@ -336,7 +374,7 @@ int iox_face_init(void)
 {
 	str_write_slowly = PyUnicode_InternFromString("_write_slowly");
 	str_full = PyUnicode_InternFromString("_full");
-	return str_write_slowly && str_full ? 0 : -1;
+	return str_write_slowly && str_full && PyType_Ready(&pair_type) == 0 ? 0 : -1;
 }
 
 /* _watch(unsent): call when of what was written until now at most so many bytes wait. */

@@ -7,6 +7,7 @@ import asyncio
 import asyncio.trsock
 import contextvars
 import fcntl
+import inspect
 import os
 import socket
 import struct
@@ -309,3 +310,29 @@ def test_callbacks_run_in_the_context_of_the_server() -> None:
 
     run(main())
     assert ["the server's", "the connection's", "the connection's"] == seen
+
+
+def test_write_is_called_as_a_method_of_python() -> None:
+    """Its argument has a name, and messages that name it name the transport."""
+
+    async def main() -> bytes:
+        recorder = Recorder()
+        async with pair(recorder) as peer:
+            write = recorder.transport.write
+            assert "Transport.write" == write.__qualname__
+            assert ["data"] == list(inspect.signature(write).parameters)
+            write(data=b"named")
+            wrong: Any = write
+            calls: list[Callable[[], None]] = [
+                lambda: wrong(),
+                lambda: wrong(b"x", b"y"),
+                lambda: wrong(b"x", data=b"y"),
+                lambda: wrong(date=b"x"),
+            ]
+            for call in calls:
+                with pytest.raises(TypeError, match=r"write\(\)"):
+                    call()
+            recorder.transport.close()
+            return await peer.read_to_end()
+
+    assert b"named" == run(main())
