@@ -27,6 +27,8 @@ def walk(server: ioxide.Server, connections: int = 2) -> None:
             for _awaits in AWAITS:
                 client.sendall(b"x")
                 assert b"x" == read_exactly(client, 1)
+            # The handler's end: the next connection's may be on another worker, and be faster.
+            assert b"" == read_to_end(client)
 
 
 async def walk_with(conn: ioxide.Connection, url: str, seen: Seen) -> None:
