@@ -33,6 +33,7 @@ from bench.native import BUILD, ROOT, bare
 from bench.process import Load, Server, running
 from bench.rounds import interleaved
 from bench.scenes import PLAIN, SCENES, Scene
+from tools import pythons
 
 ROUNDS = 7
 SECONDS = 0.5
@@ -344,7 +345,7 @@ def run(
     if saved is not None:
         results = peers_page.read(saved)
     else:
-        newer = newer or shutil.which(f"python{NEWER}")
+        newer = newer or pythons.found(f"python{NEWER}")
         results = measured(rounds, seconds, scenes or tuple(SCENES), newer, counted=counted)
     text = peers_page.tables(results)
     print(text, flush=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lab import cache
 from tests.lab import foreign_support
+from tools import pythons
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHONS = ("python3.11", "python3.12", "python3.13")
@@ -29,13 +30,6 @@ TESTS = tuple(
     f"tests/lab/{name}.py"
     for name in ("test_suite_pytest", "test_suite_local", "test_suite_setup", "test_suite_parts")
 )
-
-
-def starts(python: str) -> bool:
-    """Whether there is such a Python: pyenv puts a program for each name, which may start none."""
-    if shutil.which(python) is None:
-        return False
-    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 def environment(python: str, pytest: str) -> Path:
@@ -89,10 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for pytest in given.pytest or PYTESTS:
             began = time.monotonic()
             here = guest = "-"
-            if not starts(name):
+            program = pythons.found(name)
+            if program is None:
                 here = "no such Python"
             else:
-                python = environment(name, pytest)
+                python = environment(program, pytest)
                 if not given.only_guest:
                     here = "passed" if on_this_machine(python) else "failed"
                 if given.kernel:
