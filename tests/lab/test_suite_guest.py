@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.errors import KernelUnavailable
+from lab.kernels import resolve
 from tests.lab import foreign_support
 from tests.lab.foreign_support import Foreign
 from tests.lab.suite_support import COMPLAIN, REPOSITORY, Little
@@ -201,6 +203,42 @@ def test_after(): pass
         "test_after": "passed",
     }
     assert "Out of memory: Killed process" in ran.why("test_complaint")
+
+
+def test_each_use_after_free_in_a_debug_guest_is_a_splat_of_its_test(real: Little) -> None:
+    """KASAN speaks of the second one, too; the lines are in the test's own part of the report."""
+    try:
+        resolve("6.12+debug")
+    except KernelUnavailable as error:
+        pytest.skip(f"{error}; to build it takes 20 minutes of a processor")
+    real.tests("""
+import ctypes
+from pathlib import Path
+def provoke(crash):
+    door = Path("/sys/kernel/debug/provoke-crash/DIRECT")
+    if not door.exists():
+        assert 0 == ctypes.CDLL(None).mount(b"debugfs", b"/sys/kernel/debug", b"debugfs", 0, None)
+    door.write_text(crash)
+def test_before(): pass
+def test_read(): provoke("READ_AFTER_FREE")
+def test_between(): pass
+def test_write(): provoke("WRITE_AFTER_FREE")
+def test_after(): pass
+""")
+
+    ran = real.run("lab", "test", "--kernel", "6.12+debug")
+
+    assert ran.code == 1, ran.output
+    assert ran.verdicts == {
+        "test_before": "passed",
+        "test_read": "splat",
+        "test_between": "passed",
+        "test_write": "splat",
+        "test_after": "passed",
+    }
+    for test, what in (("test_read", "READ_AFTER_FREE"), ("test_write", "WRITE_AFTER_FREE")):
+        assert f"BUG: KASAN: slab-use-after-free in lkdtm_{what}" in ran.why(test)
+        assert f"]  lkdtm_{what}+" in ran.output, "its line in the call trace"
 
 
 def test_interrupt_leaves_no_machine(real: Little) -> None:
