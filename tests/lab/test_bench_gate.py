@@ -40,15 +40,15 @@ def test_instructions_are_counted() -> None:
 
 
 @pytest.mark.parametrize("style", gate.ALONE)
-def test_a_lone_request_takes_two_system_calls(style: str) -> None:
+def test_a_lone_request_takes_one_system_call(style: str) -> None:
     """strace sees neither more nor none: with one connection each request is a tick."""
     limit = gate.MAX_SYSTEM_CALLS_ALONE
-    assert 1 <= system_calls(Program(style=style, connections=1), limit=limit) <= limit
+    assert 0.9 <= system_calls(Program(style=style, connections=1), limit=limit) <= limit
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("style", gate.ALONE)
 def test_instructions_of_a_lone_request_are_counted(style: str) -> None:
-    """More than one of a batch takes, and no more than the gate allows the dearest Python."""
+    """Hundreds at least, and no more than the gate allows the dearest Python."""
     cost = instructions(Program(style=style, connections=1), slices=3).low
-    assert 9_000 < cost < gate.OTHER_INSTRUCTIONS_ALONE
+    assert 3_000 < cost < gate.OTHER_INSTRUCTIONS_ALONE

@@ -48,7 +48,8 @@ def test_probe(lab_identity):
     report = ioxide.probe()
     masked = {finding.capability for finding in report.findings if finding.note == "masked"}
     assert {"BUNDLE", "INC", "INC_BUNDLE", "NAPI", "MIN_WAIT", "NO_IOWAIT"} <= masked
-    assert {f.capability for f in report.findings if not f.observed} == masked
+    # 6.12 itself has all but what no kernel of a distribution has.
+    assert {f.capability for f in report.findings if not f.observed} == masked | {"FAIL_NTH"}
 def test_reactor():
     with pytest.raises(ioxide.UnsupportedError, match="takes away INC"):
         ioxide.Driver(ioxide.ServerConfig(port=0, incremental=ioxide.IncrementalConfig(

@@ -25,7 +25,7 @@ def test_good(): pass
 def waits(sock):
     return sock.recv(1)
 def test_hangs():
-    import socket
+    import os, socket
     ours, theirs = socket.socketpair()
     print("said before"); os.write(2, b"and there")
     waits(ours)

@@ -60,7 +60,7 @@ def test_disk_that_fills_in_the_run_takes_no_verdict(
     assert 1 == ran.output.count("not proved: the results of this run cannot be written: No space")
     assert not [word for word in ("Traceback", "INTERNALERROR") if word in ran.output]
     left = {path.name for path in ran.files.iterdir()}
-    assert {"console.log", "kernel.log", "probe.json"} == left
+    assert {"console.log", "kernel.log", "printed.log", "probe.json"} == left
 
 
 def test_results_that_cannot_be_written_are_not_proved(little: Little, tmp_path: Path) -> None:
