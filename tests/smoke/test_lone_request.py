@@ -9,6 +9,8 @@ import threading
 import time
 from typing import Any
 
+import pytest
+
 import ioxide
 from tests.support import TIMEOUT, noise, read_exactly
 
@@ -23,18 +25,25 @@ class _Echo(asyncio.Protocol):
         self._write(data)
 
 
-def _ask(client: socket.socket) -> None:
+def _ask(client: socket.socket, answer: bytes = b"ping") -> None:
     for _ in range(REQUESTS):
         client.sendall(b"ping")
-        assert b"ping" == read_exactly(client, 4)
+        assert answer == read_exactly(client, len(answer))
 
 
-def test_a_lone_request_takes_one_turn_of_the_loop() -> None:
+# A send of 40,000 bytes has a completion, one of four bytes has none.
+@pytest.mark.parametrize("size", [4, 40_000])
+def test_a_lone_request_takes_one_turn_of_the_loop(size: int) -> None:
     """The completion of the answer takes none: nobody waits for it."""
+    answer = noise(size, seed=size)
+
+    class Answer(_Echo):
+        def data_received(self, data: bytes) -> None:  # noqa: ARG002 - asyncio names it
+            self._write(answer)
 
     async def main() -> tuple[int, int]:
         loop: Any = asyncio.get_running_loop()
-        server = await loop.create_server(_Echo, "127.0.0.1", 0)
+        server = await loop.create_server(Answer, "127.0.0.1", 0)
         turns = 0
         original = loop._process_events
 
@@ -45,10 +54,10 @@ def test_a_lone_request_takes_one_turn_of_the_loop() -> None:
 
         address = server.sockets[0].getsockname()
         with socket.create_connection(address, TIMEOUT) as client:
-            await asyncio.to_thread(_ask, client)  # connected, and warm
+            await asyncio.to_thread(_ask, client, answer)  # connected, and warm
             before = loop.driver.counters().sends
             loop._process_events = counted
-            await asyncio.to_thread(_ask, client)
+            await asyncio.to_thread(_ask, client, answer)
             del loop._process_events
             sends = loop.driver.counters().sends - before
         server.close()
