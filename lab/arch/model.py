@@ -181,6 +181,13 @@ class Arch(Protocol):
         ...
 
     @property
+    def idle(self) -> re.Pattern[str] | None:
+        """What it says of a processor that waits for an interrupt and would take one: Linux has
+        nothing to do. A processor that was stopped for good takes none. None if it does not
+        tell."""
+        ...
+
+    @property
     def deaths(self) -> Sequence[Death]:
         """Deaths of a guest that the emulator is known to cause."""
         ...

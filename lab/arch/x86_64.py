@@ -69,6 +69,9 @@ class X86_64:
     entries = (PVH, BZIMAGE)
     program_counter = re.compile(r"\b[RE]IP=([0-9a-fA-F]+)")
     halted = re.compile(r"\bHLT=1\b")
+    # Bit 9 of RFLAGS, IF: Linux's idle task halts with it set (sti; hlt), a kernel that gives up
+    # (early_fixup_exception() and the like) without.
+    idle = re.compile(r"\b[RE]FL=[0-9a-fA-F]*[2367abefABEF][0-9a-fA-F]{2}\b.*\bHLT=1\b")
     deaths = (
         Death(
             re.compile(r"Oops: int3"),

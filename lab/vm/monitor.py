@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 from collections.abc import Awaitable, Callable
@@ -132,6 +133,7 @@ class Monitor:
 
         its = arch.here()
         places = []
+        idle = its.idle is not None
         for number in range(times):
             if number:
                 await asyncio.sleep(apart_s)
@@ -140,7 +142,12 @@ class Monitor:
                 await client.execute("human-monitor-command", {"command-line": "info registers -a"})
             )
             places.append([int(place, 16) for place in its.program_counter.findall(registers)])
+            idle = idle and _of_all(its.idle, registers, len(places[-1]))
         status = await client.execute("query-status")
-        waiting = its.halted.findall(registers) if its.halted else ()
-        halted = len(waiting) == len(places[-1]) > 0
-        return Standing(places, halted, f"status: {status}\n{registers}\n")
+        halted = _of_all(its.halted, registers, len(places[-1]))
+        return Standing(places, halted, f"status: {status}\n{registers}\n", idle)
+
+
+def _of_all(words: re.Pattern[str] | None, registers: str, processors: int) -> bool:
+    """Whether QEMU says this of each of its processors."""
+    return words is not None and len(words.findall(registers)) == processors > 0

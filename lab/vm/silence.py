@@ -3,7 +3,8 @@
 
 A healthy boot is quiet for a second and a half, under emulation on a busy machine for much longer;
 a hung one is quiet for ever.  What tells them apart is that nothing came from any port *and* that
-the processors get nowhere.
+the processors get nowhere.  Processors that are idle get nowhere either, and most often wait for
+this host: that takes a minute to count as a hang.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ BEFORE_FIRST_S = 6.0
 """How long a machine that has a processor to itself may take to its first byte, in seconds."""
 BETWEEN_S = 12.0
 """How long it may say nothing once it has said something, in seconds."""
+IDLE_S = 60.0
+"""How long it may say nothing while its processors have nothing to do, in seconds. They wait for
+something that the machine does itself: with virtme-ng each file comes from this host over 9p, whose
+disk may be busy. A guest that nothing will ever wake looks the same."""
 AGAIN_S = 2.0
 """How long until its processors are looked at once more, when they got somewhere."""
 LOOKS, APART_S = 6, 0.2
@@ -56,7 +61,7 @@ class Silence:
         if quiet < self._look_at:
             return ""
         standing = hypervisor.describe(times=LOOKS, apart_s=APART_S)
-        if not standing.stuck:
+        if not standing.stuck or (standing.idle and quiet < IDLE_S):
             self._look_at = quiet + AGAIN_S
             return ""
         self.standing = standing

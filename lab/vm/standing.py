@@ -20,6 +20,9 @@ class Standing:
     """Whether all of them waited for an interrupt when last asked."""
     text: str
     """The machine's state and the registers when last asked; or why QEMU did not tell."""
+    idle: bool = False
+    """Whether all of them waited for an interrupt, and would take one, each time: they may wait for
+    a disk or a file of this host."""
 
     @property
     def stuck(self) -> bool:
@@ -33,4 +36,6 @@ class Standing:
             return self.text.strip().splitlines()[0]
         where = ", ".join(f"{place:#x}" for place in self.places[-1])
         many = "processors stand" if len(self.places[-1]) > 1 else "processor stands"
-        return f"the {many} at {where}" + (", halted" if self.halted else "")
+        return f"the {many} at {where}" + (
+            ", idle" if self.idle else ", halted" if self.halted else ""
+        )

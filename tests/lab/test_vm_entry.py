@@ -16,7 +16,7 @@ import pytest
 
 from lab import kernels
 from lab.arch import Entry
-from lab.arch.x86_64 import BZIMAGE, PVH
+from lab.arch.x86_64 import BZIMAGE, PVH, X86_64
 from lab.errors import GuestLost, NoSignOfLife
 from lab.kernels import KernelFiles
 from lab.vm import Accel, boot, build_rootfs, choose_accel, direct, entry, silence
@@ -35,7 +35,7 @@ class Clockwork:
 
     def __init__(self, directory: Path) -> None:
         self.now, self.waited, self.asked = 0.0, 0.0, 0
-        self.stuck = True
+        self.stuck, self.idle = True, False
         self.console = directory / "console.log"
         self.stray = directory / "stray.log"
         self.console.touch()
@@ -49,7 +49,7 @@ class Clockwork:
         def describe(**_: object) -> Standing:
             self.asked += 1
             places = [[0xFFFFFFFF81000010 + (0 if self.stuck else 4096 * n)] for n in range(6)]
-            return Standing(places, False, "status: running\n")
+            return Standing(places, self.idle, "status: running\n", self.idle)
 
         return cast(
             "Machine",
@@ -107,6 +107,20 @@ def test_busy_host_is_no_silence(clockwork: Clockwork) -> None:
     assert "no sign of life for 6 s" in watched.why()
 
 
+def test_idle_processor_may_wait_for_the_host(clockwork: Clockwork) -> None:
+    """A guest with nothing to do waits for a file that this host has not delivered yet: it is given
+    a minute. One that nothing wakes within it is given up."""
+    watched = Silence(clockwork.machine(), clock=lambda: clockwork.now)
+    clockwork.idle = True
+
+    for clockwork.now in (7.0, 20.0, silence.IDLE_S - 0.1):
+        assert watched.why() == ""
+    clockwork.now = silence.IDLE_S + silence.AGAIN_S
+    assert watched.why().endswith(
+        "not one byte came from it, and the processor stands at 0xffffffff81000010, idle"
+    )
+
+
 def test_each_byte_is_a_sign_of_life(clockwork: Clockwork) -> None:
     """What came last is named when nothing more comes."""
     watched = Silence(clockwork.machine(), clock=lambda: clockwork.now)
@@ -127,7 +141,28 @@ def test_all_processors_have_to_stand_still() -> None:
     assert not Standing([[1, 0], [1, 9000]], False, "").stuck
     assert not Standing([], False, "QEMU did not tell: no").stuck
     assert str(Standing([[1, 2]], True, "")) == "the processors stand at 0x1, 0x2, halted"
+    assert str(Standing([[1]], True, "", True)) == "the processor stands at 0x1, idle"
     assert str(Standing([], False, "QEMU did not tell: no\n")) == "QEMU did not tell: no"
+
+
+@pytest.mark.parametrize(
+    ("registers", "halted", "idle"),
+    [
+        ("RIP=ffffffff81d0fa3f RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1", True, True),
+        ("RIP=ffffffff81d0fa3f RFL=00000202 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=1", True, True),
+        ("RIP=ffffffff81d0fa3f RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=0", False, False),
+        # Interrupts are off: nothing will ever wake it.
+        ("RIP=0000000001000010 RFL=00000046 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1", True, False),
+        ("EIP=01000010 EFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=1", True, False),
+    ],
+    ids=["idle", "idle-no-flags", "runs", "stopped", "stopped-32-bit"],
+)
+def test_idle_and_stopped_processors_are_told_apart(
+    registers: str, halted: bool, idle: bool
+) -> None:
+    """Both are halted in QEMU's words; only one that takes interrupts is idle."""
+    assert bool(X86_64.halted.search(registers)) is halted
+    assert bool(X86_64.idle.search(registers)) is idle
 
 
 @pytest.fixture
@@ -242,5 +277,8 @@ def test_kernel_that_loops_at_its_entry_boots_as_a_bzimage(
         assert booted.uname == whole.kernel.release
         assert booted.entry.startswith("as a bzImage; by PVH, as an uncompressed ELF: the guest")
         assert "not one byte came from it, and the processor stands at 0x1000000" in booted.entry
+        # Its agent waits for a call: sooner or later QEMU shows a machine with nothing to do.
+        assert booted.hypervisor is not None
+        assert any(booted.hypervisor.describe(times=3, apart_s=0.1).idle for _ in range(50))
     assert (tmp_path / "results/console-state.txt").read_text().startswith("status: ")
     assert time.monotonic() - began < 300
