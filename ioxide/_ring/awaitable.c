@@ -13,7 +13,7 @@
 
 #include "driver_state.h"
 #include "foreign.h"
-#include "homes.h"
+#include "modes.h"
 #include "receive.h"
 #include "send.h"
 #include "waiter.h"
@@ -89,7 +89,7 @@ static inline Await *await_make(Connection *conn, enum iox_await_kind kind, Py_s
 	self->conn = (Connection *)Py_NewRef(conn);
 	self->waiter = NULL;
 	self->limit = limit;
-	self->target = conn->driver && conn->driver->workers ? iox_send_target(conn) : conn->send.bytes_written;
+	self->target = conn->driver && iox_modes_pooled(conn->driver) ? iox_send_target(conn) : conn->send.bytes_written;
 	self->kind = kind;
 	self->state = IOX_AWAIT_FRESH;
 	PyObject_GC_Track(self);
@@ -245,10 +245,8 @@ static int await_park(Await *self, bool on_worker)
 
 	if (!waiter)
 		return -1;
-	if (on_worker) {
-		waiter->home = iox_home_here(self->conn->driver);
-		waiter->worker = Py_NewRef(waiter->home->worker);
-	}
+	if (on_worker)
+		waiter->home = iox_modes_park(self->conn->driver, &waiter->worker);
 	self->waiter = waiter;
 	self->state = IOX_AWAIT_PARKED;
 	if (self->kind == IOX_AWAIT_FLUSH) {
@@ -260,7 +258,7 @@ static int await_park(Await *self, bool on_worker)
 		Py_INCREF(waiter);
 		return 0;
 	}
-	iox_recv_park(self->conn, waiter);
+	iox_recv_park(self->conn, waiter, on_worker);
 	return 0;
 }
 

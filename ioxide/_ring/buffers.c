@@ -2,6 +2,7 @@
 #include "buffers.h"
 
 #include "mailbox.h"
+#include "modes.h"
 #include "owner.h"
 #include "submit.h"
 #include "wake.h"
@@ -75,7 +76,7 @@ static bool return_later(Driver *self, struct iox_group *group, uint16_t bid)
 		return false;
 	self->counters.foreign_returns++;
 	/* Nobody else tells the reactor, and somebody may wait for just this one. */
-	if (iox_list_linked(&self->starved) || group->incremental || self->wake_each)
+	if (iox_list_linked(&self->starved) || group->incremental || iox_modes_wake_each(self))
 		iox_driver_wake_for_call(self);
 	return true;
 }

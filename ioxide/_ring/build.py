@@ -33,6 +33,7 @@ SOURCES = (
     "errors.c",
     "owner.c",
     "homes.c",
+    "modes.c",
     "mailbox.c",
     "wake.c",
     "faults.c",

@@ -11,9 +11,9 @@
 
 #include "dispatch.h"
 #include "drain.h"
-#include "homes.h"
 #include "life.h"
 #include "listeners.h"
+#include "modes.h"
 #include "owner.h"
 #include "send.h"
 #include "tick.h"
@@ -99,10 +99,10 @@ static PyObject *end(Driver *self, bool drained)
 	}
 	iox_driver_let_go(self);
 	settle_waiters(self);
-	if (iox_homes_hand_over(self) < 0) /* tasks there hear that their connections have ended */
+	if (iox_modes_hand_over(self) < 0) /* tasks there hear that their connections have ended */
 		PyErr_WriteUnraisable((PyObject *)self);
 	Py_CLEAR(self->on_connection);
-	Py_CLEAR(self->on_resume);
+	iox_modes_clear(self);
 	Py_CLEAR(self->on_fault);
 	iox_listeners_clear(self);
 	self->inside = NULL;

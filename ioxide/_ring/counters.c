@@ -3,6 +3,7 @@
 #include "counters.h"
 
 #include "connection_state.h"
+#include "modes.h"
 #include "owner.h"
 #include "send.h"
 #include "submit.h"
@@ -45,10 +46,11 @@ static unsigned long count_accepted(const Driver *self)
 
 unsigned long iox_driver_ready_count(const Driver *self)
 {
-	const struct iox_node *queues[] = { &self->home.ready, &self->next, &self->handing };
+	const struct iox_node *queues[] = { &self->home.ready, &self->next };
 	/* In a forked child the completion queue is the parent's, and what comes there is for the parent. */
 	unsigned long count = self->ring && self->forks == iox_forks ? count_accepted(self) : 0;
 
+	count += iox_modes_to_hand_over(self);
 	for (size_t i = 0; i < Py_ARRAY_LENGTH(queues); i++)
 		for (const struct iox_node *node = queues[i]->next; node != queues[i]; node = node->next)
 			count++;

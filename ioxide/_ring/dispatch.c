@@ -21,9 +21,9 @@
 
 #include "clock.h"
 #include "faults.h"
-#include "homes.h"
 #include "life.h"
 #include "listeners.h"
+#include "modes.h"
 #include "owner.h"
 #include "tick.h"
 #include "waiter.h"
@@ -99,7 +99,7 @@ static int prepare_enter(Driver *self)
 	iox_tick_stage(self);
 	iox_driver_let_go(self);
 	/* Before the clocks: a worker may set one meanwhile. */
-	return iox_list_linked(&self->handing) ? iox_homes_hand_over(self) : 0;
+	return iox_modes_hand_over(self);
 }
 
 /*
@@ -229,19 +229,6 @@ static int start_connections(Driver *self)
 	return 0;
 }
 
-/* Mode posted: the task goes on from the queue of posts, at the top of the loop. */
-static int post_resumption(Driver *self, Waiter *waiter)
-{
-	PyObject *on_resume = Py_NewRef(self->on_resume); /* continue_by() may drop it meanwhile */
-	PyObject *resume = PyObject_GetAttrString((PyObject *)waiter, "_resume");
-	PyObject *result = resume ? PyObject_CallOneArg(on_resume, resume) : NULL;
-
-	Py_XDECREF(resume);
-	Py_DECREF(on_resume);
-	Py_XDECREF(result);
-	return result ? 0 : -1;
-}
-
 static int resume_waiters(Driver *self)
 {
 	while (iox_list_linked(&self->home.ready)) {
@@ -249,8 +236,8 @@ static int resume_waiters(Driver *self)
 		int ret;
 
 		iox_list_remove(&waiter->ready);
-		if (self->on_resume && !waiter->settles && !waiter->standing)
-			ret = iox_waiter_resumed(waiter, post_resumption(self, waiter));
+		if (iox_modes_posted(self) && !waiter->settles && !waiter->standing)
+			ret = iox_waiter_resumed(waiter, iox_modes_post(self, (PyObject *)waiter));
 		else
 			ret = iox_waiter_resume_reported(waiter);
 		Py_DECREF(waiter);

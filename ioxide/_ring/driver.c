@@ -13,6 +13,7 @@
 #include "dispatch.h"
 #include "errors.h"
 #include "listeners.h"
+#include "modes.h"
 #include "owner.h"
 #include "submit.h"
 #include "turns.h"
@@ -58,8 +59,7 @@ static PyObject *driver_continue_by(Driver *self, PyObject *args)
 
 	if (!PyArg_ParseTuple(args, "Op:continue_by", &on_resume, &wake_each) || iox_driver_check_owner(self) < 0)
 		return NULL;
-	self->wake_each = wake_each;
-	Py_XSETREF(self->on_resume, on_resume == Py_None ? NULL : Py_NewRef(on_resume));
+	iox_modes_set(self, on_resume, wake_each);
 	Py_RETURN_NONE;
 }
 
@@ -98,14 +98,13 @@ static int driver_traverse(Driver *self, visitproc visit, void *arg)
 	Py_VISIT(self->home.loop);
 	Py_VISIT(self->on_connection);
 	Py_VISIT(self->on_fault);
-	Py_VISIT(self->on_resume);
 	Py_VISIT(self->connection_type);
-	return iox_listeners_traverse(self, visit, arg);
+	return iox_modes_traverse(self, visit, arg) || iox_listeners_traverse(self, visit, arg);
 }
 
 static int driver_clear(Driver *self)
 {
-	Py_CLEAR(self->on_resume);
+	iox_modes_clear(self);
 	Py_CLEAR(self->home.loop);
 	Py_CLEAR(self->on_connection);
 	Py_CLEAR(self->on_fault);
@@ -248,9 +247,10 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 	self->forks = iox_forks;
 	self->home.driver = self;
 	self->now = iox_clock_ms();
-	IOX_LISTS_INIT(&self->home.ready, &self->home.handing, &self->next, &self->handing, &self->starting, &self->over,
-		       &self->staged, &self->starved, &self->watched, &self->silent, &self->read_clocks, &self->send_clocks);
+	IOX_LISTS_INIT(&self->home.ready, &self->home.handing, &self->next, &self->starting, &self->over, &self->staged,
+		       &self->starved, &self->watched, &self->silent, &self->read_clocks, &self->send_clocks);
 	iox_list_init(&self->resting);
+	iox_modes_init(self);
 	if (!open_ring(self) || !init_groups(self) || !init_slabs(self) || !open_wake_fd(self)) {
 		if (self->shared) {
 			iox_group_unregister(self->shared, self->ring->uring.ring_fd);

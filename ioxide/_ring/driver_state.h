@@ -72,13 +72,10 @@ typedef struct Driver {
 	int wake_pending;         /* atomic: a wake is written and not yet read */
 	bool wake_armed;
 	bool nudged;              /* wake() on the reactor's own thread */
-	bool wake_each;           /* every foreign call writes a wake of its own (mode pool) */
 	uint64_t sleeping_until;  /* ms; 0: not in wait(), UINT64_MAX: until something completes */
 	uint32_t drops_told;      /* completions that the kernel dropped, and wait() has raised for */
 
-	PyObject *on_resume;      /* posted: gets what resumes a task, instead of resuming it now */
-	struct iox_node handing;  /* homes of workers that have not been told of something */
-	unsigned workers;
+	struct iox_modes modes;   /* see modes.h */
 
 	int poll_fd;              /* the loop's epoll instance, or -1 */
 	bool poll_armed, poll_ready, poll_enabled;

@@ -21,6 +21,7 @@ bool iox_home_enter(struct iox_home *home)
 	if (here)
 		return false;
 	Py_INCREF(home->worker);
+	home->driver->modes.workers++;
 	here = home;
 	return true;
 }
@@ -29,6 +30,7 @@ void iox_home_leave(void)
 {
 	PyObject *worker = here->worker;
 
+	here->driver->modes.workers--;
 	here = NULL;
 	Py_DECREF(worker);
 }
@@ -63,8 +65,8 @@ int iox_homes_hand_over(Driver *driver)
 {
 	int ret = 0;
 
-	while (!ret && iox_list_linked(&driver->handing)) {
-		struct iox_home *home = IOX_ENTRY(driver->handing.next, struct iox_home, handing);
+	while (!ret && iox_list_linked(&driver->modes.handing)) {
+		struct iox_home *home = IOX_ENTRY(driver->modes.handing.next, struct iox_home, handing);
 		PyObject *worker = Py_NewRef(home->worker);
 
 		if (home->loop)

@@ -7,9 +7,9 @@
 #include "driver_state.h"
 
 struct iox_home *iox_home_here(const Driver *driver); /* NULL: this thread is none of its workers */
-bool iox_home_enter(struct iox_home *home); /* false: this thread is a worker already */
+bool iox_home_enter(struct iox_home *home); /* one more worker; false: this thread is one already */
 bool iox_home_is_here(const struct iox_home *home);
-void iox_home_leave(void);                  /* drops a reference to the worker */
+void iox_home_leave(void);                  /* one worker less; drops a reference to it */
 int iox_home_schedule(struct iox_home *home); /* a worker's, on its thread: drain() comes next */
 /* Tells the workers what they have to resume; -1 with an exception set: the rest stays for later. */
 int iox_homes_hand_over(Driver *driver);
@@ -22,7 +22,7 @@ int iox_conn_check_reactor(const Connection *conn);
 static inline void iox_home_notify(struct iox_home *home)
 {
 	if (!home->scheduled && !iox_list_linked(&home->handing))
-		iox_list_append(&home->driver->handing, &home->handing);
+		iox_list_append(&home->driver->modes.handing, &home->handing);
 }
 
 #endif

@@ -12,7 +12,7 @@
 #include "clocks.h"
 #include "driver_state.h"
 #include "errors.h"
-#include "homes.h"
+#include "modes.h"
 #include "notify.h"
 #include "rest.h"
 #include "slice.h"
@@ -109,7 +109,7 @@ static void chunk_pop(Connection *conn)
 	conn->receive.chunk_head = (conn->receive.chunk_head + 1) & (conn->receive.chunk_capacity - 1);
 	if (--conn->receive.chunk_count || !conn->receive.paused)
 		return;
-	if (conn->driver->workers && iox_home_here(conn->driver)) {
+	if (iox_modes_on_worker(conn->driver)) {
 		if (iox_driver_ask(conn->driver, (struct iox_op){ .run = run_unpause, .conn = conn }))
 			return;
 		/* No memory to ask: the GIL is held, so doing it here is not wrong. */
@@ -122,7 +122,7 @@ static inline void give_back(Connection *conn, char *memory, uint32_t bytes, uin
 {
 	if (memory) {
 		iox_driver_copy_free(conn->driver, memory, bytes);
-	} else if (conn->driver->workers && iox_home_here(conn->driver)) {
+	} else if (iox_modes_on_worker(conn->driver)) {
 		conn->receive.group->refs++;
 		iox_driver_release_lent(conn->driver, conn->receive.group, bid);
 	} else {
@@ -283,12 +283,12 @@ PyObject *iox_recv_take_slices(Connection *conn)
 	return list;
 }
 
-void iox_recv_park(Connection *conn, Waiter *waiter)
+void iox_recv_park(Connection *conn, Waiter *waiter, bool on_worker)
 {
 	conn->receive.reader = (Waiter *)Py_NewRef(waiter);
 	iox_recv_start_clock(conn);
 	/* The reactor may sleep beyond the clock that a worker has just set. */
-	if (waiter->worker && iox_list_linked(&conn->receive.clock) &&
+	if (on_worker && iox_list_linked(&conn->receive.clock) &&
 	    conn->receive.deadline < conn->driver->sleeping_until)
 		iox_driver_wake(conn->driver);
 }

@@ -18,7 +18,7 @@ int iox_recv_ready(Connection *conn); /* 1 something to return, 0 wait, -1 excep
 PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit);
 size_t iox_recv_copy(Connection *conn, char *to, size_t limit); /* how many bytes it copied */
 PyObject *iox_recv_take_slices(Connection *conn);
-void iox_recv_park(Connection *conn, Waiter *waiter);
+void iox_recv_park(Connection *conn, Waiter *waiter, bool on_worker);
 void iox_recv_discard(Connection *conn);
 void iox_recv_unpause(Connection *conn); /* its queue was emptied; on the reactor */
 /* Copies its runs out of shared buffers, and pauses; false, and nothing has changed: no memory. */

@@ -11,8 +11,7 @@
 
 #include "driver_state.h"
 #include "faults.h"
-#include "homes.h"
-#include "owner.h"
+#include "modes.h"
 
 static PyObject *CancelledError;
 
@@ -139,8 +138,7 @@ void iox_waiter_wake(Waiter *self)
 {
 	if (self->state == IOX_WAITER_PENDING) {
 		waiter_queue(self, IOX_WAITER_WOKEN);
-		if (self->worker)
-			iox_home_notify(self->home);
+		iox_modes_woken(self->home, self->worker);
 	}
 }
 
@@ -244,7 +242,7 @@ int iox_waiter_resume_reported(Waiter *self)
 
 static int waiter_check_thread(Waiter *self)
 {
-	if (self->worker ? iox_home_is_here(self->home) : iox_driver_is_here(self->driver))
+	if (iox_modes_is_home(self->driver, self->home, self->worker))
 		return 0;
 	PyErr_SetString(PyExc_RuntimeError,
 			"an ioxide await can only be cancelled on its reactor's thread: "
@@ -266,7 +264,7 @@ static PyObject *waiter_cancel(Waiter *self, PyObject *const *args, Py_ssize_t n
 	self->cancelled = true;
 	waiter_queue(self, IOX_WAITER_CANCELLED);
 	Py_XDECREF(old); /* not before it is queued: a finalizer may cancel once more */
-	if (self->worker && iox_home_schedule(self->home) < 0)
+	if (iox_modes_cancelled(self->home, self->worker) < 0)
 		return NULL;
 	Py_RETURN_TRUE;
 }

@@ -2,6 +2,7 @@
 #include "wake.h"
 
 #include "connection_state.h"
+#include "modes.h"
 #include "owner.h"
 
 #include <errno.h>
@@ -30,7 +31,7 @@ void iox_driver_wake_for_call(Driver *self)
 {
 	uint64_t one = 1;
 
-	if (!self->wake_each || self->wake_fd < 0) {
+	if (!iox_modes_wake_each(self) || self->wake_fd < 0) {
 		iox_driver_wake(self);
 		return;
 	}

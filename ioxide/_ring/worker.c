@@ -63,7 +63,6 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 		PyErr_SetString(PyExc_RuntimeError, "this thread is a worker already");
 		return NULL;
 	}
-	self->driver->workers++;
 	return (PyObject *)self;
 }
 
@@ -178,7 +177,6 @@ static PyObject *worker_detach(Worker *self, PyObject *Py_UNUSED(ignored))
 		waiter->state = IOX_WAITER_DONE; /* its task has ended with the loop */
 		Py_DECREF(waiter);
 	}
-	self->driver->workers--;
 	iox_home_leave(); /* who called us holds one more */
 	Py_XDECREF(loop);
 	Py_RETURN_NONE;

@@ -253,3 +253,31 @@ def test_states_are_set_in_one_place() -> None:
     ]
 
     assert ["connection_state.h"] * 2 == found
+
+
+def mode_questions(ring: Path) -> set[str]:
+    """The files that read what the modes keep, or ask homes.h about a worker without modes.h."""
+    state, homes = r"modes\.(?:on_resume|wake_each|workers|handing)", r"iox_homes?_\w+\("
+    workers = r"if \(\w+->worker\b|->worker (?:\?|&&)"
+    asks = re.compile(f"{state}|{homes}|{workers}")
+    return {
+        path.name for path in (*sources(ring), *ring.rglob("*.h")) if asks.search(path.read_text())
+    }
+
+
+SEAM = {"modes.h", "modes.c", "homes.h", "homes.c", "worker.c"}
+"""The seam for the modes that are not inline, and what is behind it."""
+
+
+def test_modes_are_behind_one_seam() -> None:
+    assert SEAM == mode_questions(RING)
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["driver->modes.workers", "iox_home_here(driver)", "if (waiter->worker)"],
+)
+def test_question_about_a_mode_beside_the_seam_is_found(copy: Path, question: str) -> None:
+    append(copy / "receive.c", f"/* {question} */\n")
+
+    assert {"receive.c"} == mode_questions(copy) - SEAM
