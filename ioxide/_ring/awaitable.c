@@ -43,7 +43,7 @@ static unsigned free_await_count;
 static __attribute__((cold, noinline)) Await *await_alloc(void)
 {
 	int held = iox_collector_hold();
-	Await *self = PyObject_GC_New(Await, &iox_AwaitType);
+	Await *self = PyObject_GC_New(Await, iox_AwaitType);
 
 	iox_collector_release(held);
 	return self;
@@ -149,6 +149,7 @@ static void await_finish(Await *self)
 
 static int await_traverse(Await *self, visitproc visit, void *arg)
 {
+	Py_VISIT(Py_TYPE(self));
 	Py_VISIT(self->conn);
 	Py_VISIT(self->waiter);
 	Py_VISIT(self->origin);
@@ -200,14 +201,18 @@ static void await_finalize(Await *self)
 
 static void await_dealloc(Await *self)
 {
+	PyTypeObject *type = Py_TYPE(self);
+
 	if (self->state == IOX_AWAIT_FRESH && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
 		return; /* the warning is kept, with what it is about */
 	PyObject_GC_UnTrack(self);
 	await_let_go(self);
-	if (free_await_count < FREE_LIMIT && !self->finalized)
-		free_awaits[free_await_count++] = self;
-	else
+	if (free_await_count < FREE_LIMIT && !self->finalized) {
+		free_awaits[free_await_count++] = self; /* and keeps its reference to the type */
+	} else {
 		PyObject_GC_Del(self);
+		Py_DECREF(type);
+	}
 }
 
 static const char *const await_names[] = { "recv()", "read()", "flush()" };
@@ -428,24 +433,27 @@ static PyGetSetDef await_getset[] = {
 	{ NULL },
 };
 
-static PyAsyncMethods await_async = {
-	.am_await = await_self,
-	.am_send = (sendfunc)await_send,
+static PyType_Slot await_slots[] = {
+	{ Py_tp_doc, (void *)"The awaitable of a receive or a flush; a collections.abc.Coroutine, not a future." },
+	{ Py_tp_dealloc, (void *)await_dealloc },
+	{ Py_tp_finalize, (void *)await_finalize },
+	{ Py_tp_traverse, (void *)await_traverse },
+	{ Py_tp_clear, (void *)await_clear },
+	{ Py_am_await, (void *)await_self },
+	{ Py_am_send, (void *)await_send },
+	{ Py_tp_iter, (void *)await_self },
+	{ Py_tp_iternext, (void *)await_next },
+	{ Py_tp_methods, (void *)await_methods },
+	{ Py_tp_getset, (void *)await_getset },
+	{ 0, NULL },
 };
 
-PyTypeObject iox_AwaitType = {
-	PyVarObject_HEAD_INIT(NULL, 0)
-	.tp_name = "ioxide._ring._core.Await",
-	.tp_basicsize = sizeof(Await),
-	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-	.tp_doc = "The awaitable of a receive or a flush; a collections.abc.Coroutine, not a future.",
-	.tp_dealloc = (destructor)await_dealloc,
-	.tp_finalize = (destructor)await_finalize,
-	.tp_traverse = (traverseproc)await_traverse,
-	.tp_clear = (inquiry)await_clear,
-	.tp_as_async = &await_async,
-	.tp_iter = await_self,
-	.tp_iternext = (iternextfunc)await_next,
-	.tp_methods = await_methods,
-	.tp_getset = await_getset,
+PyType_Spec iox_AwaitSpec = {
+	.name = "ioxide._ring._core.Await",
+	.basicsize = sizeof(Await),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC |
+		 Py_TPFLAGS_DISALLOW_INSTANTIATION,
+	.slots = await_slots,
 };
+
+PyTypeObject *iox_AwaitType;

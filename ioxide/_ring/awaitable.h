@@ -7,7 +7,8 @@
 
 enum iox_await_kind { IOX_AWAIT_RECV, IOX_AWAIT_READ, IOX_AWAIT_FLUSH };
 
-extern PyTypeObject iox_AwaitType;
+extern PyType_Spec iox_AwaitSpec;
+extern PyTypeObject *iox_AwaitType; /* made of iox_AwaitSpec by module.c */
 
 PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t limit);
 

@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <structmember.h>
 #include <sys/socket.h>
 
 static PyObject *conn_recv(Connection *conn, PyObject *const *args, Py_ssize_t nargs)
@@ -129,7 +130,7 @@ static PyObject *conn_flushed(Connection *conn, PyObject *arg)
 {
 	int ready;
 
-	if (!Py_IS_TYPE(arg, &iox_WaiterType)) {
+	if (!Py_IS_TYPE(arg, iox_WaiterType)) {
 		PyErr_SetString(PyExc_TypeError, "_flushed() takes what settle() was called with");
 		return NULL;
 	}
@@ -259,6 +260,7 @@ static PyObject *conn_get_loop(Connection *conn, void *Py_UNUSED(closure))
 
 static int conn_traverse(Connection *conn, visitproc visit, void *arg)
 {
+	Py_VISIT(Py_TYPE(conn));
 	Py_VISIT(conn->driver);
 	Py_VISIT(conn->receive.reader);
 	Py_VISIT(conn->face.waiter);
@@ -277,6 +279,8 @@ static int conn_clear(Connection *conn)
 
 static void conn_dealloc(Connection *conn)
 {
+	PyTypeObject *type = Py_TYPE(conn);
+
 	PyObject_GC_UnTrack(conn);
 	if (conn->weakrefs)
 		PyObject_ClearWeakRefs((PyObject *)conn);
@@ -285,7 +289,8 @@ static void conn_dealloc(Connection *conn)
 	if (conn->receive.chunks != conn->receive.inline_chunks)
 		PyMem_Free(conn->receive.chunks);
 	Py_CLEAR(conn->driver);
-	Py_TYPE(conn)->tp_free((PyObject *)conn);
+	type->tp_free((PyObject *)conn);
+	Py_DECREF(type);
 }
 
 PyDoc_STRVAR(conn_recv_doc,
@@ -570,17 +575,28 @@ static PyGetSetDef conn_getset[] = {
 	{ NULL },
 };
 
-PyTypeObject iox_ConnectionType = {
-	PyVarObject_HEAD_INIT(NULL, 0)
-	.tp_name = "ioxide._ring._core.Connection",
-	.tp_basicsize = sizeof(Connection),
-	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
-		    Py_TPFLAGS_DISALLOW_INSTANTIATION,
-	.tp_doc = "One accepted socket; ioxide.Connection is the face with the documentation.",
-	.tp_dealloc = (destructor)conn_dealloc,
-	.tp_traverse = (traverseproc)conn_traverse,
-	.tp_clear = (inquiry)conn_clear,
-	.tp_weaklistoffset = offsetof(Connection, weakrefs),
-	.tp_methods = conn_methods,
-	.tp_getset = conn_getset,
+static PyMemberDef conn_members[] = {
+	{ "__weaklistoffset__", T_PYSSIZET, offsetof(Connection, weakrefs), READONLY, NULL },
+	{ NULL },
 };
+
+static PyType_Slot conn_slots[] = {
+	{ Py_tp_doc, (void *)"One accepted socket; ioxide.Connection is the face with the documentation." },
+	{ Py_tp_dealloc, (void *)conn_dealloc },
+	{ Py_tp_traverse, (void *)conn_traverse },
+	{ Py_tp_clear, (void *)conn_clear },
+	{ Py_tp_members, (void *)conn_members },
+	{ Py_tp_methods, (void *)conn_methods },
+	{ Py_tp_getset, (void *)conn_getset },
+	{ 0, NULL },
+};
+
+PyType_Spec iox_ConnectionSpec = {
+	.name = "ioxide._ring._core.Connection",
+	.basicsize = sizeof(Connection),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+		 Py_TPFLAGS_DISALLOW_INSTANTIATION,
+	.slots = conn_slots,
+};
+
+PyTypeObject *iox_ConnectionType;

@@ -5,6 +5,7 @@
 
 #include "interpreter.h"
 
-extern PyTypeObject iox_ConnectionType;
+extern PyType_Spec iox_ConnectionSpec;
+extern PyTypeObject *iox_ConnectionType; /* made of iox_ConnectionSpec by module.c */
 
 #endif

@@ -95,6 +95,7 @@ static PyObject *driver_record(Driver *self, PyObject *Py_UNUSED(ignored))
 
 static int driver_traverse(Driver *self, visitproc visit, void *arg)
 {
+	Py_VISIT(Py_TYPE(self));
 	Py_VISIT(self->home.loop);
 	Py_VISIT(self->on_connection);
 	Py_VISIT(self->on_fault);
@@ -114,6 +115,7 @@ static int driver_clear(Driver *self)
 
 static void driver_dealloc(Driver *self)
 {
+	PyTypeObject *own = Py_TYPE(self);
 	PyObject *type, *value, *traceback;
 
 	PyObject_GC_UnTrack(self);
@@ -138,6 +140,7 @@ static void driver_dealloc(Driver *self)
 	PyMem_Free(self->free_groups);
 	PyMem_Free(self->foreign.ops);
 	PyObject_GC_Del(self);
+	Py_DECREF(own);
 }
 
 static bool open_ring(Driver *self)
@@ -230,7 +233,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 	if (!PyArg_ParseTuple(args, "O!:Driver", &PyType_Type, &connection_type) ||
 	    iox_settings_take(&settings, keywords) < 0)
 		return NULL;
-	if (!PyType_IsSubtype((PyTypeObject *)connection_type, &iox_ConnectionType)) {
+	if (!PyType_IsSubtype((PyTypeObject *)connection_type, iox_ConnectionType)) {
 		PyErr_SetString(PyExc_TypeError, "connection_type must be a subclass of Connection");
 		return NULL;
 	}
@@ -660,16 +663,22 @@ static PyGetSetDef driver_getset[] = {
 	{ NULL },
 };
 
-PyTypeObject iox_DriverType = {
-	PyVarObject_HEAD_INIT(NULL, 0)
-	.tp_name = "ioxide._ring._core.Driver",
-	.tp_basicsize = sizeof(Driver),
-	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-	.tp_doc = driver_doc,
-	.tp_new = driver_new,
-	.tp_dealloc = (destructor)driver_dealloc,
-	.tp_traverse = (traverseproc)driver_traverse,
-	.tp_clear = (inquiry)driver_clear,
-	.tp_methods = driver_methods,
-	.tp_getset = driver_getset,
+static PyType_Slot driver_slots[] = {
+	{ Py_tp_doc, (void *)driver_doc },
+	{ Py_tp_new, (void *)driver_new },
+	{ Py_tp_dealloc, (void *)driver_dealloc },
+	{ Py_tp_traverse, (void *)driver_traverse },
+	{ Py_tp_clear, (void *)driver_clear },
+	{ Py_tp_methods, (void *)driver_methods },
+	{ Py_tp_getset, (void *)driver_getset },
+	{ 0, NULL },
 };
+
+PyType_Spec iox_DriverSpec = {
+	.name = "ioxide._ring._core.Driver",
+	.basicsize = sizeof(Driver),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC,
+	.slots = driver_slots,
+};
+
+PyTypeObject *iox_DriverType;

@@ -5,6 +5,7 @@
 
 #include "interpreter.h"
 
-extern PyTypeObject iox_DriverType;
+extern PyType_Spec iox_DriverSpec;
+extern PyTypeObject *iox_DriverType; /* made of iox_DriverSpec by module.c */
 
 #endif

@@ -115,12 +115,26 @@ static int add(PyObject *module, const char *name, PyObject *value)
 	return ret;
 }
 
+static const struct {
+	PyTypeObject **type;
+	PyType_Spec *spec;
+} types[] = {
+	{ &iox_WaiterType, &iox_WaiterSpec }, { &iox_AwaitType, &iox_AwaitSpec },
+	{ &iox_ConnectionType, &iox_ConnectionSpec }, { &iox_SliceType, &iox_SliceSpec },
+	{ &iox_WorkerType, &iox_WorkerSpec }, { &iox_DriverType, &iox_DriverSpec },
+};
+
+/* Made once: a module that is loaded once more has the types of the objects that there are. */
+static int add_type(PyObject *module, PyTypeObject **type, PyType_Spec *spec)
+{
+	if (!*type)
+		*type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+	return *type ? PyModule_AddType(module, *type) : -1;
+}
+
 static int core_exec(PyObject *module)
 {
-	static PyTypeObject *const types[] = { &iox_WaiterType, &iox_AwaitType, &iox_ConnectionType,
-					       &iox_SliceType, &iox_WorkerType, &iox_DriverType };
-
-	/* The types are static, and what they keep is one interpreter's. */
+	/* What the types keep is one interpreter's: free lists, interned names, the ring's objects. */
 	if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
 		PyErr_SetString(PyExc_ImportError,
 				"ioxide runs in the main interpreter of a process only, and this is another one: "
@@ -131,7 +145,7 @@ static int core_exec(PyObject *module)
 	    iox_face_init() < 0)
 		return -1;
 	for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++)
-		if (PyModule_AddType(module, types[i]) < 0)
+		if (add_type(module, types[i].type, types[i].spec) < 0)
 			return -1;
 	return add(module, "SETTINGS", iox_settings_names()) < 0 || add(module, "KINDS", kind_names()) < 0 ? -1 : 0;
 }

@@ -20,7 +20,7 @@ typedef struct Slice {
 
 PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chunk chunk)
 {
-	Slice *slice = PyObject_New(Slice, &iox_SliceType);
+	Slice *slice = PyObject_New(Slice, iox_SliceType);
 
 	if (!slice)
 		return NULL;
@@ -85,14 +85,12 @@ static PyObject *slice_end(Slice *slice, PyObject *Py_UNUSED(ignored))
 
 static void slice_dealloc(Slice *slice)
 {
+	PyTypeObject *type = Py_TYPE(slice);
+
 	slice_give_back(slice);
 	PyObject_Free(slice);
+	Py_DECREF(type);
 }
-
-static PyBufferProcs slice_buffer = {
-	.bf_getbuffer = (getbufferproc)slice_getbuffer,
-	.bf_releasebuffer = (releasebufferproc)slice_releasebuffer,
-};
 
 PyDoc_STRVAR(slice_end_doc,
 "end($self, /)\n"
@@ -105,13 +103,21 @@ static PyMethodDef slice_methods[] = {
 	{ NULL },
 };
 
-PyTypeObject iox_SliceType = {
-	PyVarObject_HEAD_INIT(NULL, 0)
-	.tp_name = "ioxide._ring._core.Slice",
-	.tp_basicsize = sizeof(Slice),
-	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-	.tp_doc = "One received buffer, lent out; goes back to the kernel with its last view.",
-	.tp_dealloc = (destructor)slice_dealloc,
-	.tp_as_buffer = &slice_buffer,
-	.tp_methods = slice_methods,
+static PyType_Slot slice_slots[] = {
+	{ Py_tp_doc, (void *)"One received buffer, lent out; goes back to the kernel with its last view." },
+	{ Py_tp_dealloc, (void *)slice_dealloc },
+	{ Py_bf_getbuffer, (void *)slice_getbuffer },
+	{ Py_bf_releasebuffer, (void *)slice_releasebuffer },
+	{ Py_tp_methods, (void *)slice_methods },
+	{ 0, NULL },
 };
+
+PyType_Spec iox_SliceSpec = {
+	.name = "ioxide._ring._core.Slice",
+	.basicsize = sizeof(Slice),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE |
+		 Py_TPFLAGS_DISALLOW_INSTANTIATION,
+	.slots = slice_slots,
+};
+
+PyTypeObject *iox_SliceType;

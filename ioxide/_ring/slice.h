@@ -6,7 +6,8 @@
 #include "driver_state.h"
 #include "connection_state.h"
 
-extern PyTypeObject iox_SliceType;
+extern PyType_Spec iox_SliceSpec;
+extern PyTypeObject *iox_SliceType; /* made of iox_SliceSpec by module.c */
 
 PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chunk chunk);
 

@@ -32,7 +32,7 @@ static Waiter *waiter_alloc(void)
 		return self;
 	}
 	held = iox_collector_hold();
-	self = PyObject_GC_New(Waiter, &iox_WaiterType);
+	self = PyObject_GC_New(Waiter, iox_WaiterType);
 	iox_collector_release(held);
 	return self;
 }
@@ -91,6 +91,7 @@ Waiter *iox_waiter_standing(Driver *driver, PyObject *callback, PyObject *contex
 
 static int waiter_traverse(Waiter *self, visitproc visit, void *arg)
 {
+	Py_VISIT(Py_TYPE(self));
 	Py_VISIT(self->driver);
 	Py_VISIT(self->worker);
 	Py_VISIT(self->callback);
@@ -116,15 +117,19 @@ void iox_waiter_dismiss(Waiter *self)
 
 static void waiter_dealloc(Waiter *self)
 {
+	PyTypeObject *type = Py_TYPE(self);
+
 	PyObject_GC_UnTrack(self);
 	/* The ready queue and the flush list hold references: it is in neither. */
 	waiter_clear(self);
 	Py_CLEAR(self->worker);
 	Py_CLEAR(self->driver);
-	if (free_waiter_count < FREE_LIMIT)
-		free_waiters[free_waiter_count++] = self;
-	else
+	if (free_waiter_count < FREE_LIMIT) {
+		free_waiters[free_waiter_count++] = self; /* and keeps its reference to the type */
+	} else {
 		PyObject_GC_Del(self);
+		Py_DECREF(type);
+	}
 }
 
 static void waiter_queue(Waiter *self, enum iox_waiter_state state)
@@ -463,19 +468,26 @@ static PyGetSetDef waiter_getset[] = {
 	{ NULL },
 };
 
-PyTypeObject iox_WaiterType = {
-	PyVarObject_HEAD_INIT(NULL, 0)
-	.tp_name = "ioxide._ring._core.Waiter",
-	.tp_basicsize = sizeof(Waiter),
-	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-	.tp_doc = "The future-like that asyncio's Task is given; private to the await protocol.",
-	.tp_dealloc = (destructor)waiter_dealloc,
-	.tp_traverse = (traverseproc)waiter_traverse,
-	.tp_clear = (inquiry)waiter_clear,
-	.tp_repr = (reprfunc)waiter_repr,
-	.tp_methods = waiter_methods,
-	.tp_getset = waiter_getset,
+static PyType_Slot waiter_slots[] = {
+	{ Py_tp_doc, (void *)"The future-like that asyncio's Task is given; private to the await protocol." },
+	{ Py_tp_dealloc, (void *)waiter_dealloc },
+	{ Py_tp_traverse, (void *)waiter_traverse },
+	{ Py_tp_clear, (void *)waiter_clear },
+	{ Py_tp_repr, (void *)waiter_repr },
+	{ Py_tp_methods, (void *)waiter_methods },
+	{ Py_tp_getset, (void *)waiter_getset },
+	{ 0, NULL },
 };
+
+PyType_Spec iox_WaiterSpec = {
+	.name = "ioxide._ring._core.Waiter",
+	.basicsize = sizeof(Waiter),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC |
+		 Py_TPFLAGS_DISALLOW_INSTANTIATION,
+	.slots = waiter_slots,
+};
+
+PyTypeObject *iox_WaiterType;
 
 int iox_waiter_init(void)
 {

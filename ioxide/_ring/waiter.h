@@ -37,7 +37,8 @@ typedef struct Waiter {
 /* A target that is set when the reactor takes the flush: all that was written until then. */
 #define IOX_TARGET_NOW UINT64_MAX
 
-extern PyTypeObject iox_WaiterType;
+extern PyType_Spec iox_WaiterSpec;
+extern PyTypeObject *iox_WaiterType; /* made of iox_WaiterSpec by module.c */
 
 int iox_waiter_init(void); /* -1 with an exception set */
 Waiter *iox_waiter_new(struct Driver *driver, PyObject *callback); /* NULL: a Task adds its own */

@@ -41,7 +41,7 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	PyObject *driver, *loop, *on_connection;
 	Worker *self;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO:Worker", names, &iox_DriverType, &driver, &loop,
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO:Worker", names, iox_DriverType, &driver, &loop,
 					 &on_connection))
 		return NULL;
 	self = (Worker *)type->tp_alloc(type, 0);
@@ -76,7 +76,7 @@ static int check_own_thread(Worker *self)
 
 static PyObject *worker_start(Worker *self, PyObject *conn)
 {
-	if (!PyObject_TypeCheck(conn, &iox_ConnectionType)) {
+	if (!PyObject_TypeCheck(conn, iox_ConnectionType)) {
 		PyErr_Format(PyExc_TypeError, "start() takes a Connection, not %R", conn);
 		return NULL;
 	}
@@ -184,6 +184,7 @@ static PyObject *worker_detach(Worker *self, PyObject *Py_UNUSED(ignored))
 
 static int worker_traverse(Worker *self, visitproc visit, void *arg)
 {
+	Py_VISIT(Py_TYPE(self));
 	Py_VISIT(self->driver);
 	Py_VISIT(self->home.loop);
 	Py_VISIT(self->on_connection);
@@ -200,12 +201,15 @@ static int worker_clear(Worker *self)
 
 static void worker_dealloc(Worker *self)
 {
+	PyTypeObject *type = Py_TYPE(self);
+
 	PyObject_GC_UnTrack(self);
 	iox_list_remove(&self->home.handing);
 	worker_clear(self);
 	Py_CLEAR(self->starting);
 	Py_CLEAR(self->driver);
-	Py_TYPE(self)->tp_free((PyObject *)self);
+	type->tp_free((PyObject *)self);
+	Py_DECREF(type);
 }
 
 PyDoc_STRVAR(worker_start_doc,
@@ -242,15 +246,21 @@ PyDoc_STRVAR(worker_doc,
 "`on_connection(connection)` is called there for each connection that start() hands over.  Raises\n"
 "RuntimeError when the thread is a worker already.");
 
-PyTypeObject iox_WorkerType = {
-	PyVarObject_HEAD_INIT(NULL, 0)
-	.tp_name = "ioxide._ring._core.Worker",
-	.tp_basicsize = sizeof(Worker),
-	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-	.tp_doc = worker_doc,
-	.tp_new = worker_new,
-	.tp_dealloc = (destructor)worker_dealloc,
-	.tp_traverse = (traverseproc)worker_traverse,
-	.tp_clear = (inquiry)worker_clear,
-	.tp_methods = worker_methods,
+static PyType_Slot worker_slots[] = {
+	{ Py_tp_doc, (void *)worker_doc },
+	{ Py_tp_new, (void *)worker_new },
+	{ Py_tp_dealloc, (void *)worker_dealloc },
+	{ Py_tp_traverse, (void *)worker_traverse },
+	{ Py_tp_clear, (void *)worker_clear },
+	{ Py_tp_methods, (void *)worker_methods },
+	{ 0, NULL },
 };
+
+PyType_Spec iox_WorkerSpec = {
+	.name = "ioxide._ring._core.Worker",
+	.basicsize = sizeof(Worker),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC,
+	.slots = worker_slots,
+};
+
+PyTypeObject *iox_WorkerType;

@@ -5,6 +5,7 @@
 
 #include "interpreter.h"
 
-extern PyTypeObject iox_WorkerType;
+extern PyType_Spec iox_WorkerSpec;
+extern PyTypeObject *iox_WorkerType; /* made of iox_WorkerSpec by module.c */
 
 #endif

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from ioxide._ring import _core
+from ioxide.connection import Connection
 from ioxide.driver import Driver
 from tests.smoke.bench import Bench
 from tests.smoke.hostile_finalizers import arm, disarm
@@ -333,3 +334,58 @@ def test_a_worker_that_ends_takes_nothing_from_a_finalizer(bench: Bench) -> None
     worker.detach()  # drops the last reference to what was not started
     assert gone() is None
     assert [False] == answers
+
+
+def _references() -> dict[str, int]:
+    gc.collect()
+    kinds = (_core.Await, _core.Connection, _core.Driver, _core.Slice, _core.Waiter, _core.Worker)
+    return {kind.__name__: sys.getrefcount(kind) for kind in (*kinds, Connection)}
+
+
+def test_each_object_gives_the_reference_to_its_type_back() -> None:
+    """The types are heap types: one reference too few would free a type that is in use."""
+
+    def use_all() -> None:
+        bench = Bench()
+        try:
+            conn = bench.connection()
+            for _ in range(300):  # more than the free lists keep
+                conn.recv().close()
+                slices = conn._recv_slices()
+                bench.astray.append(slices)
+            for made in bench.astray:
+                made.close()
+            bench.astray.clear()
+            worker = _core.Worker(bench.driver._core, None, print)
+            worker.detach()
+        finally:
+            bench.close()
+
+    use_all()
+    before = _references()
+    use_all()
+
+    assert before == _references()
+
+
+def test_a_lent_buffer_gives_the_reference_to_its_type_back(bench: Bench) -> None:
+    client = bench.client()
+    while not bench.taken:
+        bench.tick()
+    conn = bench.taken.pop()
+    conn._read(True)
+    bench.driver.wait(0)
+    before = sys.getrefcount(_core.Slice)
+
+    for _ in range(3):
+        client.sendall(b"bytes")
+        while not conn._queued:
+            bench.tick()
+        with pytest.raises(StopIteration) as lent:
+            conn._recv_slices().send(None)
+        (one,) = lent.value.value
+        meanwhile = sys.getrefcount(_core.Slice)
+        one.end()
+        del lent, one
+        afterwards = sys.getrefcount(_core.Slice)
+        assert (before + 1, before) == (meanwhile, afterwards)

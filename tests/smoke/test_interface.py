@@ -95,6 +95,16 @@ def test_everything_in_the_core_is_described(name: str) -> None:
     assert inspect.getdoc(kind)
 
 
+@pytest.mark.parametrize("name", CLASSES)
+def test_types_of_the_core_are_heap_types_that_nobody_changes(name: str) -> None:
+    heap, immutable = 1 << 9, 1 << 8  # Py_TPFLAGS_HEAPTYPE, Py_TPFLAGS_IMMUTABLETYPE
+    kind = getattr(_core, name)
+
+    assert heap | immutable == kind.__flags__ & (heap | immutable)
+    with pytest.raises(TypeError, match="immutable type"):
+        kind.added = 1
+
+
 def ours(kind: type) -> Iterator[tuple[str, Any]]:
     """The public methods and properties of a class that ioxide itself defines."""
     for base in kind.__mro__:
