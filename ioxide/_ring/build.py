@@ -61,6 +61,7 @@ SOURCES = (
     "awaitable.c",
     "connection.c",
     "counters.c",
+    "open.c",
     "worker.c",
     "driver.c",
     "module.c",

@@ -107,3 +107,18 @@ PyObject *iox_driver_counters(Driver *self)
 	self->counters.bytes_sent -= taken;
 	return counted;
 }
+
+PyObject *iox_driver_record(Driver *self, PyObject *Py_UNUSED(ignored))
+{
+	const struct iox_record *record = self->ring ? self->ring->record : NULL;
+	uint64_t count = record ? record->count : 0, kept = count < IOX_RECORD_ENTRIES ? count : IOX_RECORD_ENTRIES;
+	PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(kept * sizeof(*record->entries)));
+	struct iox_record_entry *to;
+
+	if (!bytes)
+		return NULL;
+	to = (struct iox_record_entry *)PyBytes_AS_STRING(bytes);
+	for (uint64_t i = count - kept; i < count; i++)
+		*to++ = record->entries[i & (IOX_RECORD_ENTRIES - 1)];
+	return bytes;
+}

@@ -9,5 +9,6 @@
 unsigned long iox_driver_ready_count(const Driver *driver);
 unsigned long iox_driver_listener_count(const Driver *driver); /* those that are not being closed */
 PyObject *iox_driver_counters(Driver *driver);
+PyObject *iox_driver_record(Driver *driver, PyObject *ignored); /* its flight recorder, as bytes */
 
 #endif

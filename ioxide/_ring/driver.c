@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The Python type of a ring's owner: made, told of its loop, asked for figures, and closed.  What it
- * does in between, tick by tick, is in dispatch.c and tick.c.
+ * does in between, tick by tick, is in dispatch.c and tick.c; what it is made of, in open.c.
  */
 #include "driver.h"
 
@@ -14,14 +14,11 @@
 #include "errors.h"
 #include "listeners.h"
 #include "modes.h"
+#include "open.h"
 #include "owner.h"
 #include "submit.h"
 #include "turns.h"
 #include "wake.h"
-
-#include <errno.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 static PyObject *driver_adopt(Driver *self, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -78,21 +75,6 @@ static PyObject *driver_counters(Driver *self, PyObject *Py_UNUSED(ignored))
 	return iox_driver_counters(self);
 }
 
-static PyObject *driver_record(Driver *self, PyObject *Py_UNUSED(ignored))
-{
-	const struct iox_record *record = self->ring ? self->ring->record : NULL;
-	uint64_t count = record ? record->count : 0, kept = count < IOX_RECORD_ENTRIES ? count : IOX_RECORD_ENTRIES;
-	PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(kept * sizeof(*record->entries)));
-	struct iox_record_entry *to;
-
-	if (!bytes)
-		return NULL;
-	to = (struct iox_record_entry *)PyBytes_AS_STRING(bytes);
-	for (uint64_t i = count - kept; i < count; i++)
-		*to++ = record->entries[i & (IOX_RECORD_ENTRIES - 1)];
-	return bytes;
-}
-
 static int driver_traverse(Driver *self, visitproc visit, void *arg)
 {
 	Py_VISIT(Py_TYPE(self));
@@ -127,13 +109,7 @@ static void driver_dealloc(Driver *self)
 		if (PyErr_WarnEx(PyExc_ResourceWarning, "a driver was dropped without close()", 1) < 0)
 			PyErr_WriteUnraisable(NULL);
 		PyErr_Restore(type, value, traceback);
-		close(self->wake_fd);
-		iox_ring_close(self->ring, iox_driver_is_here(self));
-		if (self->shared) {
-			self->shared->registered = false;
-			iox_group_unref(self->shared);
-		}
-		iox_slab_pool_clear(&self->slabs);
+		iox_driver_free(self);
 	}
 	PyMem_Free(self->slots);
 	PyMem_Free(self->free_slots);
@@ -141,79 +117,6 @@ static void driver_dealloc(Driver *self)
 	PyMem_Free(self->foreign.ops);
 	PyObject_GC_Del(self);
 	Py_DECREF(own);
-}
-
-static bool open_ring(Driver *self)
-{
-	int error;
-
-	self->ring = iox_ring_open(self->settings.ring_entries, self->settings.cq_entries,
-				   self->settings.register_ring_fd, &error);
-	if (!self->ring) {
-		iox_raise_os_error(-error, "io_uring_setup(2)");
-		return false;
-	}
-	if (self->settings.record) {
-		self->ring->record = iox_record_new(&self->ring->uring);
-		if (!self->ring->record)
-			PyErr_NoMemory();
-	}
-	return !self->settings.record || self->ring->record;
-}
-
-static bool init_groups(Driver *self)
-{
-	uint32_t groups = self->settings.groups;
-	int ret;
-
-	if (groups) {
-		self->free_groups = PyMem_Calloc(groups, sizeof(*self->free_groups));
-		if (!self->free_groups) {
-			PyErr_NoMemory();
-			return false;
-		}
-		for (unsigned i = groups; i; i--)
-			self->free_groups[self->free_group_count++] = (uint16_t)(IOX_FIRST_GROUP + i - 1);
-		return true;
-	}
-	self->shared = iox_group_new(self->settings.recv_slots, self->settings.recv_buffer_size, false,
-				     self->settings.recv_bundle);
-	ret = -ENOMEM;
-	if (self->shared) {
-		Py_BEGIN_ALLOW_THREADS
-		ret = iox_group_register_waiting(self->shared, self->ring->uring.ring_fd, IOX_SHARED_GROUP);
-		Py_END_ALLOW_THREADS
-	}
-	if (ret < 0)
-		iox_raise_os_error(-ret, "IORING_REGISTER_PBUF_RING");
-	return ret >= 0;
-}
-
-/* Runs no Python code: what is held is exact bytes (send.c). */
-static void let_go(void *owner)
-{
-	Py_DECREF((PyObject *)owner);
-}
-
-static bool init_slabs(Driver *self)
-{
-	const struct iox_settings *settings = &self->settings;
-
-	if (iox_slab_pool_init(&self->slabs, settings->write_slab_size, settings->write_limit, settings->pool_max,
-			       settings->segmented)) {
-		self->slabs.let_go = let_go;
-		return true;
-	}
-	PyErr_NoMemory();
-	return false;
-}
-
-static bool open_wake_fd(Driver *self)
-{
-	self->wake_fd = eventfd(0, EFD_CLOEXEC);
-	if (self->wake_fd < 0)
-		iox_raise_os_error(errno, "eventfd(2)");
-	return self->wake_fd >= 0;
 }
 
 PyDoc_STRVAR(driver_doc,
@@ -254,15 +157,7 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 		       &self->starved, &self->watched, &self->silent, &self->read_clocks, &self->send_clocks);
 	iox_list_init(&self->resting);
 	iox_modes_init(self);
-	if (!open_ring(self) || !init_groups(self) || !init_slabs(self) || !open_wake_fd(self)) {
-		if (self->shared) {
-			iox_group_unregister(self->shared, self->ring->uring.ring_fd);
-			iox_group_unref(self->shared);
-		}
-		iox_slab_pool_clear(&self->slabs);
-		if (self->ring)
-			iox_ring_close(self->ring, true);
-		self->ring = NULL;
+	if (!iox_driver_open(self)) {
 		Py_DECREF(self);
 		return NULL;
 	}
@@ -632,7 +527,7 @@ static PyMethodDef driver_methods[] = {
 	{ "_adopt", (PyCFunction)(void *)driver_adopt, METH_FASTCALL, driver_adopt_doc },
 	{ "wake", (PyCFunction)driver_wake, METH_NOARGS, driver_wake_doc },
 	{ "connections", (PyCFunction)driver_connections, METH_NOARGS, driver_connections_doc },
-	{ "record", (PyCFunction)driver_record, METH_NOARGS, driver_record_doc },
+	{ "record", (PyCFunction)iox_driver_record, METH_NOARGS, driver_record_doc },
 	{ "counters", (PyCFunction)driver_counters, METH_NOARGS, driver_counters_doc },
 	{ "begin_run", (PyCFunction)iox_driver_begin_run, METH_NOARGS, driver_begin_run_doc },
 	{ "end_run", (PyCFunction)iox_driver_end_run, METH_NOARGS, driver_end_run_doc },
