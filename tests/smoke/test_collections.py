@@ -338,8 +338,8 @@ def test_a_worker_that_ends_takes_nothing_from_a_finalizer(bench: Bench) -> None
 
 def _references() -> dict[str, int]:
     gc.collect()
-    kinds = (_core.Await, _core.Connection, _core.Driver, _core.Slice, _core.Waiter, _core.Worker)
-    return {kind.__name__: sys.getrefcount(kind) for kind in (*kinds, Connection)}
+    core = (_core.Await, _core.Connection, _core.Driver, _core.Slice, _core.Waiter, _core.Worker)
+    return {str(kind): sys.getrefcount(kind) for kind in (*core, Connection)}
 
 
 def test_each_object_gives_the_reference_to_its_type_back() -> None:
