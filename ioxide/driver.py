@@ -43,7 +43,7 @@ class Driver:
         self._open()
         self.posts: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         """What `run_posts()` is to run."""
-        self.drains_posts = self._config.context
+        self.runs_posts = self._config.context
         self._on_fault: Callable[[str, BaseException], object] | None = None
         self._lock = threading.RLock()  # a signal handler may post() inside a post()
         self._closed = False
@@ -193,10 +193,10 @@ class Driver:
     def post(self, callback: Callable[..., object], *args: Any) -> None:
         """Queue ``callback(*args)`` for the reactor's thread; from any thread, never run inline.
 
-        Raises `StoppedError` once the driver is closed, and `RuntimeError` when its queue is not
-        drained because of `ServerConfig.context`.
+        Raises `StoppedError` once the driver is closed, and `RuntimeError` when
+        `ServerConfig.context` is off, because its queue is then not run.
         """
-        if not self.drains_posts:
+        if not self.runs_posts:
             raise RuntimeError(
                 f"with ServerConfig.context=False no posts are run: {callback!r} was not queued. "
                 "Use loop.call_soon_threadsafe()."
@@ -305,10 +305,10 @@ class Driver:
         operation within 5 s: its memory is then left mapped, for ever.
         """
         kept = self._core.record()
-        drained = self._core.close()  # refuses another thread, and a call from inside dispatch()
+        released = self._core.close()  # refuses another thread, and a call from inside dispatch()
         record.keep(self.thread.name, kept)
         self._end()
-        return drained
+        return released
 
     def abandon(self) -> None:
         """`close()` on another thread than the ring's, or in a forked child.

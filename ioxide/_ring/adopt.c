@@ -17,7 +17,7 @@ static struct iox_group *take_group(Driver *self)
 	return self->shared ? self->shared : iox_driver_take_group(self);
 }
 
-Connection *iox_conn_new(Driver *self, int fd, bool served)
+Connection *iox_conn_new(Driver *self, int fd, bool for_handler)
 {
 	int held = iox_collector_hold();
 	struct iox_group *group;
@@ -39,30 +39,30 @@ Connection *iox_conn_new(Driver *self, int fd, bool served)
 	conn->slot = self->free_slots[--self->free_count];
 	conn->generation = iox_driver_generation(self);
 	conn->fd = fd;
-	conn->served = served;
+	conn->for_handler = for_handler;
 	conn->receive.chunks = conn->receive.inline_chunks;
 	conn->receive.chunk_capacity = IOX_INLINE_CHUNKS;
 	IOX_LISTS_INIT(&conn->send.flushes, &conn->send.silent, &conn->starting, &conn->life.staged, &conn->receive.starved, &conn->receive.clock,
 		       &conn->receive.watched, &conn->send.clock);
-	iox_list_init(&conn->life.resting);
+	iox_list_init(&conn->life.retrying);
 	self->slots[conn->slot] = conn; /* the table's reference */
 	self->connection_count++;
-	self->served_count += served;
+	self->handler_connections += for_handler;
 	/*
 	 * A transport begins to read after connection_made(), which may pause it: asyncio adds its reader
 	 * by a later callback.  A handler's connection receives at once.
 	 */
-	conn->receive.held = !served;
-	if (served)
+	conn->receive.held = !for_handler;
+	if (for_handler)
 		iox_want(conn, IOX_WANT_RECV);
 	return conn;
 }
 
 /*
- * A connected TCP socket of Python's becomes a connection.  The number of a lent one may be closed and
- * given to another file at any time, by its owner, so the connection has a duplicate, which nobody else
- * knows.  None when there is no room (incremental mode has group ids for so many) or no descriptor for
- * the duplicate; the socket is then left as it was.
+ * Makes a connection of a connected TCP socket.  The owner of a lent socket may close it at any time, and its
+ * number may then become another file's; so the connection works on a duplicate.  None when there is no room
+ * (incremental mode has a limited number of group ids) or no descriptor for the duplicate; the socket is then
+ * unchanged.
  */
 PyObject *iox_driver_adopt(Driver *self, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -75,7 +75,7 @@ PyObject *iox_driver_adopt(Driver *self, PyObject *const *args, Py_ssize_t nargs
 	}
 	fd = PyObject_AsFileDescriptor(args[0]);
 	lent = PyObject_IsTrue(args[1]);
-	/* The owner last: the object's fileno() may close the driver. */
+	/* The owner is checked last: the object's fileno() may close the driver. */
 	if (fd < 0 || lent < 0 || iox_driver_check_owner(self) < 0)
 		return NULL;
 	flags = fcntl(fd, F_GETFL);
@@ -98,6 +98,6 @@ PyObject *iox_driver_adopt(Driver *self, PyObject *const *args, Py_ssize_t nargs
 	if (flags & O_NONBLOCK)
 		iox_conn_block(conn);
 	if (!lent)
-		conn->nonblock = false; /* nobody else has the file */
+		conn->nonblock = false; /* no other process or object has the file */
 	return Py_NewRef(conn);
 }

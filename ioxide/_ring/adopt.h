@@ -6,7 +6,7 @@
 #include "connection_state.h"
 #include "driver_state.h"
 
-Connection *iox_conn_new(Driver *driver, int fd, bool served); /* NULL: no room; fd stays the caller's */
+Connection *iox_conn_new(Driver *driver, int fd, bool for_handler); /* NULL: no room; fd stays the caller's */
 PyObject *iox_driver_adopt(Driver *driver, PyObject *const *args, Py_ssize_t nargs);
 
 #endif

@@ -7,7 +7,7 @@
  * replaces the first.  So the Await is a coroutine in the sense of collections.abc.Coroutine
  * (create_task() accepts it as it is), and only the Task that drives it ever sees the Waiter.
  *
- * As a coroutine it warns when it is dropped and nobody has awaited it (await_finalize()).
+ * As a coroutine does, it warns when it is dropped without having been awaited (await_finalize()).
  */
 #include "awaitable.h"
 
@@ -34,7 +34,7 @@ typedef struct Await {
 	bool finalized;          /* tp_finalize is called once for an object: not recycled */
 } Await;
 
-/* One for each parked read and flush: taken from here, making one costs no allocation. */
+/* A free list: each read and flush needs an Await, and an allocation would cost more. */
 #define FREE_LIMIT 128
 
 static Await *free_awaits[FREE_LIMIT];
@@ -96,7 +96,7 @@ static inline Await *await_make(Connection *conn, enum iox_await_kind kind, Py_s
 	return self;
 }
 
-/* Out of line: a program that tracks no origins, which costs time, does not pay for those who do. */
+/* Out of line, because few programs track origins. */
 static __attribute__((cold, noinline)) PyObject *await_tracked(Connection *conn, enum iox_await_kind kind,
 								Py_ssize_t limit, int depth)
 {
@@ -119,7 +119,7 @@ PyObject *iox_await_new(Connection *conn, enum iox_await_kind kind, Py_ssize_t l
 	return (PyObject *)await_make(conn, kind, limit);
 }
 
-/* Takes the await off its waiter; what has been received stays in the connection's queue. */
+/* Separates the await from its waiter; received bytes stay in the connection's queue. */
 static void await_unpark(Await *self)
 {
 	Waiter *waiter = self->waiter;
@@ -128,7 +128,7 @@ static void await_unpark(Await *self)
 		return;
 	self->waiter = NULL;
 	if (self->conn->receive.reader == waiter) {
-		if (!self->conn->life.fin_sent) /* then it is the clock of the peer's FIN */
+		if (!self->conn->life.fin_sent) /* otherwise this is the clock of the peer's FIN */
 			iox_list_remove(&self->conn->receive.clock);
 		Py_CLEAR(self->conn->receive.reader);
 	}
@@ -156,7 +156,7 @@ static int await_traverse(Await *self, visitproc visit, void *arg)
 	return 0;
 }
 
-static inline void await_let_go(Await *self)
+static inline void await_drop(Await *self)
 {
 	if (self->waiter)
 		await_unpark(self);
@@ -167,13 +167,13 @@ static inline void await_let_go(Await *self)
 
 static int await_clear(Await *self)
 {
-	await_let_go(self);
+	await_drop(self);
 	return 0;
 }
 
 static const char *const qualified_names[] = { "Connection.recv", "Connection.read", "Connection.flush" };
 
-/* Somebody forgot to await it: says what CPython says of such a coroutine, in its own words. */
+/* It was not awaited: warns in the same words as CPython for a coroutine. */
 static void await_finalize(Await *self)
 {
 	PyObject *type, *value, *traceback, *warnings, *result = NULL;
@@ -204,9 +204,9 @@ static void await_dealloc(Await *self)
 	PyTypeObject *type = Py_TYPE(self);
 
 	if (self->state == IOX_AWAIT_FRESH && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
-		return; /* the warning is kept, with what it is about */
+		return; /* the warning has kept a reference to it */
 	PyObject_GC_UnTrack(self);
-	await_let_go(self);
+	await_drop(self);
 	if (free_await_count < FREE_LIMIT && !self->finalized) {
 		free_awaits[free_await_count++] = self; /* and keeps its reference to the type */
 	} else {
@@ -258,7 +258,7 @@ static int await_park(Await *self, bool on_worker)
 		waiter->target = self->target;
 		if (on_worker)
 			return iox_foreign_flush(self->conn, waiter);
-		/* The list's reference: as with a reader, a parked task must not be garbage. */
+		/* The list holds a reference, as for a reader: a parked task must not be garbage. */
 		iox_list_append(&self->conn->send.flushes, &waiter->flushes);
 		Py_INCREF(waiter);
 		return 0;
@@ -280,11 +280,11 @@ static PySendResult await_send(Await *self, PyObject *Py_UNUSED(value), PyObject
 	where = iox_conn_check_thread(self->conn);
 	if (where < 0) {
 		if (self->state == IOX_AWAIT_FRESH)
-			self->state = IOX_AWAIT_FINISHED; /* awaited, if in vain: nothing to warn of */
+			self->state = IOX_AWAIT_FINISHED; /* it was awaited, so there is no warning */
 		return PYGEN_ERROR;
 	}
 	if (self->conn->life.ending && !where)
-		iox_mailbox_do(&self->conn->driver->foreign); /* closed by close_threadsafe(): it must be seen */
+		iox_mailbox_do(&self->conn->driver->foreign); /* runs the queued close() or abort() first */
 	if (self->state == IOX_AWAIT_PARKED) {
 		if (self->waiter->state != IOX_WAITER_DONE) {
 			PyErr_Format(PyExc_RuntimeError,
@@ -295,7 +295,7 @@ static PySendResult await_send(Await *self, PyObject *Py_UNUSED(value), PyObject
 		await_unpark(self);
 	}
 	if (where > 0 && self->conn->life.ending && self->kind != IOX_AWAIT_FLUSH) {
-		/* Closed here, though the reactor may not know yet: what is queued is thrown away. */
+		/* Closed on this worker; the reactor may not have run it yet.  Received bytes are thrown away. */
 		*result = self->kind == IOX_AWAIT_RECV ? PyBytes_FromStringAndSize(NULL, 0) : PyList_New(0);
 		await_finish(self);
 		return *result ? PYGEN_RETURN : PYGEN_ERROR;

@@ -38,8 +38,8 @@ void iox_driver_copy_free(Driver *self, char *memory, size_t bytes)
 }
 
 /*
- * Between two looks, in ms.  What grew under a load is all given back within three of them after its
- * end; then nothing is left to look for, and an idle reactor sleeps.
+ * The interval, in ms.  What has grown under a load is given back within three intervals after its end; then
+ * nothing is armed any more, and an idle reactor sleeps.
  */
 #define TRIM_INTERVAL 500
 
@@ -56,7 +56,7 @@ void iox_driver_trim(Driver *self)
 	if (!self->trim_at || self->trim_at > self->now)
 		return;
 	self->trim_at = 0;
-	/* Completions that were not taken in have used up buffers that count as the kernel's still. */
+	/* Completions that were not taken in have used buffers that still count as the kernel's. */
 	if (self->shared && !iox_ring_ready(self->ring) && !iox_ring_overflowed(self->ring))
 		iox_group_trim(self->shared);
 	iox_slab_pool_trim(&self->slabs);
@@ -75,18 +75,18 @@ static bool return_later(Driver *self, struct iox_group *group, uint16_t bid)
 	if (!iox_mailbox_push(&self->foreign, op))
 		return false;
 	self->counters.foreign_returns++;
-	/* Nobody else tells the reactor, and somebody may wait for just this one. */
+	/* Nothing else wakes the reactor, and a receive may wait for this very buffer. */
 	if (iox_list_linked(&self->starved) || group->incremental || iox_modes_wake_each(self))
 		iox_driver_wake_for_call(self);
 	return true;
 }
 
-void iox_driver_release_lent(Driver *self, struct iox_group *group, uint16_t bid)
+void iox_driver_release_slice(Driver *self, struct iox_group *group, uint16_t bid)
 {
 	if (!self->closed && !iox_driver_is_here(self)) {
 		if (return_later(self, group, bid))
 			return;
-		/* No memory for the hand-over: the GIL is held, so doing it here is not wrong either. */
+		/* No memory to queue it: the GIL is held, so it can be done here, too. */
 	}
 	if (!self->closed)
 		iox_driver_release(self, group, bid);
@@ -111,11 +111,11 @@ struct iox_group *iox_driver_take_group(Driver *self)
 	return group;
 }
 
-/* Only after the receive's terminal completion: until then the kernel may fill our buffers. */
+/* Only after the terminal completion of the receive: until then the kernel may write to the buffers. */
 void iox_driver_drop_group(Driver *self, struct iox_group *group)
 {
 	group->owner = NULL;
 	iox_group_unregister(group, self->ring->uring.ring_fd);
 	self->free_groups[self->free_group_count++] = group->id;
-	iox_group_unref(group); /* lent slices keep the memory */
+	iox_group_unref(group); /* slices keep the memory */
 }

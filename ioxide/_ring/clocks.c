@@ -15,14 +15,14 @@ uint64_t iox_recv_fin_timeout(const Connection *conn)
 void iox_recv_start_clock(Connection *conn)
 {
 	Driver *driver = conn->driver;
-	/* One length for all that are in the list: it is in order of deadline. */
+	/* All clocks in the list have one length, so the list is in order of deadline. */
 	uint64_t timeout = conn->life.fin_sent ? iox_recv_fin_timeout(conn)
-			   : conn->served ? driver->settings.read_timeout_ms : 0;
+			   : conn->for_handler ? driver->settings.read_timeout_ms : 0;
 
 	iox_list_remove(&conn->receive.clock);
 	if (!timeout)
 		return;
-	/* Not driver->now: the step that parks may have taken long. */
+	/* Not driver->now: the step before this wait may have taken long. */
 	conn->receive.deadline = iox_clock_coarse_ms() + timeout;
 	iox_list_append(&driver->read_clocks, &conn->receive.clock);
 }

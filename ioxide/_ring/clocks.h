@@ -6,6 +6,6 @@
 #include "connection_state.h"
 
 void iox_recv_start_clock(Connection *conn);
-uint64_t iox_recv_fin_timeout(const Connection *conn); /* ms a peer's FIN is waited for after ours */
+uint64_t iox_recv_fin_timeout(const Connection *conn); /* ms; how long the peer's FIN is waited for after ours */
 
 #endif

@@ -3,14 +3,14 @@
  * The end of a driver: on its ring's thread, and on another or in a forked child.
  *
  * Only the ring's own thread may enter it (IORING_SETUP_SINGLE_ISSUER, 6.0: -EEXIST), so elsewhere nothing
- * can be cancelled and waited for (drain.c).  The kernel cancels what is left when the ring's descriptor is
+ * can be cancelled and waited for (quiesce.c).  The kernel cancels what is left when the ring's descriptor is
  * closed, some time later.  It touches no memory of ours meanwhile: under DEFER_TASKRUN (6.1) an operation
  * goes on only while the ring's thread is inside io_uring_enter(2) for it, and that never happens again.
  */
 #include "close.h"
 
 #include "dispatch.h"
-#include "drain.h"
+#include "quiesce.h"
 #include "life.h"
 #include "listeners.h"
 #include "modes.h"
@@ -21,22 +21,22 @@
 
 #include <unistd.h>
 
-/* Nothing completes any more: tasks have ended, futures of other threads hear of it. */
-static void settle_waiters(Driver *self)
+/* Nothing completes any more.  The tasks have ended; the futures of other threads get their result here. */
+static void resolve_futures(Driver *self)
 {
 	iox_driver_take_next(self);
 	while (iox_list_linked(&self->home.ready)) {
 		Waiter *waiter = IOX_ENTRY(self->home.ready.next, Waiter, ready);
 
 		iox_list_remove(&waiter->ready);
-		if (waiter->settles && iox_waiter_resume(waiter) < 0)
+		if (waiter->resolves_future && iox_waiter_resume(waiter) < 0)
 			PyErr_WriteUnraisable((PyObject *)waiter);
 		waiter->state = IOX_WAITER_DONE;
 		Py_DECREF(waiter);
 	}
 }
 
-/* As if the terminal completion of everything that the kernel has of it had come. */
+/* Does what the terminal completions of all its operations would do: none of them will come. */
 static void end_connection(Driver *self, Connection *conn)
 {
 	Py_INCREF(conn);
@@ -58,12 +58,12 @@ static void abandon(Driver *self)
 	self->accepting = false;
 	self->poll_enabled = false;
 	/*
-	 * Completions that nobody has looked at: what was accepted is closed.  Not in a forked child, where
-	 * the queue is the parent's, and so are the descriptors in it.
+	 * Completions that were not taken in: accepted descriptors among them are closed.  Not in a forked
+	 * child, where the queue and the descriptors in it are the parent's.
 	 */
 	if (self->forks == iox_forks)
 		iox_tick_reap(self);
-	iox_tick_settle(self);
+	iox_tick_complete_silent(self);
 	for (uint32_t slot = 0; slot < self->slot_count; slot++)
 		if (self->slots[slot])
 			end_connection(self, self->slots[slot]);
@@ -71,25 +71,26 @@ static void abandon(Driver *self)
 	self->wake_armed = self->poll_armed = false;
 }
 
-static PyObject *end(Driver *self, bool drained)
+/* released: the kernel has let go of all memory, which can be freed. */
+static PyObject *end(Driver *self, bool released)
 {
 	self->closed = true;
-	iox_mailbox_do(&self->foreign); /* what came while the kernel was waited for */
+	iox_mailbox_do(&self->foreign); /* queued while close() waited for the kernel */
 	close(self->wake_fd);
 	self->wake_fd = -1;
 	/*
-	 * Closing a ring is asynchronous, unregistering its buffers is not: so that goes first, and
-	 * only then may their memory go.
+	 * Closing a ring is asynchronous.  Unregistering its buffers is not, so that comes first; their memory
+	 * is freed afterwards.
 	 */
-	if (drained && self->shared && iox_driver_is_here(self))
+	if (released && self->shared && iox_driver_is_here(self))
 		iox_group_unregister(self->shared, self->ring->uring.ring_fd);
 	self->counters.cqes_dropped = iox_ring_dropped(self->ring);
 	iox_ring_close(self->ring, iox_driver_is_here(self));
 	self->ring = NULL;
-	for (uint32_t slot = 0; !drained && slot < self->slot_count; slot++)
+	for (uint32_t slot = 0; !released && slot < self->slot_count; slot++)
 		if (self->slots[slot])
 			iox_send_leak(self->slots[slot]);
-	if (drained) {
+	if (released) {
 		if (self->shared) {
 			self->shared->registered = false; /* elsewhere the ring's end takes it along */
 			iox_group_unref(self->shared);
@@ -97,16 +98,16 @@ static PyObject *end(Driver *self, bool drained)
 		self->shared = NULL;
 		iox_slab_pool_clear(&self->slabs);
 	}
-	iox_driver_let_go(self);
-	settle_waiters(self);
-	if (iox_modes_hand_over(self) < 0) /* tasks there hear that their connections have ended */
+	iox_driver_drop_ended(self);
+	resolve_futures(self);
+	if (iox_modes_hand_over(self) < 0) /* tasks on workers are resumed: their connections have ended */
 		PyErr_WriteUnraisable((PyObject *)self);
 	Py_CLEAR(self->on_connection);
 	iox_modes_clear(self);
 	Py_CLEAR(self->on_fault);
 	iox_listeners_clear(self);
 	self->inside = NULL;
-	return PyBool_FromLong(drained);
+	return PyBool_FromLong(released);
 }
 
 PyObject *iox_driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
@@ -115,7 +116,7 @@ PyObject *iox_driver_close(Driver *self, PyObject *Py_UNUSED(ignored))
 		Py_RETURN_TRUE;
 	if (iox_driver_begin(self, "close()") < 0)
 		return NULL;
-	return end(self, iox_driver_drain(self));
+	return end(self, iox_driver_quiesce(self));
 }
 
 PyObject *iox_driver_abandon(Driver *self, PyObject *Py_UNUSED(ignored))

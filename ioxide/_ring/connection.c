@@ -86,7 +86,7 @@ CONN_ACTION(conn_abort_method, iox_conn_abort(conn, IOX_CAUSE_ABORT, "connection
 /* On whatever thread the handler ran. */
 static PyObject *conn_faulted(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	iox_conn_blame(conn, IOX_CAUSE_FAULT);
+	iox_conn_set_cause(conn, IOX_CAUSE_FAULT);
 	Py_RETURN_NONE;
 }
 
@@ -142,7 +142,7 @@ static PyObject *conn_flushed(Connection *conn, PyObject *arg)
 	Py_RETURN_NONE;
 }
 
-/* Not for other threads: by the time that they use it the number may be another connection's. */
+/* Not for other threads: when they use the number it may be another connection's. */
 static PyObject *conn_fileno(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
 	if (conn->fd >= 0 && iox_conn_check_thread(conn) < 0)
@@ -155,7 +155,7 @@ static PyObject *conn_get_fd(Connection *conn, void *Py_UNUSED(closure))
 	return PyLong_FromLong(conn->fd);
 }
 
-/* In one go with respect to the reactor, which may close the descriptor at any time. */
+/* In one call, because the reactor may close the descriptor at any time. */
 static PyObject *conn_duplicate(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
 	int fd = -1;
@@ -196,8 +196,8 @@ static PyObject *address_tuple(const union address *address)
 }
 
 /*
- * SO_PEERNAME, not getpeername(2): that one says ENOTCONN as soon as the peer has reset, while the
- * address that accept(2) saw is still there (inet_getname(), with peer 2 and 1).
+ * SO_PEERNAME, not getpeername(2): that fails with ENOTCONN as soon as the peer has reset, while SO_PEERNAME
+ * still has the address that accept(2) saw (inet_getname(), with peer 2 and 1).
  */
 static PyObject *conn_peername(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
@@ -208,7 +208,7 @@ static PyObject *conn_peername(Connection *conn, PyObject *Py_UNUSED(ignored))
 		Py_RETURN_NONE;
 	if (iox_conn_check_thread(conn) < 0)
 		return NULL;
-	/* EINVAL where more is asked for than there is, so first what both families have. */
+	/* EINVAL where the buffer is larger than the address, so the smaller size comes first. */
 	if (getsockopt(conn->fd, SOL_SOCKET, SO_PEERNAME, &peer, &size) < 0)
 		Py_RETURN_NONE;
 	if (peer.any.sa_family == AF_INET6) {
@@ -284,7 +284,7 @@ static void conn_dealloc(Connection *conn)
 	PyObject_GC_UnTrack(conn);
 	if (conn->weakrefs)
 		PyObject_ClearWeakRefs((PyObject *)conn);
-	/* The table holds a reference for as long as there is a descriptor: nothing to close here. */
+	/* Nothing to close: the table holds a reference for as long as there is a descriptor. */
 	conn_clear(conn);
 	if (conn->receive.chunks != conn->receive.inline_chunks)
 		PyMem_Free(conn->receive.chunks);
@@ -311,8 +311,8 @@ PyDoc_STRVAR(conn_write_doc,
 "\n"
 "Take `data`, any contiguous bytes-like object, and return.\n"
 "\n"
-"What `data` holds later is of no consequence: it is copied, or, from 32 KiB on where it is `bytes` or a\n"
-"memoryview of `bytes`, and not of a subclass, kept alive and sent from where it is.\n"
+"`data` may be changed afterwards: it is copied.  `bytes` of 32 KiB and more, and memoryviews of such `bytes`,\n"
+"are kept alive and sent without a copy; subclasses of `bytes` are copied.\n"
 "\n"
 "The bytes leave at the end of the batch, those of one batch in one submission.  Raises BufferError when\n"
 "more than ServerConfig.write_limit bytes would wait, BrokenPipeError or the peer's error when nothing can\n"
@@ -332,7 +332,7 @@ PyDoc_STRVAR(conn_close_doc,
 "close($self, /)\n"
 "--\n"
 "\n"
-"Send what was written, then FIN, and throw away what still arrives until the peer closes too.\n"
+"Send what was written, then FIN; discard what still arrives until the peer closes, too.\n"
 "\n"
 "May be called more than once.  Raises RuntimeError on another thread than the handler's.");
 
@@ -351,7 +351,7 @@ PyDoc_STRVAR(conn_write_threadsafe_doc,
 "\n"
 "write() from any thread: the reactor sends `data` in its next tick.\n"
 "\n"
-"What is no `bytes` is copied at once, by the caller.\n"
+"Anything but `bytes` is copied at once, by the calling thread.\n"
 "\n"
 "The calls of one thread on a connection keep their order.  Raises what write() would raise now.  A write\n"
 "that finds the connection ended when the reactor takes it is dropped, and counted in\n"
@@ -369,8 +369,8 @@ PyDoc_STRVAR(conn_fileno_doc,
 "\n"
 "The descriptor, which stays the connection's own; -1 once it has ended.\n"
 "\n"
-"Raises RuntimeError on another thread than the handler's: the number may be another file's there by the\n"
-"time that it is used.");
+"Raises RuntimeError on another thread than the handler's: when that thread uses the number, it may be\n"
+"another file's.");
 
 PyDoc_STRVAR(conn_recv_slices_doc,
 "_recv_slices($self, /)\n"
@@ -382,13 +382,13 @@ PyDoc_STRVAR(conn_faulted_doc,
 "_faulted($self, /)\n"
 "--\n"
 "\n"
-"The handler raised: count the end as one by fault (Counters.closes_fault).  From any thread.");
+"The handler raised: count the end in Counters.closes_fault.  From any thread.");
 
 PyDoc_STRVAR(conn_end_reads_doc,
 "_end_reads($self, /)\n"
 "--\n"
 "\n"
-"Receive nothing any more, and end the stream for who reads; on the reactor's thread.");
+"Receive nothing any more, and end the stream for the reader; on the reactor's thread.");
 
 PyDoc_STRVAR(conn_flush_threadsafe_doc,
 "_flush_threadsafe($self, settle, /)\n"

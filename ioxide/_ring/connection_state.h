@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* One connection: what its halves, its face and its life keep of it. */
+/* The state of one connection: receiving half, sending half, face and life. */
 #ifndef IOX_CONNECTION_STATE_H
 #define IOX_CONNECTION_STATE_H
 
@@ -13,7 +13,7 @@
 struct Driver;
 struct Waiter;
 
-/* Why a connection ended; what happened first counts. */
+/* Why a connection ended; the first cause counts. */
 enum iox_cause {
 	IOX_CAUSE_NONE,
 	IOX_CAUSE_EOF,
@@ -49,7 +49,7 @@ struct iox_chunk {
 struct iox_receive {
 	enum iox_receive_state state;
 	bool paused;              /* the queue was full, or buffers are short: not armed before it is empty */
-	bool held;                /* a transport that does not read, or not yet: not armed */
+	bool held;                /* the transport does not read now: not armed */
 	bool ended;               /* reading is over, as if the peer had sent FIN */
 	bool at_eof;
 	int error;                /* an errno, or 0 */
@@ -61,7 +61,7 @@ struct iox_receive {
 	struct iox_node starved;  /* in driver->starved, in state starved of a shared group */
 	struct iox_node clock;    /* in driver->read_clocks */
 	struct iox_node watched;  /* in driver->watched, see iox_recv_watch() */
-	uint8_t tries;            /* how often it may be armed anew at an urgent mark */
+	uint8_t tries;            /* how many times it may be armed again at an urgent mark */
 	uint64_t deadline;        /* ms */
 };
 
@@ -69,45 +69,45 @@ struct iox_receive {
 struct iox_send {
 	struct iox_batch staging, sending;
 	size_t sent;               /* bytes of `sending` the kernel has taken */
-	struct iox_batch notified; /* sent by SEND_ZC, ours again with its notification */
+	struct iox_batch notified; /* sent by SEND_ZC; the kernel reads it until the notification */
 	bool notification_due;
 	bool armed;
 	bool zero_copy;            /* the SEND in flight, or the last one, is a SEND_ZC */
-	struct iox_node silent;    /* in driver->silent, while the SEND in flight completes only if it fails */
-	unsigned silent_end;       /* of that SEND: the tail of the submission queue behind it */
+	struct iox_node silent;    /* in driver->silent, while a SEND is in flight that completes only on failure */
+	unsigned silent_end;       /* tail of the submission queue behind that SEND */
 	bool eof_wanted, eof_sent; /* write_eof(): FIN after what is staged, reading goes on */
 	int error;                 /* an errno, or 0 */
 	uint64_t bytes_written, bytes_acked;
 	size_t foreign_bytes;      /* written by other threads and not staged yet */
-	uint64_t bytes_dropped;    /* of these, come too late for the connection */
+	uint64_t bytes_dropped;    /* of these, not staged: the connection had ended */
 	struct iox_node flushes;   /* Waiters */
 	struct iox_node clock;     /* in driver->send_clocks */
 	uint64_t deadline;         /* ms */
 };
 
-/* The other face: an asyncio transport instead of a handler; see face.c. */
+/* The face of an asyncio transport, instead of a handler; see face.c. */
 struct iox_face {
 	struct Waiter *waiter;    /* strong; called for whatever happens to the connection */
 	PyObject *data_received;  /* of its protocol, called with bytes instead; NULL: a buffered protocol */
 	bool reads;               /* it takes received bytes now */
-	bool told;                /* something else than bytes has happened: the waiter's callback is due */
-	uint64_t acked;           /* it wants to hear when so many bytes were sent */
-	bool writes;              /* its write() takes bytes without asking the transport */
-	size_t high;              /* so many bytes may wait to be sent before the transport is told */
+	bool told;                /* something other than bytes has happened: the callback is due */
+	uint64_t acked;           /* the callback is due when bytes_acked has reached this; UINT64_MAX: never */
+	bool writes;              /* write() takes bytes in C, without the transport's Python code */
+	size_t high;              /* the transport is told when more bytes than this wait to be sent */
 };
 
 struct iox_life {
 	enum iox_life_state state;
 	unsigned kernel_refs;     /* operations whose terminal completion is still to come */
 	uint8_t want;             /* what is to be submitted */
-	uint8_t rest;             /* of that, what waits for the kernel to have memory: see rest.c */
+	uint8_t retry;            /* what is submitted again when the kernel has memory: see retry.c */
 	uint8_t cause;            /* enum iox_cause */
 	bool fin_sent;            /* closing: all is sent, and the peer's FIN is waited for */
-	bool ending;              /* another thread has queued its close or abort */
-	bool bounded;             /* after our FIN: the kernel drops what the peer does not take */
+	bool ending;              /* another thread has queued close() or abort() */
+	bool user_timeout_set;    /* TCP_USER_TIMEOUT is set: see set_user_timeout() in life.c */
 	const char *abort_reason; /* a literal; with the error ECONNABORTED */
 	struct iox_node staged;   /* in driver->staged, while something is wanted */
-	struct iox_node resting;  /* in driver->resting */
+	struct iox_node retrying; /* in driver->retrying */
 };
 
 typedef struct Connection {
@@ -115,10 +115,10 @@ typedef struct Connection {
 	struct Driver *driver;    /* strong */
 	uint32_t slot, generation;
 	int fd;
-	bool nonblock;            /* other holders of the file know it as O_NONBLOCK: set at the end */
-	bool served;              /* a handler's: clocks, write_limit and max_connections hold */
-	PyObject *on_start;       /* whom it is handed to, once, if not to the driver's on_connection */
-	struct iox_node starting; /* in driver->starting, or in driver->over */
+	bool nonblock;            /* O_NONBLOCK was cleared, and is set again at the end */
+	bool for_handler;         /* not a transport's: clocks, write_limit and max_connections apply */
+	PyObject *on_start;       /* called with it once, instead of the driver's on_connection; or NULL */
+	struct iox_node starting; /* in driver->starting, or in driver->ended */
 	struct iox_receive receive;
 	struct iox_send send;
 	struct iox_face face;
@@ -150,8 +150,8 @@ static inline void iox_receive_set(Connection *conn, enum iox_receive_state next
 	conn->receive.state = next;
 }
 
-/* What happened first counts. */
-static inline void iox_conn_blame(Connection *conn, enum iox_cause cause)
+/* Sets the cause, unless there is one: the first counts. */
+static inline void iox_conn_set_cause(Connection *conn, enum iox_cause cause)
 {
 	if (conn->life.cause == IOX_CAUSE_NONE)
 		conn->life.cause = cause;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a reactor has counted, and what there is of it now; from any thread, under the GIL. */
+/* Counters, gauges and the flight recorder of a reactor; from any thread, under the GIL. */
 #include "counters.h"
 
 #include "connection_state.h"
@@ -12,7 +12,7 @@ struct gauges {
 	uint32_t buffers_held, starved, draining_sends;
 };
 
-static struct gauges look(const Driver *self)
+static struct gauges count_gauges(const Driver *self)
 {
 	struct gauges now = { .buffers_held = self->shared ? self->shared->held : 0 };
 
@@ -66,7 +66,7 @@ unsigned long iox_driver_listener_count(const Driver *self)
 	return count;
 }
 
-/* Of silent SENDs that the kernel has taken, and that the end of the wait will settle. */
+/* Bytes of silent SENDs that the kernel has taken, and that are accounted for when the wait ends. */
 static uint64_t count_taken(const Driver *self)
 {
 	uint64_t bytes = 0;
@@ -78,7 +78,7 @@ static uint64_t count_taken(const Driver *self)
 
 PyObject *iox_driver_counters(Driver *self)
 {
-	struct gauges now = look(self);
+	struct gauges now = count_gauges(self);
 	uint64_t taken = count_taken(self);
 	PyObject *counted;
 

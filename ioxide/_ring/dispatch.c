@@ -10,12 +10,11 @@
  * take_in() and resume_batch() are the two halves of dispatch(), for a loop that has callbacks to run
  * in between.
  *
- * What ended while the batch was taken in is kept until that is done: the last reference to a
- * connection is dropped in iox_driver_let_go() alone, where finalizers find everything in order.
+ * A connection that ends while the batch is taken in is kept until the whole batch was taken in: the last
+ * reference is dropped in iox_driver_drop_ended() alone, where finalizers find all queues complete.
  *
- * Because tasks are only resumed from that queue, the stack stays flat however long a chain of
- * wake-ups is; and because the queue outlives an exception, KeyboardInterrupt and SystemExit may
- * leave dispatch() in the middle: the rest is still there in the next tick.
+ * Tasks are resumed from that queue alone, so the stack stays flat, however long a chain of wake-ups is.
+ * KeyboardInterrupt and SystemExit may leave dispatch() in the middle: the queue stays for the next tick.
  */
 #include "dispatch.h"
 
@@ -31,14 +30,14 @@
 #include <errno.h>
 #include <string.h>
 
-/* An enter that was refused for good, or completions that are lost: nothing goes on from here. */
+/* The enter failed, or completions were lost: the ring cannot be used any more. */
 static PyObject *enter_failed(Driver *self, int error)
 {
 	unsigned dropped = iox_ring_dropped(self->ring);
 	PyObject *text, *raised;
 
 	if (error == EBADR || dropped != self->drops_told) {
-		self->drops_told = dropped; /* once: handlers may still clean up */
+		self->drops_told = dropped; /* raised once, so that handlers can still clean up */
 		error = EBADR;
 		text = PyUnicode_FromFormat(
 			"the kernel had no memory for the completions that did not fit into cq_entries=%u, and "
@@ -61,11 +60,11 @@ static PyObject *enter_failed(Driver *self, int error)
 	return NULL;
 }
 
-void iox_driver_let_go(Driver *self)
+void iox_driver_drop_ended(Driver *self)
 {
 	iox_mailbox_drop(&self->foreign);
-	while (iox_list_linked(&self->over)) {
-		Connection *conn = IOX_ENTRY(self->over.next, Connection, starting);
+	while (iox_list_linked(&self->ended)) {
+		Connection *conn = IOX_ENTRY(self->ended.next, Connection, starting);
 
 		iox_list_remove(&conn->starting);
 		Py_DECREF(conn);
@@ -93,12 +92,12 @@ PyObject *iox_driver_end_run(Driver *self, PyObject *Py_UNUSED(ignored))
 /* Stages what there is to submit and hands over what workers wait for, before an enter. */
 static int prepare_enter(Driver *self)
 {
-	/* Handlers ran since the last look: clocks that are set or waited for now count from now. */
+	/* Handlers have run since it was read: clocks are set and compared with the time of now. */
 	self->now = iox_clock_ms();
-	iox_tick_settle(self); /* the last enter's, where nobody has taken in what it brought */
+	iox_tick_complete_silent(self); /* of the last enter, where its batch was not taken in */
 	iox_tick_stage(self);
-	iox_driver_let_go(self);
-	/* Before the clocks: a worker may set one meanwhile. */
+	iox_driver_drop_ended(self);
+	/* Before the clocks are read: a worker may set one meanwhile. */
 	return iox_modes_hand_over(self);
 }
 
@@ -129,8 +128,8 @@ static int enter_once(Driver *self, int64_t timeout_ns)
 	ret = iox_tick_enter(self, timeout_ns != 0, idle, timeout_ns);
 	self->sleeping_until = 0;
 	/*
-	 * The kernel reports lost completions (EBADR) once, to any enter that asks for events, of which
-	 * this is one of several; it counts them for good.
+	 * The kernel reports lost completions (EBADR) once, to any enter with GETEVENTS, and there are others
+	 * than this one.  The count of lost completions stays.
 	 */
 	if (ret < 0 || iox_ring_dropped(self->ring) != self->drops_told) {
 		self->inside = NULL;
@@ -143,11 +142,11 @@ static int enter_once(Driver *self, int64_t timeout_ns)
 }
 
 /*
- * An answer is mostly sent within the enter that submits it, so a lone request would cost two turns of the
- * loop: one for that completion, which is nobody's business, and one for the next request.  So wait() takes
- * in a batch of nothing but sends itself, and waits on unless somebody is woken by it.
+ * A SEND mostly completes within the enter that submits it.  A lone request would then cost two iterations of
+ * the loop: one for that completion and one for the next request.  So wait() itself takes in a batch of
+ * nothing but sends, and waits again unless that has woken a task.
  */
-static int wait_on(Driver *self, int64_t timeout_ns)
+static int wait_past_sends(Driver *self, int64_t timeout_ns)
 {
 	int64_t began = timeout_ns > 0 ? iox_clock_ns() : 0, left = timeout_ns;
 	int blocked;
@@ -181,7 +180,7 @@ static int wait_for(Driver *self, PyObject *timeout)
 	}
 	if (iox_driver_begin(self, "wait()") < 0)
 		return -1;
-	ret = wait_on(self, timeout_ns);
+	ret = wait_past_sends(self, timeout_ns);
 	self->inside = NULL;
 	return ret;
 }
@@ -193,7 +192,7 @@ PyObject *iox_driver_wait(Driver *self, PyObject *timeout)
 	Py_RETURN_NONE;
 }
 
-/* What was to be called with the next tick: this is it. */
+/* Moves the waiters that are called with the next tick to the ready queue. */
 void iox_driver_take_next(Driver *self)
 {
 	while (iox_list_linked(&self->next)) {
@@ -236,7 +235,7 @@ static int resume_waiters(Driver *self)
 		int ret;
 
 		iox_list_remove(&waiter->ready);
-		if (iox_modes_posted(self) && !waiter->settles && !waiter->standing)
+		if (iox_modes_posted(self) && !waiter->resolves_future && !waiter->standing)
 			ret = iox_waiter_resumed(waiter, iox_modes_post(self, (PyObject *)waiter));
 		else
 			ret = iox_waiter_resume_reported(waiter);
@@ -247,7 +246,7 @@ static int resume_waiters(Driver *self)
 	return 0;
 }
 
-/* Before a tick's batch is taken in or its tasks are resumed; false with an exception set. */
+/* Checks made before a batch is taken in or its tasks are resumed; false with an exception set. */
 static bool begin_batch(Driver *self, const char *what)
 {
 	if (!self->on_connection && !self->closed) {
@@ -259,11 +258,11 @@ static bool begin_batch(Driver *self, const char *what)
 
 static void take_in(Driver *self)
 {
-	self->nudged = false;
+	self->woken_locally = false;
 	iox_driver_take_next(self);
 	iox_tick_reap(self);
 	iox_tick_expire(self);
-	iox_driver_let_go(self);
+	iox_driver_drop_ended(self);
 }
 
 static int resume_batch(Driver *self)
@@ -335,7 +334,7 @@ PyObject *iox_driver_feed(Driver *self, PyObject *batch)
 		else
 			iox_tick_complete(self, user_data, res, flags);
 	}
-	iox_driver_let_go(self);
+	iox_driver_drop_ended(self);
 	if (!list)
 		return NULL;
 	Py_DECREF(list);

@@ -5,9 +5,9 @@
 
 #include "driver_state.h"
 
-/* Drops the references of what is over.  Runs Python code: weakrefs' callbacks and finalizers. */
-void iox_driver_let_go(Driver *driver);
-void iox_driver_take_next(Driver *driver); /* what was to be called with the next tick is called now */
+/* Drops the references to connections that have ended.  May run Python code: callbacks of weakrefs, finalizers. */
+void iox_driver_drop_ended(Driver *driver);
+void iox_driver_take_next(Driver *driver); /* this is the next tick for waiters of iox_waiter_wake_next() */
 /* Methods of the driver's type */
 PyObject *iox_driver_begin_run(Driver *driver, PyObject *ignored);
 PyObject *iox_driver_end_run(Driver *driver, PyObject *ignored);

@@ -153,9 +153,9 @@ static PyObject *driver_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 	self->forks = iox_forks;
 	self->home.driver = self;
 	self->now = iox_clock_ms();
-	IOX_LISTS_INIT(&self->home.ready, &self->home.handing, &self->next, &self->starting, &self->over, &self->staged,
+	IOX_LISTS_INIT(&self->home.ready, &self->home.notify, &self->next, &self->starting, &self->ended, &self->staged,
 		       &self->starved, &self->watched, &self->silent, &self->read_clocks, &self->send_clocks);
-	iox_list_init(&self->resting);
+	iox_list_init(&self->retrying);
 	iox_modes_init(self);
 	if (!iox_driver_open(self)) {
 		Py_DECREF(self);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The owner of one ring: what all files that serve it keep of it. */
+/* The state of a driver, the owner of one ring. */
 #ifndef IOX_DRIVER_STATE_H
 #define IOX_DRIVER_STATE_H
 
@@ -24,10 +24,10 @@ struct Connection;
 typedef struct Driver {
 	PyObject_HEAD
 	iox_ring *ring;
-	uint64_t owner;           /* iox_thread_number() of the thread that made it: its ring's for good */
+	uint64_t owner;           /* iox_thread_number() of the thread that made it, which alone may use it */
 	unsigned long thread;     /* its ident, for messages */
 	unsigned forks;           /* iox_forks when it was made */
-	struct iox_home home;     /* where tasks go on that no worker has */
+	struct iox_home home;     /* of the tasks that are no worker's */
 	PyObject *on_connection, *on_fault;
 	PyTypeObject *connection_type;
 
@@ -37,31 +37,31 @@ typedef struct Driver {
 	struct Connection **slots;
 	uint32_t *free_slots;
 	uint32_t slot_count, free_count, connection_count, generation;
-	uint32_t served_count;    /* of the connections, those that max_connections is about */
+	uint32_t handler_connections; /* of the connections, handlers': max_connections limits these */
 
 	struct iox_node next;     /* standing Waiters to be called again with the next tick */
 	struct iox_node starting; /* Connections to hand to on_connection */
-	struct iox_node over;     /* Connections that have ended, each with the table's reference */
+	struct iox_node ended;    /* Connections that have ended, each with the table's reference */
 	struct iox_node staged;   /* Connections with something to submit */
 	struct iox_node starved;  /* shared: Connections parked without a buffer, oldest first */
 	struct iox_node watched;  /* Connections whose receive may sleep at an urgent mark */
-	struct iox_node resting;  /* Connections with something that the kernel had no memory for */
-	uint64_t rest_until;      /* ms */
-	struct iox_node silent;   /* Connections with a SEND that completes only if it fails, first submitted first */
-	bool no_silent;           /* each SEND is to complete: the ring ends */
+	struct iox_node retrying; /* Connections with an operation that the kernel had no memory for */
+	uint64_t retry_at;        /* ms; when these are submitted again */
+	struct iox_node silent;   /* Connections with a SEND that completes only on failure, in order of submission */
+	bool no_silent;           /* each SEND has to complete, because the ring ends */
 	struct iox_node read_clocks, send_clocks; /* soonest deadline first */
 	uint64_t now;             /* ms, read once a batch */
 
 	struct iox_listener listeners[IOX_MAX_LISTENERS];
-	unsigned listener_slots; /* of them, those that were ever used: each tick looks at no other */
+	unsigned listener_slots;  /* of them, those that were ever used; each tick looks only at these */
 	unsigned listeners_armed;
 	bool accepting;
-	bool accepts_failed;      /* a listener has an error to tell of */
+	bool accepts_failed;      /* a listener has an error to report */
 
 	struct iox_group *shared; /* NULL in incremental mode */
-	uint32_t vacated;         /* slot of the connection whose runs were copied out last */
+	uint32_t copied_slot;     /* slot of the connection whose runs were copied out last */
 	size_t copied_bytes;      /* memory of runs that were copied out */
-	uint64_t trim_at;         /* ms; when unused memory is given back, 0: there is none */
+	uint64_t trim_at;         /* ms; when unused memory is given back; 0: there is none */
 	uint16_t *free_groups;    /* ids */
 	uint32_t free_group_count;
 	struct iox_mailbox foreign; /* from other threads */
@@ -71,9 +71,9 @@ typedef struct Driver {
 	uint64_t wake_value;
 	int wake_pending;         /* atomic: a wake is written and not yet read */
 	bool wake_armed;
-	bool nudged;              /* wake() on the reactor's own thread */
+	bool woken_locally;       /* wake() was called on the reactor's own thread */
 	uint64_t sleeping_until;  /* ms; 0: not in wait(), UINT64_MAX: until something completes */
-	uint32_t drops_told;      /* completions that the kernel dropped, and wait() has raised for */
+	uint32_t drops_told;      /* dropped completions that wait() has raised for */
 
 	struct iox_modes modes;   /* see modes.h */
 

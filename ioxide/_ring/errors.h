@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* OSErrors of a connection. */
+/* Raises OSErrors. */
 #ifndef IOX_ERRORS_H
 #define IOX_ERRORS_H
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* What callbacks raise, and the loop has to be told of. */
+/* Exceptions of callbacks, which are reported to the loop. */
 #ifndef IOX_FAULTS_H
 #define IOX_FAULTS_H
 
 #include "driver_state.h"
 
-int iox_driver_report(Driver *driver, const char *what); /* a pending exception; -1: it unwinds */
+/* Reports the pending exception; -1: it stays set, because it has to leave the loop. */
+int iox_driver_report(Driver *driver, const char *what);
 
 #endif

@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What other threads ask of a connection; it goes through the mailbox.
+ * Calls of other threads on a connection; they go through the mailbox.
  *
- * A producer appends, then wakes (iox_driver_wake()).  The reactor does all that is queued at the top
- * of wait(), when the flag of the wake it was woken by has long been cleared: what is appended later
- * finds the flag down and writes another wake.  The GIL guards the queue itself.
+ * A caller appends an operation, then wakes the reactor (iox_driver_wake()).  The reactor runs all that is
+ * queued at the top of wait(), after it has cleared the flag of the wake: what is appended later finds the flag
+ * clear and writes another wake.  The GIL guards the queue itself.
  *
- * The reactor's own thread may queue as well, and may have waited for a thread that did.  So a call
- * made there that has an order (write(), flush(), close(), abort()) does first what is queued
+ * The reactor's own thread may queue operations as well, and may have waited for a thread that did.  So a call
+ * made there that has an order (write(), flush(), close(), abort()) first runs what is queued
  * (iox_mailbox_first()): otherwise the reactor's own bytes would overtake.
  *
- * Nothing here blocks, and a producer never waits for room: bytes are bounded by write_limit, which
- * counts what is queued here too.
+ * Nothing here blocks, and a caller never waits for room: write_limit counts what is queued here, too.
  */
 #include "foreign.h"
 
@@ -25,16 +24,16 @@
 static void run_write(const struct iox_op *op)
 {
 	Connection *conn = op->conn;
-	size_t length = (size_t)PyBytes_GET_SIZE(op->load);
+	size_t length = (size_t)PyBytes_GET_SIZE(op->payload);
 
 	conn->send.foreign_bytes -= length;
 	if (conn->send.error || conn->life.state != IOX_LIFE_OPEN) {
-		conn->send.bytes_dropped += length; /* ended since: a flush of it raises */
+		conn->send.bytes_dropped += length; /* the connection has ended: a flush of these bytes raises */
 		conn->driver->counters.bytes_unsent += length;
 		conn->driver->counters.foreign_drops++;
 		iox_send_wake(conn, false);
-	} else if (length >= IOX_HOLD_FROM ? !iox_send_hold(conn, PyBytes_AS_STRING(op->load), length, op->load)
-					   : !iox_send_stage(conn, PyBytes_AS_STRING(op->load), length)) {
+	} else if (length >= IOX_HOLD_FROM ? !iox_send_hold(conn, PyBytes_AS_STRING(op->payload), length, op->payload)
+					   : !iox_send_stage(conn, PyBytes_AS_STRING(op->payload), length)) {
 		conn->driver->counters.bytes_unsent += length;
 		iox_conn_abort(conn, IOX_CAUSE_ERROR, "no memory to stage what another thread wrote");
 	}
@@ -42,7 +41,7 @@ static void run_write(const struct iox_op *op)
 
 static void run_flush(const struct iox_op *op)
 {
-	Waiter *waiter = (Waiter *)op->load;
+	Waiter *waiter = (Waiter *)op->payload;
 
 	if (waiter->state != IOX_WAITER_PENDING)
 		return; /* cancelled meanwhile */
@@ -66,9 +65,9 @@ static void run_abort(const struct iox_op *op)
 	iox_conn_abort(op->conn, IOX_CAUSE_ABORT, "connection aborted by abort()");
 }
 
-static int push(Connection *conn, void (*run)(const struct iox_op *op), PyObject *load)
+static int push(Connection *conn, void (*run)(const struct iox_op *op), PyObject *payload)
 {
-	if (iox_driver_ask(conn->driver, (struct iox_op){ .run = run, .conn = conn, .load = load }))
+	if (iox_driver_queue(conn->driver, (struct iox_op){ .run = run, .conn = conn, .payload = payload }))
 		return 0;
 	PyErr_NoMemory();
 	return -1;
@@ -80,7 +79,7 @@ PyObject *iox_foreign_write(Connection *conn, PyObject *data)
 	size_t length;
 	int ret;
 
-	/* First of all: it may run Python code, which may end this connection. */
+	/* Before any check: it may run Python code, which may end this connection. */
 	bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
 	if (!bytes)
 		return NULL;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What other threads ask of a connection. */
+/* Calls of other threads on a connection. */
 #ifndef IOX_FOREIGN_H
 #define IOX_FOREIGN_H
 

@@ -3,7 +3,7 @@
 
 #include "owner.h"
 
-/* Its worker is held, until detach(): whoever asks for it must not meet one that has gone. */
+/* Of the calling worker; it holds a reference to the Worker until detach(). */
 static __thread struct iox_home *here;
 
 struct iox_home *iox_home_here(const Driver *driver)
@@ -35,20 +35,20 @@ void iox_home_leave(void)
 	Py_DECREF(worker);
 }
 
-/* On the worker's own thread: what was queued there runs when the current step has ended. */
+/* Has the worker's loop call run_ready(); once, until that has begun. */
 static int schedule(struct iox_home *home, const char *how)
 {
-	PyObject *drain, *loop, *result = NULL;
+	PyObject *run_ready, *loop, *result = NULL;
 
-	iox_list_remove(&home->handing);
+	iox_list_remove(&home->notify);
 	if (home->scheduled || !home->loop)
 		return 0;
 	home->scheduled = true;
 	loop = Py_NewRef(home->loop); /* detach() may drop it meanwhile */
-	drain = PyObject_GetAttrString(home->worker, "drain");
-	if (drain)
-		result = PyObject_CallMethod(loop, how, "O", drain);
-	Py_XDECREF(drain);
+	run_ready = PyObject_GetAttrString(home->worker, "run_ready");
+	if (run_ready)
+		result = PyObject_CallMethod(loop, how, "O", run_ready);
+	Py_XDECREF(run_ready);
 	Py_DECREF(loop);
 	if (!result)
 		home->scheduled = false;
@@ -65,19 +65,19 @@ int iox_homes_hand_over(Driver *driver)
 {
 	int ret = 0;
 
-	while (!ret && iox_list_linked(&driver->modes.handing)) {
-		struct iox_home *home = IOX_ENTRY(driver->modes.handing.next, struct iox_home, handing);
+	while (!ret && iox_list_linked(&driver->modes.to_notify)) {
+		struct iox_home *home = IOX_ENTRY(driver->modes.to_notify.next, struct iox_home, notify);
 		PyObject *worker = Py_NewRef(home->worker);
 
 		if (home->loop)
 			driver->counters.handoffs++;
 		ret = schedule(home, "call_soon_threadsafe");
 		if (ret < 0 && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-			PyErr_Clear(); /* its loop has been closed: whoever waited there has ended */
+			PyErr_Clear(); /* its loop was closed: its tasks have ended */
 			ret = 0;
 		}
 		if (ret < 0)
-			iox_home_notify(home); /* a signal's KeyboardInterrupt: the next tick tells it */
+			iox_home_notify(home); /* the KeyboardInterrupt of a signal: the next tick notifies it */
 		Py_DECREF(worker);
 	}
 	return ret;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * CPython, with what every user of it here has to heed.
+ * CPython's header, and the rules for its use here.
  *
  * The GIL is held throughout the core but for what may block in the kernel: io_uring_enter(2) in wait()
  * and close(), and the registration of the receive buffers.
@@ -20,11 +20,11 @@
 
 /*
  * Until 3.11 allocating an object that the collector tracks may run the collector, and that finalizers,
- * which may do anything to anything here.  So the core allocates with the collector held: what it has
- * looked at before is still so afterwards.  The collection then comes with the interpreter's next
- * allocation.  From 3.12 on an allocation only asks for one, which the interpreter runs later.
+ * which may change anything here.  So the core allocates with the collector disabled: what it has read before
+ * is still true afterwards.  The collection comes with the interpreter's next allocation.  From 3.12 on an
+ * allocation only requests a collection, which the interpreter runs later.
  *
- * Raising an exception allocates, too, and is not held: it is the last thing that a function does.
+ * Raising an exception allocates with the collector enabled: it is the last thing that a function does.
  */
 static inline int iox_collector_hold(void)
 {

@@ -3,9 +3,8 @@
  * A connection's life, from the first submission to the closed descriptor.
  *
  * A connection's descriptor, slabs and object are held until the terminal completion of every
- * operation the kernel has on them (kernel_refs), and its end is decided in one place,
- * iox_conn_progress().  Two owners want it: the kernel side, which ends with EOF or an error, and
- * the handler, which ends with close().  Whoever comes last, the life ends once.
+ * operation the kernel has on them (kernel_refs).  Its end is decided in one place, iox_conn_progress():
+ * once the kernel side has ended with EOF or an error, and the handler's side with close().
  *
  *   close()   no more writes; what is staged is sent, then FIN; the peer's remaining bytes are
  *             thrown away until it closes too, or the read clock runs out
@@ -18,7 +17,7 @@
 #include "driver_state.h"
 #include "notify.h"
 #include "receive.h"
-#include "rest.h"
+#include "retry.h"
 #include "send.h"
 #include "sockets.h"
 #include "submit.h"
@@ -111,8 +110,8 @@ static void finalize(Connection *conn)
 	Driver *driver = conn->driver;
 
 	/*
-	 * RST instead of FIN: the peer must not take a cut-off stream for a whole one.  After our FIN it
-	 * has all there was, and a reset could only destroy what it has not read yet.
+	 * RST instead of FIN: the peer must not take a cut-off stream for a whole one.  After our FIN the peer
+	 * has been sent everything, and a reset could only destroy what it has not read yet.
 	 */
 	if (conn->life.abort_reason && !conn->life.fin_sent)
 		iox_socket_reset(conn->fd);
@@ -124,7 +123,7 @@ static void finalize(Connection *conn)
 	count_close(conn);
 	iox_recv_discard(conn);
 	iox_list_remove(&conn->life.staged);
-	iox_rest_leave(conn);
+	iox_retry_forget(conn);
 	if (conn->receive.state == IOX_RECEIVE_STARVED)
 		iox_recv_unpark(conn);
 	iox_list_remove(&conn->receive.clock);
@@ -144,29 +143,29 @@ static void finalize(Connection *conn)
 }
 
 /*
- * After our FIN the kernel alone knows what the peer has not acknowledged yet, and by itself goes on
- * trying for a quarter of an hour, with the pages of a SEND_ZC in its hands.  TCP_USER_TIMEOUT (tcp(7))
- * makes it drop a connection on which nothing is taken for so long: the write queue goes, so that the
- * notification comes, and the receive completes with ETIMEDOUT.  One system call, so only where the
- * clock of the peer's FIN, which bounds everything else, is later or would cut off what is lent.
+ * After our FIN only the kernel knows what the peer has not acknowledged yet.  By default it retransmits for
+ * a quarter of an hour, and holds the pages of a SEND_ZC meanwhile.  With TCP_USER_TIMEOUT (tcp(7)) it drops
+ * a connection on which nothing is acknowledged for that long: the write queue is freed, so that the
+ * notification comes, and the receive completes with ETIMEDOUT.  That costs a system call, so it is done only
+ * where the clock of the peer's FIN would end later, or would cut off a SEND_ZC.
  */
-static void bound_the_unacknowledged(Connection *conn)
+static void set_user_timeout(Connection *conn)
 {
 	unsigned timeout = (unsigned)conn->driver->settings.send_timeout_ms;
 
-	if (conn->served && timeout && (timeout < iox_recv_fin_timeout(conn) || iox_send_lent(conn)))
-		conn->life.bounded = !setsockopt(conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout,
+	if (conn->for_handler && timeout && (timeout < iox_recv_fin_timeout(conn) || iox_send_lent(conn)))
+		conn->life.user_timeout_set = !setsockopt(conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout,
 					    sizeof(timeout));
 }
 
-/* The kernel gave the peer up, which we had asked for after our FIN. */
-static void given_up(Connection *conn)
+/* The kernel dropped the connection because of TCP_USER_TIMEOUT. */
+static void peer_timed_out(Connection *conn)
 {
 	conn->driver->counters.send_timeouts++;
-	iox_conn_blame(conn, IOX_CAUSE_SEND_TIMEOUT);
+	iox_conn_set_cause(conn, IOX_CAUSE_SEND_TIMEOUT);
 }
 
-/* Or never will be. */
+/* Everything was sent, or nothing more can be. */
 static bool all_sent(const Connection *conn)
 {
 	return !conn->send.armed && (!iox_send_unsent(conn) || conn->send.error);
@@ -179,7 +178,7 @@ static void end_writes(Connection *conn)
 	conn->send.eof_sent = true;
 }
 
-static void end_whole(Connection *conn)
+static void end_stream(Connection *conn)
 {
 	if (conn->send.error) {
 		/* Something was cut off: FIN would call the stream whole. */
@@ -194,17 +193,17 @@ static void end_whole(Connection *conn)
 		conn->life.fin_sent = true;
 		if (!conn->receive.error) {
 			shutdown(conn->fd, SHUT_WR);
-			bound_the_unacknowledged(conn);
+			set_user_timeout(conn);
 		}
 	}
-	/* The peer's FIN is waited for when it has taken everything: abort() would drop what is lent. */
-	if (!iox_list_linked(&conn->receive.clock) && !(conn->life.bounded && iox_send_lent(conn)))
+	/* With a SEND_ZC the clock of the peer's FIN begins later: an abort() would drop what is not acknowledged. */
+	if (!iox_list_linked(&conn->receive.clock) && !(conn->life.user_timeout_set && iox_send_lent(conn)))
 		iox_recv_start_clock(conn);
 	if (!conn->life.kernel_refs && (conn->receive.at_eof || conn->receive.error))
 		finalize(conn);
 }
 
-/* Everything that follows from a change of state; the one place where a life ends. */
+/* Does what follows from a change of state; the only place where a life ends. */
 void iox_conn_progress(Connection *conn)
 {
 	switch (conn->life.state) {
@@ -214,7 +213,7 @@ void iox_conn_progress(Connection *conn)
 		break;
 	case IOX_LIFE_CLOSING:
 		if (all_sent(conn))
-			end_whole(conn);
+			end_stream(conn);
 		break;
 	case IOX_LIFE_ABORTED:
 		if (!conn->life.kernel_refs)
@@ -240,7 +239,7 @@ void iox_conn_abort(Connection *conn, enum iox_cause cause, const char *reason)
 	if (iox_conn_over(conn))
 		return;
 	iox_life_set(conn, IOX_LIFE_ABORTED);
-	iox_conn_blame(conn, cause);
+	iox_conn_set_cause(conn, cause);
 	conn->driver->counters.aborts += reason != NULL;
 	conn->life.abort_reason = reason;
 	if (!conn->receive.error)
@@ -257,14 +256,14 @@ void iox_conn_abort(Connection *conn, enum iox_cause cause, const char *reason)
 	iox_list_remove(&conn->receive.watched);
 	iox_list_remove(&conn->send.clock);
 	/*
-	 * The ring holds the file, so close() alone would end nothing; shutdown() would, but its FIN
-	 * would reach the peer before the RST.  So both operations are cancelled, and the descriptor
-	 * goes with their last completion.
+	 * The ring holds the file, so close(2) alone would end nothing.  shutdown(2) would, but its FIN would
+	 * reach the peer before the RST.  So both operations are cancelled, and the descriptor is closed with
+	 * their last completion.
 	 */
 	conn->life.want &= ~(IOX_WANT_RECV | IOX_WANT_SEND);
 	/*
-	 * A SEND_ZC is over only when the kernel has let go of every page, which is when the peer has
-	 * acknowledged them; shutdown() does not change that (issue #245 in the C# project).
+	 * A SEND_ZC ends only when the kernel has released every page, which is when the peer has acknowledged
+	 * them; shutdown(2) does not change that.
 	 */
 	if (iox_send_lent(conn))
 		iox_socket_dissolve(conn->fd);
@@ -282,8 +281,8 @@ void iox_conn_received(Connection *conn, int res, unsigned flags)
 	switch (iox_recv_complete(conn, res, flags)) {
 	case IOX_RECV_GOES_ON:
 		break;
-	case IOX_RECV_GIVEN_UP:
-		given_up(conn);
+	case IOX_RECV_PEER_TIMED_OUT:
+		peer_timed_out(conn);
 		break;
 	case IOX_RECV_IMPOSSIBLE:
 		iox_conn_abort(conn, IOX_CAUSE_ERROR, "the kernel reported bytes in a buffer it did not have");
@@ -297,7 +296,7 @@ void iox_conn_received(Connection *conn, int res, unsigned flags)
 
 void iox_conn_sent(Connection *conn, int res, unsigned flags)
 {
-	if (iox_send_complete(conn, res, flags) == IOX_SEND_GIVEN_UP)
-		given_up(conn);
+	if (iox_send_complete(conn, res, flags) == IOX_SEND_PEER_TIMED_OUT)
+		peer_timed_out(conn);
 	iox_conn_progress(conn);
 }

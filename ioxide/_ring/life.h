@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A connection's life: what it submits, what follows from what happens, and its end. */
+/* A connection's life: what it submits, what completions change, and its end. */
 #ifndef IOX_LIFE_H
 #define IOX_LIFE_H
 

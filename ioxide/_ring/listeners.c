@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Listening sockets: taken in, armed as multishot accepts, and given up again.  What they accept goes
- * to handlers, or to asyncio's create_server(), which is a question for each listener.
+ * Listening sockets: they are added, armed as multishot accepts, and removed.  Each listener says whether its
+ * connections go to handlers or to asyncio's create_server().
  *
  * A multishot accept is for a listener that is the driver's alone.  Its waiter is an exclusive one, and
  * one wake empties the whole backlog, so of several processes one would take every connection, busy or
@@ -25,10 +25,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* How long a listener rests after EMFILE and its like, in ms (issue #222 in the C# project). */
+/* How long a listener is not armed after EMFILE, ENFILE, ENOBUFS or ENOMEM, in ms. */
 #define ACCEPT_PAUSE 100
 
-/* The least time between two calls of on_error, in ms; what asyncio rests (ACCEPT_RETRY_DELAY). */
+/* The least time between two calls of on_error, in ms; asyncio's ACCEPT_RETRY_DELAY. */
 #define ERROR_INTERVAL 1000
 
 static PyObject *given(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t index)
@@ -77,17 +77,17 @@ static bool arm_listener(Driver *self, unsigned index)
 	if (!sqe)
 		return false;
 	/*
-	 * asyncio's listeners are O_NONBLOCK, of which io_uring makes REQ_F_NOWAIT: -EAGAIN instead of
-	 * waiting.  It looks at the flag when it takes the submission, and not again for as long as the
-	 * multishot lives (io_file_get_flags(), 6.1 to 6.18).  The flag is the open file's, so a process
-	 * that has inherited the socket has it too and could block in accept(2): it is back at once.
+	 * asyncio's listeners are O_NONBLOCK.  io_uring makes REQ_F_NOWAIT of that, and answers -EAGAIN
+	 * instead of waiting.  It reads the flag once, when it takes the submission (io_file_get_flags(), 6.1
+	 * to 6.18).  The flag belongs to the open file, which another process may have inherited and might
+	 * then block on in accept(2); so it is set again at once.
 	 */
 	flags = listener->on_connection ? fcntl(listener->fd, F_GETFL) : 0;
 	if (flags > 0 && flags & O_NONBLOCK)
 		fcntl(listener->fd, F_SETFL, flags & ~O_NONBLOCK);
 	else
 		flags = 0;
-	/* Neither NONBLOCK (io_uring would return -EAGAIN) nor inheritable. */
+	/* Accepted sockets are blocking (io_uring would return -EAGAIN) and close-on-exec. */
 	io_uring_prep_multishot_accept(sqe, listener->fd, NULL, NULL, SOCK_CLOEXEC);
 	/*
 	 * A multishot accept that finds the completion queue full while it is being submitted has taken one
@@ -122,13 +122,13 @@ bool iox_listeners_arm(Driver *self)
 }
 
 /* The connection of an accepted descriptor; NULL when there is no room, and it was closed. */
-static Connection *keep_or_shed(Driver *self, int fd, bool served, bool wanted)
+static Connection *accept_or_shed(Driver *self, int fd, bool for_handler, bool wanted)
 {
 	Connection *conn = NULL;
 
 	if (wanted &&
-	    (!served || self->served_count < self->settings.max_connections))
-		conn = iox_conn_new(self, fd, served);
+	    (!for_handler || self->handler_connections < self->settings.max_connections))
+		conn = iox_conn_new(self, fd, for_handler);
 	if (!conn) {
 		PyErr_Clear();
 		close(fd);
@@ -141,7 +141,7 @@ static Connection *keep_or_shed(Driver *self, int fd, bool served, bool wanted)
 
 static void accept_connection(Driver *self, struct iox_listener *listener, int fd)
 {
-	Connection *conn = keep_or_shed(self, fd, !listener->on_connection,
+	Connection *conn = accept_or_shed(self, fd, !listener->on_connection,
 					self->accepting && !listener->stopping);
 
 	if (!conn)
@@ -150,23 +150,23 @@ static void accept_connection(Driver *self, struct iox_listener *listener, int f
 	iox_list_append(&self->starting, &conn->starting);
 }
 
-/* EMFILE and its like: what one more descriptor, or memory, would mend. */
+/* Errors that end when a descriptor or memory becomes free. */
 static bool lacks_resources(int error)
 {
 	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
-/* One connection died in the backlog (accept(2)), or was another's: nothing to rest for. */
-static bool passes_by(int error)
+/* One connection ended in the backlog (accept(2)), or another process took it: no reason to wait. */
+static bool is_transient(int error)
 {
 	return error == EAGAIN || error == EINTR || error == ECONNABORTED || error == EPROTO;
 }
 
 /*
- * The kernel takes a descriptor before it looks whether anybody is there, so at the limit an accept fails
- * also when nobody waits: that is worth a rest, but nothing to tell of.
+ * The kernel allocates a descriptor before it looks at the backlog.  So at the limit an accept fails also when
+ * no client waits; such a failure is not reported.
  */
-static bool somebody_waits(const struct iox_listener *listener)
+static bool backlog_waits(const struct iox_listener *listener)
 {
 	struct pollfd ask = { .fd = listener->fd, .events = POLLIN };
 
@@ -176,7 +176,7 @@ static bool somebody_waits(const struct iox_listener *listener)
 static void note_failure(Driver *self, struct iox_listener *listener, int error)
 {
 	if (!listener->on_error || (listener->told_at && self->now < listener->told_at + ERROR_INTERVAL) ||
-	    (lacks_resources(error) && !somebody_waits(listener)))
+	    (lacks_resources(error) && !backlog_waits(listener)))
 		return;
 	listener->error = error;
 	listener->told_at = self->now;
@@ -193,7 +193,7 @@ int iox_listeners_report(Driver *self)
 
 		if (!listener->error)
 			continue;
-		on_error = Py_XNewRef(listener->on_error); /* which it may give up, with the listener */
+		on_error = Py_XNewRef(listener->on_error); /* the call may remove the listener */
 		error = PyObject_CallFunction(PyExc_OSError, "is", listener->error,
 					      strerror(listener->error));
 		listener->error = 0;
@@ -204,7 +204,7 @@ int iox_listeners_report(Driver *self)
 		Py_XDECREF(error);
 		Py_XDECREF(on_error);
 		if (ret < 0) {
-			self->accepts_failed = true; /* the others, with the next tick */
+			self->accepts_failed = true; /* the next tick reports the other listeners */
 			return -1;
 		}
 	}
@@ -222,7 +222,7 @@ void iox_listeners_complete(Driver *self, uint32_t generation, uint32_t index, i
 		return;
 	}
 	listener = &self->listeners[index];
-	/* Of a flag that is not known, or of a listener that is none any more: once without the flag. */
+	/* The kernel does not know the flag, or this is no listening socket: it is armed once without the flag. */
 	refused = res == -EINVAL && !listener->polls_late;
 	listener->polls_late |= refused;
 	if (!(flags & IOX_CQE_F_MORE)) {
@@ -237,10 +237,10 @@ void iox_listeners_complete(Driver *self, uint32_t generation, uint32_t index, i
 		return;
 	if (res >= 0) {
 		accept_connection(self, listener, res);
-	} else if (!listener->stopping && !passes_by(-res)) {
+	} else if (!listener->stopping && !is_transient(-res)) {
 		/*
-		 * No descriptors, no memory, or a listener that is none any more (EINVAL, EBADF): arming
-		 * again at once would fail at once, so rest, or the reactor spins.
+		 * No descriptors, no memory, or no listening socket any more (EINVAL, EBADF).  Armed again at once
+		 * the accept would fail at once, and the reactor would spin.
 		 */
 		self->counters.accept_pauses++;
 		listener->retry_at = self->now + ACCEPT_PAUSE;
@@ -258,7 +258,7 @@ PyObject *iox_driver_accept(Driver *self, PyObject *arg)
 	self->counters.accept_wakes++;
 	/* Not SOCK_NONBLOCK: io_uring would answer -EAGAIN instead of waiting. */
 	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	if (fd < 0 && passes_by(errno)) {
+	if (fd < 0 && is_transient(errno)) {
 		self->counters.accept_misses++;
 		Py_RETURN_NONE;
 	}
@@ -266,10 +266,10 @@ PyObject *iox_driver_accept(Driver *self, PyObject *arg)
 		self->counters.accept_pauses += lacks_resources(errno);
 		return PyErr_SetFromErrno(PyExc_OSError);
 	}
-	conn = keep_or_shed(self, fd, false, true);
+	conn = accept_or_shed(self, fd, false, true);
 	if (!conn)
 		Py_RETURN_NONE;
-	/* Not on the listener, from which it would be inherited: that is others' as well. */
+	/* Not set on the listener, from which it would be inherited: other processes use it, too. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	return Py_NewRef(conn);
 }
@@ -313,7 +313,7 @@ static bool stop_listener(Driver *self, unsigned index, bool elsewhere)
 	on_connection = listener->on_connection;
 	on_error = listener->on_error;
 	listener->on_connection = listener->on_error = NULL;
-	Py_XDECREF(on_connection); /* here, not with the last completion: it may run Python */
+	Py_XDECREF(on_connection); /* not where the last completion is taken in: it may run Python code */
 	Py_XDECREF(on_error);
 	return true;
 }
@@ -322,7 +322,7 @@ PyObject *iox_driver_unlisten(Driver *self, PyObject *const *args, Py_ssize_t na
 {
 	bool all = !nargs || args[0] == Py_None;
 	int fd = all ? -1 : PyObject_AsFileDescriptor(args[0]);
-	/* While no loop runs: the ring cannot be entered here, so its accept ends with the ring. */
+	/* Another thread, while no loop runs: the ring cannot be entered here, so the accept ends with the ring. */
 	bool elsewhere = !self->closed && !iox_driver_is_here(self) &&
 			 (self->forks != iox_forks || !(self->running || self->inside));
 
@@ -338,7 +338,7 @@ PyObject *iox_driver_unlisten(Driver *self, PyObject *const *args, Py_ssize_t na
 			return NULL;
 	}
 	if (!all && !elsewhere) {
-		/* Now, not with the next tick: until then the ring holds the socket, and its port. */
+		/* At once: until the cancel is submitted the ring holds the socket and its port. */
 		self->counters.enters++;
 		iox_ring_enter(self->ring, 0, IOX_ENTER_GETEVENTS, -1, 0);
 	}

@@ -30,10 +30,10 @@ void iox_mailbox_drop(struct iox_mailbox *box)
 	while (box->dropped < box->done) {
 		struct iox_op op = box->ops[box->dropped++];
 
-		/* Before Python code runs, which may queue, do and drop more. */
+		/* Before Python code runs, which may queue, run and drop operations. */
 		if (box->dropped == box->count)
 			box->dropped = box->done = box->count = 0;
 		Py_XDECREF(op.conn);
-		Py_XDECREF(op.load);
+		Py_XDECREF(op.payload);
 	}
 }

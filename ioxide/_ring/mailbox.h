@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What other threads ask of the reactor: one queue for all of it, so that the order of one thread's
- * calls is the order in which they happen.  An operation carries the function that does it.  The GIL
- * guards the queue.
+ * The queue of operations that other threads want the reactor to run.  There is one queue for all of them, so
+ * that the calls of a thread are run in their order.  An operation has the function that runs it.  The GIL guards
+ * the queue.
  */
 #ifndef IOX_MAILBOX_H
 #define IOX_MAILBOX_H
@@ -19,15 +19,15 @@ struct iox_op {
 	/* On the reactor's thread.  Runs no Python code. */
 	void (*run)(const struct iox_op *op);
 	struct Connection *conn; /* strong, or NULL */
-	PyObject *load;          /* strong, or NULL; the function knows what it is */
-	struct Driver *driver;   /* of a buffer that is given back; borrowed, the queue is its own */
-	struct iox_group *group; /* and in which group it lies; the function drops the reference */
+	PyObject *payload;       /* strong, or NULL; what it is depends on the function */
+	struct Driver *driver;   /* for a buffer that is given back; borrowed */
+	struct iox_group *group; /* of that buffer; the function drops the reference */
 	uint16_t bid;
 };
 
 /*
- * In order: operations that were done and still hold their references, then those to be done.  A
- * reference is dropped where Python code may run, which is not where operations are done.
+ * In order: operations that were run and still hold their references, then those to be run.  References are
+ * dropped later, because that may run Python code, and operations are run where none may run.
  */
 struct iox_mailbox {
 	struct iox_op *ops;
@@ -39,8 +39,8 @@ void iox_mailbox_do(struct iox_mailbox *box);   /* does what is queued; runs no 
 void iox_mailbox_drop(struct iox_mailbox *box); /* drops what was done: may run Python code */
 
 /*
- * What this thread, or one that it has waited for, had queued comes before what it does now.  On the
- * reactor's thread, before the connection is looked at: it may run Python code.
+ * Runs first what this thread, or one that it has waited for, has queued before.  On the reactor's thread, before
+ * the connection's state is read: it may run Python code.
  */
 static inline void iox_mailbox_first(struct iox_mailbox *box)
 {

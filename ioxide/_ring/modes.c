@@ -3,7 +3,7 @@
 
 void iox_modes_init(Driver *driver)
 {
-	iox_list_init(&driver->modes.handing);
+	iox_list_init(&driver->modes.to_notify);
 }
 
 void iox_modes_set(Driver *driver, PyObject *on_resume, bool wake_each)
@@ -25,10 +25,10 @@ void iox_modes_clear(Driver *driver)
 
 unsigned long iox_modes_to_hand_over(const Driver *driver)
 {
-	const struct iox_node *handing = &driver->modes.handing;
+	const struct iox_node *list = &driver->modes.to_notify;
 	unsigned long count = 0;
 
-	for (const struct iox_node *node = handing->next; node != handing; node = node->next)
+	for (const struct iox_node *node = list->next; node != list; node = node->next)
 		count++;
 	return count;
 }

@@ -51,7 +51,7 @@ static inline bool iox_modes_wake_each(const Driver *driver)
 /* Before each enter: the workers hear of what they have to resume.  -1 with an exception set. */
 static inline int iox_modes_hand_over(Driver *driver)
 {
-	return iox_list_linked(&driver->modes.handing) ? iox_homes_hand_over(driver) : 0;
+	return iox_list_linked(&driver->modes.to_notify) ? iox_homes_hand_over(driver) : 0;
 }
 
 /* A task on the calling worker waits: its home, and a reference to the worker. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Who is told when something happens to a connection: its reader, and its face. */
+/* What a change of a connection wakes: its reader, and its face. */
 #ifndef IOX_NOTIFY_H
 #define IOX_NOTIFY_H
 
@@ -33,7 +33,7 @@ static inline void iox_recv_wake(Connection *conn)
 		iox_face_received(conn);
 	if (!conn->receive.reader)
 		return;
-	/* Its clock stops here: clocks are looked at between this and the task's step. */
+	/* The read clock stops here: clocks are checked before the task is resumed. */
 	if (!conn->life.fin_sent)
 		iox_list_remove(&conn->receive.clock);
 	iox_waiter_wake(conn->receive.reader);

@@ -54,8 +54,8 @@ static bool init_groups(Driver *self)
 	return ret >= 0;
 }
 
-/* Runs no Python code: what is held is exact bytes (send.c). */
-static void let_go(void *owner)
+/* Runs no Python code: held bytes are exact bytes objects (send.c). */
+static void drop_owner(void *owner)
 {
 	Py_DECREF((PyObject *)owner);
 }
@@ -66,7 +66,7 @@ static bool init_slabs(Driver *self)
 
 	if (iox_slab_pool_init(&self->slabs, settings->write_slab_size, settings->write_limit, settings->pool_max,
 			       settings->segmented)) {
-		self->slabs.let_go = let_go;
+		self->slabs.drop_owner = drop_owner;
 		return true;
 	}
 	PyErr_NoMemory();

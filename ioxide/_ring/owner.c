@@ -54,8 +54,8 @@ int iox_driver_check_owner(Driver *self)
 }
 
 /*
- * None of them runs inside another, whatever a finalizer does that the collector or a last reference
- * runs in the middle of them: each goes on with a ring that must still be there.
+ * None of these calls runs inside another, although a finalizer may try that in the middle of one: each of them
+ * goes on with a ring that must still exist.
  */
 int iox_driver_begin(Driver *self, const char *what)
 {

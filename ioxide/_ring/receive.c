@@ -14,7 +14,7 @@
 #include "errors.h"
 #include "modes.h"
 #include "notify.h"
-#include "rest.h"
+#include "retry.h"
 #include "slice.h"
 #include "sockets.h"
 #include "submit.h"
@@ -102,7 +102,7 @@ static void run_unpause(const struct iox_op *op)
 	iox_recv_unpause(op->conn);
 }
 
-/* Drops the first chunk; its buffer, or its memory, is the caller's now. */
+/* Removes the first run; the caller gives its buffer or its memory back. */
 static void chunk_pop(Connection *conn)
 {
 	conn->receive.queued_bytes -= chunk_first(conn)->length;
@@ -110,21 +110,21 @@ static void chunk_pop(Connection *conn)
 	if (--conn->receive.chunk_count || !conn->receive.paused)
 		return;
 	if (iox_modes_on_worker(conn->driver)) {
-		if (iox_driver_ask(conn->driver, (struct iox_op){ .run = run_unpause, .conn = conn }))
+		if (iox_driver_queue(conn->driver, (struct iox_op){ .run = run_unpause, .conn = conn }))
 			return;
-		/* No memory to ask: the GIL is held, so doing it here is not wrong. */
+		/* No memory to queue it: the GIL is held, so it can be done here, too. */
 	}
 	iox_recv_unpause(conn);
 }
 
-/* Gives the place of a run that was read back, on whatever thread that was. */
+/* Gives the memory or the buffer of a run that was read back; on any thread. */
 static inline void give_back(Connection *conn, char *memory, uint32_t bytes, uint16_t bid)
 {
 	if (memory) {
 		iox_driver_copy_free(conn->driver, memory, bytes);
 	} else if (iox_modes_on_worker(conn->driver)) {
 		conn->receive.group->refs++;
-		iox_driver_release_lent(conn->driver, conn->receive.group, bid);
+		iox_driver_release_slice(conn->driver, conn->receive.group, bid);
 	} else {
 		iox_driver_release(conn->driver, conn->receive.group, bid);
 	}
@@ -141,10 +141,10 @@ void iox_recv_discard(Connection *conn)
 	}
 }
 
-/* So many bytes are copied into one piece of memory; a run's length has 32 bits. */
-#define VACATE_LIMIT ((size_t)1 << 30)
+/* The most bytes that are copied into one block of memory; the length of a run has 32 bits. */
+#define COPY_LIMIT ((size_t)1 << 30)
 
-bool iox_recv_vacate(Connection *conn)
+bool iox_recv_copy_out(Connection *conn)
 {
 	Driver *driver = conn->driver;
 	uint32_t first = 0, last;
@@ -154,7 +154,7 @@ bool iox_recv_vacate(Connection *conn)
 	while (first < conn->receive.chunk_count && chunk_at(conn, first)->memory)
 		first++;
 	for (last = first; last < conn->receive.chunk_count; last++) {
-		if (total && total + chunk_at(conn, last)->length > VACATE_LIMIT)
+		if (total && total + chunk_at(conn, last)->length > COPY_LIMIT)
 			break;
 		total += chunk_at(conn, last)->length;
 	}
@@ -241,8 +241,8 @@ PyObject *iox_recv_take(Connection *conn, Py_ssize_t limit)
 }
 
 /*
- * The first run, to be lent: a copy where so many buffers are lent already that others might find none,
- * because views that are out keep a buffer for as long as their owner likes.
+ * The first run, for a slice.  A view keeps its buffer for as long as its owner likes; so where slices hold
+ * three quarters of the buffers already, this is a copy.
  */
 static struct iox_chunk chunk_to_lend(Connection *conn)
 {
@@ -250,7 +250,7 @@ static struct iox_chunk chunk_to_lend(Connection *conn)
 	struct iox_group *group = conn->receive.group;
 
 	if (chunk->memory || group->incremental ||
-	    group->lent < group->count - 2 * iox_group_reserve(group))
+	    group->in_slices < group->count - 2 * iox_group_reserve(group))
 		return *chunk;
 	copy.memory = iox_driver_copy_new(conn->driver, chunk->length);
 	if (!copy.memory)
@@ -299,27 +299,27 @@ static void recv_terminal(Connection *conn)
 	conn->life.kernel_refs--;
 }
 
-/* No buffer was left: not the peer's fault, so its clock begins again, and we wait for one. */
+/* No buffer was left.  That is not the peer's fault, so its clock begins again; the receive waits for one. */
 static void park_starved(Connection *conn)
 {
 	Driver *driver = conn->driver;
 
 	/* A window that was too small is made larger after the batch, before the receive is armed again. */
-	if (conn->receive.group->resting_count)
+	if (conn->receive.group->idle_count)
 		conn->receive.group->refused++;
 	else
 		driver->counters.recv_enobufs++;
 	if (iox_list_linked(&conn->receive.clock) && !conn->life.fin_sent)
 		iox_recv_start_clock(conn); /* but not the clock of the peer's FIN: it would never run out */
 	if (conn->receive.state != IOX_RECEIVE_IDLE)
-		return; /* armed still: no kernel says so */
+		return; /* still armed: no kernel reports that */
 	if (!conn->receive.group->incremental) {
 		iox_receive_set(conn, IOX_RECEIVE_STARVED);
 		iox_list_append(&driver->starved, &conn->receive.starved);
 	} else if (!iox_group_free(conn->receive.group)) {
 		iox_receive_set(conn, IOX_RECEIVE_STARVED);
 	}
-	/* Otherwise one came back meanwhile: the receive is armed again below. */
+	/* Otherwise a buffer was given back meanwhile: iox_recv_complete() arms the receive again. */
 }
 
 /* Queues what a completion brought, one run for each buffer it lies in. */
@@ -361,9 +361,8 @@ static enum iox_recv_report take_in(Connection *conn, uint16_t bid, uint32_t len
 /*
  * A multishot receive that comes to an urgent mark while a signal is pending is told EAGAIN, and then
  * waits for bytes to arrive although some are there (6.6 to 7.3, IOX-ERR-016).  The completion before says
- * that there are more (IORING_CQE_F_SOCK_NONEMPTY), and mostly another one follows in the same batch.
- * Where none does, the connection is looked at before the next enter, which is soon: what is pending ends
- * this one.
+ * that there are more (IORING_CQE_F_SOCK_NONEMPTY), and mostly another one follows in the same batch.  Where
+ * none does, the connection is checked before the next enter.  That is soon: the signal ends this one.
  */
 #define MARK_TRIES 8
 
@@ -380,7 +379,7 @@ static void watch(Connection *conn, bool more)
 		watch_armed(conn);
 }
 
-void iox_recv_look_at_marks(Driver *driver)
+void iox_recv_check_marks(Driver *driver)
 {
 	while (iox_list_linked(&driver->watched)) {
 		Connection *conn = IOX_ENTRY(driver->watched.next, Connection, receive.watched);
@@ -394,7 +393,7 @@ void iox_recv_look_at_marks(Driver *driver)
 			conn->receive.tries = 0;
 			continue;
 		}
-		/* A peer may keep a connection at a mark without bytes behind it. */
+		/* A bound, because a peer may keep a connection at a mark without bytes behind it. */
 		conn->receive.tries--;
 		driver->counters.recv_marks++;
 		iox_recv_cancel(conn); /* its end has it armed again */
@@ -422,9 +421,9 @@ enum iox_recv_report iox_recv_complete(Connection *conn, int res, unsigned flags
 		if (!conn->receive.paused || !conn->receive.chunk_count)
 			park_starved(conn);
 	} else if (res == -ECANCELED && !iox_conn_over(conn)) {
-		/* Our own pause; what to do next is decided below. */
+		/* Our own cancel; below it is decided what follows. */
 	} else if (res == -ENOMEM && !iox_conn_over(conn)) {
-		/* Nothing was received by it: armed again below, after a rest. */
+		/* Nothing was received: it is armed again below, after a delay. */
 	} else if (res == -EAGAIN && iox_conn_block(conn)) {
 		/* Another holder of the file had set O_NONBLOCK (not seen on 6.18): armed again below. */
 	} else if (res < 0) {
@@ -432,13 +431,13 @@ enum iox_recv_report iox_recv_complete(Connection *conn, int res, unsigned flags
 			conn->receive.error = -res;
 		else
 			conn->receive.at_eof = true;
-		if (res == -ETIMEDOUT && conn->life.bounded)
-			report = IOX_RECV_GIVEN_UP;
+		if (res == -ETIMEDOUT && conn->life.user_timeout_set)
+			report = IOX_RECV_PEER_TIMED_OUT;
 		iox_recv_wake(conn);
 	}
 
 	if (conn->receive.state == IOX_RECEIVE_ARMED) {
-		/* Staged, not counted yet: who reads it within this tick spares it the pause. */
+		/* Not submitted yet: where the queue is read within this tick, there is no pause. */
 		if (queue_full(conn)) {
 			conn->receive.paused = true;
 			iox_recv_cancel(conn);
@@ -446,19 +445,19 @@ enum iox_recv_report iox_recv_complete(Connection *conn, int res, unsigned flags
 	} else if (conn->receive.state == IOX_RECEIVE_IDLE && !conn->receive.at_eof && !conn->receive.error &&
 		   !iox_conn_over(conn)) {
 		/*
-		 * A multishot ends for reasons of its own (a full CQ, a cancel that raced): arm it again,
-		 * unless the queue is full.  A pause that was asked for ends when the queue is empty.
+		 * The kernel ends a multishot for other reasons, too (a full CQ, a cancel that came late).  It is
+		 * armed again unless the queue is full.  A pause ends when the queue is empty.
 		 */
 		if (queue_full(conn) && !conn->receive.paused) {
 			conn->receive.paused = true;
-			iox_want(conn, IOX_WANT_CANCEL); /* nothing is armed: it is counted */
+			iox_want(conn, IOX_WANT_CANCEL); /* nothing is armed; this only counts the pause */
 		}
 		if (!conn->receive.chunk_count)
 			conn->receive.paused = false;
 		if (!conn->receive.paused && !conn->receive.held) {
 			conn->driver->counters.recv_rearms++;
 			if (res == -ENOMEM)
-				iox_rest(conn, IOX_WANT_RECV);
+				iox_retry_later(conn, IOX_WANT_RECV);
 			else
 				iox_want(conn, IOX_WANT_RECV);
 		}
@@ -490,22 +489,22 @@ void iox_recv_close(Connection *conn)
 {
 	iox_recv_discard(conn);
 	iox_recv_wake(conn);
-	conn->receive.held = false; /* the peer's end is to be seen, and its bytes are thrown away */
+	conn->receive.held = false; /* what the peer still sends is received and thrown away, up to its FIN */
 	if (conn->receive.state == IOX_RECEIVE_IDLE && !conn->receive.at_eof && !conn->receive.error &&
 	    !iox_conn_over(conn)) {
-		/* Paused: the peer's end is seen only by an armed receive. */
+		/* Paused: only an armed receive sees the peer's FIN. */
 		conn->receive.paused = false;
 		iox_want(conn, IOX_WANT_RECV);
 	}
 }
 
 /*
- * Reading ends now, as if the peer had sent FIN; what is queued is still delivered.  A server that
- * stops does this to its handlers' connections, not to those that they themselves have opened.
+ * Reading ends now, as if the peer had sent FIN; what is queued is still delivered.  A stop of the server
+ * ends the reads of its handlers' connections, not of those that handlers have opened.
  */
 void iox_recv_end(Connection *conn)
 {
-	if (conn->receive.ended || conn->life.state == IOX_LIFE_GONE || !conn->served)
+	if (conn->receive.ended || conn->life.state == IOX_LIFE_GONE || !conn->for_handler)
 		return;
 	conn->receive.ended = true;
 	iox_recv_wake(conn);

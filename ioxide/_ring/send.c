@@ -13,7 +13,7 @@
 #include "mailbox.h"
 #include "notify.h"
 #include "owner.h"
-#include "rest.h"
+#include "retry.h"
 #include "sockets.h"
 #include "submit.h"
 
@@ -21,7 +21,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* What a silent SEND has left, as far as is known. */
+/* Bytes of the batch in flight that no completion has acknowledged. */
 static size_t in_flight(const Connection *conn)
 {
 	return conn->send.sending.used - conn->send.sent;
@@ -38,7 +38,7 @@ size_t iox_send_taken(const Connection *conn)
 	    (int)(__atomic_load_n(ring->uring.sq.khead, __ATOMIC_ACQUIRE) - conn->send.silent_end) < 0 ||
 	    iox_ring_overflowed(ring))
 		return 0;
-	/* Its failure may be among the completions that nobody has taken in yet. */
+	/* Its failure may be among the completions that were not taken in yet. */
 	ready = iox_ring_ready(ring);
 	for (unsigned i = 0; i < ready; i++)
 		if (ring->uring.cq.cqes[(ring->cq_head + i) & ring->uring.cq.ring_mask].user_data == whose)
@@ -95,7 +95,7 @@ void iox_send_wake(Connection *conn, bool all)
 		if (all || !iox_send_pending(conn, waiter->target)) {
 			iox_list_remove(&waiter->flushes);
 			iox_waiter_wake(waiter);
-			Py_DECREF(waiter); /* never the last: its Await, or the ready queue, has one */
+			Py_DECREF(waiter); /* not the last one: its Await, or the ready queue, has another */
 		}
 	}
 }
@@ -131,7 +131,7 @@ static bool timed_out(int fd)
 	return !getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) && error == ETIMEDOUT;
 }
 
-/* SEND_ZC: the kernel does not look at the slab any more. */
+/* SEND_ZC: the kernel does not read the memory any more. */
 static enum iox_send_report notified(Connection *conn, int res)
 {
 	Driver *driver = conn->driver;
@@ -144,14 +144,14 @@ static enum iox_send_report notified(Connection *conn, int res)
 		iox_batch_release(&driver->slabs, &conn->send.notified);
 	else
 		conn->send.notification_due = false;
-	if (conn->life.bounded && !iox_recv_in_kernel(conn) && timed_out(conn->fd))
-		return IOX_SEND_GIVEN_UP; /* the receive, which had ended before, cannot tell */
+	if (conn->life.user_timeout_set && !iox_recv_in_kernel(conn) && timed_out(conn->fd))
+		return IOX_SEND_PEER_TIMED_OUT; /* the receive, which had ended before, cannot tell */
 	return IOX_SEND_GOES_ON;
 }
 
 /*
- * Whether SEND_ZC failed only for what a SEND would not need: a flag or a socket that does not know
- * it, or memory to pin, which is charged to RLIMIT_MEMLOCK for an ordinary user (seen on 6.18).
+ * Whether a SEND can do what this SEND_ZC could not: the kernel or the socket does not know it or its flag, or
+ * there was no memory to pin, which is charged to RLIMIT_MEMLOCK for an ordinary user (seen on 6.18).
  */
 static bool fall_back(Connection *conn, int res)
 {
@@ -187,7 +187,7 @@ enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags
 	if (flags & IOX_CQE_F_NOTIF)
 		return notified(conn, res);
 	if (flags & IOX_CQE_F_MORE) {
-		conn->send.notification_due = true; /* which keeps the reference */
+		conn->send.notification_due = true; /* kernel_refs stays until it comes */
 		driver->counters.sends_zc++;
 	} else {
 		conn->life.kernel_refs--;
@@ -202,25 +202,25 @@ enum iox_send_report iox_send_complete(Connection *conn, int res, unsigned flags
 		conn->send.sent += (size_t)res;
 		conn->send.bytes_acked += (uint64_t)res;
 		driver->counters.bytes_sent += (uint64_t)res;
-		/* A peer that takes bytes is not silent; but this is not the clock of its FIN. */
+		/* The peer has taken bytes: its read clock begins again, but not the clock of its FIN. */
 		if (iox_list_linked(&conn->receive.clock) && !conn->life.fin_sent && !silent)
 			iox_recv_start_clock(conn);
 	}
 	if (res == -EAGAIN && silent)
 		iox_want(conn, IOX_WANT_WAITING_SEND); /* nothing was taken: the socket's buffer is full */
 	else if (res == -EAGAIN)
-		iox_conn_block(conn); /* another holder has set O_NONBLOCK; 6.18 heeds it in accepts alone */
+		iox_conn_block(conn); /* another holder of the file has set O_NONBLOCK (6.18 reads it in accepts alone) */
 	else if (res <= 0 && res != -EINTR && !iox_conn_over(conn) && !fall_back(conn, res)) {
 		if (res == -ENOMEM || res == -ENOBUFS) {
 			/* The next one has a completion, and so a clock. */
-			iox_rest(conn, IOX_WANT_SEND | (silent ? IOX_WANT_WAITING_SEND : 0));
-			return IOX_SEND_GOES_ON; /* its clock runs on */
+			iox_retry_later(conn, IOX_WANT_SEND | (silent ? IOX_WANT_WAITING_SEND : 0));
+			return IOX_SEND_GOES_ON; /* the send clock runs on */
 		}
 		send_failed(conn, res ? -res : EPIPE);
 	}
 
 	if (!conn->send.error && !iox_conn_over(conn) && conn->send.sent < conn->send.sending.used) {
-		/* Only on a live connection: a cancelled SEND reports what it moved, like a short one. */
+		/* Not where the connection is over: a cancelled SEND has a short result, too. */
 		if (res > 0)
 			driver->counters.partial_sends++;
 		iox_want(conn, IOX_WANT_SEND);
@@ -248,8 +248,8 @@ int iox_send_check(Connection *conn, size_t length)
 		iox_raise_os_error(EPIPE, "write() on a connection that was closed");
 		return -1;
 	}
-	/* asyncio's write() takes everything: its protocol is told to pause instead. */
-	if (conn->served && (length > limit || waiting + length > limit)) {
+	/* A transport's write() takes everything, as asyncio's: its protocol is paused instead. */
+	if (conn->for_handler && (length > limit || waiting + length > limit)) {
 		PyErr_Format(PyExc_BufferError,
 			     "%zu bytes do not fit: %zu wait to be sent and write_limit is %zu bytes; "
 			     "await flush() between writes, or raise write_limit",
@@ -276,7 +276,7 @@ bool iox_send_stage(Connection *conn, const void *data, size_t length)
 
 bool iox_send_hold(Connection *conn, const void *data, size_t length, PyObject *bytes)
 {
-	/* Dropped where no Python code may run, which the end of an exact bytes object does not. */
+	/* The reference is dropped where no Python code may run; the end of an exact bytes object runs none. */
 	if (!iox_batch_hold(&conn->driver->slabs, &conn->send.staging, data, length, bytes))
 		return false;
 	Py_INCREF(bytes);
@@ -295,8 +295,8 @@ void iox_send_leak(Connection *conn)
 }
 
 /*
- * The exact bytes object in which a view of `data` lies, which nobody can change while there is a
- * reference to it; NULL: it lies in something else.
+ * The exact bytes object that `view` of `data` points into; nobody can change it while there is a reference to
+ * it.  NULL: it points into something else.
  */
 static PyObject *immutable(PyObject *data, const Py_buffer *view)
 {
@@ -312,7 +312,7 @@ void iox_send_now(Connection *conn)
 	ssize_t sent;
 	char *from;
 
-	/* Behind a SEND in flight, or the rest of one, it would overtake. */
+	/* These bytes would overtake a SEND in flight, or the rest of one. */
 	if (conn->send.armed || conn->send.sending.used || !conn->send.staging.used ||
 	    conn->life.state == IOX_LIFE_GONE)
 		return;
@@ -365,13 +365,13 @@ PyObject *iox_send_write(Connection *conn, PyObject *data)
 }
 
 /*
- * Whether nobody waits to hear that what is being sent was taken: no flush(), no end of writing, no
- * transport.  Then the SEND need not complete where it succeeds (IOSQE_CQE_SKIP_SUCCESS, 5.17), so that
- * the enter that submits it waits for the next request already.  Bytes that are held would be kept alive
- * until then, SEND_ZC has two completions, and what is larger than SILENT_MAX seldom fits into a socket's
- * buffer at once: it would be submitted twice.
+ * Whether a SEND may be silent: it completes only on failure (IOSQE_CQE_SKIP_SUCCESS, 5.17), so that the
+ * enter that submits it already waits for the next request.  Not where somebody waits for its result: a
+ * flush(), the end of writing, a transport that asked.  Not for held bytes, which would be kept alive until
+ * the end of that wait; not for SEND_ZC, which has two completions; and not above SILENT_MAX, because such a
+ * send seldom fits into the socket's buffer at once, and would be submitted twice.
  */
-static bool nobody_asks(const Connection *conn, const struct msghdr *message, size_t length)
+static bool may_be_silent(const Connection *conn, const struct msghdr *message, size_t length)
 {
 	return !message && length <= SILENT_MAX && !conn->send.zero_copy && !conn->send.sent && !conn->driver->no_silent &&
 	       !(conn->life.want & IOX_WANT_WAITING_SEND) && conn->life.state == IOX_LIFE_OPEN &&
@@ -405,8 +405,8 @@ bool iox_send_submit(Connection *conn)
 	if (left > SEND_MAX)
 		left = SEND_MAX;
 	/*
-	 * One notification is waited for at a time: while it is due, what follows is copied, because
-	 * waiting for the peer's acknowledgement with every batch would cost more than the copy.
+	 * One notification is waited for at a time.  While it is due, later batches are copied: to wait for the
+	 * peer's acknowledgement of each batch would cost more than the copies.
 	 */
 	conn->send.zero_copy = driver->settings.zero_copy_send && !conn->send.notification_due && !conn->send.notified.used &&
 			!(conn->life.want & IOX_WANT_PLAIN_SEND);
@@ -420,19 +420,19 @@ bool iox_send_submit(Connection *conn)
 		io_uring_prep_send(sqe, conn->fd, from, left, (int)flags);
 	if (conn->send.zero_copy && driver->zero_copy_report)
 		sqe->ioprio |= IOX_SEND_ZC_REPORT_USAGE;
-	silent = nobody_asks(conn, message, left);
+	silent = may_be_silent(conn, message, left);
 	if (silent) {
 		/*
-		 * MSG_DONTWAIT: what the socket's buffer has no room for fails at once, with what was
-		 * taken as its result (io_req_defer_failed(), io_sendrecv_fail(); 6.1).  So when the
-		 * kernel has consumed the entry, a SEND without a completion was taken whole.
+		 * With MSG_DONTWAIT a SEND that does not fit into the socket's buffer fails at once; its result
+		 * is what was taken (io_req_defer_failed(), io_sendrecv_fail(); 6.1).  So when the kernel has
+		 * consumed the entry and there is no completion, the SEND was taken whole.
 		 */
 		sqe->msg_flags |= MSG_DONTWAIT;
 		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
 		conn->send.silent_end = driver->ring->uring.sq.sqe_tail;
 		iox_list_append(&driver->silent, &conn->send.silent);
 		driver->counters.sends_silent++;
-		/* Taken now, but settled with the end of the wait, which may be the end of this very clock. */
+		/* It is taken now, but accounted for when the wait ends, perhaps by this very clock. */
 		if (iox_list_linked(&conn->receive.clock))
 			iox_recv_start_clock(conn);
 	}
@@ -444,10 +444,10 @@ bool iox_send_submit(Connection *conn)
 	if (message)
 		driver->counters.sends_vectored++;
 	/*
-	 * One clock for a batch, however many sends it takes: one that goes on has it already.  A silent one
-	 * has ended when the enter returns.
+	 * One clock for a batch, however many sends it takes.  A silent send has none: it has ended when the
+	 * enter returns.
 	 */
-	if (driver->settings.send_timeout_ms && conn->served && !silent && !iox_list_linked(&conn->send.clock)) {
+	if (driver->settings.send_timeout_ms && conn->for_handler && !silent && !iox_list_linked(&conn->send.clock)) {
 		conn->send.deadline = driver->now + driver->settings.send_timeout_ms;
 		iox_list_append(&driver->send_clocks, &conn->send.clock);
 	}

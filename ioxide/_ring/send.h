@@ -5,28 +5,28 @@
 
 #include "connection_state.h"
 
-/* What life.c has to hear of a completion. */
+/* What a completion means for the life of the connection (life.c). */
 enum iox_send_report {
 	IOX_SEND_GOES_ON,
-	IOX_SEND_GIVEN_UP, /* the kernel gave the peer up, which we had asked for after our FIN */
+	IOX_SEND_PEER_TIMED_OUT, /* TCP_USER_TIMEOUT has ended the connection after our FIN */
 };
 
 size_t iox_send_unsent(const Connection *conn);
 /* Bytes of a SEND without a completion that the kernel has taken, before it is settled; 0 where none are. */
 size_t iox_send_taken(const Connection *conn);
 bool iox_send_lent(const Connection *conn); /* the kernel reads memory of ours without a copy */
-uint64_t iox_send_target(const Connection *conn); /* what acknowledges all written until now */
-bool iox_send_pending(const Connection *conn, uint64_t target); /* it may still be reached */
-int iox_send_check(Connection *conn, size_t length); /* -1: no so many bytes can be written */
+uint64_t iox_send_target(const Connection *conn); /* bytes_acked when all that is written now was sent */
+bool iox_send_pending(const Connection *conn, uint64_t target); /* bytes_acked may still reach it */
+int iox_send_check(Connection *conn, size_t length); /* -1 with an exception: these bytes cannot be written */
 /*
- * So many exact bytes, or a view of them, are sent from where they are: from this size on the copy costs
- * more than what comes instead of it, a message and its segment (measured, see docs/architecture.md).
+ * From this size on, exact bytes and views of them are sent without a copy: the copy would cost more than the
+ * message and the segment that replace it (measured, see docs/architecture.md).
  */
 #define IOX_HOLD_FROM ((size_t)32 * 1024)
 bool iox_send_stage(Connection *conn, const void *data, size_t length); /* false: no memory */
 /* The same without a copy: the bytes lie in an exact bytes object, to which it takes a reference. */
 bool iox_send_hold(Connection *conn, const void *data, size_t length, PyObject *bytes);
-/* What the kernel has is kept for ever: it will not say when it has done with it. */
+/* Keeps the memory of sends in flight for ever: no completion will tell when the kernel is done with it. */
 void iox_send_leak(Connection *conn);
 PyObject *iox_send_write(Connection *conn, PyObject *data); /* on the reactor's thread */
 int iox_send_flush_state(Connection *conn, uint64_t target);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a driver is configured with.  This list is the one place where a value crosses from Python: each
+ * The settings of a driver.  This list is the one place where a value is passed from Python to C: each
  * line is a member of struct iox_settings and a keyword of Driver(), which takes it from the attribute of
  * ioxide.ServerConfig with that name (ioxide/opening.py says where it differs).
  */
@@ -19,7 +19,7 @@
 	SETTING(bool,     recv_bundle)        /* IORING_RECVSEND_BUNDLE (6.10) */                       \
 	SETTING(uint32_t, recv_queue_entries) /* unread buffers of a connection */                      \
 	SETTING(size_t,   recv_queue_bytes)   /* unread bytes of a connection */                        \
-	SETTING(uint32_t, max_connections)    /* served ones; those of asyncio are not counted */       \
+	SETTING(uint32_t, max_connections)    /* handlers'; those of transports are not counted */      \
 	SETTING(size_t,   write_slab_size)    /* bytes */                                               \
 	SETTING(size_t,   write_limit)        /* unsent bytes of a connection */                        \
 	SETTING(bool,     segmented)          /* another slab instead of a larger one */                \

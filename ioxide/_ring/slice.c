@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One received run, lent out without copying; or a copy, when too many buffers are lent (reserve.c).
+ * One received run, given to Python without a copy; or a copy, when slices hold too many buffers (reserve.c).
  *
  * end() is called when the read() block ends: from then on no new view can be made, and the buffer
  * goes back to the kernel with the last view, on whatever thread that is released.
@@ -11,11 +11,11 @@
 
 typedef struct Slice {
 	PyObject_HEAD
-	Driver *driver; /* strong, until given back */
-	struct iox_group *group; /* likewise with a reference */
+	Driver *driver;          /* strong, until given back */
+	struct iox_group *group; /* with a reference, until given back */
 	struct iox_chunk chunk;
 	int exports;
-	bool ended;            /* no new views */
+	bool ended;              /* no new views */
 } Slice;
 
 PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chunk chunk)
@@ -31,7 +31,7 @@ PyObject *iox_slice_new(Driver *driver, struct iox_group *group, struct iox_chun
 	slice->exports = 0;
 	slice->ended = false;
 	driver->slices_out++;
-	group->lent += !chunk.memory;
+	group->in_slices += !chunk.memory;
 	return (PyObject *)slice;
 }
 
@@ -47,8 +47,8 @@ static void slice_give_back(Slice *slice)
 		iox_driver_copy_free(driver, slice->chunk.memory, slice->chunk.offset + slice->chunk.length);
 		iox_group_unref(slice->group);
 	} else {
-		slice->group->lent--;
-		iox_driver_release_lent(driver, slice->group, slice->chunk.bid);
+		slice->group->in_slices--;
+		iox_driver_release_slice(driver, slice->group, slice->chunk.bid);
 	}
 	Py_DECREF(driver);
 }

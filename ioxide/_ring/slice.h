@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* One received run, lent out without copying. */
+/* One received run, given to Python without a copy. */
 #ifndef IOX_SLICE_H
 #define IOX_SLICE_H
 

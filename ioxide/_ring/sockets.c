@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 /*
- * With O_NONBLOCK io_uring answers -EAGAIN instead of waiting.  The flag is the file's: other holders of
- * a lent socket see it go, and get it back with the end of the connection.
+ * With O_NONBLOCK io_uring answers -EAGAIN instead of waiting.  The flag belongs to the open file, so other
+ * holders of a lent socket see it cleared until the connection ends.
  */
 bool iox_conn_block(Connection *conn)
 {
@@ -23,7 +23,7 @@ bool iox_conn_block(Connection *conn)
 
 /*
  * connect(2) to AF_UNSPEC dissolves the association, resets it unless both FINs have gone, and drops the
- * write queue (tcp_disconnect).  No option of the file is left changed behind it.
+ * write queue (tcp_disconnect).  It changes no option of the file.
  */
 int iox_socket_dissolve(int fd)
 {
@@ -45,7 +45,7 @@ void iox_socket_reset(int fd)
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
-/* SO_LINGER at 0: close(2) would reset, and shutdown(2), which comes first here, would not (tcp(7)). */
+/* With SO_LINGER at 0 close(2) resets; shutdown(2), which comes first here, does not (tcp(7)). */
 bool iox_socket_resets_on_close(int fd)
 {
 	struct linger linger;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* What is done to a connection's descriptor beside the ring. */
+/* System calls on a connection's descriptor. */
 #ifndef IOX_SOCKETS_H
 #define IOX_SOCKETS_H
 
 #include "connection_state.h"
 
 bool iox_conn_block(Connection *conn); /* clears O_NONBLOCK; false: it was not set */
-int iox_socket_dissolve(int fd);       /* drops what was not acknowledged, and resets */
+int iox_socket_dissolve(int fd);       /* drops unacknowledged data and resets; as connect(2) */
 void iox_socket_reset(int fd);
 bool iox_socket_resets_on_close(int fd);
 

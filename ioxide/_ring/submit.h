@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Submissions, and who has some to make. */
+/* Submissions, and the list of connections that have some to make. */
 #ifndef IOX_SUBMIT_H
 #define IOX_SUBMIT_H
 
@@ -25,7 +25,7 @@ static inline uint64_t iox_user_data(enum iox_kind kind, uint32_t generation, ui
 
 struct io_uring_sqe *iox_driver_sqe(Driver *driver); /* NULL: the queue stays full */
 
-/* Keeps the connection among those that are asked for submissions before the next enter. */
+/* The connection makes these submissions before the next enter. */
 static inline void iox_want(Connection *conn, uint8_t what)
 {
 	conn->life.want |= what;

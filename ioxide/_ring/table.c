@@ -25,8 +25,8 @@ bool iox_table_reserve(Driver *self)
 }
 
 /*
- * Around after 2^24, over values that are still alive: those have a slot each of their own, which
- * they keep until their last completion, and user_data has both.
+ * Generations repeat after 2^24, also those of live connections.  That is no ambiguity: user_data has the slot,
+ * too, which a connection keeps until its last completion.
  */
 uint32_t iox_driver_generation(Driver *self)
 {
@@ -40,10 +40,10 @@ void iox_driver_forget(Driver *self, Connection *conn)
 {
 	self->slots[conn->slot] = NULL;
 	self->free_slots[self->free_count++] = conn->slot;
-	self->served_count -= conn->served;
+	self->handler_connections -= conn->for_handler;
 	if (!--self->connection_count)
 		iox_slab_pool_shrink(&self->slabs);
 	if (iox_list_linked(&conn->starting))
 		iox_list_remove(&conn->starting);
-	iox_list_append(&self->over, &conn->starting);
+	iox_list_append(&self->ended, &conn->starting);
 }

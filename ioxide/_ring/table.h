@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The connections of a reactor, by slot; a generation tells their successors apart. */
+/* The connections of a reactor, by slot; the generation distinguishes those that have had the same slot. */
 #ifndef IOX_TABLE_H
 #define IOX_TABLE_H
 
@@ -8,7 +8,7 @@
 
 bool iox_table_reserve(Driver *driver); /* makes free slots; false: no memory */
 uint32_t iox_driver_generation(Driver *driver);
-/* Frees the slot.  The table's reference goes where the whole batch has been taken in (driver->over). */
+/* Frees the slot.  The table's reference is dropped after the whole batch was taken in (driver->ended). */
 void iox_driver_forget(Driver *driver, Connection *conn);
 
 static inline Connection *iox_table_find(const Driver *self, uint32_t generation, uint32_t slot)

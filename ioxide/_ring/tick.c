@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a tick does with the ring, without running any Python code: stage submissions, enter, take
- * the batch in, and look at the clocks.  Allocations hold the collector (iox_collector_hold()), and what
- * has ended is let go of later (iox_driver_let_go()).
+ * What a tick does with the ring, without running any Python code: it stages submissions, enters, takes
+ * the batch in, and checks the clocks.  Allocations hold the collector (iox_collector_hold()); references to
+ * connections that have ended are dropped later (iox_driver_drop_ended()).
  */
 #include "tick.h"
 
@@ -12,7 +12,7 @@
 #include "listeners.h"
 #include "receive.h"
 #include "reserve.h"
-#include "rest.h"
+#include "retry.h"
 #include "submit.h"
 #include "table.h"
 
@@ -21,25 +21,25 @@
 #include <unistd.h>
 
 /*
- * How long nothing is submitted after the kernel refused to for now: without a rest an idle reactor
- * would ask again at once, and burn the processor that is to give memory back.  A completion ends
- * it, so whatever is in flight is not late.
+ * How long nothing is submitted after the kernel refused an enter with EAGAIN or EBUSY.  Without the delay an
+ * idle reactor would retry at once, and use the processor time that the kernel needs to free memory.  A
+ * completion ends the delay.
  */
 #define REST_NS (10LL * 1000000LL)
 
-/* Prepares everything there is to submit; stops when the submission queue stays full. */
+/* Prepares all submissions; stops when the submission queue stays full. */
 void iox_tick_stage(Driver *self)
 {
 	struct io_uring_sqe *sqe;
 
 	iox_mailbox_do(&self->foreign);
 	if (iox_list_linked(&self->watched))
-		iox_recv_look_at_marks(self);
+		iox_recv_check_marks(self);
 	iox_driver_provide(self);
 	/*
-	 * Starved receives, the one that waits longest first, as many as there are free buffers.  Armed
-	 * without one they would fail at once and the reactor would spin; counting free buffers, not
-	 * returns, keeps an idle connection from using up the one chance that a busy one waits for.
+	 * Starved receives are armed again, the oldest first, as many as there are free buffers.  Without a
+	 * buffer they would fail at once, and the reactor would spin.  Free buffers are counted, not returned
+	 * ones: otherwise an idle connection could take the only buffer that a busy one waits for.
 	 */
 	for (uint32_t free = self->shared ? self->shared->provided : 0; free && iox_list_linked(&self->starved); free--) {
 		Connection *conn = IOX_ENTRY(self->starved.next, Connection, receive.starved);
@@ -57,7 +57,7 @@ void iox_tick_stage(Driver *self)
 		self->wake_armed = true;
 	}
 	if (self->poll_enabled && !self->poll_armed && (sqe = iox_driver_sqe(self))) {
-		/* One shot, armed anew each time: that is what makes it level-triggered. */
+		/* One shot, armed again each time: that makes it level-triggered. */
 		io_uring_prep_poll_add(sqe, self->poll_fd, POLLIN);
 		sqe->user_data = iox_user_data(IOX_KIND_POLL, 0, 0);
 		self->poll_armed = true;
@@ -88,7 +88,7 @@ static void on_recv(Driver *self, uint32_t generation, uint32_t slot, int res, u
 	}
 	self->counters.stale_cqes++;
 	if (buffer && self->shared) {
-		/* Nobody's, but the buffers are: take them and give them back. */
+		/* The connection is gone; its buffers are taken and given back. */
 		for (uint32_t left = res > 0 ? (uint32_t)res : 0; left;) {
 			uint32_t offset;
 			uint16_t next;
@@ -127,7 +127,7 @@ void iox_tick_complete(Driver *self, uint64_t user_data, int res, unsigned flags
 		iox_listeners_complete(self, generation, slot, res, flags);
 		return;
 	case IOX_KIND_WAKE:
-		/* Cleared before anything that a waker may have queued is looked at. */
+		/* Cleared before the queues are read that other threads append to. */
 		self->wake_armed = false;
 		if (res > 0) /* not cancelled at the end */
 			self->counters.wake_cqes++;
@@ -145,13 +145,13 @@ void iox_tick_complete(Driver *self, uint64_t user_data, int res, unsigned flags
 	}
 }
 
-/* As if their completions had come: what was submitted and did not fail. */
-void iox_tick_settle(Driver *self)
+/* Completes the silent SENDs that the kernel has consumed and that did not fail. */
+void iox_tick_complete_silent(Driver *self)
 {
 	const struct io_uring_sq *sq = &self->ring->uring.sq;
 	unsigned consumed = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
 
-	/* A failure may be among the completions for which there was no room in the queue. */
+	/* A failure may be among completions that were not taken in, or that did not fit into the queue. */
 	if (iox_ring_ready(self->ring) || iox_ring_overflowed(self->ring))
 		return;
 	while (iox_list_linked(&self->silent)) {
@@ -179,7 +179,7 @@ void iox_tick_reap(Driver *self)
 		iox_tick_complete(self, cqe->user_data, cqe->res, cqe->flags);
 	}
 	iox_ring_taken(self->ring, head);
-	iox_tick_settle(self);
+	iox_tick_complete_silent(self);
 	if (self->shared)
 		iox_group_batch(self->shared);
 }
@@ -203,19 +203,19 @@ static bool clock_due(Driver *self)
 		IOX_ENTRY(self->send_clocks.next, Connection, send.clock)->send.deadline <= self->now);
 }
 
-/* Enters that may be spent on completions before a connection is called late. */
+/* The most enters that collect completions before a clock is acted on. */
 #define EXPIRE_ROUNDS 1024
 
 void iox_tick_expire(Driver *self)
 {
 	/*
-	 * One enter does not show all there is: under DEFER_TASKRUN it runs some 64 completions (6.14
-	 * and newer), and an overflowed CQ gives the rest later.  After a long step bytes that came in
-	 * time may still be on their way, so nobody is late before the kernel has nothing left to tell.
+	 * One enter does not bring all completions: under DEFER_TASKRUN it runs some 64 of them (6.14 and
+	 * newer), and an overflowed CQ gives the others later.  After a long step bytes that came in time may
+	 * not have been taken in yet.  So no clock is acted on before the kernel has no completions left.
 	 */
 	for (int round = 0; clock_due(self); round++) {
 		if (round == EXPIRE_ROUNDS)
-			return; /* a flood: the next tick does not block, and looks again */
+			return; /* the next tick does not block, and goes on */
 		if (iox_tick_enter(self, false, false, -1) < 0 || !iox_ring_ready(self->ring))
 			break;
 		iox_tick_reap(self);
@@ -225,7 +225,7 @@ void iox_tick_expire(Driver *self)
 
 		if (conn->receive.deadline > self->now)
 			break;
-		/* Here, not in what follows: whatever that does, this loop ends. */
+		/* Removed first: so the loop ends, whatever the abort does. */
 		iox_list_remove(&conn->receive.clock);
 		self->counters.read_timeouts++;
 		iox_conn_abort(conn, IOX_CAUSE_READ_TIMEOUT, "nothing was received within read_timeout_ms");
@@ -241,7 +241,7 @@ void iox_tick_expire(Driver *self)
 			       "the peer did not take what was sent within send_timeout_ms");
 	}
 	iox_listeners_expire(self);
-	iox_rest_end(self);
+	iox_retry_due(self);
 	iox_driver_trim(self);
 }
 
@@ -251,7 +251,7 @@ int64_t iox_tick_next_clock(Driver *self)
 	uint64_t soonest = iox_listeners_soonest(self), trim = iox_driver_trim_at(self);
 
 	soonest = trim < soonest ? trim : soonest;
-	soonest = iox_rest_until(self) < soonest ? iox_rest_until(self) : soonest;
+	soonest = iox_retry_at(self) < soonest ? iox_retry_at(self) : soonest;
 	if (iox_list_linked(&self->read_clocks)) {
 		uint64_t at = IOX_ENTRY(self->read_clocks.next, Connection, receive.clock)->receive.deadline;
 
@@ -268,12 +268,11 @@ int64_t iox_tick_next_clock(Driver *self)
 }
 
 /*
- * A minimum wait: one for many that is so long, and if nothing came in it, one for the first that comes.
- * *twice: there was a second one, which a reactor needs that has nothing to do.  The kernel does both in
- * one enter (6.12), but on some kernels it then goes on until the timeout although a completion has
- * come (6.12.43 to 6.17, IOX-ERR-007), and on others it ends with nothing each time that completions
- * stay in the queue, as they do here (6.18, iox_ring_taken(), IOX-ERR-008), so that an idle reactor
- * would wake without end.  No experiment that is short shows that on a busy machine.
+ * A minimum wait, as two enters: the first one waits that long for min_wait_nr completions; if none came, the
+ * second one (*twice) waits for the first completion.  The kernel can do both in one enter (6.12).  But some
+ * kernels then wait until the timeout although a completion has come (6.12.43 to 6.17, IOX-ERR-007).  Others
+ * return at once whenever completions stay in the queue, as they do here (6.18, iox_ring_taken(), IOX-ERR-008),
+ * so that an idle reactor would never sleep.  No short experiment at start finds that on a busy machine.
  */
 static int enter_twice(Driver *self, int64_t timeout_ns, bool *twice)
 {
@@ -283,7 +282,7 @@ static int enter_twice(Driver *self, int64_t timeout_ns, bool *twice)
 	if (timeout_ns >= 0 && timeout_ns < minimum)
 		minimum = timeout_ns;
 	ret = iox_ring_enter(self->ring, self->settings.min_wait_nr, IOX_ENTER_GETEVENTS, minimum, 0);
-	/* Refused, or interrupted: a signal's handler is not to wait for the rest. */
+	/* Refused, or interrupted: the handler of a signal must not wait for the second enter. */
 	if ((ret < 0 && ret != -ETIME) || iox_ring_ready(self->ring) || iox_clock_ns() - began < minimum ||
 	    minimum == timeout_ns)
 		return ret;
@@ -308,7 +307,7 @@ int iox_tick_enter(Driver *self, bool block, bool idle, int64_t timeout_ns)
 							  block ? timeout_ns : -1, 0);
 	rest = idle && (ret == -EAGAIN || ret == -EBUSY);
 	if (rest)
-		rested = iox_ring_rest(self->ring, block && timeout_ns >= 0 && timeout_ns < REST_NS ?
+		rested = iox_ring_wait(self->ring, block && timeout_ns >= 0 && timeout_ns < REST_NS ?
 							   timeout_ns : REST_NS);
 	Py_END_ALLOW_THREADS
 	self->waiting = false;
@@ -316,8 +315,8 @@ int iox_tick_enter(Driver *self, bool block, bool idle, int64_t timeout_ns)
 	self->counters.enters_timed += rest;
 	self->now = iox_clock_ms();
 	/*
-	 * A signal and the timeout are told apart from a completion only where the queue is empty, and
-	 * ours seldom is (iox_ring_taken()); who came back early, and for nothing, was interrupted.
+	 * The kernel reports a signal or the timeout only where the queue is empty, which ours seldom is
+	 * (iox_ring_taken()).  An enter that returned early, without a completion, was interrupted.
 	 */
 	if (ret == 0 && block && !iox_ring_ready(self->ring) &&
 	    (timeout_ns < 0 || (int64_t)(self->now - began + 1) * 1000000 < timeout_ns))
@@ -333,10 +332,10 @@ int iox_tick_enter(Driver *self, bool block, bool idle, int64_t timeout_ns)
 	return rested < 0 && rested != -ETIME && rested != -EINTR ? rested : 0;
 }
 
-/* Whether something that can be done is left over from, or was queued since, the last tick. */
+/* Whether there is work that was left by the last tick, or queued since. */
 bool iox_tick_has_work(Driver *self)
 {
-	return self->nudged || iox_list_linked(&self->home.ready) || iox_list_linked(&self->next) ||
+	return self->woken_locally || iox_list_linked(&self->home.ready) || iox_list_linked(&self->next) ||
 	       iox_list_linked(&self->starting) || self->accepts_failed || self->poll_ready ||
 	       iox_ring_ready(self->ring) ||
 	       (iox_list_linked(&self->starved) && iox_group_free(self->shared));

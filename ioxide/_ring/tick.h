@@ -6,11 +6,11 @@
 #include "driver_state.h"
 
 void iox_tick_stage(Driver *driver);
-/* timeout < 0: none; idle: nothing is kept waiting by a rest after a refusal */
+/* timeout_ns < 0: none; idle: it may sleep for a moment where the kernel refuses to submit */
 int iox_tick_enter(Driver *driver, bool block, bool idle, int64_t timeout_ns);
 void iox_tick_complete(Driver *driver, uint64_t user_data, int res, unsigned flags);
 void iox_tick_reap(Driver *driver);
-void iox_tick_settle(Driver *driver); /* ends the sends that complete only if they fail, and did not */
+void iox_tick_complete_silent(Driver *driver); /* completes the silent SENDs that did not fail */
 bool iox_tick_only_sends(const Driver *driver); /* and at least one has completed */
 void iox_tick_expire(Driver *driver);
 int64_t iox_tick_next_clock(Driver *driver); /* ms until a clock runs out, or -1 */

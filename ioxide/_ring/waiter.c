@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Waiter: what an Await, a transport or another thread's flush leaves behind to be called.
+ * Waiter: what is called when an Await, a transport or another thread's flush has something to go on with.
  *
  * A Task is resumed by calling the wake-up it handed to add_done_callback(), in the Task's context.
  * That happens in iox_waiter_resume() alone, which only iox_waiter_resume_reported() calls while tasks run: no
@@ -15,7 +15,7 @@
 
 static PyObject *CancelledError;
 
-/* One for each parked read and flush: taken from here, parking costs no allocation. */
+/* A free list: each parked read and flush needs a Waiter, and an allocation would cost more. */
 #define FREE_LIMIT 128
 
 static Waiter *free_waiters[FREE_LIMIT];
@@ -69,7 +69,7 @@ Waiter *iox_waiter_new(Driver *driver, PyObject *callback)
 	self->state = IOX_WAITER_PENDING;
 	self->cancelled = self->standing = false;
 	self->blocking = true;
-	self->settles = callback;
+	self->resolves_future = callback;
 	PyObject_GC_Track(self);
 	return self;
 }
@@ -120,7 +120,7 @@ static void waiter_dealloc(Waiter *self)
 	PyTypeObject *type = Py_TYPE(self);
 
 	PyObject_GC_UnTrack(self);
-	/* The ready queue and the flush list hold references: it is in neither. */
+	/* It is neither in the ready queue nor in the flush list: those hold references. */
 	waiter_clear(self);
 	Py_CLEAR(self->worker);
 	Py_CLEAR(self->driver);
@@ -175,7 +175,7 @@ static int waiter_call_soon(Waiter *self, PyObject *callback, PyObject *context)
 		PyErr_SetString(PyExc_RuntimeError, "the loop of this ioxide await has ended");
 		return -1;
 	}
-	Py_INCREF(loop); /* a worker's end may drop it meanwhile */
+	Py_INCREF(loop); /* the end of a worker may drop it meanwhile */
 	method = PyObject_GetAttrString(loop, "call_soon");
 	if (method)
 		args = PyTuple_Pack(2, callback, (PyObject *)self);
@@ -203,7 +203,7 @@ int iox_waiter_resume(Waiter *self)
 		return 0;
 	}
 	if (self->standing) {
-		/* Before the call: what happens in it may wake it once more. */
+		/* Before the call, which may wake it again. */
 		Py_INCREF(callback);
 		Py_INCREF(context);
 		self->state = IOX_WAITER_PENDING;
@@ -214,8 +214,8 @@ int iox_waiter_resume(Waiter *self)
 	self->driver->counters.wakeups++;
 	if (PyContext_Enter(context) < 0) {
 		/*
-		 * Somebody runs the loop from inside this very context (create_task(context=) and a
-		 * nested run): asyncio's own queue will find it free later.
+		 * The context is entered already: the loop runs inside it (create_task(context=) and a nested
+		 * run).  asyncio's own queue calls the callback later.
 		 */
 		PyErr_Clear();
 		ret = waiter_call_soon(self, callback, context);
@@ -268,7 +268,7 @@ static PyObject *waiter_cancel(Waiter *self, PyObject *const *args, Py_ssize_t n
 	self->cancel_message = Py_NewRef(message);
 	self->cancelled = true;
 	waiter_queue(self, IOX_WAITER_CANCELLED);
-	Py_XDECREF(old); /* not before it is queued: a finalizer may cancel once more */
+	Py_XDECREF(old); /* after it was queued: a finalizer may cancel again */
 	if (iox_modes_cancelled(self->home, self->worker) < 0)
 		return NULL;
 	Py_RETURN_TRUE;
@@ -312,7 +312,7 @@ static PyObject *waiter_add_done_callback(Waiter *self, PyObject *const *args, P
 
 static PyObject *waiter_remove_done_callback(Waiter *self, PyObject *callback)
 {
-	PyObject *held = Py_XNewRef(self->callback); /* to compare may run Python code, which may drop it */
+	PyObject *held = Py_XNewRef(self->callback); /* the comparison may run Python code that drops it */
 	int same = held ? PyObject_RichCompareBool(held, callback, Py_EQ) : 0;
 
 	same = same > 0 ? self->callback == held : same;
@@ -342,7 +342,7 @@ static PyObject *waiter_result(Waiter *self, PyObject *Py_UNUSED(ignored))
 	Py_RETURN_NONE;
 }
 
-/* What mode posted puts into the queue of posts. */
+/* In mode posted, this is what is put into the queue of posts. */
 static PyObject *waiter_resume_method(Waiter *self, PyObject *Py_UNUSED(ignored))
 {
 	if (self->state != IOX_WAITER_WOKEN && self->state != IOX_WAITER_CANCELLED)

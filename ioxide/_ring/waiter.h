@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What an Await, a transport or another thread's flush leaves behind to be called. */
+/* What is called when an Await, a transport or another thread's flush has something to go on with. */
 #ifndef IOX_WAITER_H
 #define IOX_WAITER_H
 
@@ -28,13 +28,13 @@ typedef struct Waiter {
 	uint64_t target;         /* flush: bytes that must have been sent */
 	enum iox_waiter_state state;
 	bool cancelled, blocking;
-	bool settles;            /* the callback settles a future, which close() must not forget */
-	bool standing;           /* a transport's: called anew each time it is woken */
+	bool resolves_future;    /* the callback resolves a future, so close() calls it, too */
+	bool standing;           /* a transport's: its callback is called each time it is woken */
 	int (*call)(void *about, PyObject *callback); /* standing: what calls it; -1 with an exception set */
-	void *about;             /* its first argument, which outlives the standing */
+	void *about;             /* its first argument; it lives until iox_waiter_dismiss() */
 } Waiter;
 
-/* A target that is set when the reactor takes the flush: all that was written until then. */
+/* The reactor sets the target when it takes the flush in: everything written until then. */
 #define IOX_TARGET_NOW UINT64_MAX
 
 extern PyType_Spec iox_WaiterSpec;
@@ -45,7 +45,7 @@ Waiter *iox_waiter_new(struct Driver *driver, PyObject *callback); /* NULL: a Ta
 /* Each time that it is woken, call(about, callback) in `context`, until iox_waiter_dismiss(). */
 Waiter *iox_waiter_standing(struct Driver *driver, PyObject *callback, PyObject *context,
 			    int (*call)(void *about, PyObject *callback), void *about);
-void iox_waiter_dismiss(Waiter *waiter); /* it is not called any more; drops the reference */
+void iox_waiter_dismiss(Waiter *waiter); /* ends the calls; drops the reference */
 void iox_waiter_wake(Waiter *waiter);
 void iox_waiter_wake_next(Waiter *waiter); /* with the next tick */
 /* Resumes the waiter's task; -1 with an exception set when that raised. */

@@ -15,7 +15,7 @@ void iox_driver_wake(Driver *self)
 	if (self->wake_fd < 0)
 		return;
 	if (iox_driver_is_here(self)) {
-		self->nudged = true; /* awake already: the next wait() must just not block */
+		self->woken_locally = true; /* it is awake; its next wait() must not block */
 		return;
 	}
 	if (__atomic_exchange_n(&self->wake_pending, 1, __ATOMIC_SEQ_CST)) {
@@ -35,19 +35,19 @@ void iox_driver_wake_for_call(Driver *self)
 		iox_driver_wake(self);
 		return;
 	}
-	/* What upstream did before its issue #96, kept to be measured: a write for each call. */
+	/* Mode pool, which is there to be measured: an eventfd write for each call. */
 	__atomic_exchange_n(&self->wake_pending, 1, __ATOMIC_SEQ_CST);
 	self->counters.wake_writes++;
 	while (write(self->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
 }
 
-bool iox_driver_ask(Driver *self, struct iox_op op)
+bool iox_driver_queue(Driver *self, struct iox_op op)
 {
 	if (!iox_mailbox_push(&self->foreign, op))
 		return false;
 	Py_XINCREF(op.conn);
-	Py_XINCREF(op.load);
+	Py_XINCREF(op.payload);
 	iox_driver_wake_for_call(self);
 	return true;
 }

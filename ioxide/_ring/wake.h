@@ -8,6 +8,6 @@
 void iox_driver_wake(Driver *driver); /* from any thread */
 void iox_driver_wake_for_call(Driver *driver); /* the same, for a call that was queued */
 /* Queues, with references to the connection and the load, and wakes; false: no memory. */
-bool iox_driver_ask(Driver *driver, struct iox_op op);
+bool iox_driver_queue(Driver *driver, struct iox_op op);
 
 #endif

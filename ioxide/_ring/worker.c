@@ -4,11 +4,11 @@
  *
  * A Waiter remembers the worker that parked it (home).  When the reactor wakes it, it goes into the
  * worker's queue instead of the reactor's, and before the reactor waits for its next batch it tells
- * each worker that has something new, once: loop.call_soon_threadsafe(worker.drain).  There the tasks
+ * each worker that has something new, once: loop.call_soon_threadsafe(worker.run_ready).  There the tasks
  * are resumed as dispatch() does it on the reactor.
  *
  * A connection's queue of received bytes, its reader and its clocks are shared under the GIL.  What
- * needs the ring, the buffers or the slabs goes through the mailbox (foreign.c, buffers.c).
+ * needs the ring, the buffers or the slabs is queued for the reactor (foreign.c, buffers.c).
  */
 #include "worker.h"
 
@@ -47,7 +47,7 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 	self = (Worker *)type->tp_alloc(type, 0);
 	if (!self)
 		return NULL;
-	IOX_LISTS_INIT(&self->home.ready, &self->home.handing);
+	IOX_LISTS_INIT(&self->home.ready, &self->home.notify);
 	self->driver = self->home.driver = (Driver *)Py_NewRef(driver);
 	self->home.worker = (PyObject *)self;
 	self->home.loop = Py_NewRef(loop);
@@ -57,7 +57,7 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 		Py_DECREF(self);
 		return NULL;
 	}
-	/* After the allocations: a finalizer may make one, too. */
+	/* After the allocations, in which a finalizer may make another worker. */
 	if (!iox_home_enter(&self->home)) {
 		Py_DECREF(self);
 		PyErr_SetString(PyExc_RuntimeError, "this thread is a worker already");
@@ -115,7 +115,7 @@ static int start_one(Worker *self)
 	return result ? 0 : iox_driver_report(self->driver, "a connection's handler could not be started");
 }
 
-static PyObject *worker_drain(Worker *self, PyObject *Py_UNUSED(ignored))
+static PyObject *worker_run_ready(Worker *self, PyObject *Py_UNUSED(ignored))
 {
 	struct iox_node taken;
 	int ret = 0;
@@ -123,8 +123,8 @@ static PyObject *worker_drain(Worker *self, PyObject *Py_UNUSED(ignored))
 	if (check_own_thread(self) < 0)
 		return NULL;
 	/*
-	 * Cleared first, so that what comes from here on is handed over anew; and no further than what
-	 * is there now, because the reactor may add as fast as we take.
+	 * Cleared first, so that the reactor schedules another call for what it adds from here on.  Only what
+	 * is queued now is run, because the reactor may add as fast as this runs.
 	 */
 	self->home.scheduled = false;
 	iox_list_init(&taken);
@@ -141,7 +141,7 @@ static PyObject *worker_drain(Worker *self, PyObject *Py_UNUSED(ignored))
 	}
 	iox_list_put_first(&self->home.ready, &taken);
 	if (ret < 0) {
-		/* KeyboardInterrupt or SystemExit: the rest stays, for when the loop runs on. */
+		/* KeyboardInterrupt or SystemExit: the others stay queued, for when the loop runs again. */
 		PyObject *type, *value, *traceback;
 
 		PyErr_Fetch(&type, &value, &traceback);
@@ -162,14 +162,14 @@ static PyObject *worker_detach(Worker *self, PyObject *Py_UNUSED(ignored))
 	for (Py_ssize_t i = 0; i < PyList_GET_SIZE(self->starting); i++)
 		if (iox_foreign_close((Connection *)PyList_GET_ITEM(self->starting, i), false) < 0)
 			return NULL;
-	/* From here on start() refuses, also in the finalizers that run below. */
+	/* From here on start() returns False, also in finalizers that run below. */
 	loop = self->home.loop;
 	self->home.loop = NULL;
 	if (PyList_SetSlice(self->starting, 0, PyList_GET_SIZE(self->starting), NULL) < 0) {
 		self->home.loop = loop;
 		return NULL;
 	}
-	iox_list_remove(&self->home.handing);
+	iox_list_remove(&self->home.notify);
 	while (iox_list_linked(&self->home.ready)) {
 		Waiter *waiter = IOX_ENTRY(self->home.ready.next, Waiter, ready);
 
@@ -177,7 +177,7 @@ static PyObject *worker_detach(Worker *self, PyObject *Py_UNUSED(ignored))
 		waiter->state = IOX_WAITER_DONE; /* its task has ended with the loop */
 		Py_DECREF(waiter);
 	}
-	iox_home_leave(); /* who called us holds one more */
+	iox_home_leave(); /* not the last reference: the caller has one */
 	Py_XDECREF(loop);
 	Py_RETURN_NONE;
 }
@@ -204,7 +204,7 @@ static void worker_dealloc(Worker *self)
 	PyTypeObject *type = Py_TYPE(self);
 
 	PyObject_GC_UnTrack(self);
-	iox_list_remove(&self->home.handing);
+	iox_list_remove(&self->home.notify);
 	worker_clear(self);
 	Py_CLEAR(self->starting);
 	Py_CLEAR(self->driver);
@@ -221,8 +221,8 @@ PyDoc_STRVAR(worker_start_doc,
 "False when the worker has ended.  Raises TypeError and ValueError for what is no connection of this\n"
 "worker's reactor.");
 
-PyDoc_STRVAR(worker_drain_doc,
-"drain($self, /)\n"
+PyDoc_STRVAR(worker_run_ready_doc,
+"run_ready($self, /)\n"
 "--\n"
 "\n"
 "Start and resume what the reactor has handed over; on the worker's thread, where its loop calls it.");
@@ -235,7 +235,7 @@ PyDoc_STRVAR(worker_detach_doc,
 
 static PyMethodDef worker_methods[] = {
 	{ "start", (PyCFunction)worker_start, METH_O, worker_start_doc },
-	{ "drain", (PyCFunction)worker_drain, METH_NOARGS, worker_drain_doc },
+	{ "run_ready", (PyCFunction)worker_run_ready, METH_NOARGS, worker_run_ready_doc },
 	{ "detach", (PyCFunction)worker_detach, METH_NOARGS, worker_detach_doc },
 	{ NULL },
 };

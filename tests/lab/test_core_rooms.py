@@ -257,7 +257,7 @@ def test_states_are_set_in_one_place() -> None:
 
 def mode_questions(ring: Path) -> set[str]:
     """The files that read what the modes keep, or ask homes.h about a worker without modes.h."""
-    state, homes = r"modes\.(?:on_resume|wake_each|workers|handing)", r"iox_homes?_\w+\("
+    state, homes = r"modes\.(?:on_resume|wake_each|workers|to_notify)", r"iox_homes?_\w+\("
     workers = r"if \(\w+->worker\b|->worker (?:\?|&&)"
     asks = re.compile(f"{state}|{homes}|{workers}")
     return {

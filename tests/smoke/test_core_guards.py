@@ -129,8 +129,8 @@ class Home:
     call_soon = call_soon_threadsafe
 
 
-@pytest.mark.parametrize("what", ["drain", "detach"])
-def test_a_worker_may_drain_or_end_inside_its_drain(bench: Bench, what: str) -> None:
+@pytest.mark.parametrize("what", ["run_ready", "detach"])
+def test_a_worker_may_go_on_or_end_inside_run_ready(bench: Bench, what: str) -> None:
     """What a worker was handed is started once each, whatever the first of them does."""
     home = Home()
     started: list[Any] = []
@@ -146,11 +146,11 @@ def test_a_worker_may_drain_or_end_inside_its_drain(bench: Bench, what: str) -> 
         for conn in both:
             assert worker.start(conn)
         bench.driver.wait(0)  # tells the worker, once
-        (drain,) = home.calls
-        drain()
-        assert (both if what == "drain" else both[:1]) == started
+        (run_ready,) = home.calls
+        run_ready()
+        assert (both if what == "run_ready" else both[:1]) == started
     finally:
-        if what == "drain":
+        if what == "run_ready":
             worker.detach()
     # What was not started is closed instead.
     bench.driver.wait(0)
@@ -170,8 +170,8 @@ def test_an_interrupted_hand_over_is_made_up_for(bench: Bench) -> None:
             bench.driver.wait(0)
         assert [] == home.calls
         bench.driver.wait(0)
-        (drain,) = home.calls
-        drain()
+        (run_ready,) = home.calls
+        run_ready()
         assert [conn] == started
     finally:
         worker.detach()

@@ -21,7 +21,7 @@ static void tell(unsigned nth)
 	int length = snprintf(text, sizeof(text), "%u", nth);
 
 	if (write(file, text, (size_t)length) != length)
-		abort(); /* a test of what fails would call it whole */
+		abort(); /* otherwise nothing would fail, and the test would pass */
 }
 
 int iox_failing_arm(unsigned nth)

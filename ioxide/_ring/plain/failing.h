@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * In a build for tests: the n-th memory allocation that the kernel makes in our own system calls fails
+ * In a build for tests: the n-th memory allocation that the kernel makes in system calls of this module fails
  * (/proc/thread-self/fail-nth, 4.14; it needs a kernel with CONFIG_FAULT_INJECTION).  Only the calls that
  * IOX_MAY_FAIL() is around are counted, so that what fails is never an allocation of Python's.
  */

@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A shared group provides so many buffers at least; 2 MiB of the default size. */
+/* The least number of buffers that a shared group provides; 2 MiB of the default size. */
 #define WINDOW_MIN 64
 
 /*
- * And so many at most, whatever it has: a batch that uses up more is rare, and goes on with the next
- * enter.  From 6.13 on the pages of a ring count as locked memory (io_uring/memmap.c,
+ * The largest number that it provides, however many it has: a batch that needs more is rare, and goes on with
+ * the next enter.  From 6.13 on the pages of a ring count as locked memory (io_uring/memmap.c,
  * io_create_region()).
  */
 #define WINDOW_MAX 2048
@@ -39,9 +39,9 @@ static void provide(struct iox_group *group, uint16_t bid)
 	group->provided++;
 }
 
-static void put_to_rest(struct iox_group *group, uint16_t bid)
+static void make_idle(struct iox_group *group, uint16_t bid)
 {
-	group->resting[group->resting_count++] = bid;
+	group->idle[group->idle_count++] = bid;
 }
 
 struct iox_group *iox_group_new(uint32_t count, uint32_t size, bool incremental, bool bundle)
@@ -57,25 +57,25 @@ struct iox_group *iox_group_new(uint32_t count, uint32_t size, bool incremental,
 	group->bundle = bundle;
 	group->window_max = incremental ? count : smaller(count, WINDOW_MAX);
 	/*
-	 * What is in the ring of a bundle is read again when its completion is taken in, and that may come
-	 * behind those of buffers that were provided later: the last completion of a request is posted
-	 * with the enter's end, the others at once.  In twice the room no entry is written over before.
+	 * The entries of a bundle are read when its completion is taken in.  That completion may come after
+	 * those of buffers that were provided later: the last completion of a request is posted at the end of
+	 * the enter, the others at once.  With twice as many entries none is overwritten before it is read.
 	 */
 	group->entries = bundle ? 2 * group->window_max : group->window_max;
 	group->buffers = calloc(count, sizeof(*group->buffers));
-	group->resting = calloc(count, sizeof(*group->resting));
+	group->idle = calloc(count, sizeof(*group->idle));
 	group->ring = iox_pages_map(group->entries * sizeof(*group->ring));
 	group->pool = iox_pages_map((size_t)count * size);
-	if (!group->buffers || !group->resting || !group->ring || !group->pool) {
+	if (!group->buffers || !group->idle || !group->ring || !group->pool) {
 		iox_group_unref(group);
 		return NULL;
 	}
 	for (uint32_t bid = count; bid--;)
-		put_to_rest(group, (uint16_t)bid);
+		make_idle(group, (uint16_t)bid);
 	group->window = window_min(group);
 	while (group->provided < group->window)
-		provide(group, group->resting[--group->resting_count]);
-	group->resting_bare = group->resting_low = group->resting_count;
+		provide(group, group->idle[--group->idle_count]);
+	group->idle_discarded = group->idle_low = group->idle_count;
 	return group;
 }
 
@@ -88,7 +88,7 @@ void iox_group_unref(struct iox_group *group)
 	if (group->pool)
 		iox_pages_unmap(group->pool, (size_t)group->count * group->size);
 	free(group->buffers);
-	free(group->resting);
+	free(group->idle);
 	free(group);
 }
 
@@ -140,7 +140,7 @@ uint32_t iox_group_take(struct iox_group *group, uint16_t bid, uint32_t length, 
 	uint32_t room, step;
 
 	if (buffer->done)
-		return 0; /* it is ours: the kernel cannot have written to it */
+		return 0; /* the kernel does not have it, so it cannot have written to it */
 	*offset = buffer->filled;
 	room = group->size - buffer->filled;
 	if (group->bundle) {
@@ -157,10 +157,10 @@ uint32_t iox_group_take(struct iox_group *group, uint16_t bid, uint32_t length, 
 	}
 	step = length < room ? length : room;
 	if (group->incremental && step < length)
-		return 0; /* more than the buffer had room for: not without bundles, which are not used */
+		return 0; /* more than the buffer had room for: only bundles do that, and they are not used here */
 	buffer->filled += step;
 	buffer->refs++;
-	/* BUF_MORE alone decides: a multishot that a full CQ ended has it set and F_MORE clear. */
+	/* Only BUF_MORE counts: a multishot that a full CQ has ended has it set and F_MORE clear. */
 	if (!group->incremental || !more) {
 		buffer->done = true;
 		group->held++;
@@ -182,7 +182,7 @@ bool iox_group_release(struct iox_group *group, uint16_t bid)
 	if (group->provided < group->window)
 		provide(group, bid);
 	else
-		put_to_rest(group, bid);
+		make_idle(group, bid);
 	return true;
 }
 
@@ -194,25 +194,25 @@ void iox_group_grow(struct iox_group *group)
 
 void iox_group_refill(struct iox_group *group)
 {
-	while (group->provided < group->window && group->resting_count)
-		provide(group, group->resting[--group->resting_count]);
-	group->resting_low = smaller(group->resting_low, group->resting_count);
-	group->resting_bare = smaller(group->resting_bare, group->resting_count);
+	while (group->provided < group->window && group->idle_count)
+		provide(group, group->idle[--group->idle_count]);
+	group->idle_low = smaller(group->idle_low, group->idle_count);
+	group->idle_discarded = smaller(group->idle_discarded, group->idle_count);
 	group->refused = 0;
 	iox_group_publish(group);
 }
 
 /*
- * Takes the buffers that were provided last back.  The kernel begins at the other end, on this thread
- * inside an enter, or on a worker of its own for a receive that it could not poll for; so it cannot
- * have come as far while window_min() are left to it and no completion waits.
+ * Takes the buffers that were provided last out of the ring again.  The kernel takes them from the other end, on
+ * this thread inside an enter, or on a worker thread of its own for a receive that it could not poll for.  So it
+ * cannot have reached them while window_min() of them are left and every completion was taken in.
  */
 static void take_back(struct iox_group *group)
 {
 	while (group->provided > group->window) {
 		group->tail--;
 		group->provided--;
-		put_to_rest(group, group->ring[group->tail & (group->entries - 1)].bid);
+		make_idle(group, group->ring[group->tail & (group->entries - 1)].bid);
 	}
 	iox_group_publish(group);
 }
@@ -222,10 +222,10 @@ static int by_id(const void *one, const void *other)
 	return *(const uint16_t *)other - *(const uint16_t *)one;
 }
 
-/* Gives the pages of resting[from] to resting[to - 1] back, neighbours with one call. */
-static void lay_bare(struct iox_group *group, uint32_t from, uint32_t to)
+/* Gives the pages of idle[from] to idle[to - 1] back, adjacent ones with one call. */
+static void discard_idle_pages(struct iox_group *group, uint32_t from, uint32_t to)
 {
-	uint16_t *ids = group->resting;
+	uint16_t *ids = group->idle;
 
 	qsort(ids + from, to - from, sizeof(*ids), by_id);
 	for (uint32_t i = from, next; i < to; i = next) {
@@ -245,15 +245,15 @@ void iox_group_trim(struct iox_group *group)
 	group->window = window;
 	take_back(group);
 	if (!used)
-		group->resting_low = group->resting_count;
-	if (group->resting_low > group->resting_bare) {
-		lay_bare(group, group->resting_bare, group->resting_low);
-		group->resting_bare = group->resting_low;
+		group->idle_low = group->idle_count;
+	if (group->idle_low > group->idle_discarded) {
+		discard_idle_pages(group, group->idle_discarded, group->idle_low);
+		group->idle_discarded = group->idle_low;
 	}
-	group->resting_low = group->resting_count;
+	group->idle_low = group->idle_count;
 }
 
 bool iox_group_grown(const struct iox_group *group)
 {
-	return group->window > window_min(group) || group->resting_bare < group->resting_count;
+	return group->window > window_min(group) || group->idle_discarded < group->idle_count;
 }

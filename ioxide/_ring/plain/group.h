@@ -10,13 +10,13 @@
  *   incremental  a group for each connection (IOU_PBUF_RING_INC, 6.12); a buffer is filled by one
  *                completion after the other, and is the kernel's until one comes without BUF_MORE
  *
- * A buffer given out is counted in runs (`refs`): it goes back when the kernel is done with it and
- * every run of it was released.  Plain C; knows neither Python nor connections.
+ * Each run of received bytes holds a reference to its buffer (`refs`).  The buffer can be provided again when the
+ * kernel is done with it and every run was released.  Plain C; knows neither Python nor connections.
  *
- * The kernel takes provided buffers in turn, so each of them is written to sooner or later, however
- * small the load is.  A shared group therefore provides only `window` of its buffers; the others rest
- * on a stack, the last used on top.  The window grows with what a batch uses up, and
- * iox_group_trim() makes it smaller again and gives the pages of buffers at rest back.
+ * The kernel takes provided buffers in turn, so each of them is written to sooner or later, however small the
+ * load is.  A shared group therefore provides only `window` of its buffers; the others are idle, on a stack, the
+ * last used on top.  The window grows with what a batch uses; iox_group_trim() makes it smaller again and gives
+ * the pages of idle buffers back.
  */
 #ifndef IOX_GROUP_H
 #define IOX_GROUP_H
@@ -29,7 +29,7 @@
 
 struct iox_buffer {
 	uint32_t filled;   /* incremental: bytes the kernel has written */
-	uint32_t refs;     /* runs that were not released yet: one byte each may make many */
+	uint32_t refs;     /* runs that were not released yet; as many as bytes, at most */
 	uint16_t position; /* where in the ring it was provided last */
 	bool done;         /* the kernel will not write to it any more */
 };
@@ -39,18 +39,18 @@ struct iox_group {
 	bool incremental, bundle, registered;
 	uint32_t count, size;
 	uint32_t entries;  /* of the ring */
-	uint32_t window_max; /* no more buffers are provided at once */
+	uint32_t window_max; /* the most buffers that are provided at once */
 	uint32_t held;     /* buffers with runs that were not released */
-	uint32_t lent;     /* of these runs, those that slices hold */
-	uint32_t provided; /* the kernel's, as far as its completions tell; the others are held or rest */
-	uint32_t window;   /* so many are to be provided */
-	uint32_t used;     /* of the window, the most that one batch used up since the last trim */
-	uint32_t refused;  /* receives that found none provided, though some rest, since the last batch */
-	uint16_t *resting; /* a stack of ids */
-	uint32_t resting_count;
-	uint32_t resting_low; /* the least it was since the last trim: so many were not used */
-	uint32_t resting_bare; /* the lowest so many have no pages */
-	uint32_t refs;     /* the owner, and every lent slice */
+	uint32_t in_slices; /* of these runs, those that slices hold */
+	uint32_t provided; /* the kernel's, according to its completions; the others are held or idle */
+	uint32_t window;   /* how many are provided */
+	uint32_t used;     /* the most buffers of the window that one batch used since the last trim */
+	uint32_t refused;  /* receives since the last batch that found none provided, though some are idle */
+	uint16_t *idle;    /* a stack of ids */
+	uint32_t idle_count;
+	uint32_t idle_low; /* the least idle_count since the last trim: as many were not used */
+	uint32_t idle_discarded; /* how many at the bottom of the stack have no pages */
+	uint32_t refs;     /* of the owner, and one of each slice */
 	void *owner;       /* incremental: the connection, for as long as it lives */
 	uint16_t tail, published;
 	struct iox_buf *ring;
@@ -68,31 +68,31 @@ void iox_group_unregister(struct iox_group *group, int ring_fd);
 
 /*
  * Takes in a completion of `length` bytes that begins in buffer `bid`: the number of bytes that lie
- * in this buffer (the rest goes on in *next), their offset in *offset.  0 for a completion that
- * cannot be true.  The run holds a reference.
+ * in this buffer (the others are in *next), their offset in *offset.  0: the completion cannot be true.  The run
+ * holds a reference.
  */
 uint32_t iox_group_take(struct iox_group *group, uint16_t bid, uint32_t length, bool more,
 			uint32_t *offset, uint16_t *next);
 
-/* Gives a run back; true when the buffer became free, so that it is provided again or rests. */
+/* Releases a run; true when that has made the buffer free: it is then provided again, or idle. */
 bool iox_group_release(struct iox_group *group, uint16_t bid);
 
-/* Makes the window larger, because a batch has used much of it up. */
+/* Makes the window larger, because a batch has used much of it. */
 void iox_group_grow(struct iox_group *group);
 
-/* Provides buffers at rest up to the window, and publishes. */
+/* Provides idle buffers up to the window, and publishes. */
 void iox_group_refill(struct iox_group *group);
 
 /*
- * Called now and then: makes the window fit what was used since the last call, and gives the pages of
- * buffers that rested all the time back.  Only while every completion was taken in.
+ * To be called at intervals: fits the window to what was used since the last call, and gives back the pages of
+ * buffers that were idle all the time.  Only while every completion was taken in.
  */
 void iox_group_trim(struct iox_group *group);
 
-/* Whether another iox_group_trim() may have something to give back. */
+/* Whether another iox_group_trim() may give something back. */
 bool iox_group_grown(const struct iox_group *group);
 
-/* Runs beyond so many are not lent, and so many buffers are kept free: see reserve.c. */
+/* How many buffers are kept free: see reserve.c. */
 static inline uint32_t iox_group_reserve(const struct iox_group *group)
 {
 	return group->count / 8;
@@ -113,8 +113,8 @@ static inline void iox_group_batch(struct iox_group *group)
 {
 	uint32_t used = group->window - group->provided + group->refused;
 
-	/* Held buffers are missing from the window, too: with none at rest, that is no measure. */
-	if (used <= group->used || !group->resting_count)
+	/* Held buffers are missing from the window, too: with none idle, that does not measure the use. */
+	if (used <= group->used || !group->idle_count)
 		return;
 	group->used = used;
 	if (2 * used > group->window)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Doubly linked lists whose nodes are members of what they link. */
+/* Doubly linked lists whose nodes are members of the linked structures. */
 #ifndef IOX_LIST_H
 #define IOX_LIST_H
 

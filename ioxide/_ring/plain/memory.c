@@ -88,8 +88,8 @@ static void give(struct iox_slab_pool *pool, char *mem, size_t size)
 		return;
 	}
 	/*
-	 * Grown ones are kept too, or each large answer would cost an mmap(2), an munmap(2) and a fault
-	 * for each page; but no more than the pool might hold of the others, and the oldest go first.
+	 * Grown slabs are kept, too, or each large answer would cost an mmap(2), an munmap(2) and a fault for each
+	 * page.  They may have as many bytes as the other idle slabs; the oldest are given back first.
 	 */
 	while (pool->grown_count == IOX_GROWN_LIMIT || pool->grown_bytes + size > room)
 		unmap_oldest(pool);
@@ -109,7 +109,7 @@ void iox_slab_pool_trim(struct iox_slab_pool *pool)
 	unsigned unused = pool->low < pool->count ? pool->low : pool->count;
 	unsigned spare = pool->count > IOX_SLABS_KEPT ? pool->count - IOX_SLABS_KEPT : 0;
 
-	/* The ones at the bottom have rested longest. */
+	/* Those at the bottom have been idle longest. */
 	spare = spare < unused ? spare : unused;
 	for (unsigned i = 0; i < spare; i++)
 		unmap(pool, pool->free[i], pool->slab_size);
@@ -137,7 +137,7 @@ static size_t filled(const struct iox_batch *batch)
 	return batch->used - batch->before;
 }
 
-/* Moves that slab's bytes to a grown one at rest; the one given last is the likeliest to be large enough. */
+/* Moves that slab's bytes to an idle grown slab; the last one is the likeliest to be large enough. */
 static bool move_to_grown(struct iox_slab_pool *pool, struct iox_batch *batch, size_t need)
 {
 	for (unsigned i = pool->grown_count; i--;) {
@@ -168,14 +168,14 @@ static bool grow(struct iox_slab_pool *pool, struct iox_batch *batch, size_t nee
 	if (need <= size) {
 		mem = take(pool);
 		if (!mem)
-			return false; /* and no size: the next write would trust it */
+			return false; /* and the size stays 0, on which the next write relies */
 		batch->mem = mem;
 		batch->size = size;
 		return true;
 	}
 	if (move_to_grown(pool, batch, need))
 		return true;
-	/* Doubling, but no further than write_limit, beyond which a transport's batch alone goes. */
+	/* Doubled, up to write_limit; only the batch of a transport can be larger than that. */
 	while (size < need)
 		size *= 2;
 	if (size > pool->largest && need <= pool->largest)
@@ -219,7 +219,7 @@ static bool chain_reserve(struct iox_batch *batch, uint32_t more)
 	return true;
 }
 
-/* The slab that takes bytes, if there is one, takes none any more. */
+/* Makes a segment of the slab that takes bytes, if there is one. */
 static void end_slab(struct iox_batch *batch)
 {
 	struct iox_chain *chain = batch->chain;
@@ -235,8 +235,8 @@ static void end_slab(struct iox_batch *batch)
 }
 
 /*
- * Takes every slab that so many more bytes need, and leaves room for those that they fill; none at all
- * when one is missing.  They wait behind the place of the slab that takes bytes now.
+ * Takes all the slabs that `length` more bytes need, or none; and reserves segments for those that will be full.
+ * The slabs are put behind the segment that the present slab will become.
  */
 static bool take_slabs(struct iox_slab_pool *pool, struct iox_batch *batch, size_t length)
 {
@@ -345,7 +345,7 @@ void iox_batch_release(struct iox_slab_pool *pool, struct iox_batch *batch)
 				give(pool, segment->mem, segment->size);
 			} else if (segment->owner) {
 				pool->held -= segment->used;
-				pool->let_go(segment->owner);
+				pool->drop_owner(segment->owner);
 			}
 		}
 		free(chain);
@@ -380,7 +380,7 @@ struct msghdr *iox_batch_gather(struct iox_batch *batch, size_t sent, char **fro
 	}
 	iov = (struct iovec *)&chain->segments[chain->capacity];
 	skip = sent - chain->passed;
-	/* No more than the kernel takes at once: the rest is sent as after any short result. */
+	/* No more segments than the kernel takes at once: the others are sent as after any short result. */
 	for (uint32_t i = chain->first; i < chain->count && count < IOV_MAX; i++, skip = 0)
 		iov[count++] = (struct iovec){ chain->segments[i].mem + skip, chain->segments[i].used - skip };
 	if (filled(batch) && count < IOV_MAX)

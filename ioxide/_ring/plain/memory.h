@@ -2,10 +2,9 @@
 /*
  * Write slabs: memory that the kernel reads while a send is in flight.
  *
- * A batch is what one submission sends.  It begins as one slab of the pool's size, and when that is
- * full it either grows, or, segmented, takes another slab of the pool's size beside it.  Bytes that
- * somebody else owns may be held instead of copied: they are a segment of their own, and the bytes
- * after them begin a new slab.
+ * A batch is what one submission sends.  It begins as one slab of the pool's size.  When that is full it is made
+ * larger, or, segmented, another slab of the pool's size is added.  Bytes of another owner can be held instead of
+ * copied: they are a segment of their own, and the bytes after them begin a new slab.
  */
 #ifndef IOX_MEMORY_H
 #define IOX_MEMORY_H
@@ -16,12 +15,12 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-/* A part of a batch that takes no bytes any more: a slab, or bytes that are held. */
+/* A part of a batch to which nothing is appended any more: a slab, or held bytes. */
 struct iox_segment {
 	char *mem;
 	size_t used;
 	size_t size; /* of the slab; 0: held */
-	void *owner; /* of held bytes, with a reference; NULL: a slab, or the reference is kept for ever */
+	void *owner; /* of held bytes, with a reference; NULL: a slab, or iox_batch_leak() was called */
 };
 
 /* The segments of a batch, in order.  The kernel may look at it with them. */
@@ -41,7 +40,7 @@ struct iox_batch {
 	struct iox_chain *chain; /* NULL: that slab is all there is */
 };
 
-/* Grown slabs at rest, the oldest first. */
+/* Idle grown slabs, the oldest first. */
 #define IOX_GROWN_LIMIT 16
 
 struct iox_grown {
@@ -52,29 +51,29 @@ struct iox_grown {
 struct iox_slab_pool {
 	size_t slab_size, largest; /* bytes, whole pages */
 	bool segmented;
-	unsigned limit, count;     /* slabs of that size at rest */
-	unsigned low;              /* the least there were since the last trim: so many were not used */
-	bool grown_used;           /* since then */
+	unsigned limit, count;     /* idle slabs of that size: the most, and how many there are */
+	unsigned low;              /* the least count since the last trim: as many were not used */
+	bool grown_used;           /* a grown slab was used since the last trim */
 	char **free;
 	struct iox_grown grown[IOX_GROWN_LIMIT];
 	unsigned grown_count;
 	size_t grown_bytes;        /* at most limit * slab_size */
-	size_t bytes;              /* mapped, at rest or not */
-	size_t held;               /* bytes of others in batches */
-	void (*let_go)(void *owner); /* drops a reference; must not come back here */
+	size_t bytes;              /* mapped, idle or not */
+	size_t held;               /* held bytes in batches */
+	void (*drop_owner)(void *owner); /* drops a reference; must not call functions of this file */
 	uint64_t hits, misses, grows;
 };
 
 bool iox_slab_pool_init(struct iox_slab_pool *pool, size_t slab_size, size_t write_limit,
 			unsigned limit, bool segmented);
 void iox_slab_pool_clear(struct iox_slab_pool *pool);
-/* Gives grown slabs at rest back to the system. */
+/* Gives idle grown slabs back to the system. */
 void iox_slab_pool_shrink(struct iox_slab_pool *pool);
-/* Called now and then: gives slabs that rested all the time since the last call back, but for a few. */
+/* To be called at intervals: gives back slabs that were idle since the last call, but IOX_SLABS_KEPT. */
 void iox_slab_pool_trim(struct iox_slab_pool *pool);
-/* So many of the pool's size are kept at rest however long nobody needs them: 1 MiB by default. */
+/* How many slabs of the pool's size are never given back: 1 MiB by default. */
 #define IOX_SLABS_KEPT 64
-/* Whether another trim may have something to give back. */
+/* Whether another trim may give something back. */
 static inline bool iox_slab_pool_grown(const struct iox_slab_pool *pool)
 {
 	return pool->grown_count || pool->count > IOX_SLABS_KEPT;
@@ -84,18 +83,18 @@ static inline bool iox_slab_pool_grown(const struct iox_slab_pool *pool)
 bool iox_batch_write(struct iox_slab_pool *pool, struct iox_batch *batch, const char *data,
 		     size_t length);
 /*
- * Appends the bytes as they are, and takes over the caller's reference to their owner, which keeps
- * them as they are; false, and nothing appended or taken over, when the system has no memory.
+ * Appends the bytes without a copy, and takes over the caller's reference to their owner, which must keep them
+ * unchanged; false, and nothing was appended or taken over, when the system has no memory.
  */
 bool iox_batch_hold(struct iox_slab_pool *pool, struct iox_batch *batch, const char *data,
 		    size_t length, void *owner);
 void iox_batch_release(struct iox_slab_pool *pool, struct iox_batch *batch);
-/* Keeps the references of a batch for ever, because the kernel may read it for ever; how many. */
+/* Never drops the references of a batch, which the kernel may go on reading; returns how many there are. */
 unsigned iox_batch_leak(struct iox_batch *batch);
 
 /*
- * The message of what is left after `sent` bytes, valid as long as the batch; NULL when that lies in
- * the last slab alone, at *from.  `sent` never goes back.
+ * The message for what is left after `sent` bytes, valid as long as the batch; NULL when that is in the last slab
+ * alone, at *from.  `sent` never decreases.
  */
 struct msghdr *iox_batch_gather(struct iox_batch *batch, size_t sent, char **from);
 

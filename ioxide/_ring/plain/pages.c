@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From mmap, never from malloc: AddressSanitizer does not see the kernel read memory that was freed,
- * and neither does anybody else.  Pages that are gone make its late use fail with EFAULT, which is
- * counted (memory_faults), instead of sending another connection's bytes.
+ * From mmap(2), never from malloc(3): AddressSanitizer does not see that the kernel reads freed memory.  Where the
+ * pages are unmapped, a late read fails with EFAULT, which is counted (memory_faults), instead of sending another
+ * connection's bytes.
  */
 #include "pages.h"
 
@@ -24,7 +24,7 @@ void *iox_pages_map(size_t bytes)
 void iox_pages_unmap(void *pages, size_t bytes)
 {
 #ifdef IOX_SANITIZE
-	/* Kept, without any right: so that no later mapping makes a late use look right. */
+	/* The addresses stay mapped without access, so that no later mapping hides a late use. */
 	mmap(pages, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
 #else
 	munmap(pages, bytes);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory that the kernel reads or writes on our behalf. */
+/* Memory that the kernel reads or writes for an operation. */
 #ifndef IOX_PAGES_H
 #define IOX_PAGES_H
 
@@ -8,12 +8,12 @@
 
 void *iox_pages_map(size_t bytes); /* NULL when there is no memory */
 void iox_pages_unmap(void *pages, size_t bytes);
-/* Gives whole pages between `from` and its end back to the system: they stay mapped, and read as 0. */
+/* Gives the whole pages in the range back to the system: they stay mapped, and read as 0. */
 void iox_pages_discard(void *from, size_t bytes);
 
 /*
- * What a closed ring was charged to RLIMIT_MEMLOCK is given back asynchronously, so whoever opens one
- * right after can see ENOMEM for a moment: sleeps 5, 10, 20, 40, 80 ms, then says to give up.
+ * The kernel returns what a closed ring was charged to RLIMIT_MEMLOCK asynchronously, so a ring that is opened
+ * right after can fail with ENOMEM.  Sleeps 5, 10, 20, 40, 80 ms; false from the sixth attempt on.
  */
 bool iox_pages_wait(int attempt);
 

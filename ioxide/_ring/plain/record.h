@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A flight recorder: the last submissions and completions of a ring, in memory, for whoever asks what came
- * before a fault.  Plain C: knows neither Python nor connections.
+ * A flight recorder: the last submissions and completions of a ring, in memory, to be read after a fault.
+ * Plain C: knows neither Python nor connections.
  *
- * Both are noted a batch at a time, with one look at the clock.  A ring without one pays a branch for each
+ * They are recorded a batch at a time, with one read of the clock.  A ring without a record pays a branch for each
  * enter and each batch.
  */
 #ifndef IOX_RECORD_H

@@ -11,7 +11,7 @@
 #include <time.h>
 
 /*
- * How many completions stay in the queue, see iox_ring_taken().  So many may come in one enter, and a
+ * How many completions stay in the queue, see iox_ring_taken().  That many more may come in one enter, and a
  * connection whose peer sends without end may bring as many before its receive can be paused.
  */
 #define CQ_KEPT 63
@@ -58,9 +58,8 @@ iox_ring *iox_ring_open(unsigned sq_entries, unsigned cq_entries, bool register_
 		ring->cq_kept = CQ_KEPT;
 	ring->enter_fd = ring->uring.ring_fd;
 	/*
-	 * Who waits for a peer does not wait for a disk: without the flag a thread that waits in a ring
-	 * counts as blocked, and an idle server shows as 100 % iowait (IOX-ERR-017).  Before 6.15 the kernel
-	 * has no such flag, and refuses it.
+	 * Without the flag a thread that waits in a ring counts as waiting for a disk, and an idle server shows
+	 * as 100 % iowait (IOX-ERR-017).  Kernels before 6.15 refuse the flag.
 	 */
 	if (ring->uring.features & IOX_FEAT_NO_IOWAIT)
 		ring->enter_flags |= IOX_ENTER_NO_IOWAIT;
@@ -197,7 +196,7 @@ int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t tim
 }
 
 /* Submits nothing; waits for a completion, and no longer than this. */
-int iox_ring_rest(iox_ring *ring, int64_t timeout_ns)
+int iox_ring_wait(iox_ring *ring, int64_t timeout_ns)
 {
 	return enter(ring, 0, 1, IOX_ENTER_GETEVENTS, timeout_ns, 0);
 }

@@ -20,8 +20,8 @@ struct iox_ring {
 	int enter_fd;          /* the registered index, or the raw descriptor */
 	bool wants_index;      /* see iox_ring_take_index() */
 	unsigned enter_flags;  /* of each enter: IOX_ENTER_REGISTERED_RING, IOX_ENTER_NO_IOWAIT */
-	unsigned cq_head;      /* what we have taken in; the kernel is told less, see iox_ring_taken() */
-	unsigned cq_kept;      /* how much less, at most */
+	unsigned cq_head;      /* completions taken in; the kernel's head is behind, see iox_ring_taken() */
+	unsigned cq_kept;      /* how far behind, at most */
 	struct iox_record *record; /* NULL: nothing is recorded */
 };
 typedef struct iox_ring iox_ring;
@@ -51,7 +51,7 @@ struct io_uring_sqe *iox_ring_sqe(iox_ring *ring);
 unsigned iox_ring_unsubmitted(const iox_ring *ring);
 int iox_ring_enter(iox_ring *ring, unsigned wait_nr, unsigned flags, int64_t timeout_ns,
 		   unsigned min_wait_us);
-int iox_ring_rest(iox_ring *ring, int64_t timeout_ns);
+int iox_ring_wait(iox_ring *ring, int64_t timeout_ns);
 
 static inline bool iox_ring_overflowed(const iox_ring *ring)
 {
@@ -70,11 +70,10 @@ static inline unsigned iox_ring_ready(const iox_ring *ring)
 }
 
 /*
- * Says that the completions before `head` were taken in.  Some of them stay in the queue, though, as
- * far as the kernel knows: an enter that waits for n completions runs at most max(20, n) pieces of
- * deferred work (6.14, IO_LOCAL_TW_DEFAULT_MAX), so that a batch of 64 requests would need four
- * enters.  With k completions left there, waiting for k + 1 is waiting for the next one, and k + 1
- * may come at once.
+ * The completions before `head` were taken in.  The kernel is not told of the last k of them: an enter that waits
+ * for n completions runs at most max(20, n) pieces of deferred work (6.14, IO_LOCAL_TW_DEFAULT_MAX), so a batch
+ * of 64 requests would need four enters.  With k old completions in the queue, waiting for k + 1 is waiting for
+ * the next one, and k + 1 may come at once.
  */
 static inline void iox_ring_taken(iox_ring *ring, unsigned head)
 {

@@ -9,11 +9,11 @@
 
 #include <stdbool.h>
 
-/* In this order: what is over stays so. */
+/* In this order: a later state never goes back to an earlier one. */
 enum iox_life_state {
 	IOX_LIFE_OPEN,
 	IOX_LIFE_CLOSING, /* close(): what is staged is sent, then FIN; nothing is delivered any more */
-	IOX_LIFE_ABORTED, /* nothing is sent any more; what the kernel still has is cancelled */
+	IOX_LIFE_ABORTED, /* nothing is sent any more; operations in flight are cancelled */
 	IOX_LIFE_GONE,    /* the descriptor is closed */
 };
 
@@ -21,7 +21,7 @@ enum iox_receive_state {
 	IOX_RECEIVE_IDLE,
 	IOX_RECEIVE_ARMED,      /* the kernel has a multishot receive */
 	IOX_RECEIVE_CANCELLING, /* likewise; its cancel is wanted, or submitted */
-	IOX_RECEIVE_STARVED,    /* no buffer was left, and one is waited for */
+	IOX_RECEIVE_STARVED,    /* no buffer was left; it waits for one */
 };
 
 #define IOX_LIFE_STATES    (IOX_LIFE_GONE + 1)

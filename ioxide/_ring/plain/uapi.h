@@ -155,7 +155,7 @@ struct iox_napi {
 	uint32_t resv;
 };
 
-/* Raw calls return the result or -errno, never -1: see issue #220 in the C# project. */
+/* Raw calls return the result or -errno, never -1. */
 static inline int iox_sys_register(int fd, unsigned opcode, void *arg, unsigned nr)
 {
 	long ret = syscall(IOX_NR_IO_URING_REGISTER, fd, opcode, arg, nr);

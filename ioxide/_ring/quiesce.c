@@ -1,44 +1,44 @@
 /* SPDX-License-Identifier: MIT */
-/* The end of a driver's ring, as far as the kernel is concerned. */
-#include "drain.h"
+/* The end of a driver's ring: everything that the kernel still has is cancelled, and waited for. */
+#include "quiesce.h"
 
 #include "clock.h"
 #include "face.h"
 #include "life.h"
-#include "rest.h"
+#include "retry.h"
 #include "send.h"
 #include "submit.h"
 #include "tick.h"
 
-/* How long close() waits for the kernel to end what it still has, in ms. */
+/* How long close() waits for all operations to complete, in ms. */
 #define CLOSE_LIMIT 5000
 
-/* Enters for what is still to be submitted: each goes on where the kernel took a part. */
+/* The most enters for what is still to be submitted; the kernel may take a part at a time. */
 #define SUBMIT_ROUNDS 64
 
-/* Of that, how long for what was sent without a copy and is not acknowledged yet, in ms. */
-#define LENT_LIMIT 2000
+/* Of that time, how long for sends without a copy that the peer has not acknowledged, in ms. */
+#define ZERO_COPY_LIMIT 2000
 
-/* Handlers, whose time is up, and connections that nobody has seen are reset. */
+/* Resets the connections of handlers, whose time is over, and those that were handed to nobody yet. */
 static void abort_handlers(Driver *self)
 {
 	for (uint32_t slot = 0; slot < self->slot_count; slot++) {
 		Connection *conn = self->slots[slot];
 
-		if (conn && (conn->served || iox_list_linked(&conn->starting)))
+		if (conn && (conn->for_handler || iox_list_linked(&conn->starting)))
 			iox_conn_abort(conn, IOX_CAUSE_STOP, "the reactor was stopped");
 	}
 }
 
 /*
- * asyncio's write() sends at once what the kernel takes; ours with the next tick.  Here is none any more,
- * so what was written is submitted once.  What the kernel does not take now is cut off.
+ * asyncio's write() sends at once; ours sends with the next tick.  There is no next tick here, so everything
+ * that was written is submitted now.  What the kernel does not take at once is lost.
  */
 static void submit_written(Driver *self)
 {
 	for (int round = 0; round < SUBMIT_ROUNDS; round++) {
-		self->rest_until = 0; /* there is no time left for a rest */
-		iox_rest_end(self);
+		self->retry_at = 0; /* retried at once: there is no time left to wait */
+		iox_retry_due(self);
 		if (!iox_list_linked(&self->staged))
 			return;
 		iox_tick_stage(self);
@@ -48,7 +48,7 @@ static void submit_written(Driver *self)
 	}
 }
 
-/* Whole streams end as asyncio's do when their sockets are closed, others with a reset. */
+/* A stream that is whole ends as asyncio's when its socket is closed; any other one with a reset. */
 static void end_all(Driver *self, bool wait)
 {
 	abort_handlers(self);
@@ -62,7 +62,7 @@ static void end_all(Driver *self, bool wait)
 	}
 }
 
-/* What is not a connection's, too: accepts, the wake-up read, the poll. */
+/* Everything on the ring: accepts, the wake-up read and the poll, too. */
 static bool cancel_all(Driver *self)
 {
 	struct io_uring_sqe *sqe = iox_driver_sqe(self);
@@ -75,10 +75,10 @@ static bool cancel_all(Driver *self)
 }
 
 /*
- * Ends everything the kernel still has: after this no slab or buffer of ours is in anyone's hands.
- * False when it did not let go in time; the memory must then be left alone for ever.
+ * Ends everything the kernel still has: afterwards it uses no slab or buffer of ours.  False when an operation
+ * did not end in time; the memory must then stay mapped for ever.
  */
-bool iox_driver_drain(Driver *self)
+bool iox_driver_quiesce(Driver *self)
 {
 	uint64_t began = iox_clock_ms(), deadline = began + CLOSE_LIMIT;
 	bool asked = false;
@@ -86,14 +86,14 @@ bool iox_driver_drain(Driver *self)
 	self->accepting = false;
 	self->no_silent = true;
 	self->poll_enabled = false;
-	/* An exception may have left the last wait before its batch: what was sent by it is not cut off. */
+	/* An exception may have left wait() before its batch was taken in: what that sent is not lost. */
 	iox_tick_reap(self);
 	abort_handlers(self);
 	submit_written(self);
 	end_all(self, true);
 	iox_tick_stage(self);
 	for (;;) {
-		uint64_t now = iox_clock_ms(), until = now < began + LENT_LIMIT ? began + LENT_LIMIT : deadline;
+		uint64_t now = iox_clock_ms(), until = now < began + ZERO_COPY_LIMIT ? began + ZERO_COPY_LIMIT : deadline;
 
 		if (!asked)
 			asked = cancel_all(self);
@@ -103,7 +103,7 @@ bool iox_driver_drain(Driver *self)
 		if (now >= deadline || iox_tick_enter(self, true, true, (int64_t)(until - now) * 1000000) < 0)
 			return false;
 		iox_tick_reap(self);
-		end_all(self, iox_clock_ms() < began + LENT_LIMIT);
+		end_all(self, iox_clock_ms() < began + ZERO_COPY_LIMIT);
 		while (iox_list_linked(&self->starting))
 			iox_list_remove(self->starting.next);
 		while (iox_list_linked(&self->staged)) {
