@@ -326,6 +326,8 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         try:
             keep_open = self._calls.eof_received()
         except (SystemExit, KeyboardInterrupt):
+            self._ended = False  # as asyncio, which asks again when the loop is run again
+            self._set_reading()
             raise
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol.eof_received() call failed.")
@@ -345,9 +347,11 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             return
         if self._protocol_paused:
             resume: Callable[[], None] = self._maybe_resume_protocol  # may write, close, ...
-            timed(self, "resume_writing", resume)() if self._loop.get_debug() else resume()
-            if not self._protocol_paused:
-                self._tell_resumed()
+            try:
+                timed(self, "resume_writing", resume)() if self._loop.get_debug() else resume()
+            finally:
+                if not self._protocol_paused:
+                    self._tell_resumed()
         if self._conn_lost:
             return
         if self._protocol_paused:
@@ -465,9 +469,11 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         self.write(b"".join(list_of_data))  # all or, if one of them has a wrong type, nothing
 
     def _pause_protocol(self) -> None:
-        self._maybe_pause_protocol()
-        if self._protocol_paused and self._connection is not None:
-            self._connection._watch(self._low_water)
+        try:
+            self._maybe_pause_protocol()
+        finally:  # also where pause_writing() is interrupted
+            if self._protocol_paused and self._connection is not None:
+                self._connection._watch(self._low_water)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         super().set_write_buffer_limits(high, low)

@@ -89,6 +89,7 @@ struct iox_send {
 struct iox_face {
 	struct Waiter *waiter;    /* strong; called for whatever happens to the connection */
 	PyObject *data_received;  /* of its protocol, called with bytes instead; NULL: a buffered protocol */
+	bool taken;               /* a transport has it, or has given it up: its end is not the core's affair */
 	bool reads;               /* it takes received bytes now */
 	bool told;                /* something other than bytes has happened: the callback is due */
 	uint64_t acked;           /* the callback is due when bytes_acked has reached this; UINT64_MAX: never */

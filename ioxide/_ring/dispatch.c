@@ -217,7 +217,9 @@ static int start_connections(Driver *self)
 		result = PyObject_CallOneArg(callback, (PyObject *)conn);
 		Py_DECREF(callback);
 		if (!result) {
-			iox_conn_abort(conn, IOX_CAUSE_FAULT, "the handler could not be started");
+			/* asyncio's transport outlives a connection_made() that is interrupted. */
+			if (!conn->face.taken)
+				iox_conn_abort(conn, IOX_CAUSE_FAULT, "the handler could not be started");
 			ret = iox_driver_report(self, "a connection's handler could not be started");
 		}
 		Py_XDECREF(result);

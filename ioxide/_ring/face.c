@@ -10,6 +10,7 @@
 #include "face.h"
 
 #include "errors.h"
+#include "faults.h"
 #include "homes.h"
 #include "life.h"
 #include "mailbox.h"
@@ -48,7 +49,7 @@ static PyObject *deliver(Connection *conn)
 		Py_DECREF(result);
 		Py_RETURN_NONE;
 	}
-	if (PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+	if (iox_unwinds())
 		return NULL;
 	PyErr_Fetch(&type, &raised, &traceback);
 	PyErr_NormalizeException(&type, &raised, &traceback);
@@ -59,12 +60,24 @@ static PyObject *deliver(Connection *conn)
 	return raised;
 }
 
+/*
+ * The loop was interrupted in the middle of what the transport is told.  What was not come to is done when
+ * the loop is run again: asyncio's finds its file ready again then.
+ */
+static void call_once_more(Connection *conn)
+{
+	if (!conn->face.waiter)
+		return;
+	conn->face.told = true;
+	iox_waiter_wake_next(conn->face.waiter);
+}
+
 /* The standing waiter was woken: bytes go to the protocol itself, all else to the transport's callback. */
 static int woken(void *about, PyObject *callback)
 {
 	Connection *conn = about;
 	PyObject *outcome, *result = NULL;
-	bool done = false;
+	bool done = false, called = false;
 
 	Py_INCREF(conn);
 	if (conn->face.data_received && conn->face.reads && conn->receive.chunk_count) {
@@ -81,9 +94,12 @@ static int woken(void *about, PyObject *callback)
 		result = Py_NewRef(Py_None);
 	} else if (outcome) {
 		conn->face.told = false;
+		called = true;
 		result = PyObject_CallOneArg(callback, outcome);
 	}
 	Py_XDECREF(outcome);
+	if (!result && (called || conn->face.told) && iox_unwinds())
+		call_once_more(conn);
 	Py_DECREF(conn);
 	Py_XDECREF(result);
 	return result ? 0 : -1;
@@ -108,6 +124,7 @@ PyObject *iox_face_attach(Connection *conn, PyObject *args)
 	conn->face.waiter = iox_waiter_standing(conn->driver, callback, context, woken, conn);
 	if (!conn->face.waiter)
 		return NULL;
+	conn->face.taken = true;
 	conn->face.acked = UINT64_MAX;
 	if (conn->life.state == IOX_LIFE_GONE || conn->send.error)
 		iox_face_wake(conn); /* it ended before anybody looked */
@@ -436,6 +453,7 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 
 	if (iox_conn_check_reactor(conn) < 0)
 		return NULL;
+	conn->face.taken = true;
 	iox_mailbox_first(&conn->driver->foreign);
 	if (iox_conn_over(conn))
 		return PyLong_FromLong(0);

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 #include "faults.h"
 
+/* As in asyncio.Handle: of BaseException only these two unwind the loop. */
+bool iox_unwinds(void)
+{
+	return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
 /* Hands a pending exception to on_fault; KeyboardInterrupt and SystemExit stay raised (-1). */
 int iox_driver_report(Driver *self, const char *what)
 {
 	PyObject *type, *value, *traceback, *on_fault, *result;
 	int ret;
 
-	/* As in asyncio.Handle: of BaseException only these two unwind the loop. */
-	if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit))
+	if (iox_unwinds())
 		return -1;
 	if (!self->on_fault) { /* a worker's, after the end */
 		PyErr_WriteUnraisable((PyObject *)self);

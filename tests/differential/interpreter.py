@@ -59,6 +59,7 @@ class Run:
         self.address: tuple[str, int] = (HOST, 0)
         self.addresses: set[tuple[str, int]] = set()
         self.tcp = 0
+        self.interrupts = 0
         self._position = "start"
 
     # What can go wrong is part of what is seen
@@ -377,6 +378,15 @@ class Run:
         for connection in self.connections:
             connection.tasks.clear()
 
+    def run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The program, which goes on where an interrupt has left the loop."""
+        program = loop.create_task(asyncio.wait_for(self.main(), BOUND * self.patience))
+        while True:
+            try:
+                return loop.run_until_complete(program)
+            except KeyboardInterrupt:
+                self.interrupts += 1
+
     # What was seen
 
     def _wait_for_peers(self) -> None:
@@ -408,6 +418,7 @@ class Run:
             "listener": self.listener_after,
             "strangers": self.strangers.seen(),
             "tcp sockets": self.tcp,
+            "interrupts": self.interrupts,
         }
 
     def close(self) -> None:
@@ -433,7 +444,7 @@ def run(scenario: Scenario, new_loop: NewLoop, tls: Tls | None, patience: float)
         runner = asyncio.Runner(loop_factory=new_loop)
         try:
             with runner:
-                runner.run(asyncio.wait_for(this.main(), BOUND * patience))
+                this.run(runner.get_loop())
         except Exception as error:
             end = describe(error)
         # The last references go when the loop is closed, as at the end of a program.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.differential.pair import Difference, Pair
-from tests.differential.scenario import Scenario
+from tests.differential.scenario import PARTS, Scenario
 
 FLOW = ("pause_writing", "resume_writing")
 CUTTING_OFF = {"abort", "raise", "linger", "close-lent", "drop", "end", "reset", "stall"}
@@ -93,14 +93,14 @@ def _raise_the_same(one: Any, other: Any) -> bool:
 
 def _can_be_unsent(scenario: Scenario) -> bool:
     """Whether more is written than a socket certainly takes at once, or nobody reads."""
-    steps = (*scenario.made, *scenario.data, *scenario.lost, *scenario.steps)
+    steps = (step for part in PARTS for step in getattr(scenario, part))
     written = sum(step.n for step in steps if "write" in step.op)
     return "stall" in scenario.ops() or written > TAKEN_AT_ONCE
 
 
 def _lingers_late(scenario: Scenario) -> bool:
     """Whether SO_LINGER is set where the transport is closing already."""
-    for part in (scenario.made, scenario.data, scenario.steps):
+    for part in (scenario.made, scenario.data, scenario.eof, scenario.steps):
         ops = [step.op for step in part]
         closing = min((ops.index(op) for op in ("abort", "close") if op in ops), default=len(ops))
         if "linger" in ops[closing:]:

@@ -125,6 +125,26 @@ NAMED: dict[str, Scenario] = {
         ),
         "connection_made raises": '{"made":[["raise"]],"steps":[["send",0,5],["shut"]]}',
         "data_received raises": '{"data":[["raise"]],"steps":[["send",0,5],["shut"]]}',
+        "connection_made is interrupted": (
+            '{"made":[["interrupt"]],"steps":[["send",0,5],["another"],["write",0,9],["shut"]]}'
+        ),
+        "connection_made pauses and is interrupted": (
+            '{"made":[["pause"],["interrupt"]],"steps":[["send",0,5],["resume"],["shut"]]}'
+        ),
+        "connection_made closes and is interrupted": (
+            '{"made":[["write",0,9],["close"],["interrupt"]]}'
+        ),
+        "data_received is interrupted": (
+            '{"data":[["interrupt"]],"steps":[["send",0,5],["send",0,7],["shut"]]}'
+        ),
+        "eof_received is interrupted": (
+            '{"eof":[["interrupt"]],"steps":[["send",0,5],["shut"],["write",0,9]]}'
+        ),
+        "connection_lost is interrupted": '{"lost":[["interrupt"]],"steps":[["send",0,5],["end"]]}',
+        "eof_received raises": '{"eof":[["raise"]],"steps":[["send",0,5],["shut"]]}',
+        "eof_received writes": (
+            '{"eof":[["write",0,9],["eof"]],"steps":[["send",0,5],["shut"],["write",0,9]]}'
+        ),
         "connection_lost raises": '{"lost":[["raise"]],"steps":[["send",0,5],["shut"]]}',
         "a listener of the owner that stays": '{"way":"accept-sock"}',
         "a listener whose owner has closed it": (

@@ -58,12 +58,14 @@ class _Callbacks(asyncio.BaseProtocol):
     def __init__(self, run: Program, connection: Connection) -> None:
         self._run = run
         self._connection = connection
-        self._data_seen = False
+        self._data_seen = self._eof_seen = False
 
     def _do(self, steps: tuple[Step, ...], transport: Any) -> None:
         for step in steps:
             if step.op == "raise":
                 raise Raised
+            if step.op == "interrupt":
+                raise KeyboardInterrupt
             self._run.attempt(
                 step,
                 lambda step=step: self._run.on_transport(  # type: ignore[misc]
@@ -86,6 +88,9 @@ class _Callbacks(asyncio.BaseProtocol):
 
     def eof_received(self) -> bool:
         self._connection.log.note("eof")
+        if not self._eof_seen:
+            self._eof_seen = True
+            self._do(self._run.scenario.eof, self._transport)
         return self._run.scenario.keep_open
 
     def pause_writing(self) -> None:

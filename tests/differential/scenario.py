@@ -19,7 +19,10 @@ IN_CALLBACKS = (
 )
 """What a protocol may do in a callback of its own, and the program from outside."""
 
-ONLY_IN_CALLBACKS = {"raise": "the callback ends with an exception of the program's"}
+ONLY_IN_CALLBACKS = {
+    "raise": "the callback ends with an exception of the program's",
+    "interrupt": "the callback ends with KeyboardInterrupt, and the loop is run again",
+}
 
 LOOP_STEPS = {
     **dict.fromkeys(IN_CALLBACKS, "the transport's method"),
@@ -56,7 +59,7 @@ OF_PART = {"steps": (*LOOP_STEPS, *PEER_STEPS)}
 KINDS = ("connections", "workers", "threads", "fork")
 WAYS_OF = {"connections": WAYS, "workers": ("free", "busy"), "fork": ("run", "made")}
 """What ``way`` may be; each letter of that of ``threads`` is a thread: see `processes`."""
-PARTS = ("made", "data", "lost", "steps")
+PARTS = ("made", "data", "eof", "lost", "steps")
 
 
 class ScenarioError(Exception):
@@ -91,6 +94,8 @@ class Scenario:
     """What each protocol does in ``connection_made()``."""
     data: tuple[Step, ...] = ()
     """What each protocol does in its first ``data_received()``."""
+    eof: tuple[Step, ...] = ()
+    """What each protocol does in its first ``eof_received()``."""
     lost: tuple[Step, ...] = ()
     """What each protocol does in ``connection_lost()``."""
     steps: tuple[Step, ...] = ()
@@ -109,9 +114,7 @@ class Scenario:
 
     def ops(self) -> frozenset[str]:
         """Every operation in it."""
-        return frozenset(
-            s.op for part in (self.made, self.data, self.lost, self.steps) for s in part
-        )
+        return frozenset(step.op for part in PARTS for step in getattr(self, part))
 
     def own_process(self) -> bool:
         """Whether it forks or changes the process's limits, so that nothing may run after it."""

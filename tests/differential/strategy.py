@@ -95,7 +95,8 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     if draw(st.integers(0, 9)) == 9:
         steps += (Step("write", 0, _MUCH),)
     data = draw(_in_callback(way))
-    if any(step.op in ("close", "abort", "pause", "raise") for step in data):
+    eof = draw(_in_callback(way)) if draw(st.integers(0, 2)) == 2 else ()
+    if any(step.op in ("close", "abort", "pause", *ONLY_IN_CALLBACKS) for step in data):
         # How many of single bytes come before the first data_received() ends the connection, or
         # has it read no more, is a matter of when.
         steps = tuple(replace(s, op="send") if s.op == "trickle" else s for s in steps)
@@ -103,7 +104,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     made = draw(_in_callback(way))
     if tls:
         # asyncio's own server leaves a transport behind that raises AttributeError by chance.
-        made = tuple(step for step in made if step.op != "raise")
+        made = tuple(step for step in made if step.op not in ONLY_IN_CALLBACKS)
     return Scenario(
         way=way,
         api=api,
@@ -112,6 +113,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         keep_open=draw(st.booleans()),
         made=made,
         data=data,
+        eof=eof,
         lost=draw(_in_callback(way)),
         steps=steps,
         close=draw(st.integers(0, 4)) != 4,
