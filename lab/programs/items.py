@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,17 @@ class ProgramItem(pytest.Item):
         root = self.config.rootpath
         if (now := _stamp(root / self.test.path)) is not None and now != self._sent:
             raise ProgramFailed(f"{self.test.path} is not what was sent: something wrote to it")
+        # In a guest this brings out what it prints as it is printed.
+        streamed: Any = self.config.pluginmanager.get_plugin("lab-printed")
         try:
-            ended = run(
-                root / self.test.path,
-                directory=root / self.test.directory,
-                seconds=self.test.limit(self._slowdown),
-                tidy=self._tidy,
-            )
+            with nullcontext(_no_one) if streamed is None else streamed.program() as heard:
+                ended = run(
+                    root / self.test.path,
+                    directory=root / self.test.directory,
+                    seconds=self.test.limit(self._slowdown),
+                    tidy=self._tidy,
+                    heard=heard,
+                )
         except CannotRun as error:
             raise ProgramFailed(str(error)) from None
         for name, data in (("stdout", ended.stdout), ("stderr", ended.stderr)):
@@ -193,6 +198,10 @@ def subtests_of(reports: Iterable[pytest.TestReport]) -> list[dict[str, str]]:
                 if isinstance(one, list) and len(one) == 3
             ]
     return found
+
+
+def _no_one(data: bytes) -> None:
+    """Hears nothing."""
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,23 +57,37 @@ class Ended:
         return ""
 
 
-def run(path: Path, *, directory: Path, seconds: float, tidy: bool = False) -> Ended:
+def run(
+    path: Path,
+    *,
+    directory: Path,
+    seconds: float,
+    tidy: bool = False,
+    heard: Callable[[bytes], object] = lambda _: None,
+) -> Ended:
     """Run a program that is a test. Raises CannotRun.
 
-    It has an empty standard input, a session and a TMPDIR of its own. When it has ended, or has
-    used up its seconds, everything that it started is killed. With `tidy`, in a guest, what is new
-    in its directory and in those that all share is removed: the next test finds room.
+    What it writes is given to `heard` as it comes. It has an empty standard input, a session and a
+    TMPDIR of its own. When it has ended, or has used up its seconds, everything that it started is
+    killed. With `tidy`, in a guest, what is new in its directory and in those that all share is
+    removed: the next test finds room.
     """
     try:
         with _as_before(directory) if tidy else nullcontext():
             with confinement(needed=tidy) as confined, _scratch() as scratch:
-                return _run(path, directory, seconds, {**os.environ, "TMPDIR": scratch}, confined)
+                env = {**os.environ, "TMPDIR": scratch}
+                return _run(path, directory, seconds, env, confined, heard)
     except NoControlGroup as error:
         raise CannotRun(str(error)) from error
 
 
 def _run(
-    path: Path, directory: Path, seconds: float, env: Mapping[str, str], confined: Confinement
+    path: Path,
+    directory: Path,
+    seconds: float,
+    env: Mapping[str, str],
+    confined: Confinement,
+    heard: Callable[[bytes], object],
 ) -> Ended:
     try:
         process = subprocess.Popen(
@@ -119,6 +133,7 @@ def _run(
                     del pipes[descriptor]
                     continue
                 written += len(data)
+                heard(data)
                 _keep(tails[pipes[descriptor]], data)
                 readers[pipes[descriptor]].feed(data)
             if written > MOST_OUTPUT and not why:

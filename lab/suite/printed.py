@@ -106,6 +106,35 @@ class Printed:
         finally:
             del stream.write
 
+    @contextmanager
+    def program(self) -> Iterator[Callable[[bytes], object]]:
+        """Send what a program writes, of which the item hears piece by piece."""
+        waits = bytearray()
+
+        def heard(data: bytes) -> None:
+            if self._port < 0:
+                return
+            waits.extend(data[: self._left - len(waits)])
+            if self._may_send():
+                self._send_all(waits)
+
+        try:
+            yield heard
+        finally:
+            self._send_all(waits)
+
+    def _send_all(self, waits: bytearray) -> None:
+        """Send this, as far as the port takes it."""
+        with self._lock, suppress(OSError):
+            while waits:
+                data = bytes(waits[:_PIECE])
+                del waits[:_PIECE]
+                self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        self._left = max(0, self._left - len(data))
+        os.write(self._port, data if self._left else data + _CUT)
+
     def _may_send(self) -> bool:
         now = time.monotonic()
         self._tokens = min(float(AT_ONCE), self._tokens + (now - self._since) / EACH_S)
@@ -124,8 +153,7 @@ class Printed:
             for file in files:
                 while self._left and (data := os.pread(file.descriptor, _PIECE, file.sent)):
                     file.sent += len(data)
-                    self._left = max(0, self._left - len(data))
-                    os.write(self._port, data if self._left else data + _CUT)
+                    self._put(data)
 
 
 def _file_of(stream: Any) -> _File | None:

@@ -150,6 +150,27 @@ def test_much_is_cut_off_and_many_wait(
     assert words + b"c" == port.read_bytes()
 
 
+def test_a_program_is_cut_off_and_waits_likewise(
+    port: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it writes comes by no stream of Python; the same limits hold for it."""
+    monkeypatch.setattr(printed, "AT_ONCE", 3)
+    monkeypatch.setattr(printed, "EACH_S", 1000.0)
+    monkeypatch.setattr(printed, "MOST", 40)
+    one = Printed()
+    one.pytest_runtest_logstart()
+    with one.program() as heard:
+        for number in range(9):
+            heard(f"{number}\n".encode())
+        assert b"0\n1\n2\n" == port.read_bytes()
+    said = "".join(f"{n}\n" for n in range(9)).encode()
+    assert said == port.read_bytes()
+    for _ in range(2):
+        with one.program() as heard:
+            heard(b"a" * 100)
+        assert said + b"a" * (40 - len(said)) + printed._CUT == port.read_bytes()
+
+
 def test_child_sends_nothing(stream: Any, port: Path) -> None:
     """It writes into the file that its parent sends."""
     one = Printed()

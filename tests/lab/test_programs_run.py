@@ -226,3 +226,30 @@ def test_nothing_of_this_machine_is_tidied(little: Little, tmp_path: Path) -> No
         assert mine.exists()
     finally:
         mine.unlink(missing_ok=True)
+
+
+def test_what_it_printed_is_there_although_its_guest_died(little: Little) -> None:
+    """It comes out of the guest as it is printed, by standard output and error; of the program
+    before it there is nothing."""
+    little.tests(TWO)
+    panic = "open(os.environ['LAB_FAKE_KMSG'], 'a').write('<0>Kernel panic - not syncing: fake\\n')"
+    says = "os.write(1, b'said first\\n'); os.write(2, b'said last\\n'); time.sleep(0.3)"
+    programs(
+        little,
+        {
+            "a_good": "print('of no use')",
+            "panics": f"{says}\n{panic}\ntime.sleep(60)",
+            "shoots": f"{says}\nos.kill(os.getppid(), 9)\ntime.sleep(60)",
+        },
+    )
+
+    ran = little.lab()
+
+    assert ran.results is not None, ran.output
+    for name, verdict in (("unit/panics", "splat"), ("unit/shoots", "lost")):
+        record = ran.results["verdicts"][name]
+        assert verdict == record["verdict"], ran.output
+        part = record["output"]
+        output = (ran.files / part["file"]).read_text()[part["begin"] : part["end"]]
+        assert "-- Captured stdout until it was lost\nsaid first\nsaid last\n" in output
+        assert "of no use" not in output
