@@ -28,8 +28,8 @@ IN_GUESTS: Mapping[str, Sequence[str]] = {
         "__init__", "confinement", "items", "judgement", "running", "spec", "tap",
     ),
     "suite": (
-        "__init__", "errata", "guest_side", "hookspecs", "left", "plugin", "printed", "selection",
-        "skips", "stash", "wire", "xdist_names",
+        "__init__", "errata", "guest_side", "hookspecs", "knows", "left", "plugin", "printed",
+        "selection", "skips", "stash", "wire", "xdist_names",
     ),
     "errata": ("__init__", "reproduce"),
 }

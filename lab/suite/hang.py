@@ -17,9 +17,11 @@ from ..remote.log import Log
 from ..remote.losses import Gone
 from ..remote.process import TREE
 from ..vm import Guest
+from . import knows
 from .kernel_watch import KernelWatch
 from .memory import dumped, named, unused
 from .waits import in_short, kernel_function, python_frames, python_line
+from .wire import HANG_SIGNAL
 
 LAST_PRINTED = "Captured stdout until it was lost"
 """The section of a report that has it, by a name that junit_logging of pytest knows."""
@@ -71,6 +73,7 @@ for number in 1 2; do
 done
 """
 """pytest keeps what a test prints in files without names (its --capture=fd), which can be read."""
+NO_ANSWER, TRIES = "no answer", 30
 # The console would take seconds for these thousands of lines on an emulated serial port.
 SYSRQ = """
 read -r before rest </proc/sys/kernel/printk
@@ -78,6 +81,28 @@ echo 1 >/proc/sys/kernel/printk
 for key in l w t; do echo $key >/proc/sysrq-trigger; done
 echo "$before" >/proc/sys/kernel/printk
 """
+
+
+ANSWER = f"""
+while read -r key value; do [ "$key" != SigCgt: ] || caught=$value; done <"/proc/$1/status"
+case $caught in [89a-f]*) ;; *) echo "{NO_ANSWER}: it handles no signal {HANG_SIGNAL}"; exit ;; esac
+kill -{HANG_SIGNAL} "$1"
+tries=0
+while [ $tries -lt {TRIES} ]; do
+    ls -l "/proc/$1/fd" | while read -r line; do
+        case $line in
+        *" -> /memfd:{knows.FILE} "*)
+            number=${{line% -> *}}
+            file=/proc/$1/fd/${{number##* }}
+            [ "$(tail -n 1 "$file")" != "{knows.WHOLE}" ] || {{ cat "$file"; exit 1; }} ;;
+        esac
+    done || exit 0
+    tries=$((tries + 1))
+    sleep 0.1
+done 2>&1
+echo "{NO_ANSWER}: Python came to no handler"
+"""
+"""The signal is the highest bit of the mask. A thread that never leaves C does not answer."""
 
 
 class Hang:
@@ -111,6 +136,7 @@ class Hang:
         self._part("sockets", lambda: self._asked(SOCKETS))
         self._part("sysrq l, w, t", lambda: self._sysrq(watch))
         self.captured = self._part("what it had printed", lambda: self._asked(CAPTURED))
+        self._known()
         self._kernel = kernel_function(stacks)
 
     def told(self, gone: Gone, printed: str) -> tuple[Gone, Part | None]:
@@ -147,6 +173,16 @@ class Hang:
             timeout_s=PART_S + PART_PER_SLOWDOWN_S * guest.slowdown,
         )
         return (done.stdout + done.stderr).decode("utf-8", "backslashreplace")
+
+    def _known(self) -> None:
+        """What the repository's own hook says, in parts of its own."""
+        try:
+            said = self._asked(ANSWER)
+            if said.startswith(NO_ANSWER):
+                raise LabError(said.rstrip())
+        except (LabError, TimeoutError) as error:
+            said = knows.part_of("what the repository knows", f"could not be had: {error}")
+        self._write(said.removesuffix(f"{knows.WHOLE}\n"))
 
     def _sysrq(self, watch: KernelWatch) -> str:
         said = self._asked(SYSRQ)

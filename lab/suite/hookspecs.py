@@ -26,5 +26,6 @@ def pytest_lab_guests(config: pytest.Config, kernel: Kernel) -> Lab | None:
 
 @pytest.hookspec
 def pytest_lab_hang() -> Iterable[tuple[str, str]]:  # type: ignore[empty-body]
-    """Parts of the evidence of a test that hangs on the host, each with its name: what only the
-    repository knows. Called from another thread while the test's waits."""
+    """Parts of the evidence of a test that hangs, each with its name: what only the repository
+    knows. Called on the host from another thread while the test's waits, and in a guest from a
+    signal's handler in the test's own."""

@@ -26,6 +26,7 @@ import pytest
 
 from ..facts.evidence import Part
 from ..remote.log import Log
+from .knows import failure, of_the_repository, part_of
 from .memory import named, unused
 from .waits import in_short, kernel_function, python_frames, python_line
 
@@ -107,8 +108,8 @@ class HostHang:
         self._part("its open sockets", lambda: "\n".join((*_sockets(), "these are all")))
         self._part("Python stacks", lambda: python)
         self._part("asyncio's tasks", lambda: "\n".join((*_tasks(), "these are all")))
-        for name, text in _of_the_repository(self._item.config):
-            self._write(f"\n==== {name}\n{text.rstrip()}\n")
+        for name, text in of_the_repository(self._item.config):
+            self._write(part_of(name, text))
         frames, root = list(python_frames(python)), str(self._item.config.rootpath)
         line = python_line(frames, root, self._item.nodeid)
         self._short = in_short(line, kernel_function(stacks))
@@ -116,7 +117,7 @@ class HostHang:
         self.part = None if end is None else Part(end.file, 0, end.end)
 
     def _part(self, name: str, have: Callable[[], str]) -> None:
-        self._write(f"\n==== {name}\n{_had(have).rstrip()}\n")
+        self._write(part_of(name, _had(have)))
 
     def _write(self, text: str) -> Part | None:
         assert self._log is not None
@@ -178,15 +179,6 @@ class HostHangs:
         return HostHang(item, why, directory, self._config.rootpath)
 
 
-def _of_the_repository(config: pytest.Config) -> Iterator[tuple[str, str]]:
-    """What the tests of a repository know of a hang, see `pytest_lab_hang`."""
-    try:
-        for parts in config.hook.pytest_lab_hang():
-            yield from parts
-    except Exception as error:
-        yield "what the repository knows", _failure(error)
-
-
 def _prune(directory: Path) -> None:
     with suppress(OSError):
         files = sorted(directory.glob("hang-*.txt"), key=lambda file: file.stat().st_mtime)
@@ -198,11 +190,7 @@ def _had(have: Callable[[], str]) -> str:
     try:
         return have()
     except Exception as error:  # whatever /proc has not, or a test has made of Python
-        return _failure(error)
-
-
-def _failure(error: Exception) -> str:
-    return f"could not be had: {type(error).__name__}: {error}"
+        return failure(error)
 
 
 # -- the parts -------------------------------------------------------------------------------

@@ -9,10 +9,14 @@ Host to guest:  welcome, run, stop.
 
 from __future__ import annotations
 
+import signal
 from enum import StrEnum
 
 from ..remote.identity import PROOF
 from ..remote.wire import DONE, TROUBLE, Kinds
+
+HANG_SIGNAL = int(signal.SIGRTMAX)
+"""Asks the guest's pytest what its repository knows of the test that hangs; no test uses it."""
 
 
 class Said(StrEnum):

@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyte
+from rich.cells import cell_len
 
+from lab.report.screen import MARGIN
 from tests.lab.suite_support import Little
 
 LIMIT_SECONDS = 60.0
@@ -24,6 +26,9 @@ LIMIT_SECONDS = 60.0
 QUIET_S = 0.05
 """Nothing came for so long: what stands there is what a person sees."""
 FAKES = ("-p", "tests.lab.hostile.plugin")
+BAR = re.compile(r" *\d+/\d+  [━─]+  \d+:\d\d(, about \d+:\d\d left)?")
+# Between two tests a guest's line names none.
+GUEST = re.compile(r"   \d  6\.\d+\.\d+ +\d+:\d\d(  .*)?")
 
 
 class Terminal:
@@ -156,3 +161,31 @@ class Scene:
             columns=columns,
             lines=lines,
         )
+
+
+def squeezed(lines: list[str]) -> str:
+    """The text without spaces and line ends, which wrapping moves."""
+    return "".join("".join(lines).split())
+
+
+def pictured(terminal: Terminal) -> list[str]:
+    """The lines of the live screen that stand there now."""
+    now = terminal.now()
+    bars = [number for number, line in enumerate(now) if BAR.fullmatch(line)]
+    if not bars:
+        return []
+    return [line for line in now[bars[0] :] if line]
+
+
+def guests_shown(terminal: Terminal) -> int:
+    """How many guests the live screen shows now; AssertionError if there is anything in it that
+    does not belong there."""
+    if not (shown := pictured(terminal)):
+        return 0
+    assert 1 == sum(bool(BAR.fullmatch(line)) for line in terminal.now()), terminal.now()
+    guests = [line for line in shown if GUEST.fullmatch(line)]
+    others = [line for line in shown[1:] if line not in guests]
+    assert len(others) <= 1, shown  # the counts, or the run's phase
+    columns = terminal.screen.columns
+    assert all(cell_len(line) <= columns - MARGIN for line in shown), shown
+    return len(guests)

@@ -116,6 +116,30 @@ def test_hangs():
     assert shown == (int(child[2]) >= 0)
 
 
+def test_what_the_repository_knows_is_in_it(little: Little) -> None:
+    """Its hook is asked in the process that hangs; what breaks there is a sentence, and who never
+    comes back to Python does not answer."""
+    little.tests(HANGS)
+    for hook, found in (
+        ("return [('its recorder', 'the last entry\\n\\n')]", ("its recorder", "the last entry\n")),
+        ("return 1 / 0", ("what the repository knows", "ZeroDivisionError: division by zero\n")),
+    ):
+        little.write("tests/conftest.py", f"def pytest_lab_hang(): {hook}\n")
+        parts = parts_of(little.lab("--lab-timeout=3"))
+        assert parts[found[0]].endswith(found[1]), parts
+        assert [*PARTS[:6], found[0], *PARTS[6:]] == list(parts)
+        assert "line 6 in waits" in parts[PARTS[6]]
+
+    little.tests("""
+def test_hangs():
+    import ctypes, signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMAX})
+    time.sleep(60)
+""")
+    words = "could not be had: no answer: Python came to no handler\n"
+    assert words == parts_of(little.lab("--lab-timeout=3"))["what the repository knows"]
+
+
 @pytest.mark.parametrize("dead", ["thread", "io_uring", "ss -a", "sysrq-trigger"])
 def test_a_part_that_cannot_be_had_is_a_sentence(little: Little, dead: str) -> None:
     """The other parts are there."""
@@ -185,6 +209,8 @@ def test_real_hang_names_line_and_function(tmp_path: Path) -> None:
     """In a real guest: a recv() of a socket that nobody writes to."""
     (tmp_path / "lab.toml").write_text('kernels = ["6.12"]\n')
     (tmp_path / "test_it.py").write_text(HANGS.removeprefix("\n"))
+    hook = "def pytest_lab_hang(): return [('its recorder', 'the last entry')]\n"
+    (tmp_path / "conftest.py").write_text(hook)
     done = subprocess.run(
         [sys.executable, "-m", "lab", "test", "--kernel", "6.12", "--lab-timeout", "8"],
         cwd=tmp_path,
@@ -202,4 +228,5 @@ def test_real_hang_names_line_and_function(tmp_path: Path) -> None:
     assert "sysrq: Show State" in text
     assert "sysrq: Show Blocked State" in text
     assert "RIP=" in text
+    assert "\n==== its recorder\nthe last entry\n" in text
     assert "could not be had" not in text
