@@ -29,12 +29,8 @@ def test_paints():
 def test_dies():
     print("said last")
     os._exit(3)
-
-def test_complains():
-    with open("/dev/kmsg", "w") as file:
-        file.write("<4>WARNING: CPU: 0 PID: 1 at nowhere.c:1 nothing+0x0/0x1\\n")
 """
-BAD = {"test_paints": "failed", "test_dies": "lost", "test_complains": "splat"}
+BAD = {"test_paints": "failed", "test_dies": "lost"}
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(80, 24), (200, 50)])
@@ -71,7 +67,7 @@ def test_two_real_guests_leave_no_garbage_and_no_line_is_lost(
     together = squeezed(text)
     for kernel in (r"6\.12\.\d+", r"6\.1\.\d+"):
         for name, verdict in BAD.items():
-            told_of = re.findall(rf"\[\d+/18\d+s\]{verdict}{kernel}test_it.py::{name}\(", together)
+            told_of = re.findall(rf"\[\d+/16\d+s\]{verdict}{kernel}test_it.py::{name}\(", together)
             assert 1 == len(told_of), (kernel, name, "\n".join(text))
     assert "\\x1b[2J\\x1b[1;1Hwipedaway" in together
     assert any(line.startswith("lab: exit 1 (disproved)") for line in text)

@@ -105,6 +105,8 @@ def test_connection_made_of_an_accepted_connection(error: type[BaseException]) -
     protocol = Interrupted("made", error)
     with program(protocol) as this:
         this.interrupted(error)
+        this.loop.run_until_complete(asyncio.sleep(0.01))
+        assert ["made"] == protocol.calls
         this.client.sendall(b"question")
         this.loop.run_until_complete(until(lambda: protocol.data == b"question", "the bytes"))
         protocol.transport.write(b"answer")
