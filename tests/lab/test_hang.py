@@ -116,23 +116,33 @@ def test_hangs():
     assert shown == (int(child[2]) >= 0)
 
 
-def test_what_the_repository_knows_is_in_it(little: Little) -> None:
-    """Its hook is asked in the process that hangs; what breaks there is a sentence, and who never
-    comes back to Python does not answer."""
+@pytest.mark.parametrize(
+    ("hook", "part", "text"),
+    [
+        ("[('its recorder', 'the last entry\\n\\n')]", "its recorder", "the last entry\n"),
+        ("1 / 0", "what the repository knows", "ZeroDivisionError: division by zero\n"),
+    ],
+    ids=["answers", "breaks"],
+)
+def test_what_the_repository_knows_is_in_it(
+    little: Little, hook: str, part: str, text: str
+) -> None:
+    """Its hook is asked in the process that hangs; what breaks there is a sentence."""
     little.tests(HANGS)
-    for hook, found in (
-        ("return [('its recorder', 'the last entry\\n\\n')]", ("its recorder", "the last entry\n")),
-        ("return 1 / 0", ("what the repository knows", "ZeroDivisionError: division by zero\n")),
-    ):
-        little.write("tests/conftest.py", f"def pytest_lab_hang(): {hook}\n")
-        parts = parts_of(little.lab("--lab-timeout=3"))
-        assert parts[found[0]].endswith(found[1]), parts
-        assert [*PARTS[:6], found[0], *PARTS[6:]] == list(parts)
-        assert "line 6 in waits" in parts[PARTS[6]]
+    little.write("tests/conftest.py", f"def pytest_lab_hang(): return {hook}\n")
 
+    parts = parts_of(little.lab("--lab-timeout=3"))
+
+    assert [*PARTS[:6], part, *PARTS[6:]] == list(parts)
+    assert parts[part].endswith(text)
+    assert "line 6 in waits" in parts[PARTS[6]]
+
+
+def test_who_never_comes_back_to_python_does_not_answer(little: Little) -> None:
+    """That is a sentence as well."""
     little.tests("""
 def test_hangs():
-    import ctypes, signal
+    import signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMAX})
     time.sleep(60)
 """)
