@@ -142,6 +142,9 @@ NAMED: dict[str, Scenario] = {
         ),
         "connection_lost is interrupted": '{"lost":[["interrupt"]],"steps":[["send",0,5],["end"]]}',
         "eof_received raises": '{"eof":[["raise"]],"steps":[["send",0,5],["shut"]]}',
+        "two writes in eof_received to a peer that has closed": (
+            '{"eof":[["write",0,1],["write",0,1]],"steps":[["end"]]}'
+        ),
         "eof_received writes": (
             '{"eof":[["write",0,9],["eof"]],"steps":[["send",0,5],["shut"],["write",0,9]]}'
         ),
