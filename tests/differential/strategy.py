@@ -19,6 +19,8 @@ from tests.differential.scenario import (
 
 SIZES = (1, 7, 300, 5000, 40_000)
 _MUCH = 200_000
+_RECORD = 16_384
+"""Bytes that TLS sends at once."""
 # They take over a second, or need what only some scenarios have.
 _LEFT_OUT = {
     *("short", "close-listener", "another-reset", "number", "close-lent", "read", "cancel"),
@@ -96,11 +98,15 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         steps += (Step("write", 0, _MUCH),)
     data = draw(_in_callback(way))
     eof = draw(_in_callback(way)) if draw(st.integers(0, 2)) == 2 else ()
-    if any(step.op in ("close", "abort", "pause", *ONLY_IN_CALLBACKS) for step in data):
-        # How many of single bytes come before the first data_received() ends the connection, or
-        # has it read no more, is a matter of when.
-        steps = tuple(replace(s, op="send") if s.op == "trickle" else s for s in steps)
     tls = draw(st.integers(0, 4)) == 4
+    if any(step.op in ("close", "abort", "pause", *ONLY_IN_CALLBACKS) for step in data):
+        # How many of single bytes, or of TLS's records, come before the first data_received() ends
+        # the connection, or has it read no more, is a matter of when.
+        most = _RECORD if tls else _MUCH
+        steps = tuple(
+            replace(s, op="send", n=min(s.n, most)) if s.op in ("send", "trickle") else s
+            for s in steps
+        )
     made = draw(_in_callback(way))
     if tls:
         # asyncio's own server leaves a transport behind that raises AttributeError by chance.
