@@ -75,7 +75,7 @@ class Driver:
         self.adopt = core._adopt
         self.connections = core.connections
         self.dispatch = core.dispatch
-        self.run_ticks = core.run_ticks
+        self.run_turns = core.run_turns
         self.take_in = core.take_in
         self.resume_batch = core.resume_batch
         self.begin_run = core.begin_run

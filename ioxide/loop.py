@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from ioxide._ring import _core
 from ioxide.companion import Companion
 from ioxide.connection import Connection
 from ioxide.driver import Driver, StoppedError
@@ -40,7 +41,6 @@ _T = TypeVar("_T")
 # asyncio's own limits, which are private there, from CPython 3.11 to 3.14.
 _MIN_TIMERS: int = base_events._MIN_SCHEDULED_TIMER_HANDLES  # type: ignore[attr-defined]
 _MAX_CANCELLED: float = base_events._MIN_CANCELLED_TIMER_HANDLES_FRACTION  # type: ignore[attr-defined]
-_MAX_WAIT: int = base_events.MAXIMUM_SELECT_TIMEOUT  # type: ignore[attr-defined]  # seconds
 
 
 class _RingSelector(selectors.BaseSelector):
@@ -122,7 +122,7 @@ class _Batch:
                 handle._run()
 
 
-class Loop(TcpLoop):
+class Loop(_core.Scheduling, TcpLoop):
     """An asyncio loop over `driver`, which it closes with itself.
 
     As an asyncio loop it may be made, run and closed on different threads, and a forked child may
@@ -148,6 +148,7 @@ class Loop(TcpLoop):
         self, driver: Driver, *, on_connection: Callable[[Connection], object] | None = None
     ) -> None:
         self._is_plain = False
+        self._many_turns = False
         self._companion: Companion | None = None
         self._ending = False
         self._batch = _Batch(self)
@@ -195,8 +196,10 @@ class Loop(TcpLoop):
         )
         try:
             self.driver.begin_run()
+            self._many_turns = True
             super().run_forever()
         finally:
+            self._many_turns = False
             self.driver.end_run()
 
     def _come_here(self) -> None:
@@ -225,7 +228,7 @@ class Loop(TcpLoop):
         self.driver.tell_record(message)
 
     def _run_once(self) -> None:
-        """As asyncio's, with the wait and the batch in one call of the core.
+        """As asyncio's, in C; run_forever() has turns follow each other there.
 
         asyncio's own runs in debug mode, and where somebody has put a selector or a
         `_process_events()` of their own into this loop.
@@ -233,34 +236,25 @@ class Loop(TcpLoop):
         if self._debug or not self._is_plain or "_process_events" in self.__dict__:
             super()._run_once()  # type: ignore[misc]
             return
-        ready = self._ready
-        if self._scheduled:
-            self._drop_cancelled_timers()
-        # In one function: two calls more cost a lone request 2,200 of its 13,100 instructions.
-        driver, selector = self.driver, self._ring_selector
-        if ready or self._stopping:
-            timeout: float | None = 0
-        else:
-            timeout = self._next_timeout() if self._scheduled else None
+        many, self._many_turns = self._many_turns, False  # a nested call is one turn
+        own = type(self)._run_once is not _run_once  # calls this for one turn
         try:
-            polled = driver.run_ticks(timeout, ready, self._scheduled, driver.posts, selector, self)
-        except BaseException:
-            driver.wake()  # as in _dispatch()
-            raise
-        if polled is None:
-            self._process_events([])  # what is ready comes first
-        elif driver.posts:
-            driver.run_posts()
+            self.driver.run_turns(self, self._ring_selector, self.driver, many and not own)
+        finally:
+            self._many_turns = many
+
+    def _follow(self, polled: bool, behind: bool) -> None:
+        """What a turn has to do in Python after its ticks.
+
+        `polled`: epoll has something.  `behind`: the batch is to be resumed after the callbacks
+        that are ready.
+        """
+        if behind:
+            self._batch.queue()
+        elif self.driver.posts:
+            self.driver.run_posts()
         if polled:
-            super()._process_events(selector.epoll.select(0))  # type: ignore[misc]
-        if self._scheduled:
-            self._queue_due_timers()
-        if ready:
-            for _ in range(len(ready)):
-                handle = ready.popleft()
-                if not handle._cancelled:
-                    handle._run()
-            handle = None  # an exception's traceback keeps the frame, and would keep the handle
+            super()._process_events(self._ring_selector.epoll.select(0))  # type: ignore[misc]
 
     def _drop_cancelled_timers(self) -> None:
         scheduled = self._scheduled
@@ -277,11 +271,6 @@ class Loop(TcpLoop):
         while scheduled and scheduled[0]._cancelled:
             self._timer_cancelled_count -= 1
             heapq.heappop(scheduled)._scheduled = False
-
-    def _next_timeout(self) -> float:
-        """How long no timer is due, in seconds."""
-        left: float = self._scheduled[0]._when - self.time()
-        return min(max(0, left), _MAX_WAIT)
 
     def _queue_due_timers(self) -> None:
         end, scheduled = self.time() + self._clock_resolution, self._scheduled
@@ -379,7 +368,8 @@ class Loop(TcpLoop):
         super().close()
 
 
-_process_events = Loop._process_events  # before anybody can replace it
+# Before anybody can replace them.
+_process_events, _run_once = Loop._process_events, Loop._run_once
 
 
 def _refuse(connection: Connection) -> None:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Types of the module that module.c defines; see docs/architecture.md."""
 
-from collections.abc import Callable, Coroutine, Sequence, Sized
+from asyncio import Handle, TimerHandle
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVarTuple
+
+_Ts = TypeVarTuple("_Ts")
 
 SETTINGS: tuple[str, ...]
 KINDS: tuple[str, ...]
@@ -98,6 +101,28 @@ class Worker:
     def run_ready(self) -> None: ...
     def detach(self) -> None: ...
 
+class Scheduling:
+    def call_soon(
+        self,
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
+        context: Context | None = None,
+    ) -> Handle: ...
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
+        context: Context | None = None,
+    ) -> TimerHandle: ...
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
+        context: Context | None = None,
+    ) -> TimerHandle: ...
+
 class Driver:
     def __new__(cls, connection_type: type[Connection], /, **settings: int) -> Driver: ...
     @property
@@ -146,16 +171,7 @@ class Driver:
     ) -> None: ...
     def wait(self, timeout: float | None, /) -> None: ...
     def dispatch(self) -> bool: ...
-    def run_ticks(
-        self,
-        timeout: float | None,
-        ready: Sized,
-        scheduled: list[Any],
-        posts: Sized,
-        selector: Any,
-        loop: Any,
-        /,
-    ) -> bool | None: ...
+    def run_turns(self, loop: Any, selector: Any, driver: Any, many: bool, /) -> None: ...
     def take_in(self) -> bool: ...
     def resume_batch(self) -> None: ...
     def _feed(self, batch: Sequence[tuple[int, int, int]], /) -> None: ...

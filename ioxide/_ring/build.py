@@ -56,6 +56,8 @@ SOURCES = (
     "tick.c",
     "quiesce.c",
     "dispatch.c",
+    "handles.c",
+    "scheduling.c",
     "turns.c",
     "close.c",
     "awaitable.c",

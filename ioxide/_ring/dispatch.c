@@ -6,7 +6,7 @@
  *   dispatch()  reaps the batch without running any Python code (tick.c), then resumes tasks
  *               inline, one after the other, from a queue that their own completions append to
  *
- * run_ticks() is both, again and again, for a loop that has no callback to run (turns.c).
+ * run_turns() is both, again and again, with the loop's callbacks in between (turns.c).
  * take_in() and resume_batch() are the two halves of dispatch(), for a loop that has callbacks to run
  * in between.
  *
@@ -276,6 +276,11 @@ static int resume_batch(Driver *self)
 	if (ret == 0)
 		ret = resume_waiters(self);
 	return ret;
+}
+
+bool iox_driver_has_batch(const Driver *self)
+{
+	return iox_list_linked(&self->starting) || self->accepts_failed || iox_list_linked(&self->home.ready);
 }
 
 static PyObject *take_poll_ready(Driver *self)

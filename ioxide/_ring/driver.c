@@ -326,17 +326,16 @@ PyDoc_STRVAR(driver_dispatch_doc,
 "\n"
 "True when the loop's own selector has something ready.");
 
-PyDoc_STRVAR(driver_run_ticks_doc,
-"run_ticks($self, timeout, ready, scheduled, posts, selector, loop, /)\n"
+PyDoc_STRVAR(driver_run_turns_doc,
+"run_turns($self, loop, selector, driver, many, /)\n"
 "--\n"
 "\n"
-"wait(timeout), then dispatch(), and again while `loop` has nothing else to do.\n"
+"A turn of `loop`, as asyncio's loop._run_once(): timers, wait(), dispatch(), callbacks that are ready.\n"
 "\n"
-"`ready`, `scheduled` and `posts` are the loop's queues of callbacks, timers and posts.  Callbacks that are\n"
-"ready after a wait come before the batch: None, and that batch was not dispatched.  Otherwise as dispatch(),\n"
-"once there is something in a queue that was not there, the timeout (seconds, or None) is over, or the loop\n"
-"is to stop, to be debugged, or has a _process_events() of its own.  `selector.watchdog` is roused by each\n"
-"tick if it is asleep.  Raises as wait() and dispatch() do.");
+"With `many` turns follow each other until the loop is to stop, to be debugged, or has a _run_once() or a\n"
+"_process_events() that are not its class's.  `driver.posts` end the ticks of a turn; `selector.watchdog` is roused by each\n"
+"tick if it is asleep.  Raises as wait() and dispatch() do, and what ends a loop: KeyboardInterrupt and\n"
+"SystemExit of a callback.");
 
 PyDoc_STRVAR(driver_record_doc,
 "record($self, /)\n"
@@ -517,7 +516,7 @@ static PyMethodDef driver_methods[] = {
 	{ "continue_by", (PyCFunction)driver_continue_by, METH_VARARGS, driver_continue_by_doc },
 	{ "wait", (PyCFunction)iox_driver_wait, METH_O, driver_wait_doc },
 	{ "dispatch", (PyCFunction)iox_driver_dispatch, METH_NOARGS, driver_dispatch_doc },
-	{ "run_ticks", (PyCFunction)(void *)iox_driver_run_ticks, METH_FASTCALL, driver_run_ticks_doc },
+	{ "run_turns", (PyCFunction)(void *)iox_driver_run_turns, METH_FASTCALL, driver_run_turns_doc },
 	{ "take_in", (PyCFunction)iox_driver_take_in, METH_NOARGS, driver_take_in_doc },
 	{ "resume_batch", (PyCFunction)iox_driver_resume_batch, METH_NOARGS, driver_resume_batch_doc },
 	{ "_feed", (PyCFunction)iox_driver_feed, METH_O, driver_feed_doc },

@@ -11,8 +11,10 @@
 #include "driver.h"
 #include "face.h"
 #include "errors.h"
+#include "handles.h"
 #include "failing.h"
 #include "owner.h"
+#include "scheduling.h"
 #include "settings.h"
 #include "slice.h"
 #include "submit.h"
@@ -122,6 +124,7 @@ static const struct {
 	{ &iox_WaiterType, &iox_WaiterSpec }, { &iox_AwaitType, &iox_AwaitSpec },
 	{ &iox_ConnectionType, &iox_ConnectionSpec }, { &iox_SliceType, &iox_SliceSpec },
 	{ &iox_WorkerType, &iox_WorkerSpec }, { &iox_DriverType, &iox_DriverSpec },
+	{ &iox_SchedulingType, &iox_SchedulingSpec },
 };
 
 /* Made once: a module that is loaded once more has the types of the objects that there are. */
@@ -142,7 +145,7 @@ static int core_exec(PyObject *module)
 		return -1;
 	}
 	if (iox_owner_init() < 0 || iox_waiter_init() < 0 || iox_turns_init() < 0 ||
-	    iox_face_init() < 0)
+	    iox_handles_init() < 0 || iox_scheduling_init() < 0 || iox_face_init() < 0)
 		return -1;
 	for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++)
 		if (add_type(module, types[i].type, types[i].spec) < 0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Ticks one after the other, while the loop has nothing else to do. */
+/* Turns of the loop, one after the other. */
 #ifndef IOX_TURNS_H
 #define IOX_TURNS_H
 
@@ -7,6 +7,6 @@
 
 int iox_turns_init(void); /* -1 with an exception set */
 /* A method of the driver's type */
-PyObject *iox_driver_run_ticks(Driver *driver, PyObject *const *args, Py_ssize_t nargs);
+PyObject *iox_driver_run_turns(Driver *driver, PyObject *const *args, Py_ssize_t nargs);
 
 #endif

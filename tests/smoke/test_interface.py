@@ -36,6 +36,8 @@ def declared(node: ast.FunctionDef) -> list[tuple[str, Any, bool]]:
     ]
     without = len(positional) - len(given.defaults)
     found = [(name, kind, at >= without) for at, (name, kind) in enumerate(positional)]
+    if given.vararg:
+        found.append((given.vararg.arg, kinds.VAR_POSITIONAL, False))
     found += [
         (argument.arg, kinds.KEYWORD_ONLY, default is not None)
         for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)

@@ -273,7 +273,12 @@ def test_what_ends_the_core_s_own_ticks(ours: Any, by: str) -> None:
         "debug": debug,
     }
     late: list[bool] = []
-    timer = threading.Timer(2, ours.call_soon_threadsafe, (late.append, True))
+
+    def give_up() -> None:
+        late.append(True)
+        ours.stop()
+
+    timer = threading.Timer(2, ours.call_soon_threadsafe, (give_up,))
     with connected(ours, Once(what[by])) as peer:
         peer.sendall(b"x")
         timer.start()

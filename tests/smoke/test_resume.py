@@ -37,34 +37,31 @@ from tests.support import (
 
 def test_recv_is_resumed_inline() -> None:
     """Answering a request takes no asyncio handle: the task is stepped inside the tick."""
-    steps: list[tuple[bool, bool]] = []
-    in_dispatch = False
+    steps: list[bool] = []
+    queued: list[object] = []
 
     async def handler(conn: ioxide.Connection) -> None:
         while data := await conn.recv():
-            steps.append((in_dispatch, asyncio.current_task() is not None))
+            steps.append(asyncio.current_task() is not None)
             conn.write(data)
 
     with serve(handler) as server, connect(server) as client:
+        client.sendall(b"ping")
+        assert b"ping" == read_exactly(client, 4)  # the task was made by a handle
         loop = server.reactors[0].loop
-        run_ticks = loop.driver.run_ticks
 
-        def watched(*arguments: Any) -> bool | None:
-            nonlocal in_dispatch
-            assert asyncio.current_task(loop) is None
-            in_dispatch = True
-            try:
-                return run_ticks(*arguments)
-            finally:
-                in_dispatch = False
+        def watched(callback: Any, *args: Any, **named: Any) -> asyncio.Handle:
+            queued.append(callback)
+            return type(loop).call_soon(loop, callback, *args, **named)
 
-        on_reactor(server.reactors[0], lambda: setattr(loop.driver, "run_ticks", watched))
+        on_reactor(server.reactors[0], lambda: setattr(loop, "call_soon", watched))
         for _ in range(3):
             client.sendall(b"ping")
             assert b"ping" == read_exactly(client, 4)
+        on_reactor(server.reactors[0], lambda: delattr(loop, "call_soon"))
 
-    # The first may have been there before the handler asked; then it was not parked.
-    assert [(True, True)] * 2 == steps[1:]
+    assert [True] * 4 == steps
+    assert [] == queued
 
 
 def test_a_handler_may_close_another_ones_connection() -> None:
