@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a configuration is warned of at the start: valid, and hardly what anybody wants."""
+"""Warnings at the start, for configurations that are valid but hardly intended."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def memory() -> int:
 def advice(config: ServerConfig, *, processors: int, memory: int) -> Iterator[str]:
     """A sentence for each thing in `config` that this machine is too small for.
 
-    Memory is only used by connections that there are, so what full reactors would take is held
-    against half of what there is: beyond that the clients decide whether the process is killed.
+    Memory is used only by open connections.  So what full reactors would take is compared with half
+    of the machine's memory: beyond that, clients can have the process killed.
     """
     if config.reactors > processors:
         yield (

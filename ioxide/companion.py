@@ -24,7 +24,7 @@ GRACE = 5.0
 
 
 class _Work(Generic[T]):
-    """One `detached()`; `begin` and `cancel` run on the companion's thread, the rest at home."""
+    """One `detached()`; `begin` and `cancel` run on the companion's thread, all else at home."""
 
     def __init__(self, home: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T]) -> None:
         self._home = home
@@ -53,11 +53,11 @@ class _Work(Generic[T]):
 
 
 class Companion:
-    """A thread with an asyncio loop, for what `home` does not want to run itself."""
+    """A thread with an asyncio loop, which runs the detached work of the loop `home`."""
 
     def __init__(self, home: asyncio.AbstractEventLoop, name: str) -> None:
         self._home = home
-        # Not the policy's: that may make loops of ours, which belong to the thread that makes them.
+        # Not the policy's loop: that may be one of ours, which would need a ring.
         self._loop = asyncio.SelectorEventLoop()
         self._works: set[_Work[Any]] = set()
         self._abandoned = False
@@ -86,14 +86,14 @@ class Companion:
                         raise  # the coroutine had ended before; this is for the caller alone
                     cancelled = error
                     cancels += 1
-                    # Closed: it has ended with its loop, and the news is on its way home.
+                    # RuntimeError: the companion's loop is closed, so the work has ended, too.
                     with contextlib.suppress(RuntimeError):
                         self._loop.call_soon_threadsafe(work.cancel)
         finally:
             self._works.discard(work)
         if work.task is None or not work.task.done():
             raise cancelled or asyncio.CancelledError(f"{self.thread.name} was left behind")
-        # What came after the coroutine's end did not reach it, but must not be lost.
+        # A cancellation after the coroutine's end did not reach it, and must not be lost.
         if cancelled is not None and (work.cancels_delivered < cancels or work.task.cancelled()):
             raise cancelled
         return work.task.result()
@@ -130,7 +130,7 @@ class Companion:
         # The runner cancels what is left and ends generators and executor.
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             while not self._stopping.is_set():
-                # These two have ended a task here; they go on where it is awaited, at home.
+                # These two have ended a task here; they are raised where it is awaited, at home.
                 with contextlib.suppress(KeyboardInterrupt, SystemExit):
                     runner.run(self._live())
 

@@ -259,7 +259,7 @@ class _Sent(Future[T]):
 
 
 class _Running(Future[T]):
-    """Reports an exception that nobody has looked at, as asyncio does for its own futures."""
+    """Reports an exception that was never retrieved, as asyncio does for its own futures."""
 
     _unseen: BaseException | None = None
 
@@ -267,28 +267,28 @@ class _Running(Future[T]):
         self._unseen = exception
         try:
             super().set_exception(exception)
-        except InvalidStateError:  # done before: nobody was told of this one, and nobody misses it
+        except InvalidStateError:  # it was done before, so this exception was not set
             self._unseen = None
             raise
 
     def disown(self) -> None:
-        """Nobody will ever see it, because its maker was refused; the reactor's end may tell it."""
+        """Cancel it unreported: the call that made it was refused, so nobody has it."""
         self.cancel()
-        self._look()
+        self._retrieved()
 
     def result(self, timeout: float | None = None) -> T:
         try:
             return super().result(timeout)
         finally:
-            self._look()
+            self._retrieved()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         try:
             return super().exception(timeout)
         finally:
-            self._look()
+            self._retrieved()
 
-    def _look(self) -> None:
+    def _retrieved(self) -> None:
         if self.done():
             self._unseen = None
 

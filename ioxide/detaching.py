@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`detached()`: an await whose inside does not run on the reactor."""
+"""`detached()`: awaits a coroutine that runs on another thread than the reactor."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ T = TypeVar("T")
 
 
 async def detached(coro: Coroutine[Any, Any, T]) -> T:
-    """Await `coro`, but run it off the reactor, on its companion's thread; then come home.
+    """Await `coro`, which runs on the reactor's companion thread.
 
-    For code whose steps need not be on the reactor: a library's plumbing, or what blocks or
-    computes here and there and would hold up every connection.  Inside, `ReactorContext.current()`
-    is None, contextvars are a copy of the caller's, and using a connection raises a `RuntimeError`
-    that names its reactor.  The value or the exception comes home to the caller.
+    For code that need not run on the reactor: internals of a library, or code that blocks or
+    computes at times and would delay every connection.  Inside, `ReactorContext.current()` is None,
+    contextvars are a copy of the caller's, and using a connection raises a `RuntimeError` that
+    names its reactor.  The caller gets the value or the exception.
 
     Cancelling the await cancels `coro`, and waits until that has ended.  A reactor that stops
     cancels its detached work; if that has not ended after 5 s it is left behind, with a log entry.
 
-    On a loop that is no reactor's there is nothing to leave: `coro` runs there, as a task.
+    On a loop that is no `ioxide.Loop` `coro` runs there, as a task.
 
     Raises `StoppedError` when the reactor's loop is ending.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One ring and its tick; knows no thread and no policy.
+"""One ring and its tick; it starts no thread and makes no policy.
 
 A tick is `wait()`, which submits and blocks, then `dispatch()`, which takes the batch in and
 resumes every task it has woken; `take_in()` and `resume_batch()` are its two halves.  All of them
@@ -29,8 +29,8 @@ class StoppedError(RuntimeError):
 class Driver:
     """Owner of one io_uring, used and closed on the thread that made it.
 
-    Where nothing is left on its ring, `move_here()` makes another thread, or a forked child, the
-    one that uses it, with a new ring; `ioxide.Loop` does that when it begins to run.
+    When nothing is left on its ring, `move_here()` opens a new ring for another thread, or for a
+    forked child; `ioxide.Loop` does that when it begins to run.
 
     Raises `RingError` when the kernel refuses the ring, `UnsupportedError` when it lacks what the
     configuration asks for.
@@ -58,7 +58,7 @@ class Driver:
         self.task_faults = 0
 
     def _open(self) -> None:
-        """Make the calling thread the owner of a new ring."""
+        """Open a new ring, which the calling thread owns."""
         core = open_driver(self._config, Connection)
         self._core = core
         self.ring_fd: int = core.ring_fd
@@ -119,7 +119,7 @@ class Driver:
             )
 
     def move_here(self) -> None:
-        """Have a new ring for the calling thread instead of the one that there is.
+        """Replace the ring by a new one of the calling thread.
 
         For a loop that does not run: on another thread than the ring's, and in a forked child,
         which leaves the parent's ring alone.  Raises as `check_movable()` and the constructor do;
@@ -145,7 +145,7 @@ class Driver:
         on_connection: Callable[[Connection], object],
         on_fault: Callable[[str, BaseException], object],
     ) -> None:
-        """Name the loop whose tasks are resumed, and who hears of connections and of faults."""
+        """Name the loop whose tasks are resumed, and the callbacks for connections and faults."""
         self._on_fault = on_fault
         self._attached = {
             "loop": loop,
@@ -210,7 +210,7 @@ class Driver:
         self.wake()
 
     def run_posts(self) -> None:
-        """Run what was queued before this call; what that posts waits for the next tick."""
+        """Run what was queued before this call; later posts wait for the next tick."""
         for _ in range(len(self.posts)):
             callback, args = self.posts.popleft()
             self.posts_run += 1
@@ -245,7 +245,7 @@ class Driver:
         self.stalls += 1
 
     def count_reported(self, context: Mapping[str, Any]) -> None:
-        """Count what a loop of this reactor's is told of, as `call_exception_handler()` is."""
+        """Count what was reported to `call_exception_handler()` of a loop of this reactor."""
         # Which keys mean what: asyncio.Handle, Future.__del__(), Task.__del__(), TaskGroup.
         if "handle" in context:
             self.count_callback_fault()
@@ -253,12 +253,12 @@ class Driver:
             self.count_task_fault()
 
     def report(self, message: str, error: BaseException) -> None:
-        """Tell the loop of an exception that nobody else will see."""
+        """Report an exception to the loop, because no caller gets it."""
         if self._on_fault is not None:
             self._on_fault(message, error)
 
     def tell_record(self, why: str) -> None:
-        """Log the last of what the ring was asked and has answered, where IOXIDE_RECORD keeps it.
+        """Log the last submissions and completions, where IOXIDE_RECORD keeps them.
 
         From any thread.
         """
@@ -279,7 +279,7 @@ class Driver:
             self.handler_faults += 1
 
     def new_worker(self, loop: Any, on_connection: Callable[[Connection], object]) -> _core.Worker:
-        """Make the calling thread, which runs `loop`, a home of handlers (the pool modes)."""
+        """Make the calling thread, which runs `loop`, a worker (the pool modes)."""
         return _core.Worker(self._core, loop, on_connection)
 
     def _post_resumption(self, resume: Callable[[], object]) -> None:

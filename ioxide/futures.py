@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The future that work handed to a reactor from another thread is waited for with.
+"""The future of work that another thread has given to a reactor.
 
-Blocking for it is allowed on any thread but one: on the reactor that has to complete it the wait
-would never end, because the loop that it blocks is the loop that would end it.  The same holds for
-reactors that wait for each other in a ring.  Both are seen here, before the wait begins.
+Any thread may block for it, but not the reactor that completes it: that wait would block the very
+loop that has to end it.  The same holds for reactors that wait for each other in a circle.  Both
+are detected here, before the wait begins.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 # Which thread is blocked on which future now.  A future names the thread that completes it, so
-# these are the edges of a graph; a path in it from a reactor back to itself never ends.
+# these are the edges of a graph; a circle in it would be a deadlock.
 _waits: dict[threading.Thread, Future[Any]] = {}
 _waits_lock = threading.RLock()  # a signal handler may wait where a wait begins
 
@@ -35,18 +35,18 @@ class Completer(Protocol):
         """Count and report a done-callback that raised; from any thread."""
 
     def count_task_fault(self) -> None:
-        """Count an exception that nobody has looked at; from any thread."""
+        """Count an exception that was never retrieved; from any thread."""
 
     def report(self, message: str, error: BaseException) -> None:
         """Report it."""
 
 
 class DeadlockError(RuntimeError):
-    """A wait that could never end, because this very thread would have to end it."""
+    """A wait that could never end, because the waiting thread itself would have to end it."""
 
 
 def works_for(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> bool:
-    """Whether `thread` is one that ``asyncio.to_thread()`` has of `loop`, whose runner joins it."""
+    """Whether `thread` is of the default executor of `loop`, whose runner joins it at the end."""
     executor = getattr(loop, "_default_executor", None)
     return thread in getattr(executor, "_threads", ())
 
@@ -55,7 +55,7 @@ def _ring_of_waits(thread: threading.Thread, future: Future[Any]) -> list[thread
     """The threads on the way from `thread` back to itself if it waits for `future`; [] if none."""
     path = [thread]
     awaited: Future[Any] | None = future
-    # A future that is done keeps nobody: its thread has merely not run since.
+    # A future that is done blocks nobody: the waiting thread has merely not run since.
     while awaited is not None and not awaited.done():
         path.append(awaited.thread)
         if awaited.thread is thread:

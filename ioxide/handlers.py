@@ -19,12 +19,12 @@ logger = logging.getLogger("ioxide")
 
 Handler = Callable[[Connection], Awaitable[object]]
 
-# What a socket reports of a lost peer beside the ConnectionErrors (tcp(7), ip(7)).
+# What a socket reports when the peer is lost, beside the ConnectionErrors (tcp(7), ip(7)).
 _LOST = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 
 
 def _is_loss(error: Exception) -> bool:
-    """Whether this is all that it says: that the peer is lost.  A TaskGroup says it in a group."""
+    """Whether the error, or each error of a group, says only that the peer is lost."""
     if isinstance(error, ExceptionGroup):
         return all(map(_is_loss, error.exceptions))
     return isinstance(error, OSError) and (
@@ -65,10 +65,10 @@ class Handlers:
                 task.cancel()
 
     async def clean_up(self, timeout_ms: int) -> None:
-        """Let handlers that were cancelled end, at most `timeout_ms`.
+        """Wait at most `timeout_ms` for handlers that were cancelled.
 
-        The runner that is left next cancels every task, and so would break into what they await
-        meanwhile.
+        The runner cancels every task once more when it is left, which would interrupt what these
+        still await.
         """
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_ms / 1000)
@@ -83,7 +83,7 @@ class Handlers:
             await self._handler(connection)
         except Exception as error:
             if _is_loss(error) and (connection.closed or connection._broken):
-                # The peer went away in the middle, or another task closed: no fault of this one.
+                # The peer is lost, or another task has closed the connection: no fault here.
                 logger.debug("%s: handler of %r ended by %r", self._name, connection, error)
             else:
                 self._fault(connection, error)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Listening sockets of ``create_server()``, and what becomes of the connections they accept.
+"""Listening sockets of ``create_server()``, and what is done with the connections they accept.
 
 The ring accepts on a socket that the loop made itself, as a multishot: `RingListener`.  A socket
 that the program gave may be held by other processes, and its owner may close it at any time, so the
@@ -28,7 +28,7 @@ _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Accepted:
-    """What becomes of the connections of one listening socket of ``create_server()``."""
+    """Makes transports of the connections that one listening socket accepts."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Accepted:
 
 
 class RingListener:
-    """A listener that is the loop's alone; the ring accepts all that comes.
+    """A listener that only the loop has; the ring accepts all its connections.
 
     Raises `RuntimeError` when the driver has no room for one more.
     """
@@ -160,8 +160,8 @@ class RingListener:
 class ReadyListener:
     """A listener that others may hold; one connection is taken each time that it is ready.
 
-    So a process that is busy holds no connection back.  The descriptor is its owner's: it is used
-    only while the socket object still has it.
+    So a busy process does not keep connections from others.  The descriptor belongs to the socket's
+    owner, and is used only while the socket object still has it.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class ReadyListener:
         self._sock.close()
 
     def forget(self) -> None:
-        """Stop watching the descriptor, unless the number has been another's since."""
+        """Stop watching the descriptor, unless its number is another file's by now."""
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
@@ -214,7 +214,7 @@ class ReadyListener:
         try:
             connection = self._driver.accept(self._fd)
         except OSError as error:
-            # It stays ready: rest, or the loop spins.
+            # It stays ready: watched at once the loop would spin.
             self.forget()
             self._rest = self._loop.call_later(constants.ACCEPT_RETRY_DELAY, self._watch)
             self._accepted.failed(error)

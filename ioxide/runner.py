@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Programs on an `ioxide.Loop`: `run()`, and the factory that runners and servers ask for."""
+"""Runs programs on an `ioxide.Loop`: `run()`, and the loop factory for runners and servers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def new_event_loop(config: ServerConfig | None = None) -> Loop:
     `Loop`.
 
     For ``asyncio.Runner(loop_factory=ioxide.new_event_loop)``, and for whatever takes the name of
-    such a factory, as ``uvicorn --loop ioxide:new_event_loop`` does.  Of `config` count the ring's
-    and the buffers' sizes; ports and clocks are a `Server`'s.
+    such a factory, as ``uvicorn --loop ioxide:new_event_loop`` does.  Only the
+    sizes of the ring and of the buffers in `config` are used; ports and clocks are a `Server`'s.
 
     Raises `RingError` when the kernel refuses the ring, `UnsupportedError` when it lacks what
     `config` asks for.  ``run_forever()`` on another thread raises `RingError`, too, since a new
@@ -49,7 +49,7 @@ def run(
         runner.get_loop()
     except BaseException:
         if asyncio.iscoroutine(main):
-            main.close()  # or Python complains that it was never awaited, besides
+            main.close()  # otherwise Python also warns that it was never awaited
         raise
     with runner:
         return runner.run(main)

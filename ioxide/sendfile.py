@@ -11,11 +11,11 @@ from typing import Any
 
 @contextmanager
 def sole_writer(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> Iterator[None]:
-    """For the length of a block the transport's writes are the current task's alone.
+    """Within the block only the current task may write to the transport.
 
-    ``write()`` and ``writelines()`` of anybody else raise `RuntimeError`, as asyncio's do while
-    sendfile(2) runs. They are methods of the instance then, so that no other write() pays for it.
-    A second one at once raises `RuntimeError`.
+    ``write()`` and ``writelines()`` of others raise `RuntimeError`, as asyncio's do while
+    sendfile(2) runs.  They are attributes of the instance then, so that no other ``write()`` pays
+    for the check.  A second block at the same time raises `RuntimeError`.
     """
     if "writelines" in transport.__dict__:  # which is there for the length of such a block alone
         raise RuntimeError("unable to send a file; sendfile is in progress")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Socket objects for a descriptor that the connection core owns: lent for a call, never owning."""
+"""Socket objects for descriptors that the connection core owns: none of them closes one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
 
 def around(fd: int, family: int = socket.AF_INET) -> socket.socket:
-    """A socket object that owns the TCP socket `fd`, and leaves it as it is until then.
+    """A socket object that owns the TCP socket `fd`, and changes no flag of it.
 
     Raises `OSError` (EBADF) when `fd` is no open descriptor.
     """
@@ -56,7 +56,7 @@ class TransportSocket(asyncio.trsock.TransportSocket):
 
     @property
     def _sock(self) -> socket.socket:
-        # Owns what it has: whoever keeps it never holds the number of a connection that has ended.
+        # A duplicate, so that nobody keeps the number of a connection that has ended.
         fd = -1 if self._connection is None else self._connection._duplicate()
         sock = _Duplicate(self._family, _KIND, socket.IPPROTO_TCP, fileno=fd if fd >= 0 else None)
         if fd < 0:

@@ -2,8 +2,8 @@
 """TCP streams of an asyncio loop as connections of its driver: where a socket becomes a transport.
 
 asyncio makes transports at a few methods of ``asyncio.selector_events``; they are overridden here.
-What the core cannot have goes on to asyncio's own: Unix sockets, datagrams, pipes, and connections
-for which an incremental ring has no group left.
+asyncio's own transports are used for everything else: Unix sockets, datagrams, pipes, and
+connections for which an incremental ring has no group left.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ those beyond are watched like a listener that the program gave."""
 
 
 def _is_tcp(sock: socket.socket) -> bool:
-    """Whether the core can have it; all else stays with asyncio's selector transports."""
+    """Whether the core can use it; asyncio's selector transports are for all others."""
     return (
         sock.family in (socket.AF_INET, socket.AF_INET6)
         and sock.type == socket.SOCK_STREAM
@@ -48,7 +48,7 @@ class TcpLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
 
     def set_debug(self, enabled: bool) -> None:
-        """As asyncio's; transports that are open change over, too."""
+        """As asyncio's; it applies to open transports, too."""
         super().set_debug(enabled)
         for transport in tuple(getattr(self, "_transports", {}).values()):  # none in __init__()
             if isinstance(transport, Transport) and not transport._conn_lost:
@@ -167,7 +167,7 @@ class TcpLoop(asyncio.SelectorEventLoop):
         return protocol._app_transport  # type: ignore[attr-defined,no-any-return]
 
     async def start_tls(self, transport: Any, *args: Any, **options: Any) -> Any:
-        # TLS takes over from the protocol, which would never hear that it may write again.
+        # TLS replaces the protocol, whose resume_writing() would then never be called.
         if isinstance(transport, Transport):
             transport.pause_reading()  # what comes next is the peer's handshake
             await transport.resumed()
@@ -175,13 +175,13 @@ class TcpLoop(asyncio.SelectorEventLoop):
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         if isinstance(transp, Transport):
-            # io_uring has no sendfile(2).  What asyncio's refuses is refused, the rest is copied.
+            # io_uring has no sendfile(2): what asyncio's would send is copied.
             self._check_sendfile_params(transp.get_extra_info("socket"), file, offset, count)  # type: ignore[attr-defined]
             try:
                 file.fileno()
             except (AttributeError, io.UnsupportedOperation) as error:
                 raise asyncio.SendfileNotAvailableError("not a regular file") from error
-            file.seek(offset)  # as sendfile(2), which heeds no position of the file
+            file.seek(offset)  # as sendfile(2), which ignores the position of the file
             return await self._sendfile_fallback(transp, file, offset, count)
         return await super()._sendfile_native(  # type: ignore[misc,no-any-return]
             transp, file, offset, count
@@ -243,7 +243,7 @@ class TcpLoop(asyncio.SelectorEventLoop):
         before = self._transports.get(sock.fileno())  # type: ignore[attr-defined]
         if not (isinstance(before, Transport) and before.number_given_up):
             self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
-        lent = sock not in self._connected  # by asyncio itself: nobody else has it
+        lent = sock not in self._connected  # a socket that asyncio has connected is the loop's
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = self.driver.adopt(sock.fileno(), lent)
         if connection is None:

@@ -15,8 +15,8 @@ class Ticker:
     """A callback that its reactor runs every `interval_ms`; made by `Reactor.add_ticker()`.
 
     Deadlines are absolute, each one interval after the last, so that a late tick does not move
-    those that follow.  Ticks that were missed altogether, because the reactor was busy for longer
-    than an interval, are left out and not made up for.
+    those that follow.  Ticks that were missed, because the reactor was busy for longer than an
+    interval, are skipped.
     """
 
     __slots__ = ("_callback", "_driver", "_due", "_handle", "_interval", "_loop", "interval_ms")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A protocol's callbacks under a clock, for a loop in debug mode.
+"""Times a protocol's callbacks, for a loop in debug mode.
 
-asyncio times each handle that it runs.  What a transport calls from the ring's tick has none.
+asyncio times each handle that it runs; a transport's callbacks from the ring's tick have no handle.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ logger = logging.getLogger("asyncio")
 
 
 class Timed(Protocol):
-    """A transport: its loop has the clock and the limit."""
+    """A transport; its loop has the clock and the limit."""
 
     _loop: Any
 
@@ -24,7 +24,7 @@ class Timed(Protocol):
 
 
 def timed(transport: Timed, name: str, callback: Callable[..., T]) -> Callable[..., T]:
-    """`callback`, which tells as asyncio does when it took ``loop.slow_callback_duration`` or more.
+    """`callback`; it logs, as asyncio does, when it took ``loop.slow_callback_duration`` or more.
 
     The message names the protocol's method `name` and the transport.
     """
@@ -45,7 +45,7 @@ def timed(transport: Timed, name: str, callback: Callable[..., T]) -> Callable[.
 
 
 class TimedProtocol:
-    """A protocol whose methods are `timed()`, each when it is asked for."""
+    """A protocol whose methods are `timed()`; each is wrapped when it is looked up."""
 
     def __init__(self, transport: Timed, protocol: Any) -> None:
         self._transport = transport

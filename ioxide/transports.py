@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""asyncio's face of a connection: a `asyncio.Transport` over the core that handlers use as well.
+"""asyncio's face of a connection: an `asyncio.Transport` over the core that handlers use as well.
 
-The core alone receives, sends and ends; what is here turns its events into a protocol's callbacks.
-The transport has one standing waiter in the core.  It goes through the queue that also resumes
-handlers' tasks, and is called from the same place: no task is current, the batch has been taken in,
-and one call takes one piece of bytes, so that a protocol that closes, pauses or raises finds the
-rest where it was.
+The core receives, sends and closes; this module turns its events into a protocol's callbacks.  The
+transport has one standing waiter in the core.  It goes through the queue that also resumes
+handlers' tasks, and is called from the same place: no task is current, and the batch was taken in.
+One call delivers one piece of bytes; when the protocol closes, pauses or raises, the other bytes
+stay in the core's queue.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         if waiter is None:
             self._start_reading()
             return
-        # Whoever waits goes on first: data_received() may need what it makes of the transport.
+        # The waiter goes on first: data_received() may need what it does with the transport.
         if not waiter.done():
             waiter.set_result(None)
         self._loop.call_soon(self._start_reading, context=self.context)
@@ -197,12 +197,12 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         self._set_reading()
         self._rest()
 
-    # While it reads or has bytes to send the core refers to it, otherwise only those who use it: as
-    # asyncio's, whose selector knows a transport by its reader and its writer alone.  One that was
-    # forgotten, paused or after the peer's FIN, is then found by the collector and closed.
+    # The core refers to it only while it reads or has bytes to send, as asyncio's selector does by
+    # a reader and a writer.  A transport that was forgotten while it is paused, or after the peer's
+    # FIN, is then closed by the garbage collector.
 
     def _rest(self) -> None:
-        """Have the core refer to this transport no more, if there is nothing that it could tell."""
+        """Drop the core's reference to this transport, if no event can come."""
         connection = self._connection
         if self._reading or self._closing or not self._attached or connection is None:
             return
@@ -249,10 +249,10 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         else:
             self._loop.call_soon_threadsafe(connection._drop)
 
-    # What happens, told by the core
+    # Events of the core
 
     def _event(self, what: object) -> None:
-        """Called by the core, once for each thing that happened (`Connection._attach()`).
+        """Called by the core, once for each event (`Connection._attach()`).
 
         The core itself gives bytes to a protocol that is no `asyncio.BufferedProtocol`.
         """
@@ -544,7 +544,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         self._lose(exc)
 
     def _lose(self, exc: BaseException | None) -> None:
-        """Nothing more happens here; the protocol is told by a callback of its own, once."""
+        """End the events; connection_lost() follows in a callback of its own, once."""
         self._conn_lost += 1
         assert self._connection is not None
         self._connection._refuse_writes()

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Finds the reactor that something blocks: a stdlib future, a joined thread, `time.sleep()`.
+"""Finds reactors that something blocks: a stdlib future, a joined thread, `time.sleep()`.
 
-From inside this cannot be seen, so one thread per process looks from outside whether each reactor,
-and in the pool modes each worker, comes back to wait for events.  It looks a few times per limit
-while any of them has something to do, and sleeps while none has: the first tick after that rouses
-it.  So it costs a tick the look at one flag, an idle process nothing, and no request a system call.
+A blocked reactor cannot see that itself.  So one thread per process checks whether each reactor,
+and in the pool modes each worker, comes back to wait for events.  It checks a few times per limit
+while any of them is active, and sleeps while none is; the first tick after that wakes it.  A tick
+pays for reading one flag, an idle process for nothing, and no request for a system call.
 
-It needs the GIL to look.  What keeps the GIL all the time, in C, is seen only once it lets go, and
-not at all if the reactor has come back by then.
+The check needs the GIL.  Code in C that holds the GIL all the time is found only when it releases
+the GIL, and not at all if the reactor has come back by then.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Protocol
 
 logger = logging.getLogger("ioxide")
 
-_LOOKS = 4  # per limit: a stall is told of at most a quarter of its limit late
+_CHECKS = 4  # per limit: a stall is reported at most a quarter of its limit late
 
 
 class Ticking(Protocol):
@@ -35,7 +35,7 @@ class Ticking(Protocol):
 
     @property
     def enters(self) -> int:
-        """How often it has waited; another number at each look while it does anything."""
+        """How often it has waited; the number changes while it is active."""
 
     @property
     def tick(self) -> int | None:
@@ -44,11 +44,11 @@ class Ticking(Protocol):
     def count_stall(self) -> None: ...
 
     def tell_record(self, why: str) -> None:
-        """Log the last of what its ring was asked and has answered, if that is kept."""
+        """Log the flight recorder of its ring, if there is one."""
 
 
 class _Watch:
-    """What was last seen of one thread."""
+    """What the last check has found of one thread."""
 
     def __init__(self, ticking: Ticking, limit: float) -> None:
         self.limit = limit
@@ -58,8 +58,8 @@ class _Watch:
         self._since = 0.0
         self._told = False
 
-    def look(self) -> bool:
-        """Whether it has done anything since the last look, or does now; tells of a stall."""
+    def check(self) -> bool:
+        """Whether it was active since the last check, or is now; reports a stall."""
         enters, tick, now = self._ticking.enters, self._ticking.tick, time.monotonic()
         moved = enters != self._enters
         self._enters = enters
@@ -91,7 +91,7 @@ class Watchdog:
 
     def __init__(self) -> None:
         self.asleep = False
-        """Nothing moves, and the next tick has to `rouse()` it; read in every tick."""
+        """No thread is active, and the next tick has to call `rouse()`; read in every tick."""
         self._watches: list[_Watch] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -125,29 +125,29 @@ class Watchdog:
 
     def _main(self) -> None:
         while watches := list(self._watches):
-            if self._look(watches):
-                self._wake.wait(min(watch.limit for watch in watches) / _LOOKS)
+            if self._check(watches):
+                self._wake.wait(min(watch.limit for watch in watches) / _CHECKS)
             else:
                 self.asleep = True
-                # A tick that began before it could see that is seen here.
-                if not self._look(watches):
+                # A tick that began before `asleep` was set is found here.
+                if not self._check(watches):
                     self._wake.wait()
                 self.asleep = False
             self._wake.clear()
 
-    def _look(self, watches: list[_Watch]) -> bool:
-        # All of them, not only up to the first that moves.
-        return sum(watch.look() for watch in watches) > 0
+    def _check(self, watches: list[_Watch]) -> bool:
+        # All of them, not only up to the first that is active.
+        return sum(watch.check() for watch in watches) > 0
 
 
 WATCHDOG = Watchdog()
 
-# A forked child has none of the threads that are watched, nor the one that watches.
+# A forked child has neither the watched threads nor the watching one.
 os.register_at_fork(after_in_child=WATCHDOG.__init__)  # type: ignore[misc]
 
 
 class Unwatched:
-    """In its place while a loop is not watched."""
+    """Takes the place of the watchdog while a loop is not watched."""
 
     asleep = False
 
@@ -156,7 +156,7 @@ class Unwatched:
 
 
 class Watchable(Protocol):
-    """A selector, which at the end of each wait looks whether it has to rouse its watchdog."""
+    """A selector, which checks at the end of each wait whether it has to rouse its watchdog."""
 
     watchdog: Watchdog | Unwatched
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Worker threads for the pool modes: handlers live on their loops instead of the reactor's.
 
-A connection stays the reactor's, which owns the ring, the buffers and the slabs.  The reactor tells
-a worker once a batch that tasks of it can go on; what the handler does to its connection comes back
-through the queue of foreign calls (`_ring/worker.c`, `_ring/foreign.c`).
+The reactor keeps the connections, the ring, the buffers and the slabs.  It notifies a worker once a
+batch that tasks can go on.  What a handler does with its connection is queued for the reactor
+(`_ring/worker.c`, `_ring/foreign.c`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger("ioxide")
 
 
 class _WorkerSelector(selectors.EpollSelector):
-    """asyncio's own, which lets the watchdog see whether its thread comes back to it."""
+    """asyncio's own; the watchdog reads from it whether its thread comes back to wait."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _WorkerSelector(selectors.EpollSelector):
 
 
 class _WorkerLoop(asyncio.SelectorEventLoop):
-    """asyncio's own, but what it is told of counts as the reactor's, and so do its stalls."""
+    """asyncio's own; reported exceptions and stalls are counted by the reactor."""
 
     def __init__(self, driver: Driver) -> None:
         self._own_selector = _WorkerSelector(driver)
@@ -119,7 +119,7 @@ class _Worker:
 
     def _main(self) -> None:
         try:
-            # Leaving the runner cancels what is left, whose last steps still need the worker.
+            # The runner cancels the remaining tasks at its end; their last steps need the worker.
             loop = _WorkerLoop(self._driver)
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 with loop.watched(self._stall_warning_ms):
@@ -147,7 +147,7 @@ class _Worker:
 class Workers:
     """The workers of one reactor; used on the reactor's thread.
 
-    `on_fault` is called there when a worker ended by itself: a handler raised KeyboardInterrupt or
+    `on_fault` is called there when a worker has ended because a handler raised KeyboardInterrupt or
     SystemExit, which end a reactor, too.
     """
 
@@ -212,21 +212,21 @@ class Workers:
                 raise worker.fault
 
     def close(self, timeout_ms: int) -> None:
-        """The same as `finish()` when the reactor's loop has ended: connections are gone by now."""
+        """The same as `finish()`, after the reactor's loop and all connections have ended."""
         for worker in self._workers:
             worker.stop(0)
         for worker in self._workers:
-            if worker.thread.is_alive():  # neither ended nor never started
+            if worker.thread.is_alive():  # it was started and has not ended
                 worker.thread.join(timeout_ms / 1000)
             if worker.thread.is_alive():
                 logger.error("%s: a handler does not end; its thread stays", worker.thread.name)
 
     def _worker_ended(self) -> None:
-        """On the worker's thread, as its last act."""
+        """The last thing that the worker's thread does."""
         with contextlib.suppress(RuntimeError):  # the reactor's loop is closed: close() joins
-            self._loop.call_soon_threadsafe(self._hear_of_end)
+            self._loop.call_soon_threadsafe(self._check_ended)
 
-    def _hear_of_end(self) -> None:
+    def _check_ended(self) -> None:
         self._ended.set()
         if any(worker.fault is not None for worker in self._workers):
             self._on_fault()
