@@ -97,6 +97,7 @@ def test_tree_becomes_a_kernel(tree: Path, capsys: pytest.CaptureFixture[str]) -
     files = obtain(kernel)
     config = files.config.read_text().splitlines()
     assert {"CONFIG_VETH=y", "CONFIG_PVH=y", 'CONFIG_LOCALVERSION="-lab"'} <= set(config)
+    assert "CONFIG_USERFAULTFD=y" in config, "the reproducer of IOX-ERR-032 takes it"
     assert b"6.10.0-lab (a fake)" in files.vmlinuz.read_bytes()
     assert (files.modules / "kernel/mod.ko").is_file()
     assert "strip=1\n" == (files.modules / "modules.order").read_text()
