@@ -130,7 +130,8 @@ def boundaries(id: str, rows: Sequence[Measured]) -> list[tuple[str, int, int, t
 
 def _build(row: Measured) -> str:
     """What a reader has to know of a kernel that no source of the lab offers."""
-    return ", built from source" if row.package.startswith("local-") else ""
+    own = row.package.startswith("local-") or "-built." in row.package
+    return ", built from source" if own else ""
 
 
 def _matrix(catalogue: Iterable[Erratum], rows: Sequence[Measured]) -> list[str]:

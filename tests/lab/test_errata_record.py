@@ -56,6 +56,19 @@ def test_new_measurement_stands_above_the_record() -> None:
     ] == record.merged(old, new)
 
 
+def test_page_tells_kernels_built_from_source_from_released_ones() -> None:
+    """One that the lab built, and one of a file, are no releases that somebody else can have."""
+    findings = _row("6.1.2", Seen.ABSENT, Seen.ABSENT).findings
+    rows = [
+        Measured("6.1.2", package, f"{package}+fake", findings)
+        for package in ("6.1.2-1", "local-115e719a86b6", "6.1.2-built.glgioaocmnce")
+    ]
+    page = table.render(CATALOGUE, rows)
+    own = [line for line in page.splitlines() if line.startswith("| 6.1.2 (")]
+    assert [False, True, True] == sorted("+fake, built from source)" in line for line in own)
+    assert "| 6.1.2 (6.1.2-1+fake) |" in page
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -61,6 +61,39 @@ def test_poll_that_says_more_and_is_gone(seen: Callable[..., None]) -> None:
         polls.last_completion_of_a_nested_poll()
 
 
+def test_ring_that_has_lost_a_poll_stays(
+    seen: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IOX-ERR-020: the kernel would complain of its close, five minutes later."""
+    monkeypatch.setattr(polls, "LASTING", [])
+    seen(lambda _, found: [c for c in found if c.user_data == polls.UPDATE])
+    with pytest.raises(ErratumPresent, match=r"IOX-ERR-020: .*nothing of the poll"):
+        polls.update_that_makes_a_poll_fire()
+    (ring,) = polls.LASTING
+    os.fstat(ring.fd)
+    ring.close()
+
+
+def test_ring_that_has_lost_nothing_is_closed(
+    seen: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IOX-ERR-020: a poll that completes, with another result, leaves nothing behind."""
+    monkeypatch.setattr(polls, "LASTING", [])
+    rings = []
+
+    def change(ring: RawRing, found: Found) -> Found:
+        rings.append((ring, ring.fd))
+        return [c._replace(res=0) for c in found]
+
+    seen(change)
+    with pytest.raises(ErratumPresent, match=r"IOX-ERR-020: the poll's result is 0"):
+        polls.update_that_makes_a_poll_fire()
+    assert not polls.LASTING
+    ((_, fd),) = rings
+    with pytest.raises(OSError):
+        os.fstat(fd)
+
+
 @pytest.mark.needs(*needed_by(unix.end_of_a_stream_right_behind_a_message))
 def test_end_that_is_missed(seen: Callable[..., None]) -> None:
     """IOX-ERR-021: the message with F_MORE, and nothing behind it."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -40,6 +41,16 @@ def _open_files() -> dict[str, str]:
     return links
 
 
+def _children() -> set[int]:
+    """The child processes of this one, those that have ended and were not waited for among them."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has gone
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.add(int(stat.parent.name))
+    return found
+
+
 @dataclass(frozen=True)
 class Traces:
     """What a probe could leave behind, as it is now."""
@@ -47,6 +58,7 @@ class Traces:
     files: dict[str, str] = field(default_factory=_open_files)
     threads: set[threading.Thread] = field(default_factory=lambda: set(threading.enumerate()))
     network: Path = field(default_factory=lambda: Path("/proc/thread-self/ns/net").readlink())
+    children: set[int] = field(default_factory=_children)
 
 
 @dataclass(frozen=True)
@@ -239,8 +251,20 @@ def test_probe_leaves_nothing_behind(again: Again) -> None:
     assert again.before.files == again.after.files
     assert again.before.threads == again.after.threads
     assert again.before.network == again.after.network
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    # A reproducer of an erratum may have left one that never ends (IOX-ERR-032).
+    assert again.before.children == again.after.children
+
+
+def test_a_child_that_nobody_waited_for_is_a_trace() -> None:
+    """A process that has ended is one as long as it is not waited for."""
+    before = Traces()
+    child = os.posix_spawn("/bin/true", ["true"], {})
+    try:
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        assert {child} == Traces().children - before.children
+    finally:
+        os.waitpid(child, 0)
+    assert before.children == Traces().children
 
 
 def test_experiment_leaves_the_callers_registered_ring_alone() -> None:
