@@ -205,19 +205,20 @@ def test_each_cost_can_break_its_rule(inline: int, off: int, posted: int, count:
 
 
 @pytest.mark.parametrize(
-    ("handler", "protocol", "calls", "count"),
+    ("handler", "protocol", "streams", "calls", "count"),
     [
-        (10_300, 4_800, 1.1, 0),
-        (10_301, 4_800, 1.1, 1),
-        (10_300, 4_801, 1.1, 1),
-        (10_300, 4_800, 1.2, 2),
+        (10_300, 4_800, 25_000, 1.1, 0),
+        (10_301, 4_800, 25_000, 1.1, 1),
+        (10_300, 4_801, 25_000, 1.1, 1),
+        (10_300, 4_800, 25_001, 1.1, 1),
+        (10_300, 4_800, 25_000, 1.2, 3),
     ],
 )
 def test_a_lone_request_can_break_its_rules(
-    handler: int, protocol: int, calls: float, count: int
+    handler: int, protocol: int, streams: int, calls: float, count: int
 ) -> None:
-    """What serves one connection has limits of its own, for each of the two."""
-    costs = {"handler": cost(handler), "protocol": cost(protocol)}
+    """What serves one connection has limits of its own, for each of the three."""
+    costs = {"handler": cost(handler), "protocol": cost(protocol), "streams": cost(streams)}
     counted = dict.fromkeys(costs, calls)
     assert count == len(broken(*gate.alone_rules(counted, costs, version=(3, 11))))
 
