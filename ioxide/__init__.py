@@ -11,18 +11,25 @@ from __future__ import annotations
 import sys
 
 from ioxide.capabilities import Capability, Finding, ProbeReport, probe
-from ioxide.config import ConfigError, IncrementalConfig, Problem, ServerConfig, WriteOverflow
+from ioxide.config import IncrementalConfig, ServerConfig, WriteOverflow
 from ioxide.connection import Connection, ReadBlock
 from ioxide.context import Reactor, ReactorContext
 from ioxide.counters import Counters
 from ioxide.detaching import detached
-from ioxide.driver import Driver, StoppedError
-from ioxide.futures import DeadlockError, Future
+from ioxide.driver import Driver
+from ioxide.errors import (
+    ConfigError,
+    DeadlockError,
+    Problem,
+    ReactorError,
+    RingError,
+    StoppedError,
+    UnsupportedError,
+)
+from ioxide.futures import Future
 from ioxide.handlers import Handler
 from ioxide.loop import Loop
 from ioxide.modes import ContinuationMode
-from ioxide.opening import RingError, UnsupportedError
-from ioxide.reactor import ReactorError
 from ioxide.runner import new_event_loop, run
 from ioxide.server import Server
 from ioxide.tickers import Ticker

@@ -17,10 +17,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ioxide.config import ConfigError, ServerConfig
+from ioxide.config import ServerConfig
+from ioxide.errors import ConfigError, ReactorError, RingError
 from ioxide.handlers import Handler
-from ioxide.opening import RingError
-from ioxide.reactor import ReactorError
 from ioxide.server import Server
 
 # Each number, switch and choice of the configuration is an option of the same name.

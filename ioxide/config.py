@@ -7,6 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ioxide.errors import ConfigError, Problem
 from ioxide.modes import ContinuationMode
 
 # Kernel limits: IORING_MAX_ENTRIES and IORING_MAX_CQ_ENTRIES (io_uring_setup(2)); a provided-buffer
@@ -17,26 +18,6 @@ _MAX_SLOTS = 32768
 _MAX_LISTENERS = 64  # IOX_MAX_LISTENERS in listener_state.h
 # One SEND carries a 32-bit length, of which the kernel moves less than 2 GiB at a time.
 _MAX_WRITE_LIMIT = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One value that cannot be used: the field's name, the value, and what it should be."""
-
-    field: str
-    value: object
-    rule: str
-
-    def __str__(self) -> str:
-        return f"{self.field}={self.value!r}: {self.rule}"
-
-
-class ConfigError(ValueError):
-    """Some configuration values cannot be used; `problems` has one entry for each of them."""
-
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(str(problem) for problem in problems))
 
 
 def _is_int(value: object) -> bool:

@@ -18,7 +18,7 @@ from concurrent.futures import InvalidStateError
 from typing import Any, ClassVar, Self, TypeVar
 
 from ioxide.config import ServerConfig
-from ioxide.driver import StoppedError
+from ioxide.errors import StoppedError
 from ioxide.futures import Future
 from ioxide.handlers import Handler
 from ioxide.loop import Loop

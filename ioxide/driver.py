@@ -18,12 +18,9 @@ from ioxide._ring import _core
 from ioxide.config import ServerConfig, given
 from ioxide.connection import Connection
 from ioxide.counters import Counters
+from ioxide.errors import StoppedError
 from ioxide.modes import ContinuationMode
 from ioxide.opening import open_driver
-
-
-class StoppedError(RuntimeError):
-    """The reactor is stopped or stopping, and takes nothing any more."""
 
 
 class Driver:

@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol, TypeVar
 
+from ioxide.errors import DeadlockError
+
 T = TypeVar("T")
 
 # Which thread is blocked on which future now.  A future names the thread that completes it, so
@@ -39,10 +41,6 @@ class Completer(Protocol):
 
     def report(self, message: str, error: BaseException) -> None:
         """Report it."""
-
-
-class DeadlockError(RuntimeError):
-    """A wait that could never end, because the waiting thread itself would have to end it."""
 
 
 def works_for(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> bool:

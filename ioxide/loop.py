@@ -28,7 +28,8 @@ from typing import Any, TypeVar
 from ioxide._ring import _core
 from ioxide.companion import Companion
 from ioxide.connection import Connection
-from ioxide.driver import Driver, StoppedError
+from ioxide.driver import Driver
+from ioxide.errors import StoppedError
 from ioxide.futures import works_for
 from ioxide.opening import no_descriptor
 from ioxide.tcp import TcpLoop

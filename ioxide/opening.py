@@ -17,15 +17,7 @@ from ioxide._probe.findings import Capability
 from ioxide._probe.refusal import explain
 from ioxide._ring import _core, ffi, lib
 from ioxide.config import ServerConfig, WriteOverflow
-
-
-class RingError(OSError):
-    """A ring could not be made; the message says why and what to do."""
-
-
-class UnsupportedError(RingError):
-    """This kernel lacks what a configuration value asks for; the message names both."""
-
+from ioxide.errors import RingError, UnsupportedError
 
 _REQUIRED = (
     Capability.MULTISHOT_RECV,

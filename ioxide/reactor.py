@@ -19,8 +19,8 @@ from ioxide import record
 from ioxide.config import ServerConfig
 from ioxide.connection import Connection
 from ioxide.counters import Counters
-from ioxide.driver import Driver, StoppedError
-from ioxide.futures import DeadlockError
+from ioxide.driver import Driver
+from ioxide.errors import DeadlockError, StoppedError
 from ioxide.handlers import Handler, Handlers
 from ioxide.loop import Loop
 from ioxide.tickers import Ticker
@@ -30,10 +30,6 @@ logger = logging.getLogger("ioxide")
 
 
 _JOIN_STEP = 0.2  # seconds
-
-
-class ReactorError(RuntimeError):
-    """A reactor ended by itself; ``__cause__`` is what ended it."""
 
 
 class ReactorThread:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ioxide._ring import _core
+from ioxide.errors import RecordError
 
 __all__ = ["VARIABLE", "Entry", "RecordError", "entries", "in_words", "load", "save", "wanted"]
 
@@ -47,10 +48,6 @@ _SKIP_SUCCESS = 1 << 6
 # struct io_uring_cqe.flags
 _BUFFER, _MORE, _NOTIF, _BUF_MORE = 1 << 0, 1 << 1, 1 << 3, 1 << 4
 _BUFFER_SHIFT = 16
-
-
-class RecordError(ValueError):
-    """A file that is no record, or one that this version cannot read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from ioxide.advice import advice, memory, processors
 from ioxide.config import ServerConfig, given
 from ioxide.context import Reactor
 from ioxide.counters import Counters
+from ioxide.errors import ReactorError
 from ioxide.handlers import Handler
-from ioxide.reactor import ReactorError
 
 logger = logging.getLogger("ioxide")
 

@@ -10,7 +10,7 @@ import pytest
 import ioxide
 from ioxide import soundness
 from ioxide.driver import Driver
-from ioxide.opening import UnsupportedError
+from ioxide.errors import UnsupportedError
 from tests.kernel_gated.ways import INC, WAYS, Way
 from tests.support import SMALL, Whole, connect, echo, read_to_end, sending, serve
 

@@ -142,3 +142,12 @@ def test_help_of_a_method_says_what_it_returns_and_raises() -> None:
     assert "(self, limit=None, /)" == str(inspect.signature(ioxide.Connection.recv))
     for word in ("at most `limit` bytes", "ConnectionResetError", "ValueError"):
         assert word in " ".join(text.split())
+
+
+def test_every_exception_of_ioxides_own_is_in_one_module() -> None:
+    """Of those that a program can name; the probe and the errata have some of theirs."""
+    found = [getattr(ioxide, name) for name in ioxide.__all__]
+    raised = [kind for kind in found if inspect.isclass(kind) and issubclass(kind, BaseException)]
+
+    assert len(raised) > 5
+    assert {"ioxide.errors"} == {kind.__module__ for kind in raised}
