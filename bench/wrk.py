@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The form in which upstream's issue asks: wrk, plaintext, context on and off.
+"""Runs wrk against the plaintext server, with the context on and off.
 
 Printed, not judged: on two cores wrk is at its own limit before the server is.
 """

@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Signals:
-    """What the main thread sleeps on until SIGINT or SIGTERM comes, or the server ends."""
+    """The main thread sleeps here until SIGINT or SIGTERM comes, or the server ends."""
 
     def __init__(self, bell: socket.socket, ringer: socket.socket) -> None:
         self._bell, self._ringer = bell, ringer
@@ -118,7 +118,7 @@ class _Signals:
 
     def see(self, number: int, _frame: object) -> None:
         """Handle one of the signals."""
-        # No Event: a second signal inside its set() would wait for the lock that the first holds.
+        # Not an Event: a second signal inside its set() would wait for the lock of the first one.
         self._seen.append(number)
 
     def stop_on_one(self, server: Server) -> None:
@@ -162,4 +162,4 @@ def _signals() -> Iterator[_Signals]:
                 signal.signal(number, signals.see)
             yield signals
         finally:
-            signal.set_wakeup_fd(before)  # the handlers stay: nothing is to end the end
+            signal.set_wakeup_fd(before)  # the handlers stay: no signal may interrupt the stop

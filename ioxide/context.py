@@ -30,19 +30,19 @@ _here = threading.local()
 
 
 class ReactorContext:
-    """What a reactor's thread carries for all its life (issue #104 of the C# project).
+    """Belongs to a reactor's thread, from its start to its end.
 
     Made by the reactor; `current()` finds it there, `Reactor.context` anywhere.  Copying it, also
     deeply, gives the same object: it stands for the thread.
     """
 
     SEND_TIMEOUT: ClassVar[float] = 30.0
-    """Seconds that `send()` waits when it is not told; assign another number to change it."""
+    """Seconds that `send()` waits without a `timeout`; assign another number to change it."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        # Futures that are not done, so that the reactor's end can tell those who wait for them;
-        # with run(), the coroutine while it has not become a task.
+        # Futures that are not done: the reactor's end completes them.  With run(), the coroutine
+        # while it has not become a task.
         self._waited_for: dict[Future[Any], Coroutine[Any, Any, Any] | None] = {}
 
     @staticmethod
@@ -139,19 +139,19 @@ class ReactorContext:
     # For the reactor
 
     def _install(self) -> None:
-        """On the reactor's thread; there is nothing to take back, the thread ends with it."""
+        """Set it on the reactor's thread, for as long as the thread runs."""
         _here.context = self
 
     def _end(self) -> None:
-        """Tell those who wait for what will not run any more; the posts have been dropped."""
+        """Complete the futures of what will not run any more; the posts were dropped."""
         while True:
             try:
                 future, coro = self._waited_for.popitem()
-            except KeyError:  # and not a look before: other threads take theirs out as well
+            except KeyError:  # no check before: other threads remove theirs as well
                 return
             if coro is not None:
                 coro.close()
-            # Each its own, because raising it writes the waiter's traceback into it.
+            # An exception for each, because raising it adds the waiter's traceback to it.
             error = StoppedError(f"{self._reactor.name} was stopped before it came to this call")
             with contextlib.suppress(InvalidStateError):  # done meanwhile, or cancelled
                 future.set_exception(error)
@@ -249,10 +249,10 @@ class Reactor(ReactorThread):
 
 class _Sent(Future[T]):
     abandoned = False
-    """The sender has gone: nobody will see the outcome."""
+    """The sender does not wait any more: nobody gets the outcome."""
 
     def give_up(self) -> bool:
-        """Do not wait any more; False when the outcome is there after all."""
+        """End the wait; False when it is done already."""
         if not self.cancel() and not self.done():
             self.abandoned = True
         return self.cancelled() or not self.done()
@@ -306,7 +306,7 @@ def _fulfil(future: _Sent[Any], fn: Callable[..., Any], args: tuple[Any, ...]) -
         future.set_result(fn(*args))
     except BaseException as error:
         future.set_exception(error)
-        # As in asyncio, these two go on through the loop; others only if nobody waits for them.
+        # As in asyncio, these two leave the loop; others are reported if nobody waits for them.
         if future.abandoned or isinstance(error, KeyboardInterrupt | SystemExit):
             raise
     finally:

@@ -168,7 +168,7 @@ class ReactorThread:
                     f"{self.name} cannot wait for its own end, which waits for {thread.name}: "
                     "use Reactor.stop(), which does not wait"
                 )
-            # In steps: an executor lists a thread only when that may have come here already.
+            # In steps, because a thread may be here before its executor lists it.
             left = _JOIN_STEP if deadline is None else deadline - time.monotonic()
             self._thread.join(max(0.0, min(left, _JOIN_STEP)))
             if not self._thread.is_alive():
@@ -211,10 +211,10 @@ class ReactorThread:
         return Ticker(self.loop, driver, callback, interval_ms)
 
     def _begin(self) -> None:
-        """What comes first on its thread."""
+        """Called first on its thread."""
 
     def _end(self) -> None:
-        """What comes last there, before anybody hears that it has ended."""
+        """Called last on its thread, before `join()` returns."""
 
     def _main(self) -> None:
         try:
@@ -295,7 +295,7 @@ class ReactorThread:
             stall_warning_ms=config.stall_warning_ms,
             on_fault=stopping.set,
         )
-        self._handlers = workers  # first: what was started is to be ended also when the rest fails
+        self._handlers = workers  # first: started workers are ended also when open() fails
         workers.open()
         return workers
 
@@ -317,7 +317,7 @@ class ReactorThread:
         deadline = self.loop.time() + self._config.stop_timeout_ms / 1000
         if self._handlers is not None:
             await self._handlers.finish(self._config.stop_timeout_ms)
-        # What the handlers that did end have written is still sent: close() promises it.
+        # What ended handlers have written is still sent, as close() promises.
         while self.loop.time() < deadline and any(c.unsent for c in driver.connections()):
             await asyncio.sleep(0.005)
         self.loop.begin_end()  # handlers that were cancelled may wait for what they have detached

@@ -43,7 +43,7 @@ def _cannot_listen(config: ServerConfig, port: int, error: OSError) -> OSError:
 
 
 def _listen(config: ServerConfig, port: int) -> socket.socket:
-    """A listening socket; each reactor has its own, the kernel spreads connections over them."""
+    """A listening socket; each reactor has one, and the kernel distributes connections."""
     flags = socket.AI_PASSIVE | socket.AI_NUMERICSERV
     try:
         infos = socket.getaddrinfo(config.host, port, type=socket.SOCK_STREAM, flags=flags)
@@ -185,7 +185,7 @@ class Server:
             self.stop()
 
     def _reactor_ended(self, reactor: Reactor) -> None:
-        """On the reactor's thread, as its last act."""
+        """The last thing that a reactor's thread does."""
         with self._lock:
             self._running -= 1
         if reactor.fault is not None or not self._running:

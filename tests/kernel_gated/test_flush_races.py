@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """flush() against close(), abort() and the peer's reset: every flush ends, and nothing stays.
 
-In the C# project a flush that was armed before its signal was reset, with the close in between,
-never ended, and what was staged on a closed connection stayed in a slab that grew for ever.
+A flush that is armed before its signal is reset, with the close in between, would never end, and
+what is staged on a closed connection would stay in a slab that grows for ever.
 """
 
 from __future__ import annotations

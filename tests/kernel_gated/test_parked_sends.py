@@ -2,8 +2,8 @@
 """Sends that a closed window holds up while their connection ends, or half of it does.
 
 The memory of such a SEND is the kernel's until its completion, and so are descriptor and object:
-given to the next connection too early, one peer gets another one's bytes (#221 in the C# project);
-written to by its own handler, which goes on after the peer's FIN, bytes are overwritten (#244).
+given to the next connection too early, one peer would get another one's bytes; written to by its
+own handler, which goes on after the peer's FIN, bytes would be overwritten.
 """
 
 from __future__ import annotations
