@@ -74,7 +74,7 @@ class Accepted:
                 context=context,
             )
         except (SystemExit, KeyboardInterrupt):
-            connection._drop()
+            connection._drop()  # asyncio leaves the socket to the collector
             raise
         except BaseException as error:
             connection._drop()

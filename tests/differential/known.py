@@ -212,8 +212,9 @@ MEANT = (
             "d2: a write after the owner closed the lent socket",
             "the owner closed the lent socket, and the peer sends by TLS",
             "the owner closed the lent socket at once, and the peer sends by TLS",
+            "the owner closed the lent socket, and connection_lost is interrupted",
         ),
-        where=r"raised|handler|warnings|tcp sockets|"
+        where=r"raised|handler|warnings|tcp sockets|interrupts|"
         r"connections\.\d+\.(made|callbacks|lent|peer\.\w+)",
         when=_has("close-lent"),
         excuses=lambda one, other: (

@@ -23,6 +23,9 @@ NAMED: dict[str, Scenario] = {
         "the owner closed the lent socket at once, and the peer sends by TLS": (
             '{"way":"sock","tls":true,"made":[["close-lent"]],"steps":[["send",0,1]]}'
         ),
+        "the owner closed the lent socket, and connection_lost is interrupted": (
+            '{"way":"sock","made":[["close-lent"]],"lost":[["interrupt"]],"steps":[["end"]]}'
+        ),
         "the next owner of a number lends it as well": (
             '{"way":"sock","steps":[["close-lent"],["another"],["write",1,5]]}'
         ),
