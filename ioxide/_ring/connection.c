@@ -15,13 +15,11 @@
 #include "owner.h"
 #include "receive.h"
 #include "send.h"
+#include "sockets.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <structmember.h>
-#include <sys/socket.h>
 
 static PyObject *conn_recv(Connection *conn, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -170,67 +168,18 @@ static PyObject *conn_duplicate(Connection *conn, PyObject *Py_UNUSED(ignored))
 	return PyLong_FromLong(fd);
 }
 
-union address {
-	struct sockaddr any;
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
-};
-
-/* As Python's socket module gives it; None for another family than the two of TCP. */
-static PyObject *address_tuple(const union address *address)
-{
-	char text[INET6_ADDRSTRLEN];
-
-	switch (address->any.sa_family) {
-	case AF_INET:
-		inet_ntop(AF_INET, &address->v4.sin_addr, text, sizeof(text));
-		return Py_BuildValue("(si)", text, (int)ntohs(address->v4.sin_port));
-	case AF_INET6:
-		inet_ntop(AF_INET6, &address->v6.sin6_addr, text, sizeof(text));
-		return Py_BuildValue("(siII)", text, (int)ntohs(address->v6.sin6_port),
-				     (unsigned)ntohl(address->v6.sin6_flowinfo),
-				     (unsigned)address->v6.sin6_scope_id);
-	default:
-		Py_RETURN_NONE;
-	}
-}
-
-/*
- * SO_PEERNAME, not getpeername(2): that fails with ENOTCONN as soon as the peer has reset, while SO_PEERNAME
- * still has the address that accept(2) saw (inet_getname(), with peer 2 and 1).
- */
 static PyObject *conn_peername(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	union address peer;
-	socklen_t size = sizeof(peer.v4);
-
 	if (conn->fd < 0)
 		Py_RETURN_NONE;
-	if (iox_conn_check_thread(conn) < 0)
-		return NULL;
-	/* EINVAL where the buffer is larger than the address, so the smaller size comes first. */
-	if (getsockopt(conn->fd, SOL_SOCKET, SO_PEERNAME, &peer, &size) < 0)
-		Py_RETURN_NONE;
-	if (peer.any.sa_family == AF_INET6) {
-		size = sizeof(peer.v6);
-		if (getsockopt(conn->fd, SOL_SOCKET, SO_PEERNAME, &peer, &size) < 0)
-			Py_RETURN_NONE;
-	}
-	return address_tuple(&peer);
+	return iox_conn_check_thread(conn) < 0 ? NULL : iox_socket_peername(conn->fd);
 }
 
 static PyObject *conn_sockname(Connection *conn, PyObject *Py_UNUSED(ignored))
 {
-	union address own;
-	socklen_t size = sizeof(own);
-
 	if (conn->fd < 0)
 		Py_RETURN_NONE;
-	if (iox_conn_check_thread(conn) < 0)
-		return NULL;
-	if (getsockname(conn->fd, &own.any, &size) < 0)
-		Py_RETURN_NONE;
-	return address_tuple(&own);
+	return iox_conn_check_thread(conn) < 0 ? NULL : iox_socket_sockname(conn->fd);
 }
 
 static PyObject *conn_get_closed(Connection *conn, void *Py_UNUSED(closure))
