@@ -26,6 +26,8 @@ pytestmark = pytest.mark.lab
 RING = Path(__file__).parents[2] / "ioxide/_ring"
 LINES = 180
 """How long a header may be."""
+MOST_LINES = 600
+"""How long a C file may be."""
 
 Graph = Mapping[str, set[str]]
 
@@ -174,6 +176,12 @@ def test_each_file_has_a_short_header_of_its_own() -> None:
 
     assert set() == {path.stem for path in sources(RING)} - headers.keys()
     assert {} == {name: lines for name, lines in headers.items() if lines > LINES}
+
+
+def test_no_file_of_the_core_is_long() -> None:
+    files = {path.name: len(path.read_text().splitlines()) for path in sources(RING)}
+
+    assert {} == {name: lines for name, lines in files.items() if lines > MOST_LINES}
 
 
 SAYS = """
