@@ -41,7 +41,7 @@ static void end_connection(Driver *self, Connection *conn)
 {
 	Py_INCREF(conn);
 	iox_conn_abort(conn, IOX_CAUSE_STOP,
-		       iox_send_unsent(conn) || iox_send_lent(conn) ? "the loop was closed" : NULL);
+		       iox_send_unsent(conn) || iox_send_zero_copy_pending(conn) ? "the loop was closed" : NULL);
 	iox_send_leak(conn);
 	conn->life.kernel_refs = 0;
 	if (iox_recv_in_kernel(conn))

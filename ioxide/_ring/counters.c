@@ -25,7 +25,7 @@ static struct gauges count_gauges(const Driver *self)
 			now.buffers_held += conn->receive.group->held;
 		now.starved += conn->receive.state == IOX_RECEIVE_STARVED;
 		now.draining_sends += conn->life.state != IOX_LIFE_OPEN &&
-				      (conn->send.armed || iox_send_lent(conn));
+				      (conn->send.armed || iox_send_zero_copy_pending(conn));
 	}
 	return now;
 }

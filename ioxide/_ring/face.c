@@ -203,7 +203,7 @@ static void call_again(Connection *conn)
 }
 
 /* 1 bytes, 0 nothing now, -1 exception; *eof: the end of the stream */
-static int look(Connection *conn, bool *eof)
+static int check_queue(Connection *conn, bool *eof)
 {
 	*eof = false;
 	if (iox_conn_check_reactor(conn) < 0)
@@ -232,7 +232,7 @@ PyObject *iox_face_take(Connection *conn, PyObject *arg)
 			PyErr_SetString(PyExc_ValueError, "the limit must not be negative");
 		return NULL;
 	}
-	some = look(conn, &eof);
+	some = check_queue(conn, &eof);
 	if (some < 0)
 		return NULL;
 	if (!some && !eof)
@@ -256,7 +256,7 @@ PyObject *iox_face_take_into(Connection *conn, PyObject *buffer)
 
 	if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0)
 		return NULL;
-	some = look(conn, &eof);
+	some = check_queue(conn, &eof);
 	if (some > 0) {
 		count = (Py_ssize_t)iox_recv_copy(conn, view.buf, (size_t)view.len);
 		call_again(conn);
@@ -465,7 +465,7 @@ PyObject *iox_face_drop(Connection *conn, PyObject *Py_UNUSED(ignored))
 	failed = conn->send.error;
 	if (iox_face_cut_off(conn))
 		iox_conn_abort(conn, IOX_CAUSE_ABORT, "the transport was aborted");
-	else if (iox_send_lent(conn))
+	else if (iox_send_zero_copy_pending(conn))
 		/* All sent, not all acknowledged: abort() would have the kernel drop it (SEND_ZC). */
 		iox_conn_close(conn);
 	else

@@ -153,7 +153,8 @@ static void set_user_timeout(Connection *conn)
 {
 	unsigned timeout = (unsigned)conn->driver->settings.send_timeout_ms;
 
-	if (conn->for_handler && timeout && (timeout < iox_recv_fin_timeout(conn) || iox_send_lent(conn)))
+	if (conn->for_handler && timeout &&
+	    (timeout < iox_recv_fin_timeout(conn) || iox_send_zero_copy_pending(conn)))
 		conn->life.user_timeout_set = !setsockopt(conn->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout,
 					    sizeof(timeout));
 }
@@ -197,7 +198,8 @@ static void end_stream(Connection *conn)
 		}
 	}
 	/* With a SEND_ZC the clock of the peer's FIN begins later: an abort() would drop what is not acknowledged. */
-	if (!iox_list_linked(&conn->receive.clock) && !(conn->life.user_timeout_set && iox_send_lent(conn)))
+	if (!iox_list_linked(&conn->receive.clock) &&
+	    !(conn->life.user_timeout_set && iox_send_zero_copy_pending(conn)))
 		iox_recv_start_clock(conn);
 	if (!conn->life.kernel_refs && (conn->receive.at_eof || conn->receive.error))
 		finalize(conn);
@@ -265,7 +267,7 @@ void iox_conn_abort(Connection *conn, enum iox_cause cause, const char *reason)
 	 * A SEND_ZC ends only when the kernel has released every page, which is when the peer has acknowledged
 	 * them; shutdown(2) does not change that.
 	 */
-	if (iox_send_lent(conn))
+	if (iox_send_zero_copy_pending(conn))
 		iox_socket_dissolve(conn->fd);
 	if (conn->receive.state == IOX_RECEIVE_ARMED)
 		iox_recv_cancel(conn);

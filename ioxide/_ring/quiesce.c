@@ -55,10 +55,10 @@ static void end_all(Driver *self, bool wait)
 	for (uint32_t slot = 0; slot < self->slot_count; slot++) {
 		Connection *conn = self->slots[slot];
 
-		if (!conn || iox_conn_over(conn) || (wait && iox_send_lent(conn) && !iox_face_cut_off(conn)))
+		if (!conn || iox_conn_over(conn) || (wait && iox_send_zero_copy_pending(conn) && !iox_face_cut_off(conn)))
 			continue;
 		iox_conn_abort(conn, IOX_CAUSE_STOP,
-			       iox_face_cut_off(conn) || iox_send_lent(conn) ? "the loop was closed" : NULL);
+			       iox_face_cut_off(conn) || iox_send_zero_copy_pending(conn) ? "the loop was closed" : NULL);
 	}
 }
 

@@ -62,7 +62,7 @@ bool iox_send_pending(const Connection *conn, uint64_t target)
 	       !(conn->life.state == IOX_LIFE_CLOSING && target > conn->send.bytes_written);
 }
 
-bool iox_send_lent(const Connection *conn)
+bool iox_send_zero_copy_pending(const Connection *conn)
 {
 	return conn->send.notification_due || conn->send.notified.used || (conn->send.armed && conn->send.zero_copy);
 }

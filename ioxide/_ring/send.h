@@ -14,7 +14,8 @@ enum iox_send_report {
 size_t iox_send_unsent(const Connection *conn);
 /* Bytes of a SEND without a completion that the kernel has taken, before it is settled; 0 where none are. */
 size_t iox_send_taken(const Connection *conn);
-bool iox_send_lent(const Connection *conn); /* the kernel reads memory of ours without a copy */
+/* A SEND_ZC was submitted and the kernel still reads its memory. */
+bool iox_send_zero_copy_pending(const Connection *conn);
 uint64_t iox_send_target(const Connection *conn); /* bytes_acked when all that is written now was sent */
 bool iox_send_pending(const Connection *conn, uint64_t target); /* bytes_acked may still reach it */
 int iox_send_check(Connection *conn, size_t length); /* -1 with an exception: these bytes cannot be written */
