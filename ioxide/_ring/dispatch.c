@@ -41,13 +41,13 @@ static PyObject *enter_failed(Driver *self, int error)
 		error = EBADR;
 		text = PyUnicode_FromFormat(
 			"the kernel had no memory for the completions that did not fit into cq_entries=%u, and "
-			"dropped some (%u): operations have ended of which nobody will ever hear, so this ring "
+			"dropped some (%u): the results of these operations are lost, so this ring "
 			"cannot be used any more. Allow the process more memory, or the ring a larger "
 			"cq_entries.",
 			self->ring->uring.cq.ring_entries, dropped);
 	} else {
 		text = PyUnicode_FromFormat(
-			"io_uring_enter(2) failed: %s. That does not pass, so this ring cannot be used any more: "
+			"io_uring_enter(2) failed: %s. That is permanent, so this ring cannot be used any more: "
 			"look for what has closed its descriptor %d (os.closerange()), or forbidden the call "
 			"since (seccomp(2)).",
 			strerror(error), self->ring->uring.ring_fd);

@@ -118,7 +118,7 @@ PyObject *iox_face_attach(Connection *conn, PyObject *args)
 	    iox_conn_check_reactor(conn) < 0)
 		return NULL;
 	if (conn->face.waiter || conn->receive.reader) {
-		PyErr_SetString(PyExc_RuntimeError, "this connection has a face already");
+		PyErr_SetString(PyExc_RuntimeError, "this connection has a transport or a reader already");
 		return NULL;
 	}
 	conn->face.waiter = iox_waiter_standing(conn->driver, callback, context, woken, conn);

@@ -199,7 +199,7 @@ int iox_listeners_report(Driver *self)
 		listener->error = 0;
 		result = error && on_error ? PyObject_CallOneArg(on_error, error) : NULL;
 		if (PyErr_Occurred())
-			ret = iox_driver_report(self, "telling of a failed accept raised");
+			ret = iox_driver_report(self, "on_error of a listener raised");
 		Py_XDECREF(result);
 		Py_XDECREF(error);
 		Py_XDECREF(on_error);
