@@ -14,15 +14,16 @@ enum { CALLBACK, ARGS, CANCELLED, LOOP, SOURCE_TRACEBACK, REPR, CONTEXT, SCHEDUL
 static const char *const slot_names[SLOTS] = { "_callback", "_args",    "_cancelled", "_loop", "_source_traceback",
 					       "_repr",     "_context", "_scheduled", "_when" };
 
-/* Methods that are passed over here, and have to be those of asyncio/events.py. */
-static const char *const method_names[] = { "__init__", "__new__", "_run", "__setattr__", "__getattribute__" };
-enum { METHODS = sizeof(method_names) / sizeof(method_names[0]) };
+/* Methods that are passed over here: asyncio's own, and object's. */
+static const char *const method_names[] = { "__init__", "_run", "__new__", "__setattr__", "__getattribute__" };
+enum { FIRST_OF_OBJECT = 2, METHODS = sizeof(method_names) / sizeof(method_names[0]) };
 
-static PyTypeObject *handle_type, *timer_type;
-static Py_ssize_t offsets[SLOTS]; /* bytes from the start of an instance; 0: unknown */
-static PyObject *handle_methods[METHODS], *timer_methods[METHODS];
+static PyTypeObject *handle_type, *timer_type; /* NULL: nothing is done here */
+static PyObject *events_names;                 /* of the module asyncio.events */
+static Py_ssize_t offsets[SLOTS];              /* bytes from the start of an instance; 0: unknown */
+static PyObject *known_of_handle[METHODS + SLOTS], *known_of_timer[METHODS + SLOTS];
 static unsigned int handle_version, timer_version;
-static PyObject *str_run, *str_cancelled;
+static PyObject *str_handle, *str_timer, *str_run, *str_cancelled;
 
 static PyObject **slot(PyObject *handle, int which)
 {
@@ -43,14 +44,20 @@ static unsigned int version_of(PyTypeObject *type)
 	return PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG) ? type->tp_version_tag : 0;
 }
 
-static bool same_methods(PyTypeObject *type, PyObject *const *known)
+static const char *attribute_name(int which)
 {
-	for (int i = 0; i < METHODS; i++) {
-		PyObject *method = PyObject_GetAttrString((PyObject *)type, method_names[i]);
-		bool same = method && method == known[i];
+	return which < METHODS ? method_names[which] : slot_names[which - METHODS];
+}
+
+/* Whether the class has the methods and the slots that it had. */
+static bool same_attributes(PyTypeObject *type, PyObject *const *known)
+{
+	for (int which = 0; which < METHODS + SLOTS; which++) {
+		PyObject *found = PyObject_GetAttrString((PyObject *)type, attribute_name(which));
+		bool same = found == known[which];
 
 		PyErr_Clear();
-		Py_XDECREF(method);
+		Py_XDECREF(found);
 		if (!same)
 			return false;
 	}
@@ -64,13 +71,22 @@ bool iox_handles_usable(void)
 	if (handle_version && handle_version == version_of(handle_type) && timer_version &&
 	    timer_version == version_of(timer_type))
 		return true;
-	if (!same_methods(handle_type, handle_methods) || !same_methods(timer_type, timer_methods)) {
+	if (!same_attributes(handle_type, known_of_handle) || !same_attributes(timer_type, known_of_timer)) {
 		handle_version = timer_version = 0;
 		return false;
 	}
 	handle_version = version_of(handle_type); /* the lookups have given it one */
 	timer_version = version_of(timer_type);
 	return true;
+}
+
+bool iox_handles_named(bool timer)
+{
+	PyObject *found = PyDict_GetItemWithError(events_names, timer ? str_timer : str_handle);
+
+	if (!found)
+		PyErr_Clear();
+	return found == (PyObject *)(timer ? timer_type : handle_type);
 }
 
 /* ---- made ------------------------------------------------------------------------------------ */
@@ -108,16 +124,28 @@ PyObject *iox_handle_new(PyObject *loop, PyObject *callback, PyObject *args, PyO
  */
 typedef struct {
 	PyObject_HEAD
-	PyObject *handle, *context;
+	PyObject *handle, *context, *args; /* args: what the handle had, NULL if it had none */
 	PyObject *type, *value, *traceback;
 } Raised;
+
+/* The handle has its own context and arguments again, if it had not yet. */
+static void put_back(Raised *self)
+{
+	PyObject **args = slot(self->handle, ARGS), *old = *args;
+
+	if (*slot(self->handle, CONTEXT) != (PyObject *)self)
+		return;
+	*args = Py_XNewRef(self->args);
+	Py_XDECREF(old);
+	set_slot(self->handle, CONTEXT, self->context);
+}
 
 static PyObject *raised_run(Raised *self, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
 	PyObject *type = self->type, *value = self->value, *traceback = self->traceback;
 
 	self->type = self->value = self->traceback = NULL;
-	set_slot(self->handle, CONTEXT, self->context); /* which the report may be made in */
+	put_back(self); /* an exception handler may run in the handle's context (3.12) */
 	PyErr_Restore(type, value, traceback);
 	return NULL;
 }
@@ -128,6 +156,7 @@ static void raised_dealloc(Raised *self)
 
 	Py_XDECREF(self->handle);
 	Py_XDECREF(self->context);
+	Py_XDECREF(self->args);
 	Py_XDECREF(self->type);
 	Py_XDECREF(self->value);
 	Py_XDECREF(self->traceback);
@@ -163,23 +192,31 @@ static int call_run(PyObject *handle)
 	return result ? 0 : -1;
 }
 
-/*
- * The exception that is set goes to the loop's exception handler, in the words of Handle._run(); or on, if it
- * is one that ends a loop.
- */
+/* The exception that is set goes to the loop's exception handler, in the words of Handle._run(). */
 static int report(PyObject *handle, PyObject *context)
 {
+	PyObject *args = *slot(handle, ARGS), *none;
 	Raised *raised;
 	int ret;
 
+	if (PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+		return -1;
 	raised = PyObject_New(Raised, raised_type);
 	if (!raised)
 		return -1;
 	raised->handle = Py_NewRef(handle);
 	raised->context = Py_NewRef(context);
+	raised->args = Py_XNewRef(args);
 	PyErr_Fetch(&raised->type, &raised->value, &raised->traceback);
-	set_slot(handle, CONTEXT, (PyObject *)raised);
-	ret = call_run(handle);
+	/* A callback that has cancelled its handle has left no arguments, which _run() unpacks. */
+	none = PyTuple_New(0);
+	if (none) {
+		set_slot(handle, CONTEXT, (PyObject *)raised);
+		set_slot(handle, ARGS, none);
+		Py_DECREF(none);
+	}
+	ret = none ? call_run(handle) : -1;
+	put_back(raised); /* where _run() did not come so far */
 	Py_DECREF(raised);
 	return ret;
 }
@@ -268,35 +305,66 @@ static bool find_slot(PyTypeObject *type, int which)
 	return offsets[which] > 0;
 }
 
-static int find_methods(PyTypeObject *type, PyObject **methods)
+/* Whether this is a function of asyncio/events.py, and nobody's wrapper around it. */
+static bool of_events(PyObject *method)
 {
-	for (int i = 0; i < METHODS; i++)
-		if (!(methods[i] = PyObject_GetAttrString((PyObject *)type, method_names[i])))
-			return -1;
-	return 0;
+	return PyFunction_Check(method) && PyFunction_GetGlobals(method) == events_names;
+}
+
+/* 1, 0 if somebody has changed the class before this module was loaded, -1 with an exception set */
+static int find_attributes(PyTypeObject *type, PyObject **known)
+{
+	int own = 1;
+
+	for (int which = 0; which < METHODS + SLOTS; which++) {
+		PyObject *found = PyObject_GetAttrString((PyObject *)type, attribute_name(which));
+		PyObject *of_object = NULL;
+
+		if (!found) {
+			if (which < METHODS || !PyErr_ExceptionMatches(PyExc_AttributeError))
+				return -1;
+			PyErr_Clear(); /* a slot of TimerHandle's */
+			continue;
+		}
+		known[which] = found;
+		if (which >= METHODS)
+			continue;
+		if (which >= FIRST_OF_OBJECT)
+			of_object = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, attribute_name(which));
+		own = own && (which < FIRST_OF_OBJECT ? of_events(found) : found == of_object);
+		Py_XDECREF(of_object);
+	}
+	return own;
 }
 
 int iox_handles_init(void)
 {
 	PyObject *events, *handle, *timer;
+	int own, own_timer;
 	bool known = true;
 
+	str_handle = PyUnicode_InternFromString("Handle");
+	str_timer = PyUnicode_InternFromString("TimerHandle");
 	str_run = PyUnicode_InternFromString("_run");
 	str_cancelled = PyUnicode_InternFromString("_cancelled");
 	if (!raised_type)
 		raised_type = (PyTypeObject *)PyType_FromSpec(&raised_spec);
-	if (!str_run || !str_cancelled || !raised_type)
+	if (!str_handle || !str_timer || !str_run || !str_cancelled || !raised_type)
 		return -1;
 	events = PyImport_ImportModule("asyncio.events");
-	handle = events ? PyObject_GetAttrString(events, "Handle") : NULL;
-	timer = handle ? PyObject_GetAttrString(events, "TimerHandle") : NULL;
+	events_names = events ? Py_XNewRef(PyModule_GetDict(events)) : NULL;
+	handle = events ? PyObject_GetAttr(events, str_handle) : NULL;
+	timer = handle ? PyObject_GetAttr(events, str_timer) : NULL;
 	Py_XDECREF(events);
-	if (!timer || find_methods((PyTypeObject *)handle, handle_methods) < 0 ||
-	    find_methods((PyTypeObject *)timer, timer_methods) < 0)
+	if (!timer)
 		return -1;
-	for (int which = 0; which < SLOTS; which++)
+	own = PyType_Check(handle) ? find_attributes((PyTypeObject *)handle, known_of_handle) : 0;
+	own_timer = PyType_Check(timer) ? find_attributes((PyTypeObject *)timer, known_of_timer) : 0;
+	if (own < 0 || own_timer < 0)
+		return -1;
+	for (int which = 0; which < SLOTS && own && own_timer; which++)
 		known = find_slot((PyTypeObject *)timer, which) && known;
-	if (known && ((PyTypeObject *)handle)->tp_itemsize == 0) {
+	if (known && own && own_timer && PyType_IsSubtype((PyTypeObject *)timer, (PyTypeObject *)handle)) {
 		handle_type = (PyTypeObject *)handle;
 		timer_type = (PyTypeObject *)timer;
 	}

@@ -11,6 +11,8 @@ int iox_handles_init(void); /* -1 with an exception set */
  * and nobody has replaced a method that would be passed over.
  */
 bool iox_handles_usable(void);
+/* Whether asyncio would make an instance of that class: somebody may have put another into asyncio.events. */
+bool iox_handles_named(bool timer);
 /*
  * A Handle, or a TimerHandle that is due at `when` (a float, which is not NULL then); NULL with an exception
  * set.  `context` None: a copy of the current one.  Only while they are usable, and outside debug mode.

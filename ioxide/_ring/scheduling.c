@@ -8,12 +8,13 @@
 #include "clock.h"
 #include "handles.h"
 
-static PyObject *base_loop, *base_time; /* BaseEventLoop, and its time() */
+/* Methods of BaseEventLoop, and asyncio's own functions; NULL where somebody has replaced one before this. */
+enum { CALL_SOON, CALL_AT, CALL_LATER, QUEUE_SOON, TIME, METHODS };
+static PyObject *method_names[METHODS], *originals[METHODS];
 static PyObject *base_names;            /* of the module asyncio.base_events */
 static PyObject *time_module, *monotonic;
 static PyObject *heap_push, *heap_pop;
-static PyObject *str_closed, *str_debug, *str_ready, *str_scheduled, *str_append, *str_time, *str_monotonic;
-static PyObject *str_call_soon, *str_call_at, *str_call_later, *str_context;
+static PyObject *str_closed, *str_debug, *str_ready, *str_scheduled, *str_append, *str_monotonic, *str_context;
 
 /* ---- the clock ------------------------------------------------------------------------------- */
 
@@ -26,36 +27,31 @@ static int as_seconds(PyObject *value, double *seconds)
 	return *seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
 }
 
-/* `time.monotonic()` as asyncio.base_events spells it: tests put other clocks into either module. */
-static int monotonic_time(double *seconds)
+int iox_loop_time_is_real(PyObject *loop, PyObject *dict)
 {
-	PyObject *module = PyDict_GetItemWithError(base_names, str_time), *clock;
-	int ret;
+	PyObject *module;
+	int own;
 
-	if (!module) {
-		if (!PyErr_Occurred())
-			PyErr_SetString(PyExc_RuntimeError, "asyncio.base_events has no clock");
-		return -1;
-	}
-	if (module == time_module && PyDict_GetItemWithError(PyModule_GetDict(module), str_monotonic) == monotonic) {
-		*seconds = (double)iox_clock_ns() / 1e9; /* what it returns, with the same rounding */
+	if (!originals[TIME] || _PyType_Lookup(Py_TYPE(loop), method_names[TIME]) != originals[TIME])
 		return 0;
-	}
-	if (PyErr_Occurred())
-		return -1;
-	clock = PyObject_GetAttr(module, str_monotonic);
-	ret = clock ? as_seconds(PyObject_CallNoArgs(clock), seconds) : -1;
-	Py_XDECREF(clock);
-	return ret;
+	own = PyDict_Contains(dict, method_names[TIME]);
+	if (own)
+		return own < 0 ? -1 : 0;
+	/* time.monotonic() as asyncio.base_events spells it: tests put other clocks into either module. */
+	module = PyDict_GetItemWithError(base_names, method_names[TIME]);
+	if (module == time_module && PyDict_GetItemWithError(PyModule_GetDict(module), str_monotonic) == monotonic)
+		return 1;
+	return PyErr_Occurred() ? -1 : 0;
 }
 
 int iox_loop_time(PyObject *loop, PyObject *dict, double *seconds)
 {
-	int own = _PyType_Lookup(Py_TYPE(loop), str_time) != base_time || PyDict_Contains(dict, str_time);
+	int real = iox_loop_time_is_real(loop, dict);
 
-	if (own)
-		return own < 0 ? -1 : as_seconds(PyObject_CallMethodNoArgs(loop, str_time), seconds);
-	return monotonic_time(seconds);
+	if (real <= 0)
+		return real < 0 ? -1 : as_seconds(PyObject_CallMethodNoArgs(loop, method_names[TIME]), seconds);
+	*seconds = (double)iox_clock_ns() / 1e9; /* what time.monotonic() returns, with the same rounding */
+	return 0;
 }
 
 PyObject *iox_heap_pop(PyObject *heap)
@@ -71,6 +67,46 @@ struct call {
 	PyObject *context;
 };
 
+/* The method of the class that comes next among the bases: as super(Scheduling, loop) finds it. */
+static PyObject *next_method(PyObject *loop, int which)
+{
+	PyObject *super = PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type, iox_SchedulingType, loop, NULL);
+	PyObject *method = super ? PyObject_GetAttr(super, method_names[which]) : NULL;
+
+	Py_XDECREF(super);
+	return method;
+}
+
+/* Whether what these methods do is what asyncio's own would do for a loop of this class. */
+static bool check_class(PyObject *loop)
+{
+	for (int which = CALL_SOON; which <= CALL_LATER; which++) {
+		PyObject *method = next_method(loop, which);
+		bool same = method && PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == originals[which];
+
+		PyErr_Clear();
+		Py_XDECREF(method);
+		if (!same)
+			return false;
+	}
+	return originals[QUEUE_SOON] &&
+	       _PyType_Lookup(Py_TYPE(loop), method_names[QUEUE_SOON]) == originals[QUEUE_SOON];
+}
+
+static bool class_is_plain(PyObject *loop)
+{
+	/* Of the class that was asked for last; a change of a base changes it, too. */
+	static unsigned int version;
+	static bool plain;
+	PyTypeObject *type = Py_TYPE(loop);
+
+	if (!version || !PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG) || type->tp_version_tag != version) {
+		plain = check_class(loop);
+		version = PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG) ? type->tp_version_tag : 0;
+	}
+	return plain;
+}
+
 static bool is_false(PyObject *dict, PyObject *name)
 {
 	return PyDict_GetItemWithError(dict, name) == Py_False;
@@ -84,7 +120,7 @@ static int begin(struct call *call, PyObject *loop, PyObject *const *args, Py_ss
 		 PyObject *kwnames)
 {
 	Py_ssize_t named = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-	int ok = nargs > before && iox_handles_usable();
+	int ok = nargs > before && iox_handles_usable() && iox_handles_named(before > 0) && class_is_plain(loop);
 
 	call->context = Py_None;
 	if (named == 1) {
@@ -98,7 +134,8 @@ static int begin(struct call *call, PyObject *loop, PyObject *const *args, Py_ss
 	call->dict = PyObject_GenericGetDict(loop, NULL);
 	if (!call->dict)
 		return -1;
-	if (is_false(call->dict, str_closed) && is_false(call->dict, str_debug))
+	if (is_false(call->dict, str_closed) && is_false(call->dict, str_debug) &&
+	    !PyDict_Contains(call->dict, method_names[QUEUE_SOON]))
 		return 1;
 	Py_CLEAR(call->dict);
 	return PyErr_Occurred() ? -1 : 0;
@@ -128,12 +165,10 @@ static PyObject *handle_of(const struct call *call, PyObject *loop, PyObject *co
 	return handle;
 }
 
-static PyObject *by_asyncio(PyObject *loop, PyObject *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static PyObject *by_asyncio(PyObject *loop, int which, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-	PyObject *function = PyObject_GetAttr(base_loop, name), *method, *result;
+	PyObject *method = next_method(loop, which), *result;
 
-	method = function ? PyMethod_New(function, loop) : NULL;
-	Py_XDECREF(function);
 	result = method ? PyObject_Vectorcall(method, args, (size_t)nargs, kwnames) : NULL;
 	Py_XDECREF(method);
 	return result;
@@ -151,7 +186,7 @@ static PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t nar
 	int ret = begin(&call, loop, args, 0, nargs, kwnames);
 
 	if (ret <= 0)
-		return ret < 0 ? NULL : by_asyncio(loop, str_call_soon, args, nargs, kwnames);
+		return ret < 0 ? NULL : by_asyncio(loop, CALL_SOON, args, nargs, kwnames);
 	ready = queue_of(&call, str_ready);
 	Py_DECREF(call.dict);
 	handle = ready ? handle_of(&call, loop, args, nargs, NULL) : NULL;
@@ -176,7 +211,7 @@ static PyObject *call_at(PyObject *loop, PyObject *const *args, Py_ssize_t nargs
 	int ret = nargs && PyFloat_CheckExact(args[0]) ? begin(&call, loop, args, 1, nargs, kwnames) : 0;
 
 	if (ret <= 0)
-		return ret < 0 ? NULL : by_asyncio(loop, str_call_at, args, nargs, kwnames);
+		return ret < 0 ? NULL : by_asyncio(loop, CALL_AT, args, nargs, kwnames);
 	scheduled = queue_of(&call, str_scheduled);
 	Py_DECREF(call.dict);
 	timer = scheduled ? handle_of(&call, loop, args + 1, nargs - 1, args[0]) : NULL;
@@ -209,11 +244,15 @@ static PyObject *call_later(PyObject *loop, PyObject *const *args, Py_ssize_t na
 	if (nargs && count <= MOST_ARGUMENTS && (PyFloat_CheckExact(args[0]) || PyLong_CheckExact(args[0])))
 		ret = begin(&call, loop, args, 1, nargs, kwnames);
 	if (ret <= 0)
-		return ret < 0 ? NULL : by_asyncio(loop, str_call_later, args, nargs, kwnames);
-	delay = PyFloat_AsDouble(args[0]);
-	ret = delay == -1.0 && PyErr_Occurred() ? -1 : iox_loop_time(loop, call.dict, &now);
+		return ret < 0 ? NULL : by_asyncio(loop, CALL_LATER, args, nargs, kwnames);
+	ret = iox_loop_time_is_real(loop, call.dict);
+	if (ret > 0)
+		ret = iox_loop_time(loop, call.dict, &now) < 0 ? -1 : 1;
 	Py_DECREF(call.dict);
-	if (ret < 0)
+	if (ret <= 0) /* a clock of another kind: whatever time() + delay is */
+		return ret < 0 ? NULL : by_asyncio(loop, CALL_LATER, args, nargs, kwnames);
+	delay = PyFloat_AsDouble(args[0]);
+	if (delay == -1.0 && PyErr_Occurred())
 		return NULL;
 	passed[0] = loop;
 	passed[1] = PyFloat_FromDouble(now + delay);
@@ -221,7 +260,7 @@ static PyObject *call_later(PyObject *loop, PyObject *const *args, Py_ssize_t na
 		return NULL;
 	for (Py_ssize_t i = 1; i < count; i++)
 		passed[i + 1] = args[i];
-	timer = PyObject_VectorcallMethod(str_call_at, passed, (size_t)nargs + 1, kwnames);
+	timer = PyObject_VectorcallMethod(method_names[CALL_AT], passed, (size_t)nargs + 1, kwnames);
 	Py_DECREF(passed[1]);
 	return timer;
 }
@@ -264,28 +303,42 @@ static PyObject *attribute_of(const char *module, const char *name)
 
 static bool intern_names(void)
 {
+	static const char *const names[METHODS] = { "call_soon", "call_at", "call_later", "_call_soon", "time" };
+
+	for (int which = 0; which < METHODS; which++)
+		if (!(method_names[which] = PyUnicode_InternFromString(names[which])))
+			return false;
 	return (str_closed = PyUnicode_InternFromString("_closed")) &&
 	       (str_debug = PyUnicode_InternFromString("_debug")) &&
 	       (str_ready = PyUnicode_InternFromString("_ready")) &&
 	       (str_scheduled = PyUnicode_InternFromString("_scheduled")) &&
 	       (str_append = PyUnicode_InternFromString("append")) &&
-	       (str_time = PyUnicode_InternFromString("time")) &&
 	       (str_monotonic = PyUnicode_InternFromString("monotonic")) &&
-	       (str_call_soon = PyUnicode_InternFromString("call_soon")) &&
-	       (str_call_at = PyUnicode_InternFromString("call_at")) &&
-	       (str_call_later = PyUnicode_InternFromString("call_later")) &&
 	       (str_context = PyUnicode_InternFromString("context"));
 }
 
 int iox_scheduling_init(void)
 {
-	if (!intern_names() || !(base_loop = attribute_of("asyncio.base_events", "BaseEventLoop")) ||
-	    !(base_names = attribute_of("asyncio.base_events", "__dict__")) ||
+	PyObject *base;
+
+	if (!intern_names() || !(base_names = attribute_of("asyncio.base_events", "__dict__")) ||
 	    !(time_module = PyImport_ImportModule("time")) ||
-	    !(heap_push = attribute_of("heapq", "heappush")) || !(heap_pop = attribute_of("heapq", "heappop")))
+	    !(heap_push = attribute_of("heapq", "heappush")) || !(heap_pop = attribute_of("heapq", "heappop")) ||
+	    !(base = attribute_of("asyncio.base_events", "BaseEventLoop")))
 		return -1;
-	base_time = PyObject_GetAttr(base_loop, str_time);
-	monotonic = base_time ? PyObject_GetAttr(time_module, str_monotonic) : NULL;
+	for (int which = 0; which < METHODS; which++) {
+		PyObject *method = PyObject_GetAttr(base, method_names[which]);
+
+		if (!method)
+			return -1;
+		/* By its globals: functools.wraps() copies name and module. */
+		if (PyFunction_Check(method) && PyFunction_GetGlobals(method) == base_names)
+			originals[which] = method;
+		else
+			Py_DECREF(method);
+	}
+	Py_DECREF(base);
+	monotonic = PyObject_GetAttr(time_module, str_monotonic);
 	/* Somebody has put another clock there before this was imported: it is always called. */
 	if (monotonic && !PyCFunction_CheckExact(monotonic))
 		Py_SETREF(monotonic, Py_NewRef(Py_None));

@@ -24,7 +24,11 @@ struct run {
 	PyObject *dict;                     /* of the loop */
 	PyObject *ready, *scheduled, *posts; /* as they are in this turn */
 	PyObject *run_once;          /* of the loop's class, when it began */
+	uint64_t paused;             /* ms, see pause_between() */
 };
+
+/* How often other threads may run between callbacks, in ms: as often as Python code lets them. */
+enum { PAUSE_MS = 5 };
 
 /* What a turn's ticks came to. */
 enum came { FAILED = -1, BATCH, BATCH_AND_POLL, READY_FIRST };
@@ -32,8 +36,9 @@ enum came { FAILED = -1, BATCH, BATCH_AND_POLL, READY_FIRST };
 static Py_ssize_t most_timers;  /* of which so many as... */
 static double most_cancelled;   /* ...this fraction may be cancelled (asyncio.base_events) */
 static double longest_wait;     /* s */
+static PyObject *pause_function; /* of Python, which does nothing */
 
-static PyObject *str_asleep, *str_rouse, *str_watchdog, *str_stopping, *str_debug, *str_process_events, *str_time;
+static PyObject *str_asleep, *str_rouse, *str_watchdog, *str_stopping, *str_debug, *str_process_events;
 static PyObject *str_ready, *str_scheduled, *str_run_once, *str_popleft, *str_append, *str_cancelled_count;
 static PyObject *str_posts, *str_resolution, *str_drop_cancelled, *str_queue_due, *str_follow;
 
@@ -109,9 +114,9 @@ static int nothing_else(const struct run *run, const struct timers *before)
 	if (waiting)
 		return waiting < 0 ? -1 : 0;
 	ret = asked(run);
-	if (!ret && now.count)
-		ret = PyDict_Contains(run->dict, str_time); /* a clock that a callback may have moved */
-	return ret < 0 ? -1 : !ret;
+	if (ret || !now.count)
+		return ret < 0 ? -1 : !ret;
+	return iox_loop_time_is_real(run->loop, run->dict); /* or a callback may have moved it */
 }
 
 /* `timeout` is in seconds; negative: for ever. */
@@ -279,15 +284,39 @@ static int queue_due(const struct run *run)
 	return 0;
 }
 
+/*
+ * Between two callbacks: signals, and from time to time what the interpreter does between two instructions
+ * of Python code (it lets other threads run, and raises what PyThreadState_SetAsyncExc() has asked for).
+ * Callbacks may be functions in C, which never do that.
+ */
+static int pause_between(struct run *run)
+{
+	PyObject *result;
+	uint64_t now;
+
+	if (PyErr_CheckSignals() < 0)
+		return -1;
+	now = iox_clock_coarse_ms();
+	if (now - run->paused < PAUSE_MS)
+		return 0;
+	run->paused = now;
+	result = PyObject_CallNoArgs(pause_function);
+	Py_XDECREF(result);
+	return result ? 0 : -1;
+}
+
 /* The callbacks that are ready now; what these schedule comes with the next turn. */
-static int run_ready(const struct run *run)
+static int run_ready(struct run *run)
 {
 	Py_ssize_t count = PyObject_Size(run->ready);
 
 	for (; count > 0; count--) {
-		PyObject *handle = PyObject_CallMethodNoArgs(run->ready, str_popleft);
+		PyObject *ready = PyDict_GetItemWithError(run->dict, str_ready), *handle; /* it may be another one now */
 		int ret;
 
+		if (!ready && !PyErr_Occurred())
+			PyErr_SetObject(PyExc_AttributeError, str_ready);
+		handle = ready ? PyObject_CallMethodNoArgs(ready, str_popleft) : NULL;
 		if (!handle) {
 			if (!PyErr_ExceptionMatches(PyExc_IndexError))
 				return -1;
@@ -296,7 +325,7 @@ static int run_ready(const struct run *run)
 		}
 		ret = iox_handle_run(handle);
 		Py_DECREF(handle);
-		if (ret < 0)
+		if (ret < 0 || (count > 1 && pause_between(run) < 0))
 			return -1;
 	}
 	return count < 0 ? -1 : 0;
@@ -326,7 +355,7 @@ static int look_up_queues(struct run *run)
  * What else a batch brings: posts, and descriptors that epoll has found ready.  A batch that comes in behind
  * callbacks that are ready is resumed behind them, if there is anything to be resumed.
  */
-static int follow(Driver *self, const struct run *run, enum came came)
+static int follow(Driver *self, struct run *run, enum came came)
 {
 	bool polled = came == BATCH_AND_POLL, behind = false;
 	Py_ssize_t posts = PyObject_Size(run->posts);
@@ -347,7 +376,7 @@ static int follow(Driver *self, const struct run *run, enum came came)
 	result = PyObject_CallMethodObjArgs(run->loop, str_follow, polled ? Py_True : Py_False,
 					    behind ? Py_True : Py_False, NULL);
 	Py_XDECREF(result);
-	return result ? 0 : -1;
+	return result ? look_up_queues(run) : -1; /* a post may have run a nested turn */
 }
 
 static int run_turn(Driver *self, struct run *run)
@@ -425,6 +454,17 @@ static double constant_of(PyObject *module, const char *name)
 	return number;
 }
 
+static int make_pause(void)
+{
+	PyObject *names = PyDict_New(), *result;
+
+	result = names ? PyRun_String("def pause(): pass", Py_file_input, names, names) : NULL;
+	pause_function = result ? Py_XNewRef(PyDict_GetItemString(names, "pause")) : NULL;
+	Py_XDECREF(result);
+	Py_XDECREF(names);
+	return pause_function ? 0 : -1;
+}
+
 /* asyncio's own limits, which are private there. */
 static int read_limits(void)
 {
@@ -451,7 +491,6 @@ int iox_turns_init(void)
 		{ &str_stopping, "_stopping" },
 		{ &str_debug, "_debug" },
 		{ &str_process_events, "_process_events" },
-		{ &str_time, "time" },
 		{ &str_ready, "_ready" },
 		{ &str_scheduled, "_scheduled" },
 		{ &str_run_once, "_run_once" },
@@ -468,5 +507,5 @@ int iox_turns_init(void)
 	for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++)
 		if (!(*names[i].place = PyUnicode_InternFromString(names[i].name)))
 			return -1;
-	return read_limits();
+	return make_pause() < 0 ? -1 : read_limits();
 }

@@ -9,8 +9,11 @@ import gc
 import selectors
 import socket
 import threading
+import time
 import weakref
+from asyncio import base_events
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,10 +129,22 @@ class Mover(asyncio.Protocol):
         self.moved += 86400
 
 
-def test_a_clock_that_a_protocol_moves(loop: Any) -> None:
+@pytest.mark.parametrize("where", ["loop", "class", "module"])
+def test_a_clock_that_a_protocol_moves(
+    loop: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     """Timers go by the loop's time(), whoever has put it there."""
-    protocol, real = Mover(), loop.time
-    loop.time = lambda: real() + protocol.moved
+    protocol = Mover()
+
+    def clock(*_: object) -> float:
+        return time.monotonic() + protocol.moved
+
+    if where == "loop":
+        loop.time = clock
+    elif where == "class":
+        monkeypatch.setattr(type(loop), "time", clock)
+    else:
+        monkeypatch.setattr(base_events, "time", SimpleNamespace(monotonic=clock))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connecting = loop.create_connection(lambda: protocol, *listener.getsockname())
         transport, _ = loop.run_until_complete(connecting)

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import ctypes
 import functools
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 import traceback
 import weakref
 from asyncio import base_events
@@ -172,6 +175,53 @@ def test_exception_is_told_in_asyncios_words(
     assert ["_run", "fail"] == [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
+@pytest.mark.parametrize("kind", [Failed, KeyboardInterrupt, SystemExit])
+def test_callback_that_cancels_its_own_handle_and_fails(
+    loop: Any, told: list[dict[str, Any]], call: Callable[..., Any], kind: type[BaseException]
+) -> None:
+    """As a reader does that removes itself: its exception is told, or ends the loop."""
+    error = kind("no")
+
+    def fail(_: object) -> None:
+        handle.cancel()
+        raise error
+
+    context = contextvars.copy_context()
+    handle = call(loop, fail, 1, context=context)
+    if kind is Failed:
+        turns(loop, 2)
+        assert [error] == [one["exception"] for one in told]
+        assert told[0]["message"].startswith("Exception in callback None")
+    else:
+        with pytest.raises(kind, match="no"):
+            turns(loop, 2)
+        assert [] == told
+    assert context is handle._context
+    assert (None, None) == (handle._callback, handle._args)
+
+
+def test_report_that_is_interrupted(ours: Any, call: Callable[..., Any]) -> None:
+    """Where _run() is left before it reports, the handle has its context and arguments again."""
+
+    def fail(_: object) -> None:
+        raise Failed
+
+    def interrupt(frame: Any, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is asyncio.Handle._run.__code__:
+            raise KeyboardInterrupt
+
+    context = contextvars.copy_context()
+    handle = call(ours, fail, 1, context=context)
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            turns(ours, 2)
+    finally:
+        sys.setprofile(None)
+    assert context is handle._context
+    assert (1,) == handle._args
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_what_ends_a_loop_leaves_the_rest_in_its_queue(
     loop: Any, told: list[dict[str, Any]], kind: type[BaseException]
@@ -244,6 +294,149 @@ def test_class_that_somebody_has_changed(
     turns(loop)
     assert 4 == ran[-1]
     assert count == len(calls)
+
+
+@pytest.mark.parametrize("name", ["call_soon", "_call_soon", "call_at", "call_later"])
+def test_base_class_that_somebody_has_changed(
+    loop: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Their method is called, and asyncio's own again afterwards."""
+    calls: list[object] = []
+    original = getattr(base_events.BaseEventLoop, name)
+
+    @functools.wraps(original)
+    def watched(self: Any, *args: Any, **named: Any) -> object:
+        calls.append(args)
+        return original(self, *args, **named)
+
+    def call_all() -> None:
+        for handle in (
+            loop.call_soon(nothing),
+            loop.call_at(loop.time() + 100, nothing),
+            loop.call_later(100, nothing),
+        ):
+            handle.cancel()
+
+    call_all()
+    with monkeypatch.context() as patch:
+        patch.setattr(base_events.BaseEventLoop, name, watched)
+        call_all()
+    count = len(calls)
+    assert 1 <= count <= 2  # asyncio's call_later() calls call_at()
+    call_all()
+    assert count == len(calls)
+    turns(loop)
+
+
+def test_method_of_the_loop_alone(loop: Any) -> None:
+    """A _call_soon() that one loop has is called."""
+    calls: list[object] = []
+    original = loop._call_soon
+
+    def own(callback: Any, args: Any, context: Any) -> Any:
+        calls.append(callback)
+        return original(callback, args, context)
+
+    loop._call_soon = own
+    loop.call_soon(nothing)
+    del loop._call_soon
+    assert [nothing] == calls
+    turns(loop)
+
+
+@pytest.mark.parametrize("name", ["Handle", "TimerHandle"])
+def test_class_that_somebody_has_replaced(
+    loop: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """asyncio.events names another class: handles are instances of it."""
+    original = getattr(asyncio, name)
+    own = type("Own", (original,), {"__slots__": ()})
+    monkeypatch.setattr(asyncio.events, name, own)
+    if name == "Handle":
+        assert isinstance(loop.call_soon(nothing), own)
+    else:
+        assert isinstance(loop.call_at(loop.time() - 1, nothing), own)
+        assert isinstance(loop.call_later(-1, nothing), own)
+    turns(loop, 2)
+    assert [] == loop._scheduled
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        """
+import asyncio
+calls = []
+run = asyncio.Handle._run
+def traced(self):
+    calls.append(self)
+    run(self)
+asyncio.Handle._run = traced
+import ioxide
+loop = ioxide.new_event_loop()
+loop.call_soon(print)
+loop.call_soon(loop.stop)
+loop.run_forever()
+assert 2 == len(calls), calls
+""",
+        """
+import asyncio, functools
+original = asyncio.BaseEventLoop.time
+asyncio.BaseEventLoop.time = functools.wraps(original)(lambda self: 1000.0)
+import ioxide
+loop = ioxide.new_event_loop()
+when = loop.call_later(5, print).when()
+assert 1005.0 == when, f"it is due at {when}"
+""",
+        """
+import asyncio, functools
+calls = []
+original = asyncio.BaseEventLoop.call_soon
+@functools.wraps(original)
+def watched(self, *args, **named):
+    calls.append(args)
+    return original(self, *args, **named)
+asyncio.BaseEventLoop.call_soon = watched
+import ioxide
+loop = ioxide.new_event_loop()
+calls.clear()
+loop.call_soon(print)
+assert 1 == len(calls), calls
+""",
+    ],
+    ids=["handle", "clock", "call_soon"],
+)
+def test_asyncio_that_was_changed_before(program: str) -> None:
+    """What a library has put into asyncio before ioxide was imported is called, too."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert 0 == done.returncode, done.stderr
+
+
+class Beside(asyncio.SelectorEventLoop):
+    """Another loop class with a call_soon() of its own."""
+
+    calls: list[str]
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, **named: Any
+    ) -> asyncio.Handle:
+        self.calls.append("soon")
+        return super().call_soon(callback, *args, **named)
+
+
+class Both(Loop, Beside):
+    """It comes behind ours among the bases."""
+
+
+def test_call_soon_of_a_class_beside_ours_is_called(ours: Any) -> None:
+    """As super() finds it."""
+    ours.__class__ = Both
+    ours.calls = []
+    ours.call_soon(nothing)
+    assert ["soon"] == ours.calls
+    turns(ours)
 
 
 def test_handles_of_other_classes(loop: Any) -> None:
@@ -378,6 +571,87 @@ def test_clocks_of_somebodys_own(loop: Any, monkeypatch: pytest.MonkeyPatch, whe
     now += 60
     turns(loop, 2)
     assert ["a minute"] == ran
+
+
+def test_whole_numbers_of_a_clock_stay_whole(loop: Any) -> None:
+    """A time is what the loop's clock and the delay add up to, without rounding."""
+    loop.time = lambda: 10**17 + 1
+    handle = loop.call_later(2, nothing)
+    assert (10**17 + 3, int) == (handle.when(), type(handle.when()))
+    handle.cancel()
+    turns(loop)
+
+
+def test_queue_that_a_callback_replaces(loop: Any) -> None:
+    """The rest of the turn is taken from the new one."""
+    ran: list[str] = []
+
+    def replace() -> None:
+        loop._ready = type(loop._ready)()
+        loop.call_soon(ran.append, "new")
+        loop.call_soon(loop.stop)
+
+    loop.call_soon(replace)
+    for _ in range(2):
+        loop.call_soon(ran.append, "old")
+    loop.run_forever()
+    assert ["new"] == ran
+
+
+def test_signal_between_callbacks_that_are_no_python_code(loop: Any) -> None:
+    """Its handler runs before the next one."""
+    ran: list[int] = []
+    loop.call_soon(int)  # behind it the loop has just looked at all that Python code looks at
+    # os.kill() and signal.raise_signal() would run the handler themselves.
+    loop.call_soon(ctypes.CDLL(None)["raise"], signal.SIGINT)
+    for number in range(5):
+        loop.call_soon(ran.append, number)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    assert [] == ran
+    turns(loop)
+    assert [0, 1, 2, 3, 4] == ran
+
+
+def test_other_threads_run_between_callbacks_that_are_no_python_code(loop: Any) -> None:
+    """A turn of functions in C does not keep the GIL."""
+    order: list[str] = []
+    lock = threading.Lock()
+    lock.acquire()
+
+    def other() -> None:
+        lock.acquire()
+        order.append("thread")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    loop.call_soon(lock.release)
+    for _ in range(30):
+        loop.call_soon(sum, range(1_000_000))  # some 20 ms each
+    loop.call_soon(order.append, "end of the turn")
+    turns(loop)
+    thread.join()
+    assert ["thread", "end of the turn"] == order
+
+
+def test_timers_run_once_where_a_post_runs_a_nested_turn(ours: Any) -> None:
+    """The nested turn makes another heap of the timers; the turn around it goes on with that."""
+    ran: list[str] = []
+
+    def post() -> None:
+        timers = [ours.call_at(ours.time() + 100 + number, nothing) for number in range(300)]
+        for timer in timers[:250]:
+            timer.cancel()
+        ours.call_soon(nothing)
+        ours._run_once()
+        time.sleep(0.03)
+        ours.call_soon(nothing)
+
+    ours.call_later(0.02, ran.append, "timer")
+    ours.driver.post(post)
+    ours.call_later(0.2, ours.stop)
+    ours.run_forever()
+    assert ["timer"] == ran
 
 
 def test_nothing_is_kept(loop: Any, call: Callable[..., Any]) -> None:
