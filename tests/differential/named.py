@@ -148,6 +148,9 @@ NAMED: dict[str, Scenario] = {
         "two writes in eof_received to a peer that has closed": (
             '{"eof":[["write",0,1],["write",0,1]],"steps":[["end"]]}'
         ),
+        "two writes at once to a peer that has closed": (
+            '{"keep_open":true,"steps":[["end"],["write",0,1,1],["write",0,1]]}'
+        ),
         "eof_received writes": (
             '{"eof":[["write",0,9],["eof"]],"steps":[["send",0,5],["shut"],["write",0,9]]}'
         ),
