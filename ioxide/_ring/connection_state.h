@@ -62,6 +62,7 @@ struct iox_receive {
 	struct iox_node clock;    /* in driver->read_clocks */
 	struct iox_node watched;  /* in driver->watched, see iox_recv_watch() */
 	uint8_t tries;            /* how many times it may be armed again at an urgent mark */
+	uint8_t checks;           /* how many times after an interrupted enter */
 	uint64_t deadline;        /* ms */
 };
 

@@ -45,6 +45,8 @@ typedef struct Driver {
 	struct iox_node staged;   /* Connections with something to submit */
 	struct iox_node starved;  /* shared: Connections parked without a buffer, oldest first */
 	struct iox_node watched;  /* Connections whose receive may sleep at an urgent mark */
+	uint64_t marks_at;        /* ms; when all receives are checked for one; 0: an enter has to be interrupted */
+	uint64_t marks_checked;   /* ms; when that was done last */
 	struct iox_node retrying; /* Connections with an operation that the kernel had no memory for */
 	uint64_t retry_at;        /* ms; when these are submitted again */
 	struct iox_node silent;   /* Connections with a SEND that completes only on failure, in order of submission */

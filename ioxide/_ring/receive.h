@@ -27,6 +27,8 @@ void iox_recv_cancel(Connection *conn); /* the armed receive is to be cancelled 
 void iox_recv_unpark(Connection *conn); /* a starved receive waits for a buffer no longer */
 bool iox_recv_submit(Connection *conn);
 void iox_recv_check_marks(struct Driver *driver); /* arms receives again that may sleep at an urgent mark */
+void iox_recv_interrupted(struct Driver *driver); /* an enter was: all armed receives are checked soon */
+void iox_recv_check_all_marks(struct Driver *driver);
 enum iox_recv_report iox_recv_complete(Connection *conn, int res, unsigned flags);
 void iox_recv_end(Connection *conn);   /* as if the peer had sent FIN; what is queued is delivered */
 void iox_recv_close(Connection *conn); /* on close(): what is queued is thrown away */

@@ -35,6 +35,8 @@ void iox_tick_stage(Driver *self)
 	iox_mailbox_do(&self->foreign);
 	if (iox_list_linked(&self->watched))
 		iox_recv_check_marks(self);
+	if (self->marks_at && self->now >= self->marks_at)
+		iox_recv_check_all_marks(self);
 	iox_driver_provide(self);
 	/*
 	 * Starved receives are armed again, the oldest first, as many as there are free buffers.  Without a
@@ -252,6 +254,7 @@ int64_t iox_tick_next_clock(Driver *self)
 
 	soonest = trim < soonest ? trim : soonest;
 	soonest = iox_retry_at(self) < soonest ? iox_retry_at(self) : soonest;
+	soonest = self->marks_at && self->marks_at < soonest ? self->marks_at : soonest;
 	if (iox_list_linked(&self->read_clocks)) {
 		uint64_t at = IOX_ENTRY(self->read_clocks.next, Connection, receive.clock)->receive.deadline;
 
@@ -321,6 +324,8 @@ int iox_tick_enter(Driver *self, bool block, bool idle, int64_t timeout_ns)
 	if (ret == 0 && block && !iox_ring_ready(self->ring) &&
 	    (timeout_ns < 0 || (int64_t)(self->now - began + 1) * 1000000 < timeout_ns))
 		ret = -EINTR;
+	if (ret == -EINTR)
+		iox_recv_interrupted(self);
 	if (ret == -EINTR)
 		self->counters.enter_eintr++;
 	else if (ret == -EAGAIN)
