@@ -78,8 +78,9 @@ class Kbuild:
             text=True,
             errors="replace",
             pass_fds=(self.held,),
-            # A Ctrl-C reaches this process alone, which ends make and all that it started.
-            start_new_session=True,
+            # A Ctrl-C reaches this process alone, which ends make and all that it started. A
+            # session of its own would be scheduled by itself, whatever its nice value (autogroup).
+            process_group=0,
         )
         assert process.stdout is not None
         try:

@@ -578,6 +578,17 @@ def test_interrupt_ends_make_and_the_next_build_goes_on(
     assert 2 == compiled()
 
 
+def test_build_is_as_nice_as_its_caller(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is scheduled with the session of its caller; a Ctrl-C there is not for it."""
+    monkeypatch.setenv("FAKE_DURING", f"cut -d' ' -f5,6 /proc/self/stat > {tmp_path}/whose")
+    assert 0 == build("--tree", tree)
+    group, session = map(int, (tmp_path / "whose").read_text().split())
+    assert os.getsid(0) == session, "a session of its own"
+    assert os.getpgid(0) != group
+
+
 @pytest.mark.usefixtures("on_path")
 def test_tree_on_a_read_only_mount_is_built(tree: Path) -> None:
     """Nothing is written there, so that it cannot be written to is no matter."""
