@@ -177,7 +177,7 @@ def _judge(catalogue: Catalogue, contract: Contract, swept: Swept) -> None:
             swept.faults += [
                 f"{row.package} complained of {erratum.reproducer}: {line}"
                 for line in finding.splats
-                if not erratum.complained(line)
+                if not erratum.explains(line)
             ]
     differences = lists.differences(catalogue, swept.measured)
     swept.faults += [str(difference) for difference in differences if difference.surprise]

@@ -28,6 +28,7 @@ _FIELDS = frozenset(
         "links",
         "reported",
         "splat",
+        "warning",
     )
 )
 
@@ -54,6 +55,14 @@ class Erratum:
     """What others say about which kernels have it; nothing is judged by it."""
     splat: re.Pattern[str] | None = None
     """The line by which a kernel that notices the defect itself complains of it in its log."""
+    warning: re.Pattern[str] | None = None
+    """The line by which a kernel that has not the defect complains of what the reproducer does."""
+
+    def explains(self, line: str) -> bool:
+        """Whether this line of a kernel log is to be expected while the reproducer runs."""
+        return self.complained(line) or (
+            self.warning is not None and self.warning.search(line) is not None
+        )
 
     def complained(self, line: str) -> bool:
         """Whether this line of a kernel log is the complaint that belongs to the defect."""
@@ -152,6 +161,7 @@ def _erratum(entry: Mapping[str, Any], where: str, reproducers: str) -> Erratum:
         links=_texts(entry, "links", where),
         reported=_text(entry, "reported", where) if "reported" in entry else "",
         splat=_pattern(entry, "splat", where) if "splat" in entry else None,
+        warning=_pattern(entry, "warning", where) if "warning" in entry else None,
     )
 
 

@@ -139,13 +139,15 @@ def judge_reports(
     """As `judge`, and let the reports say what came of it.
 
     `complaints` are the lines by which the kernel complained while the test ran.  A complaint of
-    the very defect counts as its reproducer's finding it.
+    the very defect counts as its reproducer's finding it; one of what the reproducer does, by a
+    kernel that has not the defect, counts for nothing.
     """
     said = raised(reports)
     erratum = catalogue.reproduced_by(name)
-    explained = [line for line in complaints if erratum is not None and erratum.complained(line)]
-    if erratum is not None and explained and verdict is Verdict.PASSED:
-        said = {"id": erratum.id, "evidence": explained[0]}
+    explained = [line for line in complaints if erratum is not None and erratum.explains(line)]
+    own = [line for line in explained if erratum is not None and erratum.complained(line)]
+    if erratum is not None and own and verdict is Verdict.PASSED:
+        said = {"id": erratum.id, "evidence": own[0]}
     judged = judge(
         name, verdict, why, said, catalogue=catalogue, upstream=upstream, package=package
     )

@@ -189,6 +189,20 @@ def test_complaint_of_the_defect_is_its_presence(tmp_path: Path) -> None:
     assert [f"6.12.1-1 complained of {NODES[1]}: [    9.000000] {COMPLAINT}"] == swept.faults
 
 
+def test_warning_of_a_kernel_without_the_defect_is_no_fault(tmp_path: Path) -> None:
+    """What it says of what the reproducer does leaves the erratum absent."""
+    warned = replace(fake_erratum("a"), warning=re.compile(r"at io_uring/kbuf\.[ch]:"))
+    swept = sweep(
+        _job(tmp_path, "6.12.1", catalogue=Catalogue((warned,))),
+        FakeShelf(v6_12_1=Script({NODES[0]: "splats"})),
+        _state(tmp_path / "measured.json"),
+        lambda _: None,
+    )
+    (row,) = swept.measured
+    assert [Seen.ABSENT] == [finding.seen for finding in row.findings.values()]
+    assert [] == swept.faults
+
+
 def test_panic_is_a_complaint_about_its_reproducer(tmp_path: Path) -> None:
     """A kernel that dies of a reproducer has complained of it, also where nothing was decided;
     where its emulator is known to have killed it, it has not."""

@@ -232,6 +232,15 @@ def test_complaint_of_the_kernel_about_the_erratum(little: Little) -> None:
     assert "IOX-ERR-001 is present: It is broken: [    2.000000] WARNING" in ran.why("test_it")
 
 
+def test_complaint_of_a_kernel_that_has_not_the_defect(little: Little) -> None:
+    """A warning that errata.toml gives to the erratum is neither its presence nor a splat."""
+    path = _prepared(little)
+    little.tests(NOTICED, path)
+    text = TOML.format(node=NODE, bad="[]", good="[]") + "warning = 'at io_uring/kbuf\\.h:'\n"
+    little.write("tests/kernels/errata.toml", text)
+    assert (0, "passed") == ((ran := little.lab(path)).code, ran.verdicts["test_it"])
+
+
 def test_nothing_but_an_erratum_proves_nothing(little: Little) -> None:
     """A session of nothing but an xfail is not green, locally or in a guest."""
     path = _prepared(little)
