@@ -8,18 +8,15 @@ and nowhere else (ioxide/_ring/plain/failing.h): what fails is never an allocati
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ioxide._ring import _core
+from tests.kernel_gated import debugfs
 
 MOST = 400
 """No step of the reactor's life allocates so often."""
-_DEBUGFS = Path("/sys/kernel/debug")
 _SETTINGS = {
     # By default only allocations that may not wait fail, and pages only in orders above 0.
     "failslab/ignore-gfp-wait": "N",
@@ -34,19 +31,15 @@ _SETTINGS = {
 @contextmanager
 def all_may_fail() -> Iterator[None]:
     """Every allocation of slabs and of the kernel's own pages may fail; it takes root."""
-    if not (_DEBUGFS / "failslab").exists():
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.mount(b"debugfs", str(_DEBUGFS).encode(), b"debugfs", 0, None):
-            number = ctypes.get_errno()
-            raise OSError(number, f"mounting debugfs: {os.strerror(number)}")
-    before = {name: (_DEBUGFS / name).read_text() for name in _SETTINGS}
+    root = debugfs.mounted("failslab").parent
+    before = {name: (root / name).read_text() for name in _SETTINGS}
     try:
         for name, value in _SETTINGS.items():
-            (_DEBUGFS / name).write_text(value)
+            (root / name).write_text(value)
         yield
     finally:
         for name, value in before.items():
-            (_DEBUGFS / name).write_text(value)
+            (root / name).write_text(value)
 
 
 def arm(nth: int) -> None:

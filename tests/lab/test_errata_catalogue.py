@@ -226,3 +226,15 @@ def test_reproducer_that_harms_is_for_guests(chosen: tuple[str, ...], left: int)
     assert left == sum(item.name == "test_entry_that_is_overwritten" for item in items)
     assert (1 - left) == len(gone)
     assert items[-1].name == "test_x"
+
+
+def test_kernel_is_asked_to_complain_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kernel says once is heard in each reproducer; one that has no debugfs is no fault."""
+    from tests.kernel_gated import debugfs
+
+    monkeypatch.setattr(debugfs, "ROOT", tmp_path)
+    (tmp_path / "clear_warn_once").write_text("")
+    debugfs.warn_again()
+    assert "1" == (tmp_path / "clear_warn_once").read_text()
+    monkeypatch.setattr(debugfs, "ROOT", tmp_path / "none")
+    debugfs.warn_again()
