@@ -240,7 +240,7 @@ def test_bytes_that_begin_at_a_mark_come_with_a_signal() -> None:
             assert await streams.come(len(BEFORE))
             streams.send_behind_a_mark()
             await streams.with_something_pending()
-            stuck = not await streams.come(len(BEFORE + AFTER), 0.2)
+            stuck = not await streams.come(len(BEFORE + AFTER), 1.0)
             assert _marks() == 0
 
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: None)
