@@ -18,7 +18,7 @@ MAX_SYSTEM_CALLS = 0.05
 SAME = 0.02
 """How far apart on and off may be."""
 MORE_RUNS = 3
-"""How often the dearer one of two that should cost the same is measured again: noise only adds."""
+"""How often what breaks a rule by its cost is measured again: noise only adds."""
 SAVED = 0.20
 """What inline has to save of posted's instructions."""
 MAX_INSTRUCTIONS = {(3, 11): 10_000}
@@ -160,6 +160,12 @@ def run() -> int:
         for style, program in alone.items()
     }
     costs_alone = {style: instructions(program) for style, program in alone.items()}
+    for style, program in alone.items():
+        for _ in range(MORE_RUNS):
+            if costs_alone[style].low <= limit_of(version, alone=style):
+                break
+            again = instructions(program)
+            costs_alone[style] = min(costs_alone[style], again, key=lambda cost: cost.low)
     print(f"plaintext, 64 connections, Python {sys.version.split()[0]}; of one request:\n")
     print(
         f"{'':12} instructions [noise]   system calls  enters   posts  handles  completions/enter"
