@@ -29,6 +29,17 @@ def _records_of_this_test() -> None:
         record.forget()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """Finalizers run now, and not while the summary imports a module that pytest rewrites.
+
+    One that logs a traceback parses source code for it (traceback.py, CPython 3.11). If it runs in
+    the middle of another ast.parse(), that fails: "SystemError: AST constructor recursion depth
+    mismatch" (PyAST_mod2obj() keeps one depth for the interpreter).
+    """
+    gc.collect()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:  # noqa: ARG001
     report = yield
