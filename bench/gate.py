@@ -21,8 +21,8 @@ MORE_RUNS = 3
 """How often what breaks a rule by its cost is measured again: noise only adds."""
 SAVED = 0.20
 """What inline has to save of posted's instructions."""
-MAX_INSTRUCTIONS = {(3, 11): 10_000}
-"""User instructions of a request; 7,407 were measured with CPython 3.11.7 (docs/affinity.md)."""
+MAX_INSTRUCTIONS = {(3, 11): 7_000}
+"""User instructions of a request; 5,923 were measured with CPython 3.11.7 (docs/affinity.md)."""
 OTHER_INSTRUCTIONS = 12_000
 """For any other Python, whose interpreter costs something else."""
 
@@ -30,8 +30,8 @@ ALONE = ("handler", "protocol", "streams")
 """What is counted with one connection too: a `Server`'s handler, asyncio's protocol and streams."""
 MAX_SYSTEM_CALLS_ALONE = 1.1
 """One enter, which sends the answer and waits for the next request."""
-MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 10_300, "protocol": 4_800, "streams": 25_000}}
-"""User instructions; 9,900, 4,660 and 23,480 were measured with CPython 3.11.7 (affinity.md)."""
+MAX_INSTRUCTIONS_ALONE = {(3, 11): {"handler": 8_800, "protocol": 4_800, "streams": 25_500}}
+"""User instructions; 8,243, 4,668 and 24,137 were measured with CPython 3.11.7 (affinity.md)."""
 OTHER_INSTRUCTIONS_ALONE = 30_000
 
 MAX_RECORDING = 0.03

@@ -37,6 +37,7 @@ SOURCES = (
     "mailbox.c",
     "wake.c",
     "faults.c",
+    "finished.c",
     "waiter.c",
     "submit.c",
     "table.c",

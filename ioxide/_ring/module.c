@@ -11,6 +11,7 @@
 #include "driver.h"
 #include "face.h"
 #include "errors.h"
+#include "finished.h"
 #include "handles.h"
 #include "failing.h"
 #include "owner.h"
@@ -144,7 +145,7 @@ static int core_exec(PyObject *module)
 				"import it there, or start a process of its own");
 		return -1;
 	}
-	if (iox_owner_init() < 0 || iox_waiter_init() < 0 || iox_turns_init() < 0 ||
+	if (iox_owner_init() < 0 || iox_finished_init() < 0 || iox_waiter_init() < 0 || iox_turns_init() < 0 ||
 	    iox_handles_init() < 0 || iox_scheduling_init() < 0 || iox_face_init() < 0)
 		return -1;
 	for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++)

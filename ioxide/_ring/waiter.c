@@ -11,6 +11,7 @@
 
 #include "driver_state.h"
 #include "faults.h"
+#include "finished.h"
 #include "modes.h"
 
 static PyObject *CancelledError;
@@ -162,7 +163,8 @@ static int call_back(Waiter *self, PyObject *callback, bool standing)
 
 	if (standing)
 		return self->call(self->about, callback);
-	result = PyObject_CallOneArg(callback, (PyObject *)self);
+	result = PyObject_CallOneArg(callback, self->cancelled ? (PyObject *)self :
+						   iox_finished_for(callback, (PyObject *)self));
 	Py_XDECREF(result);
 	return result ? 0 : -1;
 }
@@ -362,7 +364,7 @@ static PyObject *waiter_cancelled(Waiter *self, PyObject *Py_UNUSED(ignored))
 	return PyBool_FromLong(self->cancelled);
 }
 
-static PyObject *waiter_get_loop(Waiter *self, PyObject *Py_UNUSED(ignored))
+static PyObject *waiter_get_loop(Waiter *self, void *Py_UNUSED(closure))
 {
 	PyObject *loop = self->home->loop;
 
@@ -427,10 +429,8 @@ PyDoc_STRVAR(waiter_exception_doc,
 "\n"
 "None, or raises CancelledError.  What a receive raises, its Await raises.");
 
-PyDoc_STRVAR(waiter_get_loop_doc,
-"get_loop($self, /)\n"
-"--\n"
-"\n"
+/* Not get_loop(), which asyncio would prefer: a Task would make a bound method of it for each await. */
+PyDoc_STRVAR(waiter_loop_doc,
 "The loop of the task that waits.");
 
 PyDoc_STRVAR(waiter_result_doc,
@@ -456,13 +456,13 @@ static PyMethodDef waiter_methods[] = {
 	{ "cancelled", (PyCFunction)waiter_cancelled, METH_NOARGS, waiter_cancelled_doc },
 	{ "done", (PyCFunction)waiter_done, METH_NOARGS, waiter_done_doc },
 	{ "exception", (PyCFunction)waiter_result, METH_NOARGS, waiter_exception_doc },
-	{ "get_loop", (PyCFunction)waiter_get_loop, METH_NOARGS, waiter_get_loop_doc },
 	{ "result", (PyCFunction)waiter_result, METH_NOARGS, waiter_result_doc },
 	{ "_resume", (PyCFunction)waiter_resume_method, METH_NOARGS, waiter_resume_doc },
 	{ NULL },
 };
 
 static PyGetSetDef waiter_getset[] = {
+	{ "_loop", (getter)waiter_get_loop, NULL, waiter_loop_doc, NULL },
 	{ "_asyncio_future_blocking", (getter)waiter_get_blocking, (setter)waiter_set_blocking,
 	  waiter_asyncio_future_blocking_doc, NULL },
 	{ NULL },

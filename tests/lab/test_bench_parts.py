@@ -192,10 +192,10 @@ def test_each_count_can_break_its_rule(
 @pytest.mark.parametrize(
     ("inline", "off", "posted", "count"),
     [
-        (8000, 8100, 10001, 0),
-        (8000, 8200, 10001, 1),
-        (8000, 8000, 9999, 1),
-        (10001, 10001, 13000, 1),
+        (6000, 6100, 7501, 0),
+        (6000, 6200, 7501, 1),
+        (6000, 6000, 7499, 1),
+        (7001, 7001, 9000, 1),
     ],
 )
 def test_each_cost_can_break_its_rule(inline: int, off: int, posted: int, count: int) -> None:
@@ -207,11 +207,11 @@ def test_each_cost_can_break_its_rule(inline: int, off: int, posted: int, count:
 @pytest.mark.parametrize(
     ("handler", "protocol", "streams", "calls", "count"),
     [
-        (10_300, 4_800, 25_000, 1.1, 0),
-        (10_301, 4_800, 25_000, 1.1, 1),
-        (10_300, 4_801, 25_000, 1.1, 1),
-        (10_300, 4_800, 25_001, 1.1, 1),
-        (10_300, 4_800, 25_000, 1.2, 3),
+        (8_800, 4_800, 25_500, 1.1, 0),
+        (8_801, 4_800, 25_500, 1.1, 1),
+        (8_800, 4_801, 25_500, 1.1, 1),
+        (8_800, 4_800, 25_501, 1.1, 1),
+        (8_800, 4_800, 25_500, 1.2, 3),
     ],
 )
 def test_a_lone_request_can_break_its_rules(

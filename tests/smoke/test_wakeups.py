@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""What is called when an await has something to go on with, and what it is called with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+import ioxide
+from tests.support import connect, read_exactly, serve
+
+
+class Subclass(asyncio.Task[Any]):
+    """Of the Task that is in C."""
+
+
+TASKS: dict[str, Callable[..., Any]] = {
+    "c": asyncio.Task,
+    "subclass": Subclass,
+    "python": asyncio.tasks._PyTask,  # type: ignore[attr-defined]
+}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_each_kind_of_task_goes_on_and_is_cancelled(kind: str) -> None:
+    """A task that a completion resumes gets its bytes, and a cancelled one its message."""
+    seen: list[object] = []
+
+    async def read(conn: ioxide.Connection) -> bytes:
+        try:
+            return await conn.recv()
+        except asyncio.CancelledError as error:
+            seen.append(error.args)
+            raise
+
+    def make(coroutine: Coroutine[Any, Any, bytes]) -> Any:
+        return TASKS[kind](coroutine, loop=asyncio.get_running_loop())
+
+    async def handler(conn: ioxide.Connection) -> None:
+        for _ in range(3):
+            conn.write(await make(read(conn)))
+        cancelled = make(read(conn))
+        await asyncio.sleep(0)
+        cancelled.cancel("enough")
+        try:
+            await cancelled
+        except asyncio.CancelledError:
+            conn.write(b"cancelled")
+        await conn.flush()
+
+    with serve(handler) as server, connect(server) as client:
+        for _ in range(3):
+            client.sendall(b"ping")
+            assert b"ping" == read_exactly(client, 4)
+        assert b"cancelled" == read_exactly(client, 9)
+    assert [("enough",)] == seen
+
+
+def test_a_callback_is_given_what_it_was_added_to() -> None:
+    """As a future's callback is, also when it is a function in C that is no task's wake-up."""
+    results: list[bool] = []
+
+    async def handler(conn: ioxide.Connection) -> None:
+        called: list[object] = []
+        read = conn.recv()
+        waiter = read.send(None)
+        waiter.add_done_callback(called.append)
+        conn.write(b"go")
+        while not called:
+            await asyncio.sleep(0.001)
+        results.append(called == [waiter])
+        try:
+            read.send(None)
+        except StopIteration as stop:
+            conn.write(stop.value)
+        await conn.flush()
+
+    with serve(handler) as server, connect(server) as client:
+        assert b"go" == read_exactly(client, 2)
+        client.sendall(b"ping")
+        assert b"ping" == read_exactly(client, 4)
+    assert [True] == results
