@@ -5,80 +5,30 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import ctypes
-import functools
 import gc
-import os
-import signal
-import subprocess
 import sys
-import threading
-import time
 import traceback
 import weakref
-from asyncio import base_events
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import ioxide
-from ioxide.loop import Loop
+from tests.smoke.scheduling import (
+    Failed,
+    call_fixture,
+    loop_fixture,
+    nothing,
+    ours_fixture,
+    told_fixture,
+    turns,
+    variable,
+)
 from tests.support import SMALL
 
-LOOPS: dict[str, Callable[[], Any]] = {
-    "asyncio": asyncio.SelectorEventLoop,
-    "ioxide": lambda: ioxide.new_event_loop(SMALL),
-}
-variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
-
-
-@pytest.fixture(params=LOOPS, name="loop")
-def loop_fixture(request: pytest.FixtureRequest) -> Iterator[Any]:
-    loop = LOOPS[request.param]()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture(name="ours")
-def ours_fixture() -> Iterator[Any]:
-    loop = ioxide.new_event_loop(SMALL)
-    yield loop
-    loop.close()
-
-
-@pytest.fixture(name="told")
-def told_fixture(loop: Any) -> list[dict[str, Any]]:
-    """What the loop's exception handler is told."""
-    told: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: told.append(context))
-    return told
-
-
-def turns(loop: Any, count: int = 1) -> None:
-    """Run `loop` for so many turns."""
-    for _ in range(count):
-        loop.call_soon(loop.stop)
-        loop.run_forever()
-
-
-def nothing(*_: object) -> None:
-    """A callback."""
-
-
-WAYS: dict[str, Callable[..., Any]] = {
-    "soon": lambda loop, *args, **named: loop.call_soon(*args, **named),
-    "at": lambda loop, *args, **named: loop.call_at(loop.time() - 1, *args, **named),
-    "later": lambda loop, *args, **named: loop.call_later(-1.0, *args, **named),
-    "later-int": lambda loop, *args, **named: loop.call_later(-1, *args, **named),
-}
-
-
-@pytest.fixture(params=WAYS, name="call")
-def call_fixture(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Calls a function of a loop by one of its three methods."""
-    return WAYS[request.param]
+__all__ = ["call_fixture", "loop_fixture", "ours_fixture", "told_fixture"]  # fixtures
 
 
 def test_handles_are_asyncios_own(loop: Any, call: Callable[..., Any]) -> None:
@@ -144,10 +94,6 @@ def test_cancelled_callbacks_are_not_called(
     turns(loop, 2)
     assert [] == ran
     assert [] == told, "a cancelled callback was called"
-
-
-class Failed(Exception):
-    """Of a callback."""
 
 
 @pytest.mark.parametrize("kind", [Failed, asyncio.CancelledError, GeneratorExit])
@@ -267,178 +213,6 @@ def test_exception_handler_that_fails(loop: Any, caplog: pytest.LogCaptureFixtur
     assert "Unhandled error in exception handler" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["_run", "__init__"])
-def test_class_that_somebody_has_changed(
-    loop: Any, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """As aiodebug and tracers do: their method runs, and asyncio's own again afterwards."""
-    calls: list[object] = []
-    original = getattr(asyncio.Handle, name)
-
-    @functools.wraps(original)
-    def watched(self: asyncio.Handle, *args: Any, **named: Any) -> object:
-        calls.append(self)
-        return original(self, *args, **named)
-
-    ran: list[int] = []
-    handles = [loop.call_soon(ran.append, 1)] if name == "_run" else []
-    with monkeypatch.context() as patch:
-        patch.setattr(asyncio.Handle, name, watched)
-        handles.append(loop.call_soon(ran.append, 2))
-        handles.append(loop.call_at(loop.time() - 1, ran.append, 3))
-        turns(loop)
-    assert [1, 2, 3][-len(handles) :] == ran
-    assert all(handle in calls for handle in handles)
-    count = len(calls)
-    loop.call_soon(ran.append, 4)
-    turns(loop)
-    assert 4 == ran[-1]
-    assert count == len(calls)
-
-
-@pytest.mark.parametrize("name", ["call_soon", "_call_soon", "call_at", "call_later"])
-def test_base_class_that_somebody_has_changed(
-    loop: Any, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """Their method is called, and asyncio's own again afterwards."""
-    calls: list[object] = []
-    original = getattr(base_events.BaseEventLoop, name)
-
-    @functools.wraps(original)
-    def watched(self: Any, *args: Any, **named: Any) -> object:
-        calls.append(args)
-        return original(self, *args, **named)
-
-    def call_all() -> None:
-        for handle in (
-            loop.call_soon(nothing),
-            loop.call_at(loop.time() + 100, nothing),
-            loop.call_later(100, nothing),
-        ):
-            handle.cancel()
-
-    call_all()
-    with monkeypatch.context() as patch:
-        patch.setattr(base_events.BaseEventLoop, name, watched)
-        call_all()
-    count = len(calls)
-    assert 1 <= count <= 2  # asyncio's call_later() calls call_at()
-    call_all()
-    assert count == len(calls)
-    turns(loop)
-
-
-def test_method_of_the_loop_alone(loop: Any) -> None:
-    """A _call_soon() that one loop has is called."""
-    calls: list[object] = []
-    original = loop._call_soon
-
-    def own(callback: Any, args: Any, context: Any) -> Any:
-        calls.append(callback)
-        return original(callback, args, context)
-
-    loop._call_soon = own
-    loop.call_soon(nothing)
-    del loop._call_soon
-    assert [nothing] == calls
-    turns(loop)
-
-
-@pytest.mark.parametrize("name", ["Handle", "TimerHandle"])
-def test_class_that_somebody_has_replaced(
-    loop: Any, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """asyncio.events names another class: handles are instances of it."""
-    original = getattr(asyncio, name)
-    own = type("Own", (original,), {"__slots__": ()})
-    monkeypatch.setattr(asyncio.events, name, own)
-    if name == "Handle":
-        assert isinstance(loop.call_soon(nothing), own)
-    else:
-        assert isinstance(loop.call_at(loop.time() - 1, nothing), own)
-        assert isinstance(loop.call_later(-1, nothing), own)
-    turns(loop, 2)
-    assert [] == loop._scheduled
-
-
-@pytest.mark.parametrize(
-    "program",
-    [
-        """
-import asyncio
-calls = []
-run = asyncio.Handle._run
-def traced(self):
-    calls.append(self)
-    run(self)
-asyncio.Handle._run = traced
-import ioxide
-loop = ioxide.new_event_loop()
-loop.call_soon(print)
-loop.call_soon(loop.stop)
-loop.run_forever()
-assert 2 == len(calls), calls
-""",
-        """
-import asyncio, functools
-original = asyncio.BaseEventLoop.time
-asyncio.BaseEventLoop.time = functools.wraps(original)(lambda self: 1000.0)
-import ioxide
-loop = ioxide.new_event_loop()
-when = loop.call_later(5, print).when()
-assert 1005.0 == when, f"it is due at {when}"
-""",
-        """
-import asyncio, functools
-calls = []
-original = asyncio.BaseEventLoop.call_soon
-@functools.wraps(original)
-def watched(self, *args, **named):
-    calls.append(args)
-    return original(self, *args, **named)
-asyncio.BaseEventLoop.call_soon = watched
-import ioxide
-loop = ioxide.new_event_loop()
-calls.clear()
-loop.call_soon(print)
-assert 1 == len(calls), calls
-""",
-    ],
-    ids=["handle", "clock", "call_soon"],
-)
-def test_asyncio_that_was_changed_before(program: str) -> None:
-    """What a library has put into asyncio before ioxide was imported is called, too."""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert 0 == done.returncode, done.stderr
-
-
-class Beside(asyncio.SelectorEventLoop):
-    """Another loop class with a call_soon() of its own."""
-
-    calls: list[str]
-
-    def call_soon(  # type: ignore[override]
-        self, callback: Any, *args: Any, **named: Any
-    ) -> asyncio.Handle:
-        self.calls.append("soon")
-        return super().call_soon(callback, *args, **named)
-
-
-class Both(Loop, Beside):
-    """It comes behind ours among the bases."""
-
-
-def test_call_soon_of_a_class_beside_ours_is_called(ours: Any) -> None:
-    """As super() finds it."""
-    ours.__class__ = Both
-    ours.calls = []
-    ours.call_soon(nothing)
-    assert ["soon"] == ours.calls
-    turns(ours)
-
-
 def test_handles_of_other_classes(loop: Any) -> None:
     """What a library puts into the queue by itself runs by its own code."""
     ran: list[str] = []
@@ -518,142 +292,6 @@ def test_debug_mode_checks(loop: Any, call: Callable[..., Any]) -> None:
     turns(loop, 2)
 
 
-class Counting(Loop):
-    """Has its own call_soon() and call_at()."""
-
-    calls: list[str]
-
-    def call_soon(  # type: ignore[override]
-        self, callback: Any, *args: Any, **named: Any
-    ) -> asyncio.Handle:
-        self.calls.append("soon")
-        return super().call_soon(callback, *args, **named)
-
-    def call_at(  # type: ignore[override]
-        self, when: float, callback: Any, *args: Any, **named: Any
-    ) -> asyncio.TimerHandle:
-        self.calls.append("at")
-        return super().call_at(when, callback, *args, **named)
-
-
-def test_methods_of_a_subclass_are_called(ours: Any) -> None:
-    """By futures, by tasks, and by call_later()."""
-    ours.__class__ = Counting
-    ours.calls = []
-
-    async def main() -> None:
-        await asyncio.sleep(0.001)
-
-    ours.run_until_complete(main())
-    assert "at" in ours.calls
-    assert ours.calls.count("soon") >= 3
-
-
-@pytest.mark.parametrize("where", ["module", "loop", "class"])
-def test_clocks_of_somebodys_own(loop: Any, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    """Timers are set by the clock that they are due by, as with freezegun and CPython's tests."""
-    now = 1000.0
-
-    def clock(*_: object) -> float:
-        return now
-
-    if where == "module":
-        monkeypatch.setattr(base_events, "time", SimpleNamespace(monotonic=clock))
-    elif where == "loop":
-        loop.time = clock
-    else:
-        monkeypatch.setattr(type(loop), "time", clock)
-    ran: list[str] = []
-    timer = loop.call_later(60, ran.append, "a minute")
-    assert 1060.0 == timer.when()
-    turns(loop, 2)
-    assert [] == ran
-    now += 60
-    turns(loop, 2)
-    assert ["a minute"] == ran
-
-
-def test_whole_numbers_of_a_clock_stay_whole(loop: Any) -> None:
-    """A time is what the loop's clock and the delay add up to, without rounding."""
-    loop.time = lambda: 10**17 + 1
-    handle = loop.call_later(2, nothing)
-    assert (10**17 + 3, int) == (handle.when(), type(handle.when()))
-    handle.cancel()
-    turns(loop)
-
-
-def test_queue_that_a_callback_replaces(loop: Any) -> None:
-    """The rest of the turn is taken from the new one."""
-    ran: list[str] = []
-
-    def replace() -> None:
-        loop._ready = type(loop._ready)()
-        loop.call_soon(ran.append, "new")
-        loop.call_soon(loop.stop)
-
-    loop.call_soon(replace)
-    for _ in range(2):
-        loop.call_soon(ran.append, "old")
-    loop.run_forever()
-    assert ["new"] == ran
-
-
-def test_signal_between_callbacks_that_are_no_python_code(loop: Any) -> None:
-    """Its handler runs before the next one."""
-    ran: list[int] = []
-    loop.call_soon(int)  # behind it the loop has just looked at all that Python code looks at
-    # os.kill() and signal.raise_signal() would run the handler themselves.
-    loop.call_soon(ctypes.CDLL(None)["raise"], signal.SIGINT)
-    for number in range(5):
-        loop.call_soon(ran.append, number)
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_forever()
-    assert [] == ran
-    turns(loop)
-    assert [0, 1, 2, 3, 4] == ran
-
-
-def test_other_threads_run_between_callbacks_that_are_no_python_code(loop: Any) -> None:
-    """A turn of functions in C does not keep the GIL."""
-    order: list[str] = []
-    lock = threading.Lock()
-    lock.acquire()
-
-    def other() -> None:
-        lock.acquire()
-        order.append("thread")
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    loop.call_soon(lock.release)
-    for _ in range(30):
-        loop.call_soon(sum, range(1_000_000))  # some 20 ms each
-    loop.call_soon(order.append, "end of the turn")
-    turns(loop)
-    thread.join()
-    assert ["thread", "end of the turn"] == order
-
-
-def test_timers_run_once_where_a_post_runs_a_nested_turn(ours: Any) -> None:
-    """The nested turn makes another heap of the timers; the turn around it goes on with that."""
-    ran: list[str] = []
-
-    def post() -> None:
-        timers = [ours.call_at(ours.time() + 100 + number, nothing) for number in range(300)]
-        for timer in timers[:250]:
-            timer.cancel()
-        ours.call_soon(nothing)
-        ours._run_once()
-        time.sleep(0.03)
-        ours.call_soon(nothing)
-
-    ours.call_later(0.02, ran.append, "timer")
-    ours.driver.post(post)
-    ours.call_later(0.2, ours.stop)
-    ours.run_forever()
-    assert ["timer"] == ran
-
-
 def test_nothing_is_kept(loop: Any, call: Callable[..., Any]) -> None:
     """Callbacks, arguments and contexts go when their handle has run, failed, or was cancelled."""
 
@@ -704,73 +342,3 @@ def test_references_are_balanced(ours: Any) -> None:
         if number == 0:
             before = counts()
     assert before == counts()
-
-
-def test_a_nested_call_is_one_turn(ours: Any) -> None:
-    """_run_once() in a callback, as nested loops do it, comes back after its turn, in which it has
-    run what was ready behind that callback, too."""
-    ran: list[str] = []
-
-    def nested() -> None:
-        ours.call_soon(ran.append, "turn")
-        ours._run_once()
-        ran.append("back")
-        ours.stop()
-
-    def give_up() -> None:
-        ran.append("nothing came back")
-        ours.stop()
-
-    ours.call_soon(nested)
-    ours.call_soon(ran.append, "behind it")
-    limit = threading.Timer(5, ours.call_soon_threadsafe, (give_up,))
-    limit.start()
-    ours.run_forever()
-    limit.cancel()
-    limit.join()
-    assert ["behind it", "turn", "back"] == ran
-
-
-def test_run_once_is_one_turn(loop: Any) -> None:
-    """Whoever calls it himself has control again after each."""
-    ran: list[int] = []
-    for number in range(3):
-        loop.call_soon(ran.append, number)
-        loop._run_once()
-        assert number == ran[-1]
-
-
-@pytest.mark.parametrize("where", ["class", "instance"])
-def test_run_once_that_is_replaced_meanwhile(
-    loop: Any, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    """As nest_asyncio does it in a loop that runs: the next turn is theirs."""
-    theirs: list[int] = []
-    original = type(loop)._run_once
-
-    def own(self: Any) -> None:
-        theirs.append(1)
-        original(self)
-
-    def replace() -> None:
-        if where == "class":
-            monkeypatch.setattr(type(loop), "_run_once", own)
-        else:
-            monkeypatch.setattr(loop, "_run_once", functools.partial(own, loop))
-        loop.call_soon(loop.call_soon, loop.stop)
-
-    loop.call_soon(replace)
-    loop.run_forever()
-    assert 2 == len(theirs)
-
-
-def test_interrupt_ends_a_loop_that_runs_no_python_code(ours: Any) -> None:
-    """Signals are looked at in every turn."""
-    again: Any = functools.partial(nothing)
-    again.__setstate__((ours.call_soon, (again,), {}, None))
-    ours.call_soon(again)  # calls itself for ever
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        ours.run_forever()
-    timer.join()
