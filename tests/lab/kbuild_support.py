@@ -12,7 +12,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab import arch
+import pytest
+
+from lab import arch, cache
+from lab.building import equipment
+from lab.cli import main
+from lab.kernels import built, choice, lock
+from lab.kernels.debian import Debian
+from lab.kernels.mainline import Mainline
 from tests.lab.test_kernels_store import ELF, bz_image, gzipped
 
 _FRAGMENTS = Path(__file__).parents[2] / "lab/building"
@@ -180,4 +187,52 @@ def lab_process(words: list[str], env: Mapping[str, str]) -> subprocess.Popen[st
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+    )
+
+
+WHOLE = 4
+"""How many files a build of all compiles."""
+
+
+@pytest.fixture(name="calls")
+def calls_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, a machine with all that a build takes, and calls of make counted."""
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LAB_KERNEL_DIR", raising=False)
+    monkeypatch.delenv("FAKE_DURING", raising=False)
+    monkeypatch.setattr(choice, "_RESOLVED", {})
+    monkeypatch.setattr(lock, "LOCK", None)
+    monkeypatch.setattr(equipment, "check", lambda: None)
+    for kind in (Debian, Mainline):
+        monkeypatch.setattr(kind, "listing", lambda _, **__: ())
+        monkeypatch.setattr(kind, "matching", lambda *_, **__: ())
+    counted = tmp_path / "calls"
+    counted.touch()
+    monkeypatch.setenv("FAKE_CALLS", str(counted))
+    return counted
+
+
+@pytest.fixture(name="tree")
+def tree_fixture(tmp_path: Path, calls: Path) -> Path:
+    """A fake kernel's sources."""
+    del calls
+    return make_tree(tmp_path / "linux")
+
+
+def build(*words: str | Path) -> int:
+    """The exit code of `lab kernels build`."""
+    return main(["kernels", "build", *map(str, words)])
+
+
+def compiled() -> int:
+    """How many files the last build compiled, by make's own output."""
+    logs = [p for p in cache.root().glob("building/*/objects-*.log") if p.stat().st_size]
+    return len(re.findall(r"^  CC ", max(logs, key=os.path.getmtime).read_text(), re.M))
+
+
+def nothing_built() -> bool:
+    """Whether no kernel came of it, not even a part of one in a place of the cache."""
+    root = cache.root()
+    return not built.records() and not any(
+        path for name in ("built", "packages", "kernels") for path in root.glob(f"{name}/*")
     )
