@@ -249,6 +249,9 @@ class ReactorThread:
                 try:
                     with loop.watched(self._config.stall_warning_ms):
                         runner.run(self._serve())
+                except BaseException as error:
+                    self.fault = error  # before the runner runs what is left, _started() too
+                    raise
                 finally:
                     loop.begin_end()
         finally:
@@ -275,12 +278,16 @@ class ReactorThread:
             self.driver.listen(
                 listener.fileno(), None, functools.partial(self._accept_failed, listener)
             )
-        # Set from the first callback of a tick, when the accepts have been submitted.
-        self.loop.call_soon(self.loop.call_soon, self._ready.set)
+        # Called in the tick after the next one, when the accepts have been submitted.
+        self.loop.call_soon(self.loop.call_soon, self._started)
         await stopping.wait()
         if isinstance(self._handlers, Workers):
             self._handlers.check()  # or one of them ended by itself
         await self._stop_serving()
+
+    def _started(self) -> None:
+        if self.fault is None:
+            self._ready.set()
 
     def _open_handlers(self, stopping: asyncio.Event) -> Handlers | Workers:
         config = self._config

@@ -218,6 +218,30 @@ def test_system_exit_in_a_handler_ends_the_reactor_loudly(
     wait_fds(before)
 
 
+def test_a_first_tick_that_fails_fails_the_start() -> None:
+    """Also while the loop runs on, because it waits for tasks that it has cancelled."""
+
+    async def linger() -> None:
+        try:
+            await asyncio.sleep(TIMEOUT)
+        finally:
+            await asyncio.sleep(0.3)
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    tasks: list[asyncio.Task[None]] = []
+
+    def on_start(reactor: ioxide.Reactor) -> None:
+        tasks.append(reactor.loop.create_task(linger()))
+        reactor.loop.call_soon(leave)
+
+    server = ioxide.Server(echo, SMALL, on_start=on_start)
+    with pytest.raises(SystemExit):
+        server.start()
+    assert tasks[0].done()
+
+
 def test_several_reactors_share_a_port() -> None:
     """Three reactors accept on one port, resolved once; their counters add up."""
     with serve(echo, reactors=3) as server:
