@@ -39,8 +39,17 @@ static const char program[] = "class NoLoop:\n"
 
 int iox_finished_init(void)
 {
-	PyObject *module = PyImport_ImportModule("_asyncio"), *names, *result;
+	PyObject *module, *names, *result;
 
+	/*
+	 * First, because _asyncio imports parts of it, which fall back to Python code where they find _asyncio half
+	 * initialised: with CPython 3.12 asyncio.current_task() would then be None in tasks in C.
+	 */
+	module = PyImport_ImportModule("asyncio");
+	if (!module)
+		return -1;
+	Py_DECREF(module);
+	module = PyImport_ImportModule("_asyncio");
 	if (!module) {
 		if (!PyErr_ExceptionMatches(PyExc_ImportError))
 			return -1;

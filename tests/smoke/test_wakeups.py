@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -83,3 +85,26 @@ def test_a_callback_is_given_what_it_was_added_to() -> None:
         client.sendall(b"ping")
         assert b"ping" == read_exactly(client, 4)
     assert [True] == results
+
+
+@pytest.mark.parametrize("first", ["asyncio", "ioxide._ring._core"])
+def test_asyncio_is_in_c_whatever_is_imported_first(first: str) -> None:
+    """Otherwise asyncio.current_task() knows nothing of the tasks that the core resumes."""
+    program = f"""
+import {first}
+import _asyncio, asyncio
+import ioxide._ring._core
+
+async def main():
+    return asyncio.current_task()
+
+assert asyncio.Task is _asyncio.Task
+loop = asyncio.new_event_loop()
+task = loop.create_task(main())
+found = loop.run_until_complete(task)
+assert found is task, f"the current task is {{found}}"
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert 0 == done.returncode, done.stderr
