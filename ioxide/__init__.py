@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import sys
 
-from ioxide.capabilities import Capability, Finding, ProbeReport, probe
-from ioxide.config import IncrementalConfig, ServerConfig, WriteOverflow
-from ioxide.connection import Connection, ReadBlock
-from ioxide.context import Reactor, ReactorContext
-from ioxide.counters import Counters
-from ioxide.detaching import detached
-from ioxide.driver import Driver
+from ioxide._asyncio.detaching import detached
+from ioxide._asyncio.loop import Loop
+from ioxide._asyncio.runner import new_event_loop, run
+from ioxide._asyncio.transports import Transport
+from ioxide._common.config import IncrementalConfig, ServerConfig, WriteOverflow
+from ioxide._common.counters import Counters
+from ioxide._common.modes import ContinuationMode
+from ioxide._driver.connection import Connection, ReadBlock
+from ioxide._driver.driver import Driver
+from ioxide._driver.futures import Future
+from ioxide._probe.capabilities import Capability, Finding, ProbeReport, probe
+from ioxide._server.context import Reactor, ReactorContext
+from ioxide._server.handlers import Handler
+from ioxide._server.server import Server
+from ioxide._server.tickers import Ticker
 from ioxide.errors import (
     ConfigError,
     DeadlockError,
@@ -26,17 +34,9 @@ from ioxide.errors import (
     StoppedError,
     UnsupportedError,
 )
-from ioxide.futures import Future
-from ioxide.handlers import Handler
-from ioxide.loop import Loop
-from ioxide.modes import ContinuationMode
-from ioxide.runner import new_event_loop, run
-from ioxide.server import Server
-from ioxide.tickers import Ticker
-from ioxide.transports import Transport
 
 if sys.version_info < (3, 14):  # where asyncio deprecates them
-    from ioxide.runner import EventLoopPolicy as EventLoopPolicy
+    from ioxide._asyncio.runner import EventLoopPolicy as EventLoopPolicy
 
 __version__ = "0.1.0.dev0"
 
@@ -72,3 +72,10 @@ __all__ = [
     "probe",
     "run",
 ]
+
+# The modules are private (docs/architecture.md): a repr, help() and a pickle name what programs
+# import. Exceptions name ioxide.errors, which is public itself.
+for _public in tuple(globals().values()):
+    if getattr(_public, "__module__", "").startswith("ioxide._"):
+        _public.__module__ = __name__
+del _public

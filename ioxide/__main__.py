@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ioxide import _errata_cli, _probe_cli, _record_cli, _serve
+from ioxide._commands import errata, probe, record, serve
 
 _READER_GONE = 128 + 13
-_COMMANDS = (_errata_cli, _probe_cli, _record_cli, _serve)
+_COMMANDS = (errata, probe, record, serve)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

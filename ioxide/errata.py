@@ -18,7 +18,7 @@ from ioxide._errata import trying
 from ioxide._errata.releases import Release, Version, parsed, version_of
 from ioxide._errata.table import BAD, DECIDED, GOOD, Entry, Row, shipped
 from ioxide._errata.trying import Outcome, Tried
-from ioxide.capabilities import probe
+from ioxide._probe.capabilities import probe
 
 __all__ = [
     "Answer",

@@ -25,7 +25,7 @@ def _imported(name: str) -> Any:
 
 @pytest.fixture(autouse=True)
 def _records_of_this_test() -> None:
-    if record := _imported("record"):
+    if record := _imported("_common.record"):
         record.forget()
 
 
@@ -43,7 +43,7 @@ def pytest_sessionfinish() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:  # noqa: ARG001
     report = yield
-    record = _imported("record")
+    record = _imported("_common.record")
     if report.failed and record:
         for name, found in record.ended():
             report.sections.append((f"the last of the ring of {name}", record.in_words(found)))
@@ -53,7 +53,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:  
 @pytest.hookimpl(optionalhook=True)
 def pytest_lab_hang() -> Iterator[tuple[str, str]]:
     """What the rings of a test that hangs were asked last."""
-    record, module = _imported("record"), _imported("driver")
+    record, module = _imported("_common.record"), _imported("_driver.driver")
     if not record or not module:
         return
     for driver in [one for one in gc.get_objects() if isinstance(one, module.Driver)]:

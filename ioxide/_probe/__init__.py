@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""How ``ioxide.probe()`` works; the public names are in ``ioxide.capabilities``."""
+"""How ``ioxide.probe()`` works; the public names are in its ``capabilities``."""

@@ -122,7 +122,7 @@ static void driver_dealloc(Driver *self)
 PyDoc_STRVAR(driver_doc,
 "Driver(connection_type, **settings)\n--\n\n"
 "The owner of one ring, which it opens; the calling thread is the one that uses it.\n\n"
-"`settings` are those that SETTINGS names, all of them.  ioxide.driver.Driver is the face with the\n"
+"`settings` are those that SETTINGS names, all of them.  ioxide.Driver is the face with the\n"
 "documentation.  Raises TypeError for a setting that is missing, unknown or of another type, OverflowError\n"
 "for a number that does not fit, and OSError, whose strerror names the call that the kernel refused:\n"
 "io_uring_setup(2), IORING_REGISTER_PBUF_RING or eventfd(2).");
@@ -341,7 +341,7 @@ PyDoc_STRVAR(driver_record_doc,
 "record($self, /)\n"
 "--\n"
 "\n"
-"The last submissions and completions, oldest first, as ioxide.record.entries() reads them.\n"
+"The last submissions and completions, oldest first, as ioxide._common.record.entries() reads them.\n"
 "\n"
 "Empty without the setting `record`, and after close().  From any thread; an entry that the ring's thread\n"
 "writes meanwhile may be half written.");

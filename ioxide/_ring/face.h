@@ -8,7 +8,7 @@
 int iox_face_init(void); /* -1 with an exception set */
 bool iox_face_cut_off(const Connection *conn); /* what would be, were it ended now */
 void iox_face_let_go(Connection *conn); /* calls the transport no more */
-/* Methods of the type, for ioxide/transports.py */
+/* Methods of the type, for ioxide/_asyncio/transports.py */
 PyObject *iox_face_attach(Connection *conn, PyObject *args);
 PyObject *iox_face_detach(Connection *conn, PyObject *ignored);
 PyObject *iox_face_read(Connection *conn, PyObject *reading);

@@ -2,7 +2,7 @@
 /*
  * The settings of a driver.  This list is the one place where a value is passed from Python to C: each
  * line is a member of struct iox_settings and a keyword of Driver(), which takes it from the attribute of
- * ioxide.ServerConfig with that name (ioxide/opening.py says where it differs).
+ * ioxide.ServerConfig with that name (ioxide/_driver/opening.py says where it differs).
  */
 #ifndef IOX_SETTINGS_H
 #define IOX_SETTINGS_H

@@ -20,7 +20,7 @@ enum { LOOP, SELECTOR, DRIVER, MANY, ARGUMENTS };
 
 /* A loop that runs: all of them strong references. */
 struct run {
-	PyObject *loop, *selector, *driver; /* ioxide.driver.Driver */
+	PyObject *loop, *selector, *driver; /* ioxide.Driver */
 	PyObject *dict;                     /* of the loop */
 	PyObject *ready, *scheduled, *posts; /* as they are in this turn */
 	PyObject *run_once;          /* of the loop's class, when it began */

@@ -17,7 +17,7 @@ from contextlib import closing
 import pytest
 
 import ioxide
-from ioxide.driver import Driver
+from ioxide._driver.driver import Driver
 from tests.kernel_gated.failing import all_may_fail, arm, disarm, walk
 from tests.kernel_gated.modes import MODES, Changes
 from tests.kernel_gated.ways import all_back

@@ -8,8 +8,8 @@ import random
 import pytest
 
 import ioxide
-from ioxide import soundness
-from ioxide.driver import Driver
+from ioxide._driver import soundness
+from ioxide._driver.driver import Driver
 from ioxide.errors import UnsupportedError
 from tests.kernel_gated.ways import INC, WAYS, Way
 from tests.support import SMALL, Whole, connect, echo, read_to_end, sending, serve

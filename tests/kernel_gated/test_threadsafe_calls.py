@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 import ioxide
+from ioxide._driver.driver import Driver
 from ioxide._ring import _core
-from ioxide.driver import Driver
 from tests.kernel_gated.modes import MODES, Changes
 from tests.support import (
     SMALL,

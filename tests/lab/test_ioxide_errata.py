@@ -18,7 +18,7 @@ from ioxide import __main__, errata
 from ioxide._errata import every, trying
 from ioxide._errata.present import Reproducer
 from ioxide._errata.table import BAD, Entry, Row, Table
-from ioxide.capabilities import probe
+from ioxide._probe.capabilities import probe
 from ioxide.errata import State
 
 pytestmark = pytest.mark.lab
@@ -258,7 +258,7 @@ def test_where_io_uring_is_forbidden(
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "io_uring_setup")
 
-    monkeypatch.setattr("ioxide.capabilities.RawRing", refused)
+    monkeypatch.setattr("ioxide._probe.capabilities.RawRing", refused)
     assert __main__.main(["errata", "check", "--try"]) == 1
     said = capsys.readouterr()
     assert said.out == ""

@@ -38,7 +38,7 @@ replace = '''
 id = "harmless"
 breaks = "nothing"
 what = "A comment."
-file = "ioxide/config.py"
+file = "ioxide/_common/config.py"
 search = '''
 _MAX_SQ_ENTRIES = 32768
 '''
@@ -52,7 +52,7 @@ _MAX_SQ_ENTRIES = 32768  # harmless
 id = "panic"
 breaks = "everything"
 what = "The kernel is told to panic."
-file = "ioxide/config.py"
+file = "ioxide/_common/config.py"
 search = '''
 _MAX_SQ_ENTRIES = 32768
 '''
@@ -67,7 +67,7 @@ open("/proc/sysrq-trigger", "w").write("c")
 id = "in-python"
 breaks = "#102"
 what = "A configuration can be changed."
-file = "ioxide/config.py"
+file = "ioxide/_common/config.py"
 search = '''
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
@@ -83,7 +83,7 @@ class ServerConfig:
 id = "needs-more"
 breaks = "#100"
 what = "Whatever: nobody can tell here."
-file = "ioxide/config.py"
+file = "ioxide/_common/config.py"
 search = '''
 _MAX_SQ_ENTRIES = 32768
 '''
@@ -97,7 +97,7 @@ _MAX_SQ_ENTRIES = 1
 id = "at-home"
 breaks = "nothing"
 what = "Whatever: the lab's own tests stay on the host."
-file = "ioxide/config.py"
+file = "ioxide/_common/config.py"
 search = '''
 _MAX_SQ_ENTRIES = 32768
 '''

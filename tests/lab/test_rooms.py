@@ -74,16 +74,34 @@ def copy(tmp_path: Path) -> Path:
             id="pytest",
         ),
         pytest.param(
-            "ioxide/loop.py",
+            "ioxide/_asyncio/loop.py",
             "import lab.errors\n",
             "ioxide is not allowed to import lab",
             id="the lab",
         ),
         pytest.param(
-            "ioxide/transports.py",
-            "if TYPE_CHECKING:\n    from ioxide.tcp import TcpLoop\n",
-            "ioxide.transports is not allowed to import ioxide.tcp",
+            "ioxide/_asyncio/transports.py",
+            "if TYPE_CHECKING:\n    from ioxide._asyncio.tcp import TcpLoop\n",
+            "ioxide._asyncio.transports is not allowed to import ioxide._asyncio.tcp",
             id="a module of ioxide above",
+        ),
+        pytest.param(
+            "ioxide/_driver/driver.py",
+            "if TYPE_CHECKING:\n    from ioxide._server.server import Server\n",
+            "ioxide._driver is not allowed to import ioxide._server",
+            id="a room of ioxide above",
+        ),
+        pytest.param(
+            "ioxide/_probe/mask.py",
+            "def upward():\n    from ioxide import ServerConfig\n    return ServerConfig\n",
+            "ioxide._probe is not allowed to import ioxide._common",
+            id="a room of ioxide beside, by the facade",
+        ),
+        pytest.param(
+            "ioxide/_server/attic.py",
+            "x = 1\n",
+            "ioxide._server.attic",
+            id="a module without a place",
         ),
         pytest.param(
             "ioxide/_probe/outcome.py",
@@ -112,13 +130,37 @@ def test_no_import_is_ignored() -> None:
     assert [] == [one["name"] for one in SETTINGS["contracts"] if "ignore_imports" in one]
 
 
-def test_architecture_names_the_rooms_in_their_order() -> None:
-    """The table of rooms in docs/architecture.md is the contract's list of layers."""
-    (rooms,) = (one for one in SETTINGS["contracts"] if one.get("containers") == ["lab"])
-    text = (ROOT / "docs/architecture.md").read_text().partition("## The lab")[2]
-    table = text.partition("| Room |")[2].partition("\n\n")[0]
+# Head of a table in docs/architecture.md, and the package whose contract it shows.
+PICTURES = [
+    ("## The lab", "Room", "lab"),
+    ("## The reactor", "Room", "ioxide"),
+    ("### The server", "`_server/`", "ioxide._server"),
+    ("### Asyncio's face", "`_asyncio/`", "ioxide._asyncio"),
+    ("### The driver", "`_driver/`", "ioxide._driver"),
+    ("### What all share", "`_common/`", "ioxide._common"),
+    ("### The probe", "`_probe/`", "ioxide._probe"),
+]
+
+
+@pytest.mark.parametrize(("under", "head", "package"), PICTURES, ids=[p for *_, p in PICTURES])
+def test_architecture_names_the_rooms_in_their_order(under: str, head: str, package: str) -> None:
+    """A table of rooms, or of a room's files, is the list of layers of its contract."""
+    (rooms,) = (one for one in SETTINGS["contracts"] if one.get("containers") == [package])
+    text = (ROOT / "docs/architecture.md").read_text().partition(f"\n{under}\n")[2]
+    table = text.partition(f"\n| {head} |")[2].partition("\n\n")[0]
     lines = [
-        re.findall(r"`lab/(\w+)(?:/|\.py)`", line.split("|")[1]) for line in table.splitlines()[2:]
+        re.findall(r"`(?:lab/)?(\w+)(?:/|\.py)`", line.split("|")[1])
+        for line in table.splitlines()[2:]
     ]
 
     assert rooms["layers"] == [" | ".join(line) for line in lines]
+
+
+def test_every_room_of_ioxide_has_an_order() -> None:
+    """Each package has layers of its own, but the core in C and the reproducers of the errata."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    packages = settings["setuptools"]["packages"]
+    ordered = [name for one in SETTINGS["contracts"] for name in one.get("containers", ())]
+
+    assert {"ioxide._ring", "ioxide._errata"} == set(packages) - set(ordered)
+    assert all(one["exhaustive"] for one in SETTINGS["contracts"] if one["type"] == "layers")

@@ -7,7 +7,7 @@ import contextlib
 import socket
 from typing import Any
 
-from ioxide.driver import Driver
+from ioxide._driver.driver import Driver
 from tests.support import SMALL, TIMEOUT
 
 

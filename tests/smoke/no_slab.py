@@ -11,8 +11,8 @@ import resource
 import socket
 from pathlib import Path
 
-from ioxide.config import WriteOverflow
-from ioxide.driver import Driver
+from ioxide._common.config import WriteOverflow
+from ioxide._driver.driver import Driver
 from tests.support import SMALL, TIMEOUT
 
 SLAB, MARGIN = 128 << 20, 32 << 20

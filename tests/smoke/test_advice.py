@@ -9,7 +9,7 @@ import os
 import pytest
 
 import ioxide
-from ioxide import advice
+from ioxide._server import advice
 from tests.support import SMALL, echo
 
 pytestmark = pytest.mark.issue(102)

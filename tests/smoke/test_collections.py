@@ -23,9 +23,9 @@ from typing import Any
 
 import pytest
 
+from ioxide._driver.connection import Connection
+from ioxide._driver.driver import Driver
 from ioxide._ring import _core
-from ioxide.connection import Connection
-from ioxide.driver import Driver
 from tests.smoke.bench import Bench
 from tests.smoke.hostile_finalizers import arm, disarm
 from tests.support import SMALL, TIMEOUT

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import ioxide
-from ioxide import ReactorContext, futures
+from ioxide import ReactorContext
+from ioxide._driver import futures
 from tests.support import (
     TIMEOUT,
     connect,

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
+from ioxide._driver.driver import Driver
 from ioxide._ring import _core
-from ioxide.driver import Driver
 from tests.support import SMALL, TIMEOUT
 
 ROOT = Path(__file__).parents[2]

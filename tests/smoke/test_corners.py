@@ -13,7 +13,7 @@ import threading
 import pytest
 
 import ioxide
-from ioxide.driver import Driver
+from ioxide._driver.driver import Driver
 from tests.support import (
     SMALL,
     TIMEOUT,

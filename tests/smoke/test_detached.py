@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import ioxide
-from ioxide import ReactorContext, companion, detached
-from ioxide.loop import Loop
+from ioxide import ReactorContext, detached
+from ioxide._asyncio import companion
+from ioxide._asyncio.loop import Loop
 from tests.support import SMALL, TIMEOUT, connect, new_threads, read_to_end, serve, until
 
 pytestmark = pytest.mark.issue(104)

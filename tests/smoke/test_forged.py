@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 import ioxide
-from ioxide.driver import Driver
+from ioxide._driver.driver import Driver
 from tests.support import SMALL, connect, echo, on_reactor, read_exactly, serve
 
 ACCEPT, RECV, SEND, WAKE, POLL, CANCEL = range(1, 7)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pickle
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,3 +153,30 @@ def test_every_exception_of_ioxides_own_is_in_one_module() -> None:
 
     assert len(raised) > 5
     assert {"ioxide.errors"} == {kind.__module__ for kind in raised}
+
+
+@pytest.mark.parametrize("name", [name for name in ioxide.__all__ if name != "Handler"])
+def test_what_is_public_names_where_programs_import_it_from(name: str) -> None:
+    """No repr, help() or pickle names a private module."""
+    found = getattr(ioxide, name)
+    raised = inspect.isclass(found) and found.__qualname__ in vars(ioxide.errors)
+
+    assert ("ioxide.errors" if raised else "ioxide") == found.__module__
+    assert found is pickle.loads(pickle.dumps(found))
+    assert "._" not in repr(found)
+
+
+def test_values_are_pickled_by_their_public_names() -> None:
+    config = ioxide.ServerConfig(incremental=ioxide.IncrementalConfig(max_connections=2))
+    text = pickle.dumps(config)
+
+    assert config == pickle.loads(text)
+    assert b"ioxide._" not in text
+
+
+def test_types_of_a_configuration_can_be_looked_up() -> None:
+    """By programs that read one from a file: Python looks in the module that the class names."""
+    hints = typing.get_type_hints(ioxide.ServerConfig)
+
+    assert ioxide.IncrementalConfig | None == hints["incremental"]
+    assert ioxide.WriteOverflow is hints["write_overflow"]

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import pytest
 
 import ioxide
-from ioxide import driver as driver_module
+from ioxide._driver import driver as driver_module
 from tests.smoke.loops import EchoProtocol, echo, left_open, say, talk
 from tests.support import SMALL, TIMEOUT, open_fds, wait_fds
 

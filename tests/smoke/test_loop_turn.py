@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import ioxide
-from ioxide.loop import Loop
+from ioxide._asyncio.loop import Loop
 from tests.support import SMALL
 
 LOOPS: dict[str, Callable[[], Any]] = {

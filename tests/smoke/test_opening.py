@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import ioxide
-from ioxide import IncrementalConfig, opening
+from ioxide import IncrementalConfig
+from ioxide._driver import opening
+from ioxide._driver.connection import Connection
 from ioxide._ring import _core, lib
-from ioxide.connection import Connection
 from tests.support import SMALL, open_fds
 
 

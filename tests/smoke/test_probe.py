@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import ioxide
-from ioxide import Capability, Finding, ProbeReport, capabilities
-from ioxide import _probe_cli as cli
+from ioxide import Capability, Finding, ProbeReport
 from ioxide.__main__ import main
-from ioxide._probe import facts, netns, refusal, rings
+from ioxide._commands import probe as cli
+from ioxide._probe import capabilities, facts, netns, refusal, rings
 from ioxide._probe.rawring import RawRing
 from ioxide._probe.table import EXPERIMENTS, Experiment, Facts
 from tests.support import probed

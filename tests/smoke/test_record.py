@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 import ioxide
-from ioxide import __main__, record
+from ioxide import __main__
+from ioxide._common import record
+from ioxide._common.record import Entry
 from ioxide._ring import _core
-from ioxide.record import Entry
 from tests.support import connect, echo, read_exactly, serve, until
 
 RECV, SEND = _core.KINDS.index("recv"), _core.KINDS.index("send")

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import ioxide
-from ioxide.driver import Driver
+from ioxide._driver.driver import Driver
 from tests.support import (
     SMALL,
     TIMEOUT,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ioxide.loop import Loop
+from ioxide._asyncio.loop import Loop
 from tests.smoke.scheduling import loop_fixture, nothing, ours_fixture, turns
 
 __all__ = ["loop_fixture", "ours_fixture"]  # fixtures

@@ -19,7 +19,7 @@ import pytest
 
 import ioxide
 from ioxide.__main__ import main
-from ioxide.opening import ring_error
+from ioxide._driver.opening import ring_error
 from tests.support import SMALL, TIMEOUT, read_exactly, until
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +117,7 @@ def test_every_setting_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
         told.append(config)
         raise Refused
 
-    monkeypatch.setattr("ioxide._serve.Server", server)
+    monkeypatch.setattr("ioxide._commands.serve.Server", server)
     options = ["--port", "0", "--max-connections", "9", "--no-context", "--zero-copy-send"]
     options += ["--continuation-mode", "pool_coalesced", "--write-overflow", "segmented"]
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]

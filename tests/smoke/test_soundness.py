@@ -15,10 +15,10 @@ from contextlib import closing, contextmanager
 import pytest
 
 import ioxide
-from ioxide import soundness
+from ioxide._driver import soundness
+from ioxide._driver.driver import Driver
 from ioxide._probe.rawring import Completion
 from ioxide._ring._native import ffi, lib
-from ioxide.driver import Driver
 from tests.support import SMALL
 
 BUNDLE = SMALL.replace(recv_bundle=True)

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 import ioxide
-from ioxide import futures
+from ioxide._driver import futures
 from tests.support import (
     SMALL,
     TIMEOUT,

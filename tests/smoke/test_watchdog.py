@@ -16,7 +16,7 @@ import pytest
 
 import ioxide
 from ioxide import ContinuationMode
-from ioxide.watchdog import WATCHDOG
+from ioxide._driver.watchdog import WATCHDOG
 from tests.support import TIMEOUT, connect, echo, on_reactor, read_exactly, serve, until
 
 pytestmark = pytest.mark.issue(104)

@@ -9,7 +9,7 @@ struct iox_record *iox_record_new(const struct io_uring *ring)
 {
 	struct iox_record *record = calloc(1, sizeof(*record));
 
-	_Static_assert(sizeof(struct iox_record_entry) == 32, "ioxide/record.py reads entries of 32 bytes");
+	_Static_assert(sizeof(struct iox_record_entry) == 32, "_common/record.py reads entries of 32 bytes");
 	if (record)
 		record->submitted = ring->sq.sqe_tail;
 	return record;

@@ -16,7 +16,7 @@
 
 enum iox_record_what { IOX_RECORD_SUBMISSION = 1, IOX_RECORD_COMPLETION = 2 };
 
-/* 32 bytes, in the machine's byte order; ioxide/record.py reads them. */
+/* 32 bytes, in the machine's byte order; ioxide/_common/record.py reads them. */
 struct iox_record_entry {
 	int64_t at;          /* ns, CLOCK_MONOTONIC: when its batch was submitted, or taken in */
 	uint64_t user_data;

@@ -17,10 +17,10 @@ from asyncio import constants
 from collections.abc import Callable
 from typing import Any
 
-from ioxide.driver import Driver
-from ioxide.listeners import Accepted, ReadyListener, RingListener, tls
-from ioxide.sendfile import sole_writer
-from ioxide.transports import Transport
+from ioxide._asyncio.listeners import Accepted, ReadyListener, RingListener, tls
+from ioxide._asyncio.sendfile import sole_writer
+from ioxide._asyncio.transports import Transport
+from ioxide._driver.driver import Driver
 
 _MAX_LISTENERS = 32
 """Of the driver's 64 (IOX_MAX_LISTENERS in listener_state.h), those that create_server() may have;

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from ioxide.advice import advice, memory, processors
-from ioxide.config import ServerConfig, given
-from ioxide.context import Reactor
-from ioxide.counters import Counters
+from ioxide._common.config import ServerConfig, given
+from ioxide._common.counters import Counters
+from ioxide._server.advice import advice, memory, processors
+from ioxide._server.context import Reactor
+from ioxide._server.handlers import Handler
 from ioxide.errors import ReactorError
-from ioxide.handlers import Handler
 
 logger = logging.getLogger("ioxide")
 

@@ -25,15 +25,15 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from ioxide._asyncio.companion import Companion
+from ioxide._asyncio.tcp import TcpLoop
+from ioxide._driver.connection import Connection
+from ioxide._driver.driver import Driver
+from ioxide._driver.futures import works_for
+from ioxide._driver.opening import no_descriptor
+from ioxide._driver.watchdog import Unwatched, Watchdog, watched
 from ioxide._ring import _core
-from ioxide.companion import Companion
-from ioxide.connection import Connection
-from ioxide.driver import Driver
 from ioxide.errors import StoppedError
-from ioxide.futures import works_for
-from ioxide.opening import no_descriptor
-from ioxide.tcp import TcpLoop
-from ioxide.watchdog import Unwatched, Watchdog, watched
 
 logger = logging.getLogger("ioxide")
 

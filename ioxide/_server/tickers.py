@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ioxide.driver import Driver
-    from ioxide.loop import Loop
+    from ioxide._asyncio.loop import Loop
+    from ioxide._driver.driver import Driver
 
 
 class Ticker:

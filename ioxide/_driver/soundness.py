@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from ioxide._common.config import ServerConfig
 from ioxide._probe.rawring import WAIT_MS, Completion, RawRing
 from ioxide._ring import ffi, lib
-from ioxide.config import ServerConfig
 
 __all__ = ["EXPERIMENTS", "complaint"]
 

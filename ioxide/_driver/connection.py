@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from ioxide._driver.futures import Future
 from ioxide._ring import _core
-from ioxide.futures import Future
 
 
 class ReadBlock:

@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ioxide import record
+from ioxide._common import record
+from ioxide._common.config import ServerConfig, given
+from ioxide._common.counters import Counters
+from ioxide._common.modes import ContinuationMode
+from ioxide._driver.connection import Connection
+from ioxide._driver.opening import open_driver
 from ioxide._ring import _core
-from ioxide.config import ServerConfig, given
-from ioxide.connection import Connection
-from ioxide.counters import Counters
 from ioxide.errors import StoppedError
-from ioxide.modes import ContinuationMode
-from ioxide.opening import open_driver
 
 
 class Driver:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from ioxide.config import ServerConfig
+from ioxide._common.config import ServerConfig
 
 _GIB = 1 << 30
 

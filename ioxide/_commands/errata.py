@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ioxide import errata
+from ioxide._errata.table import BAD, GOOD, shipped
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -89,8 +90,6 @@ def _counted(report: errata.Report) -> str:
 
 
 def _list(*, as_json: bool) -> int:
-    from ioxide._errata.table import BAD, GOOD, shipped
-
     releases = shipped().releases
     known = []
     for erratum in errata.errata():
@@ -144,8 +143,6 @@ def _try(release: str | None, *, as_json: bool) -> int:
 
 
 def _print_tried(found: Sequence[errata.Tried]) -> None:
-    from ioxide._errata.table import shipped
-
     titles = {entry.id: entry.title for entry in shipped().errata}
     print(f"tried on {os.uname().release}:")
     for one in found:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ioxide import record, soundness
+from ioxide._common import record
+from ioxide._common.config import ServerConfig, WriteOverflow
+from ioxide._driver import soundness
 from ioxide._probe import mask
 from ioxide._probe.findings import Capability
 from ioxide._probe.refusal import explain
 from ioxide._ring import _core, ffi, lib
-from ioxide.config import ServerConfig, WriteOverflow
 from ioxide.errors import RingError, UnsupportedError
 
 _REQUIRED = (

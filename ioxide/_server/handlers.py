@@ -10,10 +10,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from ioxide.connection import Connection
+from ioxide._driver.connection import Connection
 
 if TYPE_CHECKING:
-    from ioxide.driver import Driver
+    from ioxide._driver.driver import Driver
 
 logger = logging.getLogger("ioxide")
 

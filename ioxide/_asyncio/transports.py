@@ -22,11 +22,11 @@ from asyncio import constants, transports
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ioxide.sockets import TransportSocket
-from ioxide.timed import TimedProtocol, timed
+from ioxide._asyncio.timed import TimedProtocol, timed
+from ioxide._driver.sockets import TransportSocket
 
 if TYPE_CHECKING:
-    from ioxide.connection import Connection
+    from ioxide._driver.connection import Connection
 
 logger = logging.getLogger("asyncio")
 

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ioxide.config import ServerConfig, given
-from ioxide.driver import Driver
-from ioxide.loop import Loop
+from ioxide._asyncio.loop import Loop
+from ioxide._common.config import ServerConfig, given
+from ioxide._driver.driver import Driver
 
 T = TypeVar("T")
 

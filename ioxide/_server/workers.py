@@ -17,14 +17,14 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ioxide._driver.connection import Connection
+from ioxide._driver.futures import works_for
+from ioxide._driver.watchdog import Unwatched, Watchdog, watched
 from ioxide._ring import _core
-from ioxide.connection import Connection
-from ioxide.futures import works_for
-from ioxide.handlers import Handler, Handlers
-from ioxide.watchdog import Unwatched, Watchdog, watched
+from ioxide._server.handlers import Handler, Handlers
 
 if TYPE_CHECKING:
-    from ioxide.driver import Driver
+    from ioxide._driver.driver import Driver
 
 logger = logging.getLogger("ioxide")
 

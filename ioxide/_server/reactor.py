@@ -15,16 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ioxide import record
-from ioxide.config import ServerConfig
-from ioxide.connection import Connection
-from ioxide.counters import Counters
-from ioxide.driver import Driver
+from ioxide._asyncio.loop import Loop
+from ioxide._common import record
+from ioxide._common.config import ServerConfig
+from ioxide._common.counters import Counters
+from ioxide._driver.connection import Connection
+from ioxide._driver.driver import Driver
+from ioxide._server.handlers import Handler, Handlers
+from ioxide._server.tickers import Ticker
+from ioxide._server.workers import Workers
 from ioxide.errors import DeadlockError, StoppedError
-from ioxide.handlers import Handler, Handlers
-from ioxide.loop import Loop
-from ioxide.tickers import Ticker
-from ioxide.workers import Workers
 
 logger = logging.getLogger("ioxide")
 

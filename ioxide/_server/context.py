@@ -17,12 +17,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import InvalidStateError
 from typing import Any, ClassVar, Self, TypeVar
 
-from ioxide.config import ServerConfig
+from ioxide._asyncio.loop import Loop
+from ioxide._common.config import ServerConfig
+from ioxide._driver.futures import Future
+from ioxide._server.handlers import Handler
+from ioxide._server.reactor import ReactorThread
 from ioxide.errors import StoppedError
-from ioxide.futures import Future
-from ioxide.handlers import Handler
-from ioxide.loop import Loop
-from ioxide.reactor import ReactorThread
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from ioxide._probe.capabilities import probe
 from ioxide._probe.mask import MaskError
-from ioxide.capabilities import probe
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

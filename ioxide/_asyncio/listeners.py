@@ -18,9 +18,9 @@ from asyncio import constants, sslproto
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ioxide.connection import Connection
-from ioxide.driver import Driver
-from ioxide.transports import Transport
+from ioxide._asyncio.transports import Transport
+from ioxide._driver.connection import Connection
+from ioxide._driver.driver import Driver
 
 tls: Any = sslproto.SSLProtocol  # whose options typeshed knows too strictly
 

@@ -7,8 +7,8 @@ import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ioxide._common.modes import ContinuationMode
 from ioxide.errors import ConfigError, Problem
-from ioxide.modes import ContinuationMode
 
 # Kernel limits: IORING_MAX_ENTRIES and IORING_MAX_CQ_ENTRIES (io_uring_setup(2)); a provided-buffer
 # ring takes at most 2^15 entries, because buffer ids are 16 bits wide (io_uring_register(2), 5.19).

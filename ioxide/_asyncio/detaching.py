@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ioxide.loop import Loop
+from ioxide._asyncio.loop import Loop
 
 T = TypeVar("T")
 

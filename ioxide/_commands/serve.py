@@ -17,10 +17,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ioxide.config import ServerConfig
+from ioxide._common.config import ServerConfig
+from ioxide._server.handlers import Handler
+from ioxide._server.server import Server
 from ioxide.errors import ConfigError, ReactorError, RingError
-from ioxide.handlers import Handler
-from ioxide.server import Server
 
 # Each number, switch and choice of the configuration is an option of the same name.
 _DEFAULTS = {

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Reactors: threads that listen, and run handlers."""
