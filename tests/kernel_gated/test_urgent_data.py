@@ -188,16 +188,21 @@ def _marks() -> int:
     return loop.driver.counters().recv_marks
 
 
+CHECKS = 8 + 8
+"""How often at most a receive is armed again before bytes come: MARK_TRIES in receive.c behind a
+completion, and as many times after interrupted waits."""
+
+
 @pytest.mark.parametrize(
-    ("enters", "marks"),
+    "enters",
     [
-        pytest.param(1, (0, 8), id="once"),
+        pytest.param(1, id="once"),
         # The receive that is armed again meets the mark with something pending, too, but for the
         # one whose own byte that is. On 6.1 a receive that begins at the mark has no such trouble.
-        pytest.param(6, (0, 8, 15), id="again"),
+        pytest.param(6, id="again"),
     ],
 )
-def test_bytes_behind_a_mark_come_by_themselves(enters: int, marks: tuple[int, ...]) -> None:
+def test_bytes_behind_a_mark_come_by_themselves(enters: int) -> None:
     """Where bytes before the mark came in the same enter, what is pending in it delays nothing."""
 
     async def main() -> tuple[bool, bool, int]:
@@ -217,8 +222,10 @@ def test_bytes_behind_a_mark_come_by_themselves(enters: int, marks: tuple[int, .
 
     first, second, armed_again = ioxide.run(main())
     assert (True, True) == (first, second)
-    # None on a kernel that has not the erratum.
-    assert armed_again in marks
+    # None on a kernel that has not the erratum. Where it shows, all eight meet the mark once. How
+    # often after that is up to the kernel, which may run what the byte wakes a little later: in six
+    # enters it is 15 times mostly, and was 19 to 28 in 10 of 60 trials in a busy guest (6.11.11).
+    assert armed_again == 0 or 8 <= armed_again <= 8 * CHECKS
 
 
 def test_bytes_that_begin_at_a_mark_come_with_a_signal() -> None:
