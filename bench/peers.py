@@ -247,9 +247,9 @@ def answered(server: Server, scene: Scene) -> bytes:
     return data
 
 
-def _counted(environment: Environment) -> list[dict[str, Any]]:
-    """User instructions of a request, where they are counted."""
-    found = []
+def _counted(environment: Environment) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """User instructions of a request, where they are counted; and why the others could not be."""
+    found, failed = [], []
     for contestant in CONTESTANTS:
         if contestant.style not in COUNTED or contestant.newer or not contestant.everywhere:
             continue
@@ -260,11 +260,16 @@ def _counted(environment: Environment) -> list[dict[str, Any]]:
                 connections=connections,
                 paths=(environment.libraries,),
             )
-            cost = instructions(program)
-            print(f"{contestant.name}, {connections}: {cost.low:.0f} instructions", flush=True)
             cell = {"server": contestant.name, "connections": connections}
+            try:
+                cost = instructions(program)
+            except Void as error:  # what the rounds have measured is kept
+                failed.append({**cell, "why": str(error)})
+                print(f"{contestant.name}, {connections}: not counted: {error}", flush=True)
+                continue
+            print(f"{contestant.name}, {connections}: {cost.low:.0f} instructions", flush=True)
             found.append({**cell, "low": round(cost.low), "high": round(cost.high)})
-    return found
+    return found, failed
 
 
 def measured(
@@ -310,6 +315,7 @@ def measured(
                     for field in ("rate", "cpu_us", "p50_us", "p99_us"):
                         cell[field] = [round(getattr(one, field), 3) for one in found]
                     cells.append(cell)
+    counts, uncounted = _counted(ours) if counted else ([], [])
     versions = {name: ours.version(name) for name in ("uvloop", "httptools", "rloop", "granian")}
     versions["uvicorn"] = metadata.version("uvicorn")
     versions["uringcore"] = other.version("uringcore") if other else None
@@ -323,7 +329,8 @@ def measured(
         "load_average": round(os.getloadavg()[0], 1),
         "absent": absent,
         "cells": cells,
-        "instructions": _counted(ours) if counted else [],
+        "instructions": counts,
+        "uncounted": uncounted,
     }
 
 

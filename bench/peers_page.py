@@ -174,6 +174,9 @@ def tables(results: Results) -> str:
         ]
     if results["instructions"]:
         parts += ["User instructions of a request:", _instructions(results)]
+    for cell in results.get("uncounted", ()):  # files of before 30 November 2026 have none
+        server, connections = cell["server"], cell["connections"]
+        parts.append(f"{server}, {connections} connections, is not counted: {cell['why']}.")
     parts += [f"{name} is not measured: {why}." for name, why in results["absent"].items()]
     return "\n\n".join(parts)
 

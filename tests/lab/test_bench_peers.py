@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from bench import __main__ as command
-from bench import peers_page
+from bench import peers, peers_page
+from bench.counts import Instructions, Program
 from bench.errors import Void
 from bench.native import ROOT
 from bench.peers import CONTESTANTS, Contestant, Environment, answered, started
@@ -99,6 +100,7 @@ def results(ours: list[float], theirs: list[float]) -> dict[str, Any]:
         "instructions": [
             {"server": "ioxide protocol", "connections": 1, "low": 11680, "high": 11700}
         ],
+        "uncounted": [{"server": "ioxide protocol", "connections": 64, "why": "instructions vary"}],
     }
 
 
@@ -135,7 +137,24 @@ def test_tables_have_what_was_measured_and_name_what_was_not() -> None:
     assert "| server | 1 connection |" in text
     assert "| ioxide protocol | 110 |" in text
     assert "| ioxide protocol | 11680 | - |" in text
+    assert "ioxide protocol, 64 connections, is not counted: instructions vary." in text
     assert "rloop protocol is not measured: nothing of it installs for this Python." in text
+
+
+def test_a_count_that_fails_loses_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What varies is named, and the others are counted."""
+
+    def instructions(program: Program) -> Instructions:
+        if program.connections == 1:
+            raise Void("instructions per request vary from 1 to 2")
+        return Instructions.of([100.0, 100.0, 101.0])
+
+    monkeypatch.setattr(peers, "instructions", instructions)
+    found, failed = peers._counted(HERE)
+    assert found
+    assert {64} == {cell["connections"] for cell in found}
+    assert len(found) == len(failed)
+    assert all("vary from 1 to 2" in cell["why"] for cell in failed)
 
 
 @pytest.mark.parametrize(
