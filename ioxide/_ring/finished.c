@@ -42,8 +42,8 @@ int iox_finished_init(void)
 	PyObject *module, *names, *result;
 
 	/*
-	 * First, because _asyncio imports parts of it, which fall back to Python code where they find _asyncio half
-	 * initialised: with CPython 3.12 asyncio.current_task() would then be None in tasks in C.
+	 * First: _asyncio imports parts of asyncio, which find _asyncio half initialised then and use their code in
+	 * Python instead (CPython 3.11 to 3.13).  asyncio.current_task() would be None in tasks in C.
 	 */
 	module = PyImport_ImportModule("asyncio");
 	if (!module)
