@@ -91,6 +91,10 @@ def test_a_callback_is_given_what_it_was_added_to() -> None:
 def test_asyncio_is_in_c_whatever_is_imported_first(first: str) -> None:
     """Otherwise asyncio.current_task() knows nothing of the tasks that the core resumes."""
     program = f"""
+import sys, types
+package = types.ModuleType("ioxide")  # whose own imports would come first
+package.__path__ = {list(ioxide.__path__)!r}
+sys.modules["ioxide"] = package
 import {first}
 import _asyncio, asyncio
 import ioxide._ring._core
