@@ -18,39 +18,10 @@ from typing import Any
 
 import pytest
 
-import ioxide
 from ioxide._asyncio.loop import Loop
-from tests.support import SMALL
+from tests.smoke.scheduling import loop_fixture, nothing, ours_fixture, turns
 
-LOOPS: dict[str, Callable[[], Any]] = {
-    "asyncio": asyncio.SelectorEventLoop,
-    "ioxide": lambda: ioxide.new_event_loop(SMALL),
-}
-
-
-@pytest.fixture(params=LOOPS, name="loop")
-def loop_fixture(request: pytest.FixtureRequest) -> Iterator[Any]:
-    loop = LOOPS[request.param]()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture(name="ours")
-def ours_fixture() -> Iterator[Any]:
-    loop = ioxide.new_event_loop(SMALL)
-    yield loop
-    loop.close()
-
-
-def turns(loop: Any, count: int) -> None:
-    """Run `loop` for so many turns."""
-    for _ in range(count):
-        loop.call_soon(loop.stop)
-        loop.run_forever()
-
-
-def nothing() -> None:
-    """A callback."""
+__all__ = ["loop_fixture", "ours_fixture"]  # fixtures
 
 
 @pytest.mark.parametrize(
