@@ -190,7 +190,7 @@ def test_build_is_as_nice_as_its_caller(
 
 @pytest.mark.usefixtures("on_path")
 def test_tree_on_a_read_only_mount_is_built(tree: Path) -> None:
-    """Nothing is written there, so that it cannot be written to is no matter."""
+    """A build writes nothing into the sources, so a read-only mount does not stop it."""
     script = (
         'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" || exit 9; '
         'touch "$0/written" 2>/dev/null && exit 8; '

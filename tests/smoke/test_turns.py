@@ -116,7 +116,7 @@ def test_a_nested_call_is_one_turn(ours: Any) -> None:
 
 
 def test_run_once_is_one_turn(loop: Any) -> None:
-    """Whoever calls it himself has control again after each."""
+    """A program that calls _run_once() itself regains control after each turn."""
     ran: list[int] = []
     for number in range(3):
         loop.call_soon(ran.append, number)

@@ -62,7 +62,7 @@ def test_each_kind_of_task_goes_on_and_is_cancelled(kind: str) -> None:
 
 
 def test_a_callback_is_given_what_it_was_added_to() -> None:
-    """As a future's callback is, also when it is a function in C that is no task's wake-up."""
+    """A callback gets the waiter, as a future's callback gets the future, also a C function."""
     results: list[bool] = []
 
     async def handler(conn: ioxide.Connection) -> None:
